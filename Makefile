@@ -1,0 +1,20 @@
+.PHONY: test slow lint format bench
+
+test:
+	python -m pytest
+
+slow:
+	python -m pytest -m slow
+
+lint:
+	ruff check .
+	ruff format --check .
+	mypy
+
+format:
+	ruff check --fix .
+	ruff format .
+
+bench:
+	python benchmarks/env_speed.py --out results/env_speed.json
+	python benchmarks/training_speed.py --out results/training_speed.json

@@ -1,0 +1,217 @@
+"""Advantage actor-critic with a memory, as an SB3 algorithm."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import LinearSchedule, explained_variance
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+
+from fw_rl.agents.loss import actor_critic_loss
+from fw_rl.agents.policy import RecurrentActorCriticPolicy
+from fw_rl.agents.rollout import RecurrentRollout
+from fw_rl.cells import State
+from fw_rl.envs.sb3 import VecEnvAdapter
+
+__all__ = ["RecurrentA2C"]
+
+OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+    "rmsprop": (torch.optim.RMSprop, dict(alpha=0.99, eps=1e-5)),
+    "adam": (torch.optim.Adam, dict(eps=1e-5)),
+}
+
+_Self = TypeVar("_Self", bound="RecurrentA2C")
+
+
+class RecurrentA2C(OnPolicyAlgorithm):
+    """Synchronous advantage actor-critic whose policy remembers, with the habits of SB3.
+
+    Every `n_steps` steps of all environments make a chunk, and every chunk one update. The memory's state goes on from chunk to
+    chunk, the gradient does not. The acting pass keeps no graph: one pass over the whole chunk, with matrix products over all
+    its steps at once, then serves values, loss and gradient.
+
+    `env`: an SB3 `VecEnv`, a Gymnasium `VectorEnv`, a Gymnasium `Env`, or an id. `learning_rate`: a number, or an SB3 schedule.
+    `anneal`: a number as learning rate goes down to 0 along `learn`, linearly. `optimizer`: "rmsprop", as in the A3C paper (Mnih
+    et al. 2016), or "adam". `policy_kwargs`: those of `RecurrentActorCriticPolicy`, so `dict(cell="lstm", hidden_size=64)`. The
+    other arguments are those of SB3's `A2C`.
+
+    Raises ValueError for an optimizer, a cell or an option that does not exist.
+
+    >>> from fw_rl.envs import CatchVectorEnv
+    >>> model = RecurrentA2C("RecurrentPolicy", CatchVectorEnv(64, n=16, m=3), policy_kwargs=dict(cell="fast-weights"))
+    >>> model = model.learn(total_timesteps=960)
+    >>> action, state = model.predict(model.get_env().reset(), state=None, deterministic=True)
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"RecurrentPolicy": RecurrentActorCriticPolicy}
+    policy: RecurrentActorCriticPolicy
+    rollout_buffer: RecurrentRollout  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        policy: str | type[RecurrentActorCriticPolicy],
+        env: GymEnv | VectorEnv | str | None,
+        learning_rate: float | Schedule = 1e-3,
+        n_steps: int = 16,
+        gamma: float = 0.99,
+        gae_lambda: float = 1.0,
+        ent_coef: float = 0.01,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        optimizer: str = "rmsprop",
+        anneal: bool = True,
+        normalize_advantage: bool = False,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        monitor_wrapper: bool = True,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer is {optimizer!r}: choose from {', '.join(OPTIMIZERS)}")
+        self.optimizer, self.anneal, self.normalize_advantage = optimizer, anneal, normalize_advantage
+        optimizer_class, optimizer_kwargs = OPTIMIZERS[optimizer]
+        self._last_state: State | None = None
+        super().__init__(
+            policy,
+            env,  # type: ignore[arg-type]
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=False,
+            sde_sample_freq=-1,
+            rollout_buffer_class=RecurrentRollout,  # type: ignore[arg-type]
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            monitor_wrapper=monitor_wrapper,
+            policy_kwargs=dict(optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs) | (policy_kwargs or {}),
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+            _init_setup_model=_init_setup_model,
+        )
+
+    @staticmethod
+    def _wrap_env(env: GymEnv | VectorEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        if isinstance(env, VectorEnv):
+            adapted = VecEnvAdapter(env)
+            env = VecMonitor(adapted) if monitor_wrapper else adapted
+        return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+
+    def _setup_lr_schedule(self) -> None:
+        super()._setup_lr_schedule()
+        if self.anneal and not callable(self.learning_rate):
+            self.lr_schedule = LinearSchedule(float(self.learning_rate), 0.0, 1.0)
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        total_timesteps, callback = super()._setup_learn(*args, **kwargs)
+        if self._last_state is None or len(self._last_state[0]) != self.n_envs:
+            self._last_state = self.policy.initial_state(self.n_envs)
+        return total_timesteps, callback
+
+    def collect_rollouts(  # type: ignore[override]
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RecurrentRollout, n_rollout_steps: int
+    ) -> bool:
+        """Act for `n_rollout_steps` steps and keep them; False if a callback asked to stop."""
+        assert self._last_obs is not None and self._last_episode_starts is not None and self._last_state is not None
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset(self._last_state)
+        callback.on_rollout_start()
+        for _ in range(n_rollout_steps):
+            observation, starts = rollout_buffer.see(self._last_obs, self._last_episode_starts)
+            actions, output, self._last_state = self.policy.act(observation, self._last_state, starts)
+            new_obs, rewards, dones, infos = env.step(self.policy.to_env_actions(actions))
+            self.num_timesteps += env.num_envs
+
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+            if dones.any():
+                self._update_info_buffer(infos, dones)
+                rewards = rewards + self.gamma * self._values_beyond(dones, infos)
+            rollout_buffer.act(actions, rewards, output)
+            self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+
+        rollout_buffer.end(dones, self._next_values(dones))
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _values_beyond(self, dones: NDArray[np.bool_], infos: list[dict[str, Any]]) -> NDArray[np.float32]:
+        """For each environment what its last observation is worth, where a time limit and not the game ended the episode."""
+        values = np.zeros(len(dones), dtype=np.float32)
+        rows = [i for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
+        if rows:
+            assert self._last_state is not None
+            last = [infos[i]["terminal_observation"] for i in rows]
+            stacked = (
+                {key: np.stack([part[key] for part in last]) for key in last[0]}
+                if isinstance(last[0], dict)
+                else np.stack(last)
+            )
+            state = tuple(part[rows] for part in self._last_state)
+            values[rows] = self._predict_values(stacked, state)
+        return values
+
+    def _next_values(self, dones: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """What the observations after the chunk are worth; 0 where an episode has ended."""
+        if dones.all():
+            return np.zeros(len(dones), dtype=np.float32)
+        assert self._last_obs is not None and self._last_state is not None
+        return self._predict_values(self._last_obs, self._last_state) * ~dones
+
+    @torch.no_grad()
+    def _predict_values(self, observations: Any, state: State) -> NDArray[np.float32]:
+        tensors, _ = self.policy.obs_to_tensor(observations)
+        no_starts = torch.zeros(len(state[0]), dtype=torch.bool, device=self.device)
+        values: NDArray[np.float32] = self.policy.predict_values(tensors, state, no_starts).cpu().numpy()
+        return values
+
+    def train(self) -> None:
+        """One update from the chunk that was collected last."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        loss = actor_critic_loss(self.policy, self.rollout_buffer, self.ent_coef, self.vf_coef, self.normalize_advantage)
+        self.policy.optimizer.zero_grad()
+        loss.total.backward()
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        self.policy.optimizer.step()
+
+        self._n_updates += 1
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record(
+            "train/explained_variance", explained_variance(loss.values.flatten().numpy(), loss.returns.flatten().numpy())
+        )
+        self.logger.record("train/entropy_loss", loss.entropy.item())
+        self.logger.record("train/policy_loss", loss.policy.item())
+        self.logger.record("train/value_loss", loss.value.item())
+        self.logger.record("train/grad_norm", grad_norm.item())
+
+    def learn(
+        self: _Self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 100,
+        tb_log_name: str = "RecurrentA2C",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> _Self:
+        """Train for at least `total_timesteps` steps, counted over all environments; see SB3's `learn`."""
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)

@@ -1,0 +1,216 @@
+"""The recurrent actor-critic: features, an encoder, any registered memory cell, and the heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, MlpExtractor, create_mlp
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+
+from fw_rl.agents.rollout import Observation, map_observation
+from fw_rl.cells import State, make_cell
+
+__all__ = ["RecurrentActorCriticPolicy"]
+
+
+class RecurrentActorCriticPolicy(ActorCriticPolicy):
+    """Actor and critic on one memory cell; the default is the network of Ba16 A.3.
+
+        observation -> features -> encoder -> cell -> heads -> distribution over actions, and a value
+
+    `cell`: a name from `fw_rl.cells`; `hidden_size`: its units; `cell_kwargs`: its options. `encoder_arch`: sizes of the layers
+    before the cell. `net_arch`: sizes of layers after it, as in SB3 (a list, or a dict with `pi` and `vf`). `activation_fn` is
+    used in both. The other arguments are those of SB3's `ActorCriticPolicy`.
+
+    Sequences are time first: observations [T, B, ...], episode starts [T, B].
+
+    Raises ValueError for an unknown cell or an option that it does not take.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        cell: str = "fast-weights",
+        hidden_size: int = 128,
+        cell_kwargs: dict[str, Any] | None = None,
+        encoder_arch: Sequence[int] = (128,),
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        ortho_init: bool = True,
+        log_std_init: float = 0.0,
+        features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        use_sde: bool = False,
+    ) -> None:
+        if use_sde:
+            raise ValueError("use_sde is True: state-dependent exploration is not available with a memory cell")
+        self.cell_name, self.hidden_size, self.cell_kwargs = cell, hidden_size, cell_kwargs or {}
+        self.encoder_arch = list(encoder_arch)
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=[] if net_arch is None else net_arch,
+            activation_fn=activation_fn,
+            ortho_init=ortho_init,
+            log_std_init=log_std_init,
+            features_extractor_class=features_extractor_class,
+            features_extractor_kwargs=features_extractor_kwargs,
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+        )
+
+    def _build_mlp_extractor(self) -> None:
+        """SB3's hook for what lies between the features and the heads."""
+        self.encoder = nn.Sequential(*create_mlp(self.features_dim, 0, self.encoder_arch, self.activation_fn))
+        if self.ortho_init:
+            self.encoder.apply(partial(self.init_weights, gain=np.sqrt(2)))
+        encoded_size = self.encoder_arch[-1] if self.encoder_arch else self.features_dim
+        self.cell = make_cell(self.cell_name, encoded_size, self.hidden_size, **self.cell_kwargs)
+        self.mlp_extractor = MlpExtractor(self.hidden_size, self.net_arch, self.activation_fn, self.device)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        parameters = super()._get_constructor_parameters()
+        for unused in ("squash_output", "full_std", "use_expln"):
+            del parameters[unused]
+        return parameters | dict(
+            cell=self.cell_name, hidden_size=self.hidden_size, cell_kwargs=self.cell_kwargs, encoder_arch=self.encoder_arch
+        )
+
+    def initial_state(self, n_envs: int) -> State:
+        """The memory at the start of an episode, for `n_envs` environments."""
+        return self.cell.initial_state(n_envs)
+
+    def encode(self, observations: Observation) -> Tensor:
+        """What the cell gets to see of observations [T, B, ...]: [T, B, I]."""
+        part = next(iter(observations.values())) if isinstance(observations, dict) else observations
+        steps, batch = part.shape[:2]
+        features = self.extract_features(map_observation(lambda part: part.flatten(0, 1), observations))
+        assert isinstance(features, Tensor)
+        return self.encoder(features).view(steps, batch, -1)
+
+    def remember(self, observations: Observation, state: State, episode_starts: Tensor) -> tuple[Tensor, State]:
+        """Run encoder and cell over observations [T, B, ...]: the cell's output [T, B, H] and the state after them."""
+        return self.cell(self.encode(observations), state, episode_starts)
+
+    def act(
+        self, observation: Observation, state: State, episode_starts: Tensor, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor, State]:
+        """Actions for one step of B environments, without gradient and without what only learning needs.
+
+        `observation`: [B, ...]. `episode_starts`: [B] bool. Returns actions [B, ...], what the cell put out [B, H], and the new
+        state.
+        """
+        with torch.no_grad():
+            latent, state = self.remember(map_observation(_add_time, observation), state, episode_starts[None])
+            actions = self._choose(latent[0], deterministic)
+        return actions, latent[0], state
+
+    def evaluate_actions(  # type: ignore[override]
+        self,
+        observations: Observation,
+        actions: Tensor,
+        state: State,
+        episode_starts: Tensor,
+        outputs: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Values, log-probabilities and entropies, each [T, B], of what was done over a chunk that began in `state`.
+
+        `outputs`: [T, B, H], what `act` said that the cell put out, if the parameters are still those that acted: see
+        `Cell.replay`. The entropy is None for a distribution that has no closed form of it.
+        """
+        if outputs is None:
+            latent, _ = self.remember(observations, state, episode_starts)
+        else:
+            latent = self.cell.replay(self.encode(observations), state, episode_starts, outputs)
+        flat = latent.flatten(0, 1)
+        distribution = self._distribution(flat)
+        log_prob = distribution.log_prob(actions.flatten(0, 1)).view(episode_starts.shape)
+        entropy = distribution.entropy()
+        return (
+            self._value(flat).view(episode_starts.shape),
+            log_prob,
+            None if entropy is None else entropy.view(episode_starts.shape),
+        )
+
+    def predict_values(  # type: ignore[override]
+        self, observation: Observation, state: State, episode_starts: Tensor
+    ) -> Tensor:
+        """Values [B] of one step of B environments; the state is left as it was."""
+        latent, _ = self.remember(map_observation(_add_time, observation), state, episode_starts[None])
+        return self._value(latent[0])
+
+    def forward(  # type: ignore[override]
+        self, observation: Observation, state: State, episode_starts: Tensor, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, State]:
+        """Actions, values [B], log-probabilities [B] and the new state for one step of B environments."""
+        latent, state = self.remember(map_observation(_add_time, observation), state, episode_starts[None])
+        distribution = self._distribution(latent[0])
+        actions = distribution.get_actions(deterministic=deterministic)
+        return actions, self._value(latent[0]), distribution.log_prob(actions), state
+
+    def predict(  # type: ignore[override]
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """The action for an observation, or for a batch of them, as SB3's `predict` gives it.
+
+        `state`: what the last call returned; None begins an episode. `episode_start`: [B] bool, True where the observation is the
+        first of an episode; None means that none is. Returns the actions and the state to hand to the next call.
+        """
+        self.set_training_mode(False)
+        tensor, batched = self.obs_to_tensor(observation)
+        n_envs = len(next(iter(tensor.values())) if isinstance(tensor, dict) else tensor)
+        if state is None:
+            memory = self.initial_state(n_envs)
+        else:
+            memory = tuple(torch.as_tensor(part, device=self.device) for part in state)
+            if len(memory[0]) != n_envs:
+                raise ValueError(f"the state has {len(memory[0])} rows for {n_envs} observations: they must be as many")
+        starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.atleast_1d(episode_start).astype(bool)
+        actions, _, memory = self.act(tensor, memory, torch.as_tensor(starts, device=self.device), deterministic)
+        numpy_actions = self.to_env_actions(actions)
+        return numpy_actions if batched else numpy_actions[0], tuple(part.cpu().numpy() for part in memory)
+
+    def to_env_actions(self, actions: Tensor) -> np.ndarray:
+        """Actions [B, ...] as the environment takes them: NumPy, in the space's shape and, for a Box, within its bounds."""
+        numpy_actions = actions.cpu().numpy().reshape(-1, *(self.action_space.shape or ()))
+        if isinstance(self.action_space, spaces.Box):
+            return np.clip(numpy_actions, self.action_space.low, self.action_space.high)
+        return numpy_actions
+
+    def _choose(self, latent: Tensor, deterministic: bool) -> Tensor:
+        if not isinstance(self.action_dist, CategoricalDistribution):
+            return self._distribution(latent).get_actions(deterministic=deterministic)
+        # The Gumbel-max trick on the logits: an SB3 distribution for a sample alone takes longer than the cell.
+        logits = self.action_net(self.mlp_extractor.forward_actor(latent))
+        if not deterministic:
+            logits = logits - torch.empty_like(logits).exponential_().log_()
+        return logits.argmax(dim=1)
+
+    def _distribution(self, latent: Tensor) -> Distribution:
+        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent))
+
+    def _value(self, latent: Tensor) -> Tensor:
+        return self.value_net(self.mlp_extractor.forward_critic(latent)).squeeze(-1)
+
+
+def _add_time(part: Tensor) -> Tensor:
+    return part.unsqueeze(0)

@@ -1,0 +1,252 @@
+"""Catch as a Gymnasium vector environment: many games in arrays (Ba16 §4.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fw_rl.envs.catch import check_render_mode, pixel_type
+from fw_rl.envs.rendering import picture, text
+from fw_rl.envs.rules import MOVES, CatchRules, IntArray, PaddleStart, describe, is_integer
+
+BoolArray = NDArray[np.bool_]
+
+
+class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
+    """Many games of Catch in arrays; each plays by the rules of `CatchEnv` (Ba16 §4.4).
+
+    Observations [num_envs, n * n] (or [num_envs, n, n]), actions [num_envs] of 0 stay, 1 right and
+    2 left, rewards [num_envs] of float64, terminations and truncations [num_envs] of bool. Every
+    observation is a new array: no later call writes into it.
+
+    An episode that has ended begins again, as in `gymnasium.vector.SyncVectorEnv`,
+
+    - `SAME_STEP`: at once. The observation is the first frame of the next episode; `infos` holds
+      the last frame of the old one in "final_obs", and masks in "_final_obs" and "_final_info".
+      Last frames that are blank are one read-only array.
+    - `NEXT_STEP`: in the next step, which ignores the action and has reward 0.
+    - `DISABLED`: only by `reset`; a step with an ended episode raises an error.
+
+    `reset(options={"reset_mask": mask})` with a boolean array [num_envs] begins only the episodes
+    of the mask, in every mode. "ball" and "paddle" fix the start: a column, or [num_envs] of them.
+
+    One generator, `np_random`, serves all games: whenever some begin, the columns of their balls
+    are drawn in order, then those of their paddles. So a seed fixes everything for one `num_envs`,
+    and game i is not the one that `CatchEnv` plays with some seed (but for `num_envs=1`).
+
+    Args:
+        num_envs: Games, at least 1.
+        n: Rows and columns of the screen, at least 3.
+        m: Frames that are seen, from 1 to n.
+        paddle_width: Pixels of the paddle, from 1 to n - 1.
+        paddle_start: Leftmost column of the paddle at the start: "random", "center" or a column.
+        flatten: Whether an observation of a game is [n * n] or [n, n].
+        dtype: A boolean, integer or float type, or its name.
+        autoreset_mode: An `AutoresetMode` or its value, such as "SameStep".
+        render_mode: "rgb_array" or "ansi" (a tuple of pictures, one a game), or None.
+
+    Raises:
+        ValueError: An argument, action, option or seed is none of those above.
+        gymnasium.error.ResetNeeded: A step before all games were reset; with `DISABLED`, also a
+            step after the end of an episode.
+
+    Example:
+        >>> envs = CatchVectorEnv(num_envs=64, n=16, m=3)
+        >>> observations, infos = envs.reset(seed=0)
+        >>> actions = envs.action_space.sample()
+        >>> observations, rewards, terminations, truncations, infos = envs.step(actions)
+        >>> observations.shape, rewards.shape
+        ((64, 256), (64,))
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 (gymnasium's VectorEnv declares its type)
+        "render_modes": ["rgb_array", "ansi"],
+        "render_fps": 8,
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        n: int = 16,
+        m: int = 3,
+        *,
+        paddle_width: int = 2,
+        paddle_start: PaddleStart = "random",
+        flatten: bool = True,
+        dtype: DTypeLike = np.float32,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        if not (is_integer(num_envs) and num_envs >= 1):
+            raise ValueError(f"num_envs must be an integer of at least 1, got {num_envs!r}")
+        check_render_mode(render_mode, self.metadata)
+        self.num_envs = num_envs
+        self.rules = CatchRules(n, m, paddle_width, paddle_start)
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        self.render_mode = render_mode
+
+        self._shape = (n * n,) if flatten else (n, n)
+        self._dtype = pixel_type(dtype)
+        self.single_observation_space = gym.spaces.Box(0, 1, self._shape, self._dtype.type)
+        self.single_action_space = gym.spaces.Discrete(len(MOVES))
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+        # The last frame of nearly every episode, as one object that all of them share.
+        blank = np.zeros(self._shape, self._dtype)
+        blank.flags.writeable = False
+        self._blank = np.array(None, object)
+        self._blank[()] = blank
+
+        # A ball's row is the time since its episode began. At first all are below the screen: no
+        # episode has begun. The first and the last beginning tell in two comparisons of integers
+        # whether any game ends, and whether any is seen.
+        self._clock = n
+        self._begun = np.zeros(num_envs, np.int64)
+        self._first_begun = self._last_begun = 0
+        self._ball = np.zeros(num_envs, np.int64)
+        self._paddle = np.zeros(num_envs, np.int64)
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Begin the episodes of all games, or of `options["reset_mask"]`.
+
+        Args:
+            seed: Seeds the one generator: an int, or a list of `num_envs` ints taken as a whole.
+            options: "ball", "paddle" and "reset_mask", each optional.
+
+        Returns:
+            The frames of all games, also of those that were not reset, and an empty dict.
+        """
+        options = dict(options or {})
+        mask = self._check_mask(options.pop("reset_mask", np.ones(self.num_envs, np.bool_)))
+        if self._lowest > self.rules.bottom and not mask.all():
+            raise gym.error.ResetNeeded("the first reset must begin all games")
+        fixed = self.rules.fixed_start(options, self.num_envs)
+        self._seed(seed)
+        self._begin(mask)
+        if "ball" in fixed:
+            self._ball[mask] = fixed["ball"][mask]
+        if "paddle" in fixed:
+            self._paddle[mask] = fixed["paddle"][mask]
+        return self._observe(), {}
+
+    def step(self, actions: ArrayLike) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """Move every paddle, then let every ball fall one row; see the class for all else."""
+        moves = self._check_actions(actions)
+        bottom = self.rules.bottom
+        if self._lowest > bottom:
+            raise gym.error.ResetNeeded("no episode is under way: call reset() first")
+        waiting = self._row == bottom if self._lowest == bottom else None
+        if waiting is not None and self.autoreset_mode == AutoresetMode.DISABLED:
+            raise gym.error.ResetNeeded("some episodes have ended: reset them (autoreset is off)")
+
+        self._paddle = self.rules.move(self._paddle, moves)
+        self._clock += 1
+        if waiting is not None:
+            self._begin(waiting)
+
+        rewards = np.zeros(self.num_envs)
+        terminations = np.zeros(self.num_envs, np.bool_)
+        infos: dict[str, Any] = {}
+        if self._lowest == bottom:
+            rewards = self.rules.reward(self._row, self._ball, self._paddle)
+            terminations = self._row == bottom
+            if self.autoreset_mode == AutoresetMode.SAME_STEP:
+                infos = self._final_infos(terminations)
+                self._begin(terminations)
+        return self._observe(), rewards, terminations, np.zeros(self.num_envs, np.bool_), infos
+
+    def render(self) -> tuple[Any, ...] | None:
+        """The pictures of all games: images [height, width, 3] or texts."""
+        if self._lowest > self.rules.bottom:
+            raise gym.error.ResetNeeded("there is nothing to render: call reset() first")
+        if self.render_mode is None:
+            gym.logger.warn("render() shows nothing: the envs were made without a render_mode")
+            return None
+        draw = picture if self.render_mode == "rgb_array" else text
+        games = np.stack([self._row, self._ball, self._paddle], axis=1).tolist()
+        return tuple(draw(self.rules, *game) for game in games)
+
+    @property
+    def _row(self) -> IntArray:
+        """The row of every ball."""
+        return self._clock - self._begun
+
+    @property
+    def _lowest(self) -> int:
+        """The row of the lowest ball."""
+        return self._clock - self._first_begun
+
+    def _begin(self, mask: BoolArray) -> None:
+        """Begin the episodes of the mask."""
+        ball, paddle = self.rules.start(self.np_random, int(np.count_nonzero(mask)))
+        self._begun[mask] = self._clock
+        self._ball[mask] = ball
+        self._paddle[mask] = paddle
+        self._first_begun, self._last_begun = int(self._begun.min()), self._clock
+
+    def _observe(self) -> NDArray[Any]:
+        if self._clock - self._last_begun >= self.rules.m:  # no game is seen: spare the drawing
+            return np.zeros((self.num_envs, *self._shape), self._dtype)
+        return self._screen(self._row, self._ball, self._paddle)
+
+    def _final_infos(self, ended: BoolArray) -> dict[str, Any]:
+        """The last frames of the ended episodes, in the form of Gymnasium's `SAME_STEP`."""
+        final_obs = np.full(self.num_envs, None, object)
+        if self.rules.m < self.rules.n:
+            final_obs[ended] = self._blank
+        else:
+            frames = self._screen(self._row[ended], self._ball[ended], self._paddle[ended])
+            final_obs[ended] = np.fromiter(frames, object, len(frames))
+        return {
+            "final_obs": final_obs,
+            "_final_obs": ended.copy(),
+            "final_info": {},
+            "_final_info": ended.copy(),
+        }
+
+    def _screen(self, row: IntArray, ball: IntArray, paddle: IntArray) -> NDArray[Any]:
+        frames = self.rules.screen(row, ball, paddle, self._dtype)
+        return frames.reshape(len(row), *self._shape)
+
+    def _seed(self, seed: int | Sequence[int] | None) -> None:
+        if seed is None or isinstance(seed, int):
+            super().reset(seed=seed)
+            return
+        seeds = np.asarray(seed)
+        if seeds.shape != (self.num_envs,) or seeds.dtype.kind not in "iu" or seeds.min() < 0:
+            raise ValueError(f"seed must be an integer of at least 0 or {self.num_envs} of them, got {describe(seed)}")
+        self.np_random = np.random.default_rng(seeds)
+
+    def _check_mask(self, mask: Any) -> BoolArray:
+        if not isinstance(mask, np.ndarray) or mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
+            raise ValueError(
+                f"reset_mask must be a boolean array of shape ({self.num_envs},) with a True in it, got {describe(mask)}"
+            )
+        return mask
+
+    def _check_actions(self, actions: ArrayLike) -> NDArray[np.integer]:
+        moves = np.asarray(actions)
+        if (
+            moves.shape != (self.num_envs,)
+            or moves.dtype.kind not in "iu"
+            or np.minimum.reduce(moves) < 0
+            or np.maximum.reduce(moves) >= len(MOVES)
+        ):
+            raise ValueError(
+                f"actions must be {self.num_envs} integers of 0 (stay), 1 (right) or 2 (left), got {describe(actions)}"
+            )
+        return moves

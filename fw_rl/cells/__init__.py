@@ -1,0 +1,19 @@
+"""Recurrent memory cells behind one protocol: fast weights, ReLU RNN (IRNN), LSTM, GRU."""
+
+from fw_rl.cells.base import Cell, State, available_cells, make_cell, register_cell
+from fw_rl.cells.fast_weights import FastWeightsCell
+from fw_rl.cells.gru import GRUCell
+from fw_rl.cells.lstm import LSTMCell
+from fw_rl.cells.rnn import RNNCell
+
+__all__ = [
+    "Cell",
+    "FastWeightsCell",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    "State",
+    "available_cells",
+    "make_cell",
+    "register_cell",
+]

@@ -1,0 +1,235 @@
+"""The recurrent net with fast weights of Ba et al. 2016."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fw_rl import memory
+from fw_rl.cells.base import Cell, State, register_cell, scaled_identity_
+from fw_rl.cells.fast_weights_replay import Recurrence, replay
+from fw_rl.memory import WRITE_RULES, Memory
+
+__all__ = ["FastWeightsCell"]
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
+
+
+class _Settling(NamedTuple):
+    """What one step saw on its way to h: the boundary, the query of the last read, what came back, and the memory it read."""
+
+    boundary: Tensor
+    query: Tensor
+    recalled: Tensor
+    memory: Memory
+
+
+@register_cell("fast-weights")
+class FastWeightsCell(Cell):
+    """ReLU recurrent net whose fast weights A attend to its recent past (Ba16 Eq. 1 to 5).
+
+    One step, with f the activation, LN layer normalisation and S = `inner_steps`:
+
+        boundary = W h(t-1) + C x(t) + bias
+        h_0      = f(boundary)                                       not normalised, as in the text of Eq. 2
+        h_{s+1}  = f(LN[boundary + A(t-1) h_s])                      s = 0 .. S-1     (Eq. 5)
+        h(t)     = h_S
+        A(t)     = decay * A(t-1) + eta * h(t) h(t)^T                                 (Eq. 1)
+
+    Modules: `input_map` (C and bias), `recurrent_map` (W), `norm` (gain and bias of LN).
+
+    `eta`, `decay`: rates of the fast weights; the paper has 0.5 and 0.95. `inner_steps`: S. `layer_norm`: False leaves Eq. 2.
+    `method`: 1 keeps the boundary during the inner loop; 2 replaces it by the identity added to A (Ba16 Appendix B).
+    `rule`: "hebb", "delta" or "oja", see `fw_rl.memory`. `learn_eta`, `learn_decay`: make them parameters, positive and within
+    (0, 1). `recurrent_scale`: W starts as this times the identity. `activation`: "relu" or "tanh". `window`: how many writes are
+    kept apart before they are folded into a matrix; 0 holds the matrix at every step. It changes speed, not numbers.
+
+    State: h [B, H] and the parts of a `fw_rl.memory.Memory`, of bounded size: at most `window` writes and one [H, H] matrix a row.
+
+    Raises ValueError for an option outside its range.
+
+    >>> cell = FastWeightsCell(input_size=4, hidden_size=16, inner_steps=2)
+    >>> state = cell.initial_state(batch_size=3)
+    >>> y, state = cell(torch.randn(7, 3, 4), state)            # a sequence of 7 steps, while learning
+    >>> y, state = cell(torch.randn(1, 3, 4), state)            # one step, while acting
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        eta: float = 0.5,
+        decay: float = 0.95,
+        inner_steps: int = 1,
+        layer_norm: bool = True,
+        method: int = 1,
+        rule: str = "hebb",
+        learn_eta: bool = False,
+        learn_decay: bool = False,
+        recurrent_scale: float = 0.05,
+        activation: str = "relu",
+        window: int = 32,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        _require(rule in WRITE_RULES, f"rule is {rule!r}: choose from {', '.join(WRITE_RULES)}")
+        _require(activation in _ACTIVATIONS, f"activation is {activation!r}: choose from {', '.join(_ACTIVATIONS)}")
+        _require(method in (1, 2), f"method is {method}: it must be 1 or 2")
+        _require(_whole(inner_steps) and inner_steps >= 1, f"inner_steps is {inner_steps}: it must be a whole number from 1")
+        _require(_whole(window) and window >= 0, f"window is {window}: it must be a whole number from 0")
+        _require(0 <= eta < math.inf, f"eta is {eta}: it must be at least 0 and finite")
+        _require(0 <= decay <= 1, f"decay is {decay}: it must lie between 0 and 1")
+        _require(eta > 0 or not learn_eta, f"eta is {eta}: it must be above 0 to be learned")
+        _require(0 < decay < 1 or not learn_decay, f"decay is {decay}: it must lie inside (0, 1) to be learned")
+        self.inner_steps, self.method, self.rule, self.window = inner_steps, method, rule, window
+        self.activation = activation
+        self._f, self._write_rule = _ACTIVATIONS[activation], WRITE_RULES[rule]
+
+        self.input_map = nn.Linear(input_size, hidden_size)
+        self.recurrent_map = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.norm = nn.LayerNorm(hidden_size) if layer_norm else nn.Identity()
+        bound = 1 / math.sqrt(hidden_size)
+        nn.init.uniform_(self.input_map.weight, -bound, bound)
+        nn.init.zeros_(self.input_map.bias)
+        scaled_identity_(self.recurrent_map.weight, recurrent_scale)
+
+        self._eta, self._decay = eta, decay
+        self.log_eta = nn.Parameter(torch.tensor(math.log(eta))) if learn_eta else None
+        self.logit_decay = nn.Parameter(torch.tensor(math.log(decay / (1 - decay)))) if learn_decay else None
+
+    @property
+    def eta(self) -> Tensor | float:
+        """The fast learning rate; a tensor with a gradient where it is learned."""
+        return self._eta if self.log_eta is None else self.log_eta.exp()
+
+    @property
+    def decay(self) -> Tensor | float:
+        """What one step leaves of the fast weights; a tensor with a gradient where it is learned."""
+        return self._decay if self.logit_decay is None else self.logit_decay.sigmoid()
+
+    def initial_state(self, batch_size: int) -> State:
+        like = self.recurrent_map.weight
+        blank = memory.empty(batch_size, self.hidden_size, separate_values=self.rule != "hebb", like=like)
+        return _pack(like.new_zeros(batch_size, self.hidden_size), blank)
+
+    def forward(
+        self,
+        x: Tensor,
+        state: State,
+        episode_starts: Tensor | None = None,
+        write_gate: Tensor | None = None,
+        wipe: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
+        """Run the cell over a sequence.
+
+        `x`: [T, B, I]. `state`: from `initial_state` or an earlier call. `episode_starts`: [T, B] bool, or None.
+        `write_gate`: [T, B], how much of h(t) is stored (1, or True, stores it as Eq. 1 does, 0 only decays A).
+        `wipe`: [T, B] bool, True zeroes h after it was put out and stored, so that the next step starts from A alone: the control
+        signal of Ba16 §4.2. Returns y [T, B, H], which holds every h(t) as it was before a wipe, and the new state.
+        """
+        outputs = []
+        for h, _, state in self._unroll(x, state, episode_starts, write_gate, wipe):
+            outputs.append(h)
+        return torch.stack(outputs), state
+
+    def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
+        differs = self.method != 1 or self.rule != "hebb" or self.log_eta is not None or self.logit_decay is not None
+        if differs or not torch.is_grad_enabled() or any(part.requires_grad for part in state):
+            return super().replay(x, state, episode_starts, outputs)
+        norm = self.norm if isinstance(self.norm, nn.LayerNorm) else None
+        return replay(
+            self.input_map(x),
+            self.recurrent_map.weight,
+            None if norm is None else norm.weight,
+            None if norm is None else norm.bias,
+            outputs,
+            *_unpack(state),
+            episode_starts,
+            Recurrence(self._eta, self._decay, self.inner_steps, self.activation, None if norm is None else norm.eps),
+        )
+
+    def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
+        """What the memory does on a sequence [T, B, I]; no gradient.
+
+        `recall_strength`: |A h| over |boundary|, each summed over steps and rows. `attention_age`: how many steps ago the memories
+        lie that a read attends to, their mean weighted by the attention; the writes still in the window count, age 1 is h(t-1).
+        """
+        recall, boundary, age, attention = (0.0,) * 4
+        with torch.no_grad():
+            for _, seen, _ in self._unroll(x, state, episode_starts, None, None):
+                recall += seen.recalled.norm(dim=1).sum().item()
+                boundary += seen.boundary.norm(dim=1).sum().item()
+                weights = memory.attend(seen.memory, seen.query).abs().sum(0)
+                ages = torch.arange(len(weights), 0, -1, dtype=weights.dtype, device=weights.device)
+                age += (weights * ages).sum().item()
+                attention += weights.sum().item()
+        return {"recall_strength": recall / max(boundary, 1e-12), "attention_age": age / max(attention, 1e-12)}
+
+    def extra_repr(self) -> str:
+        with torch.no_grad():
+            eta, decay = (torch.as_tensor(rate).item() for rate in (self.eta, self.decay))
+        rates = f"eta={eta:g}, decay={decay:g}, inner_steps={self.inner_steps}"
+        return f"{super().extra_repr()}, {rates}, method={self.method}, rule={self.rule!r}"
+
+    def _unroll(
+        self, x: Tensor, state: State, episode_starts: Tensor | None, write_gate: Tensor | None, wipe: Tensor | None
+    ) -> Iterator[tuple[Tensor, _Settling, State]]:
+        """Step by step: h(t), how it came about, and the state after it."""
+        driven = self.input_map(x)
+        eta, decay = self.eta, self.decay
+        full_strength = x.new_ones(x.shape[1]) * eta
+        all_starts, any_starts = _start_kinds(episode_starts, len(x))
+        for t in range(len(x)):
+            if all_starts[t]:
+                state = self.initial_state(x.shape[1])
+            h, fast = _unpack(state)
+            if any_starts[t] and not all_starts[t]:
+                assert episode_starts is not None
+                h, fast = h.masked_fill(episode_starts[t, :, None], 0.0), memory.forget(fast, episode_starts[t])
+
+            boundary = driven[t] + self.recurrent_map(h)
+            h, seen = self._settle(boundary, fast, decay)
+            strength = full_strength if write_gate is None else full_strength * write_gate[t]
+            fast = memory.write(fast, *self._write_rule(fast, h, decay), strength, decay)
+            if fast.keys.shape[1] > self.window:
+                fast = memory.fold(fast, decay)
+            state = _pack(h if wipe is None else h.masked_fill(wipe[t, :, None], 0.0), fast)
+            yield h, seen, state
+
+    def _settle(self, boundary: Tensor, fast: Memory, decay: Tensor | float) -> tuple[Tensor, _Settling]:
+        """The inner loop: S reads of A, each from the vector that the read before it led to."""
+        h = query = self._f(boundary)
+        recalled = boundary
+        for _ in range(self.inner_steps):
+            query = h
+            recalled = memory.read(fast, query, decay)
+            sustained = boundary if self.method == 1 else query
+            h = self._f(self.norm(sustained + recalled))
+        return h, _Settling(boundary, query, recalled, fast)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _whole(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
+def _pack(h: Tensor, fast: Memory) -> State:
+    return (h, *(part for part in fast if part is not None))
+
+
+def _unpack(state: State) -> tuple[Tensor, Memory]:
+    return state[0], Memory(*state[1:])
+
+
+def _start_kinds(episode_starts: Tensor | None, steps: int) -> tuple[list[bool], list[bool]]:
+    """For each step whether all rows, and whether any row, starts an episode: asked once for a whole sequence."""
+    if episode_starts is None:
+        return [False] * steps, [False] * steps
+    return episode_starts.all(dim=1).tolist(), episode_starts.any(dim=1).tolist()

@@ -1,0 +1,31 @@
+"""The long short-term memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fw_rl.cells.base import State, register_cell
+from fw_rl.cells.fused import FusedCell
+
+__all__ = ["LSTMCell"]
+
+
+@register_cell("lstm")
+class LSTMCell(FusedCell):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997), as in `nn.LSTM`; the state is (h, c).
+
+    `forget_bias`: the forget gate starts with this bias, so that a fresh net remembers (Jozefowicz et al. 2015).
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, forget_bias: float = 1.0) -> None:
+        super().__init__(input_size, hidden_size)
+        self.core = nn.LSTM(input_size, hidden_size)
+        forget = slice(hidden_size, 2 * hidden_size)
+        with torch.no_grad():
+            self.core.bias_ih_l0[forget] = forget_bias
+            self.core.bias_hh_l0[forget] = 0.0
+
+    def step(self, x: Tensor, state: State) -> State:
+        core = self.core
+        return torch.lstm_cell(x, state, core.weight_ih_l0, core.weight_hh_l0, core.bias_ih_l0, core.bias_hh_l0)

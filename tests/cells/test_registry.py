@@ -1,0 +1,141 @@
+"""Names for cells: the built-in ones, a user's own, and what is said of a wrong one."""
+
+import doctest
+
+import pytest
+import torch
+from torch import nn
+
+from fw_rl import cells
+from fw_rl.cells import Cell, available_cells, base, make_cell, register_cell
+
+
+@pytest.fixture(autouse=True)
+def registry_of_its_own(monkeypatch):
+    """What a test registers is gone after it."""
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+
+def new_cell_class(name, module=__name__):
+    def initial_state(self, batch_size):
+        return (torch.zeros(batch_size, self.hidden_size),)
+
+    def forward(self, x, state, episode_starts=None):
+        return state[0].expand(len(x), -1, -1), state
+
+    return type(name, (Cell,), {"__module__": module, "initial_state": initial_state, "forward": forward})
+
+
+@pytest.mark.parametrize(
+    "name, cell_class",
+    [
+        ("fast-weights", cells.FastWeightsCell),
+        ("rnn", cells.RNNCell),
+        ("lstm", cells.LSTMCell),
+        ("gru", cells.GRUCell),
+    ],
+)
+def test_a_built_in_cell_is_made_by_its_name(name, cell_class):
+    assert name in available_cells()
+    cell = make_cell(name, 3, 5)
+    assert type(cell) is cell_class
+    assert (cell.input_size, cell.hidden_size) == (3, 5)
+
+
+def test_options_reach_the_class():
+    cell = make_cell("fast-weights", 3, 5, eta=0.25, inner_steps=2, layer_norm=False)
+    assert (cell.eta, cell.inner_steps) == (0.25, 2)
+    assert isinstance(cell.norm, nn.Identity)
+    assert make_cell("rnn", 3, 5, recurrent_scale=0.25).core.weight_hh_l0[0, 0] == 0.25
+    assert (make_cell("lstm", 3, 5, forget_bias=3.0).core.bias_ih_l0[5:10] == 3.0).all()
+
+
+def test_a_cell_of_one_s_own_is_made_by_its_name_and_listed_last():
+    FlipFlop = new_cell_class("FlipFlop")
+    before = available_cells()
+    assert register_cell("flip-flop")(FlipFlop) is FlipFlop
+    assert available_cells() == [*before, "flip-flop"]
+    assert type(make_cell("flip-flop", 3, 5)) is FlipFlop
+
+
+def test_the_options_of_a_cell_of_one_s_own_are_checked_like_the_others():
+    @register_cell("leaky")
+    class Leaky(new_cell_class("FlipFlop")):
+        def __init__(self, input_size, hidden_size, leak=0.1):
+            super().__init__(input_size, hidden_size)
+            self.leak = leak
+
+    assert make_cell("leaky", 3, 5, leak=0.5).leak == 0.5
+    with pytest.raises(ValueError, match=r"^cell 'leaky' has no option 'eta': it takes leak$"):
+        make_cell("leaky", 3, 5, eta=0.5)
+
+
+def test_a_class_can_have_two_names():
+    FlipFlop = new_cell_class("FlipFlop")
+    register_cell("flip-flop")(FlipFlop)
+    register_cell("toggle")(FlipFlop)
+    assert type(make_cell("toggle", 3, 5)) is type(make_cell("flip-flop", 3, 5)) is FlipFlop
+
+
+def test_a_class_that_is_defined_again_takes_its_own_name_over():
+    """As when a cell of a notebook is run twice, or a module is reloaded."""
+    register_cell("flip-flop")(new_cell_class("FlipFlop"))
+    Again = new_cell_class("FlipFlop")
+    register_cell("flip-flop")(Again)
+    assert type(make_cell("flip-flop", 3, 5)) is Again
+    assert available_cells().count("flip-flop") == 1
+
+
+def test_another_class_cannot_take_a_name():
+    with pytest.raises(ValueError, match=r"^the cell name 'lstm' is taken by fw_rl.cells.lstm.LSTMCell$"):
+        register_cell("lstm")(new_cell_class("FlipFlop"))
+    assert type(make_cell("lstm", 3, 5)) is cells.LSTMCell
+
+
+def test_another_class_cannot_take_a_name_by_being_called_the_same():
+    with pytest.raises(ValueError, match="taken by"):
+        register_cell("lstm")(new_cell_class("LSTMCell", module="somebody.elses.lstm"))
+    assert type(make_cell("lstm", 3, 5)) is cells.LSTMCell
+
+
+def test_an_unknown_cell_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError) as caught:
+        make_cell("lsmt", 3, 5)
+    assert str(caught.value) == f"unknown cell 'lsmt': choose from {', '.join(available_cells())}"
+
+
+@pytest.mark.parametrize("name, takes", [("rnn", "recurrent_scale"), ("lstm", "forget_bias"), ("gru", "none")])
+def test_an_unknown_option_is_answered_with_the_known_ones(name, takes):
+    with pytest.raises(ValueError, match=f"^cell '{name}' has no option 'window': it takes {takes}$"):
+        make_cell(name, 3, 5, window=4)
+
+
+def test_the_options_of_fast_weights_are_listed():
+    with pytest.raises(ValueError) as caught:
+        make_cell("fast-weights", 3, 5, etta=0.5)
+    message = str(caught.value)
+    assert message.startswith("cell 'fast-weights' has no option 'etta': it takes ")
+    assert "\n" not in message
+    listed = message.split("it takes ")[1].split(", ")
+    assert {"eta", "decay", "inner_steps", "layer_norm", "method", "rule", "activation", "window"} <= set(listed)
+    assert not {"self", "input_size", "hidden_size"} & set(listed)
+
+
+def test_the_list_of_names_is_a_copy():
+    available_cells().clear()
+    assert "lstm" in available_cells()
+
+
+def test_a_cell_without_its_two_methods_cannot_be_made():
+    class Half(Cell):
+        def initial_state(self, batch_size):
+            return ()
+
+    with pytest.raises(TypeError, match="forward"):
+        Half(3, 5)
+
+
+def test_examples_in_the_docstrings():
+    result = doctest.testmod(base)
+    assert result.attempted > 0
+    assert result.failed == 0

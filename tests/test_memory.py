@@ -1,0 +1,282 @@
+"""The associative memory: two ways to read it, folding, forgetting, and what the three rules write."""
+
+import doctest
+
+import numpy as np
+import pytest
+import torch
+
+from fw_rl import memory
+from fw_rl.memory import Memory
+from tests.cells.reference import explicit, unit, updated
+
+B, H = 3, 4
+DECAY = 0.8
+
+KINDS = {
+    "nothing": (False, False, False),
+    "pending": (False, True, False),
+    "folded": (True, False, False),
+    "partly folded": (True, True, False),
+    "separate values": (False, True, True),
+    "separate values, folded": (True, False, True),
+    "separate values, partly folded": (True, True, True),
+}
+"""Whether something has been folded, whether K = 5 writes are pending, and whether values are kept apart from keys."""
+
+
+def rand(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def random_memory(kind, seed=0):
+    folded, pending, separate_values = KINDS[kind]
+    K = 5 if pending else 0
+    matrix = rand(B, H, H, seed=seed + 2) if folded else rand(B, 0, 0)
+    values = rand(B, K, H, seed=seed + 1) if separate_values else None
+    return Memory(matrix, rand(B, K, H, seed=seed + 3), rand(B, K, seed=seed + 4), values)
+
+
+def assert_same(actual, expected, tolerance=1e-12):
+    np.testing.assert_allclose(np.asarray(actual), np.asarray(expected), rtol=0, atol=tolerance)
+
+
+def times(A, query):
+    return np.stack([A[b] @ query[b].numpy() for b in range(len(A))])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("decay", [0.0, DECAY, 1.0])
+def test_a_read_is_the_product_with_the_explicit_matrix(kind, decay):
+    stored, query = random_memory(kind), rand(B, H, seed=9)
+    assert_same(memory.read(stored, query, decay), times(explicit(*stored, decay=decay), query))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("decay", [0.0, DECAY, 1.0])
+def test_folding_keeps_A_and_every_read(kind, decay):
+    stored, query = random_memory(kind), rand(B, H, seed=9)
+    folded = memory.fold(stored, decay)
+    assert folded.matrix.shape == (B, H, H)
+    assert folded.keys.shape == (B, 0, H)
+    assert folded.strengths.shape == (B, 0)
+    assert_same(explicit(*folded, decay=decay), explicit(*stored, decay=decay))
+    assert_same(memory.read(folded, query, decay), memory.read(stored, query, decay))
+
+
+def test_folding_twice_changes_nothing():
+    once = memory.fold(random_memory("separate values, partly folded"), DECAY)
+    twice = memory.fold(once, DECAY)
+    assert_same(twice.matrix, once.matrix)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("decay", [0.0, DECAY, 1.0])
+def test_a_write_is_one_step_of_equation_1(kind, decay):
+    stored, value, key, strength = random_memory(kind), rand(B, H, seed=6), rand(B, H, seed=7), rand(B, seed=8)
+    if "separate" not in kind:
+        value = key
+    before, after = explicit(*stored, decay=decay), explicit(*memory.write(stored, value, key, strength, decay), decay=decay)
+    for b in range(B):
+        assert_same(after[b], decay * before[b] + strength[b].item() * np.outer(value[b], key[b]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_write_of_no_strength_only_decays(kind):
+    stored = random_memory(kind)
+    after = memory.write(stored, rand(B, H), rand(B, H), torch.zeros(B, dtype=torch.float64), DECAY)
+    assert_same(explicit(*after, decay=DECAY), DECAY * explicit(*stored, decay=DECAY))
+
+
+@pytest.mark.parametrize("fold_after", [None, 0, 2, 4])
+def test_the_kth_last_write_has_decayed_k_times_wherever_the_fold_was(fold_after):
+    stored, writes = memory.empty(1, H, like=rand(1)), rand(5, 1, H)
+    for number, h in enumerate(writes):
+        stored = memory.write(stored, h, h, torch.tensor([0.3], dtype=torch.float64), DECAY)
+        if number == fold_after:
+            stored = memory.fold(stored, DECAY)
+    expected = sum(0.3 * DECAY ** (4 - number) * np.outer(h[0], h[0]) for number, h in enumerate(writes))
+    assert_same(explicit(*stored, decay=DECAY)[0], expected)
+
+
+def test_attention_is_the_scalar_product_with_each_key_by_its_strength():
+    stored, query = random_memory("separate values, partly folded"), rand(B, H, seed=9)
+    attention = memory.attend(stored, query)
+    assert attention.shape == (B, 5)
+    for b in range(B):
+        for j in range(5):
+            assert_same(attention[b, j], stored.strengths[b, j] * sum(stored.keys[b, j] * query[b]))
+
+
+@pytest.mark.parametrize("kind", ["pending", "separate values"])
+def test_a_read_is_the_sum_of_the_values_weighted_by_the_attention(kind):
+    stored, query = random_memory(kind), rand(B, H, seed=9)
+    attention, values = memory.attend(stored, query), stored.keys if stored.values is None else stored.values
+    expected = [sum(attention[b, j] * values[b, j] for j in range(5)).numpy() for b in range(B)]
+    assert_same(memory.read(stored, query, DECAY), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_transpose_is_the_memory_of_the_transposed_matrix(kind):
+    stored, query = random_memory(kind), rand(B, H, seed=9)
+    A = explicit(*stored, decay=DECAY)
+    assert_same(explicit(*memory.transpose(stored), decay=DECAY), A.swapaxes(1, 2))
+    assert_same(memory.read(memory.transpose(stored), query, DECAY), times(A.swapaxes(1, 2), query))
+    assert_same(explicit(*memory.transpose(memory.transpose(stored)), decay=DECAY), A)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows", [[False] * 3, [True, False, True], [True] * 3])
+def test_forget_clears_the_given_rows_and_no_others(kind, rows):
+    stored, query = random_memory(kind), rand(B, H, seed=9)
+    kept = memory.forget(stored, torch.tensor(rows))
+    expected = np.where(np.array(rows)[:, None, None], 0.0, explicit(*stored, decay=DECAY))
+    assert_same(explicit(*kept, decay=DECAY), expected)
+    assert_same(memory.read(kept, query, DECAY), times(expected, query))
+    assert_same(explicit(*memory.fold(kept, DECAY), decay=DECAY), expected)
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_forget_clears_a_row_that_overflowed(folded):
+    h = torch.tensor([[1.0, 2.0], [float("inf"), 1.0]], dtype=torch.float64)
+    stored = memory.write(memory.empty(2, 2, like=h), h, h, torch.ones(2, dtype=torch.float64), DECAY)
+    if folded:
+        stored = memory.fold(stored, DECAY)
+    kept = memory.forget(stored, torch.tensor([False, True]))
+    assert_same(memory.read(kept, torch.ones_like(h), DECAY), [[3.0, 6.0], [0.0, 0.0]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_memory_can_be_indexed_by_row(kind):
+    stored, query, rows = random_memory(kind), rand(B, H, seed=9), torch.tensor([2, 0])
+    chosen = Memory(*(None if part is None else part[rows] for part in stored))
+    assert_same(memory.read(chosen, query[rows], DECAY), memory.read(stored, query, DECAY)[rows])
+
+
+@pytest.mark.parametrize("separate", [True, False])
+def test_an_empty_memory_gives_back_zeros_of_the_dtype_asked_for(separate):
+    blank = memory.empty(B, H, separate_values=separate, like=torch.zeros(1, dtype=torch.float64))
+    assert (blank.values is not None) == separate
+    assert {part.dtype for part in blank if part is not None} == {torch.float64}
+    assert_same(memory.read(blank, rand(B, H), DECAY), np.zeros((B, H)))
+    assert_same(memory.attend(blank, rand(B, H)), np.zeros((B, 0)))
+    assert memory.empty(B, H).keys.dtype == torch.get_default_dtype()
+
+
+def test_functions_leave_their_arguments_as_they_were():
+    stored = random_memory("separate values, partly folded")
+    copies = [part.clone() for part in stored]
+    h = rand(B, H, seed=9)
+    memory.read(stored, h, DECAY)
+    memory.write(stored, h, h, torch.ones(B, dtype=torch.float64), DECAY)
+    memory.fold(stored, DECAY)
+    memory.forget(stored, torch.tensor([True, False, True]))
+    for part, copy in zip(stored, copies, strict=True):
+        assert torch.equal(part, copy)
+
+
+@pytest.mark.parametrize("kind", ["partly folded", "separate values, partly folded"])
+def test_gradients_flow_to_the_memory_the_query_and_the_decay(kind):
+    stored, query = random_memory(kind), rand(B, H, seed=9)
+    decay = torch.tensor(DECAY, dtype=torch.float64)
+    leaves = [part.clone().requires_grad_() for part in (*(part for part in stored if part is not None), query, decay)]
+
+    def read_and_fold(*leaves):
+        *parts, query, decay = leaves
+        grown = memory.write(Memory(*parts), query, query.tanh(), parts[2][:, 0], decay)
+        return memory.read(grown, query, decay), memory.read(memory.fold(grown, decay), query, decay)
+
+    assert torch.autograd.gradcheck(read_and_fold, leaves)
+
+
+def stored_by(rule, writes, *, eta, decay, fold_after=None):
+    """The memory of one row after `writes` [n, H]."""
+    stored = memory.empty(1, writes.shape[1], separate_values=rule != "hebb", like=writes)
+    strength = torch.full((1,), eta, dtype=writes.dtype)
+    for number, h in enumerate(writes):
+        value, key = memory.WRITE_RULES[rule](stored, h[None], decay)
+        stored = memory.write(stored, value, key, strength, decay)
+        if number == fold_after:
+            stored = memory.fold(stored, decay)
+    return stored
+
+
+def test_the_rules_have_their_names():
+    assert list(memory.WRITE_RULES.items()) == [("hebb", memory.hebb), ("delta", memory.delta), ("oja", memory.oja)]
+
+
+@pytest.mark.parametrize("rule", ["hebb", "delta", "oja"])
+@pytest.mark.parametrize("eta, decay", [(0.5, 0.95), (1.5, 0.7), (1.0, 1.0), (0.3, 0.0)])
+@pytest.mark.parametrize("fold_after", [None, 0, 3])
+def test_a_rule_writes_its_equation(rule, eta, decay, fold_after):
+    writes = rand(6, H)
+    A = np.zeros((H, H))
+    for h in writes:
+        A = updated(A, h.numpy(), eta, decay, rule)
+    assert_same(explicit(*stored_by(rule, writes, eta=eta, decay=decay, fold_after=fold_after), decay=decay)[0], A)
+
+
+def test_delta_recalls_the_last_of_many_vectors_exactly():
+    writes = 1e4 * rand(3 * H, H)
+    stored = stored_by("delta", writes, eta=1.0, decay=1.0)
+    last = writes[-1:] / writes[-1].norm()
+    assert_same(memory.read(stored, last, 1.0), last, tolerance=1e-10)
+    earlier = writes[:1] / writes[0].norm()
+    assert (memory.read(stored, earlier, 1.0) - earlier).abs().max() > 1e-2
+
+
+def test_delta_recalls_short_vectors_up_to_its_eps():
+    h = torch.tensor([[0.3, 0.4]], dtype=torch.float64)
+    stored = stored_by("delta", h, eta=1.0, decay=1.0)
+    squared_length = 0.25 / (0.25 + 1e-3)
+    assert_same(memory.read(stored, h, 1.0), squared_length * h)
+
+
+def test_delta_keeps_orthogonal_memories_apart():
+    writes = 1e4 * torch.linalg.qr(rand(H, H)).Q
+    stored = stored_by("delta", writes, eta=1.0, decay=1.0)
+    assert_same(explicit(*stored, decay=1.0)[0], np.eye(H), tolerance=1e-8)
+
+
+@pytest.mark.parametrize("rule", ["delta", "oja"])
+@pytest.mark.parametrize("eta", [0.1, 1.0, 1.9])
+def test_an_error_correcting_rule_converges_on_a_vector_that_comes_again_and_again(rule, eta):
+    h = 1e4 * rand(H)
+    stored = stored_by(rule, h.expand(250, H), eta=eta, decay=1.0)
+    u = unit(h.numpy())
+    assert_same(explicit(*stored, decay=1.0)[0], np.outer(u, u), tolerance=1e-8)
+
+
+def test_hebb_grows_with_every_write_of_the_same_vector():
+    h = rand(H)
+    for writes in (1, 10, 100):
+        stored = stored_by("hebb", h.expand(writes, H), eta=0.5, decay=1.0)
+        assert_same(explicit(*stored, decay=1.0)[0], 0.5 * writes * np.outer(h, h), tolerance=1e-10)
+
+
+@pytest.mark.parametrize("rule", ["delta", "oja"])
+def test_the_strength_that_a_rule_writes_with_ignores_the_length_of_h(rule):
+    writes = 1e4 * rand(6, H)
+    once, longer = (stored_by(rule, scale * writes, eta=0.5, decay=DECAY) for scale in (1.0, 7.0))
+    assert_same(explicit(*once, decay=DECAY), explicit(*longer, decay=DECAY), tolerance=1e-9)
+
+
+def test_oja_holds_the_transpose_of_what_delta_holds_of_the_same_vectors():
+    writes = rand(6, H)
+    A_oja, A_delta = (explicit(*stored_by(rule, writes, eta=0.7, decay=DECAY), decay=DECAY)[0] for rule in ("oja", "delta"))
+    assert_same(A_oja, A_delta.T)
+    assert np.abs(A_oja - A_delta).max() > 1e-2
+
+
+@pytest.mark.parametrize("rule", ["hebb", "delta", "oja"])
+def test_a_rule_has_a_finite_gradient_where_all_units_are_silent(rule):
+    h = torch.zeros(1, H, dtype=torch.float64, requires_grad=True)
+    value, key = memory.WRITE_RULES[rule](random_memory("separate values, partly folded"), h.expand(B, H), DECAY)
+    (value.sum() + key.sum()).backward()
+    assert h.grad.isfinite().all()
+
+
+def test_examples_in_the_docstrings():
+    result = doctest.testmod(memory)
+    assert result.attempted > 0
+    assert result.failed == 0
