@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -14,8 +15,10 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import LinearSchedule, explained_variance
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
 
+from fw_rl.agents.checkpoint import build_agent, read_checkpoint, write_checkpoint
 from fw_rl.agents.loss import actor_critic_loss
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rollout import RecurrentRollout
@@ -26,7 +29,7 @@ __all__ = ["RecurrentA2C"]
 
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "rmsprop": (torch.optim.RMSprop, dict(alpha=0.99, eps=1e-5)),
-    "adam": (torch.optim.Adam, dict(eps=1e-5)),
+    "adam": (torch.optim.Adam, dict(eps=1e-5, fused=True)),
 }
 
 _Self = TypeVar("_Self", bound="RecurrentA2C")
@@ -40,9 +43,9 @@ class RecurrentA2C(OnPolicyAlgorithm):
     its steps at once, then serves values, loss and gradient.
 
     `env`: an SB3 `VecEnv`, a Gymnasium `VectorEnv`, a Gymnasium `Env`, or an id. `learning_rate`: a number, or an SB3 schedule.
-    `anneal`: a number as learning rate goes down to 0 along `learn`, linearly. `optimizer`: "rmsprop", as in the A3C paper (Mnih
-    et al. 2016), or "adam". `policy_kwargs`: those of `RecurrentActorCriticPolicy`, so `dict(cell="lstm", hidden_size=64)`. The
-    other arguments are those of SB3's `A2C`.
+    `anneal`: a number as learning rate goes down to 0 along `learn`, linearly. `optimizer`: "rmsprop", as in the A3C paper
+    (Mnih et al. 2016), or "adam". `policy_kwargs`: those of `RecurrentActorCriticPolicy`, so `dict(cell="lstm",
+    hidden_size=64)`. The other arguments are those of SB3's `A2C`.
 
     Raises ValueError for an optimizer, a cell or an option that does not exist.
 
@@ -82,6 +85,7 @@ class RecurrentA2C(OnPolicyAlgorithm):
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer is {optimizer!r}: choose from {', '.join(OPTIMIZERS)}")
         self.optimizer, self.anneal, self.normalize_advantage = optimizer, anneal, normalize_advantage
+        self.monitor_wrapper = monitor_wrapper
         optimizer_class, optimizer_kwargs = OPTIMIZERS[optimizer]
         self._last_state: State | None = None
         super().__init__(
@@ -111,8 +115,7 @@ class RecurrentA2C(OnPolicyAlgorithm):
     @staticmethod
     def _wrap_env(env: GymEnv | VectorEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         if isinstance(env, VectorEnv):
-            adapted = VecEnvAdapter(env)
-            env = VecMonitor(adapted) if monitor_wrapper else adapted
+            env = VecEnvAdapter(env, monitor=monitor_wrapper)
         return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def _setup_lr_schedule(self) -> None:
@@ -135,10 +138,12 @@ class RecurrentA2C(OnPolicyAlgorithm):
         rollout_buffer.reset(self._last_state)
         callback.on_rollout_start()
         for _ in range(n_rollout_steps):
-            observation, starts = rollout_buffer.see(self._last_obs, self._last_episode_starts)
+            observation, starts = rollout_buffer.see(self._last_obs, self._last_episode_starts)  # type: ignore[arg-type]
             actions, output, self._last_state = self.policy.act(observation, self._last_state, starts)
             new_obs, rewards, dones, infos = env.step(self.policy.to_env_actions(actions))
             self.num_timesteps += env.num_envs
+            # Before the callback, which may save, or stop: observation and state belong together.
+            self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
 
             callback.update_locals(locals())
             if not callback.on_step():
@@ -147,7 +152,6 @@ class RecurrentA2C(OnPolicyAlgorithm):
                 self._update_info_buffer(infos, dones)
                 rewards = rewards + self.gamma * self._values_beyond(dones, infos)
             rollout_buffer.act(actions, rewards, output)
-            self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
 
         rollout_buffer.end(dones, self._next_values(dones))
         callback.update_locals(locals())
@@ -157,7 +161,7 @@ class RecurrentA2C(OnPolicyAlgorithm):
     def _values_beyond(self, dones: NDArray[np.bool_], infos: list[dict[str, Any]]) -> NDArray[np.float32]:
         """For each environment what its last observation is worth, where a time limit and not the game ended the episode."""
         values = np.zeros(len(dones), dtype=np.float32)
-        rows = [i for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
+        rows = [int(i) for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
         if rows:
             assert self._last_state is not None
             last = [infos[i]["terminal_observation"] for i in rows]
@@ -185,7 +189,14 @@ class RecurrentA2C(OnPolicyAlgorithm):
         return values
 
     def train(self) -> None:
-        """One update from the chunk that was collected last."""
+        """One update from the chunk that was collected last.
+
+        Raises FloatingPointError if the net has diverged.
+        """
+        if not self.rollout_buffer.outputs.isfinite().all():
+            raise FloatingPointError(
+                f"the memory's output is not finite after {self.num_timesteps:,} frames: train with a lower learning rate"
+            )
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         loss = actor_critic_loss(self.policy, self.rollout_buffer, self.ent_coef, self.vf_coef, self.normalize_advantage)
@@ -196,13 +207,20 @@ class RecurrentA2C(OnPolicyAlgorithm):
 
         self._n_updates += 1
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record(
-            "train/explained_variance", explained_variance(loss.values.flatten().numpy(), loss.returns.flatten().numpy())
-        )
+        self.logger.record("train/explained_variance", _explained_variance(loss.values, loss.returns))
         self.logger.record("train/entropy_loss", loss.entropy.item())
         self.logger.record("train/policy_loss", loss.policy.item())
         self.logger.record("train/value_loss", loss.value.item())
         self.logger.record("train/grad_norm", grad_norm.item())
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write what was logged, with what the memory did on the last chunk."""
+        rollout, cell = self.rollout_buffer, self.policy.cell
+        with torch.no_grad():
+            encoded = self.policy.encode(rollout.observations)
+        for name, value in cell.diagnostics(encoded, rollout.state, rollout.episode_starts).items():
+            self.logger.record(f"memory/{name}", value)
+        super().dump_logs(iteration)
 
     def learn(
         self: _Self,
@@ -215,3 +233,53 @@ class RecurrentA2C(OnPolicyAlgorithm):
     ) -> _Self:
         """Train for at least `total_timesteps` steps, counted over all environments; see SB3's `learn`."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def save(self, path: str | os.PathLike[str]) -> None:  # type: ignore[override]
+        """Write the agent into one safetensors file, whole or not at all; `path` gets the ending .safetensors.
+
+        A vector environment with the methods `get_state` and `set_state`, such as `CatchVectorEnv`, is saved with its running
+        episodes. Then a file from between two chunks (after `learn`, or by a callback's `_on_rollout_start`) lets training go
+        on bit for bit. One from amid a chunk, as of SB3's `CheckpointCallback`, is without the steps of that chunk. The
+        statistics of a `VecNormalize` are left to its own `save`.
+
+        Warns of what a file cannot hold, such as a learning rate that is a function; see `load`.
+        """
+        write_checkpoint(path, self)
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls: type[_Self],
+        path: str | os.PathLike[str],
+        env: GymEnv | VectorEnv | str | None = None,
+        device: torch.device | str = "auto",
+        **overrides: Any,
+    ) -> _Self:
+        """An agent from a file that `save` wrote, on any device; nothing in the file is run.
+
+        `env`: as for a new agent, with the same spaces. Without it the agent predicts only. With it, `learn(...,
+        reset_num_timesteps=False)` goes on where the file stops, with the same random numbers: in the same episodes if the file
+        holds them and `env` takes them and has as many, else in new ones.
+
+        `overrides`: arguments of the constructor to change. What `policy_kwargs` leaves out stays as it was; an optimizer or
+        its options begin its state anew; a `seed` begins new random numbers and episodes. What a file cannot hold must be given
+        again: a learning rate that is a function, and classes of the policy that are not from Torch or SB3.
+
+        Raises CheckpointError, a ValueError, for a file that is no whole checkpoint or does not fit `env` and `overrides`, and
+        ValueError for an unknown override.
+
+        >>> model = RecurrentA2C.load("agent", env)  # doctest: +SKIP
+        >>> model = model.learn(1_000_000 - model.num_timesteps, reset_num_timesteps=False)  # doctest: +SKIP
+        """
+        return build_agent(cls, read_checkpoint(path), env, device, overrides)
+
+    def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto") -> None:
+        """Take parameters as `get_parameters` gives them; raises ValueError for a path, since `load` is what reads files."""
+        if not isinstance(load_path_or_dict, dict):
+            raise ValueError(
+                f"set_parameters takes a dictionary, not {load_path_or_dict!r}: {type(self).__name__}.load reads files"
+            )
+        super().set_parameters(load_path_or_dict, exact_match, device)
+
+
+def _explained_variance(values: Tensor, returns: Tensor) -> float:
+    return float(explained_variance(values.flatten().cpu().numpy(), returns.flatten().cpu().numpy()))

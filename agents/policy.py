@@ -172,8 +172,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """The action for an observation, or for a batch of them, as SB3's `predict` gives it.
 
-        `state`: what the last call returned; None begins an episode. `episode_start`: [B] bool, True where the observation is the
-        first of an episode; None means that none is. Returns the actions and the state to hand to the next call.
+        `state`: what the last call returned; None begins an episode. `episode_start`: [B] bool, True where the observation is
+        the first of an episode; None means that none is. Returns the actions and the state to hand to the next call.
         """
         self.set_training_mode(False)
         tensor, batched = self.obs_to_tensor(observation)

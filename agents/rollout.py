@@ -33,8 +33,8 @@ def map_observation(function: Callable[[_In], _Out], observation: _In | dict[str
 class RecurrentRollout:
     """`n_steps` steps of `n_envs` environments in [T, B, ...] arrays, with the memory's state at the chunk's start only.
 
-    The states in between are not kept: whoever needs them runs the cell over the chunk from `state`. It takes the place of SB3's
-    `RolloutBuffer` and is constructed like it.
+    The states in between are not kept: whoever needs them runs the cell over the chunk from `state`. It takes the place of
+    SB3's `RolloutBuffer` and is constructed like it.
     """
 
     def __init__(
@@ -128,7 +128,8 @@ def generalized_advantages(
 
         delta(t) = r(t) + gamma V(t+1) - V(t),    A(t) = delta(t) + gamma lambda A(t+1)
 
-    `rewards`, `values`: [T, B]. `ends`: [T, B], the episode ends with step t. `last_values`: [B], V after the chunk. Returns [T, B].
+    `rewards`, `values`: [T, B]. `ends`: [T, B], the episode ends with step t. `last_values`: [B], V after the chunk. Returns
+    [T, B].
     """
     advantages = np.empty_like(rewards)
     advantage = np.zeros_like(last_values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -180,6 +180,44 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         games = np.stack([self._row, self._ball, self._paddle], axis=1).tolist()
         return tuple(draw(self.rules, *game) for game in games)
 
+    def get_state(self) -> dict[str, Any]:
+        """All that the games depend on, for JSON: "rows", "balls", "paddles" (lists [num_envs]) and the generator, "random"."""
+        return {
+            "rows": self._row.tolist(),
+            "balls": self._ball.tolist(),
+            "paddles": self._paddle.tolist(),
+            "random": self.np_random.bit_generator.state,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly where the envs were whose `get_state` gave `state`; they must be as many and of the same size.
+
+        Raises:
+            ValueError: `state` is none that these envs can have. The envs are left as they were.
+
+        Example:
+            >>> envs = CatchVectorEnv(num_envs=2)
+            >>> _ = envs.reset(seed=0)
+            >>> others = CatchVectorEnv(num_envs=2)
+            >>> others.set_state(envs.get_state())
+        """
+        row, ball, paddle, random = (_part(state, name) for name in ("rows", "balls", "paddles", "random"))
+        row = self._check_column("rows", row, self.rules.n)
+        ball = self._check_column("balls", ball, self.rules.bottom)
+        paddle = self._check_column("paddles", paddle, self.rules.rightmost)
+        if row.min() <= self.rules.bottom < row.max():
+            raise ValueError(f"the state's 'rows' must be {self.rules.n} (before the first reset) for all games or for none")
+        generator = np.random.default_rng()
+        try:
+            generator.bit_generator.state = random
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f"the state's 'random' must be that of a PCG64 generator: {error}") from error
+
+        self._begun = self._clock - row
+        self._first_begun, self._last_begun = int(self._begun.min()), int(self._begun.max())
+        self._ball, self._paddle = ball, paddle
+        self.np_random = generator
+
     @property
     def _row(self) -> IntArray:
         """The row of every ball."""
@@ -231,6 +269,14 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
             raise ValueError(f"seed must be an integer of at least 0 or {self.num_envs} of them, got {describe(seed)}")
         self.np_random = np.random.default_rng(seeds)
 
+    def _check_column(self, name: str, value: Any, highest: int) -> IntArray:
+        column = np.asarray(value)
+        if column.shape != (self.num_envs,) or column.dtype.kind not in "iu" or column.min() < 0 or column.max() > highest:
+            raise ValueError(
+                f"the state's {name!r} must be {self.num_envs} integers from 0 to {highest}, got {describe(column)}"
+            )
+        return column.astype(np.int64)
+
     def _check_mask(self, mask: Any) -> BoolArray:
         if not isinstance(mask, np.ndarray) or mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
             raise ValueError(
@@ -250,3 +296,9 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
                 f"actions must be {self.num_envs} integers of 0 (stay), 1 (right) or 2 (left), got {describe(actions)}"
             )
         return moves
+
+
+def _part(state: Mapping[str, Any], name: str) -> Any:
+    if not isinstance(state, Mapping) or name not in state:
+        raise ValueError(f"the state must be a dict with {name!r}")
+    return state[name]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import gymnasium as gym
 import numpy as np
@@ -22,7 +23,10 @@ class VecEnvAdapter(VecEnv):
     SB3 wants the first observation of the next episode in the step that ends the last one, and the last observation in
     `infos[i]["terminal_observation"]`; `infos[i]["TimeLimit.truncated"]` says that an ended episode was cut, not finished. With
     `AutoresetMode.SAME_STEP` that is what the environment does. In the modes `NEXT_STEP` and `DISABLED` the adapter resets the
-    ended episodes itself, by `reset(options={"reset_mask": ...})`, as `SyncVectorEnv`, `AsyncVectorEnv` and `CatchVectorEnv` allow.
+    ended episodes itself, by `reset(options={"reset_mask": ...})`, as `SyncVectorEnv`, `AsyncVectorEnv` and `CatchVectorEnv`
+    allow.
+
+    `monitor`: also put return, length and time of an ended episode into `infos[i]["episode"]`, as SB3's `VecMonitor` does.
 
     Raises RuntimeError if an environment of the last two modes resets more than it was asked to.
 
@@ -32,8 +36,12 @@ class VecEnvAdapter(VecEnv):
     (64, 256)
     """
 
-    def __init__(self, env: VectorEnv) -> None:
+    def __init__(self, env: VectorEnv, monitor: bool = False) -> None:
         self.env = env
+        self.monitor = monitor
+        self.episode_returns = np.zeros(env.num_envs)
+        self.episode_lengths = np.zeros(env.num_envs, dtype=np.int64)
+        self._made = time.time()
         self._autoreset = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self._reset_is_checked = False
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
@@ -43,6 +51,8 @@ class VecEnvAdapter(VecEnv):
             raise ValueError("the reset options differ between environments: a VectorEnv takes one for all")
         observations, infos = self.env.reset(seed=self._seeds[0], options=self._options[0] or None)
         self.reset_infos = _rows(infos, self.num_envs)
+        self.episode_returns[:] = 0.0
+        self.episode_lengths[:] = 0
         self._reset_seeds()
         self._reset_options()
         return observations
@@ -53,6 +63,8 @@ class VecEnvAdapter(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, terminations, truncations, vector_infos = self.env.step(self._actions)
         dones = terminations | truncations
+        self.episode_returns += rewards
+        self.episode_lengths += 1
         if not dones.any():
             return observations, rewards, dones, _rows(vector_infos, self.num_envs)
         ended = np.flatnonzero(dones)
@@ -69,7 +81,16 @@ class VecEnvAdapter(VecEnv):
         for i in ended:
             infos[i]["terminal_observation"] = final_observations[i]
             infos[i]["TimeLimit.truncated"] = bool(truncations[i] and not terminations[i])
+        self._end_episodes(ended, infos)
         return observations, rewards, dones, infos
+
+    def _end_episodes(self, ended: NDArray[np.intp], infos: list[dict[str, Any]]) -> None:
+        if self.monitor:
+            seconds = round(time.time() - self._made, 6)
+            for i in ended:
+                infos[i]["episode"] = dict(r=float(self.episode_returns[i]), l=int(self.episode_lengths[i]), t=seconds)
+        self.episode_returns[ended] = 0.0
+        self.episode_lengths[ended] = 0
 
     def _reset_rows(self, before: Any, rows: NDArray[np.bool_]) -> Any:
         others = np.flatnonzero(~rows)
@@ -88,7 +109,7 @@ class VecEnvAdapter(VecEnv):
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         images = self.env.render()
-        return [None] * self.num_envs if images is None else list(images)
+        return [None] * self.num_envs if images is None else [np.asarray(image) for image in images]
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         inner = self.env.unwrapped
@@ -135,7 +156,7 @@ def _rows(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(observations: Any, i: int) -> Any:
+def _row(observations: Any, i: SupportsIndex) -> Any:
     if isinstance(observations, dict):
         return {key: _row(part, i) for key, part in observations.items()}
     return np.array(observations[i])

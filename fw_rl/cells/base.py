@@ -123,4 +123,7 @@ def make_cell(name: str, input_size: int, hidden_size: int, **options: Any) -> C
     unknown = [option for option in options if option not in allowed]
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         raise ValueError(f"cell {name!r} has no option {unknown[0]!r}: it takes {', '.join(allowed) or 'none'}")
-    return _REGISTRY[name](input_size, hidden_size, **options)
+    try:
+        return _REGISTRY[name](input_size, hidden_size, **options)
+    except TypeError as error:
+        raise ValueError(f"cell {name!r} got an option of a wrong type: {error}") from error

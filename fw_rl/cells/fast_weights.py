@@ -45,10 +45,11 @@ class FastWeightsCell(Cell):
     `eta`, `decay`: rates of the fast weights; the paper has 0.5 and 0.95. `inner_steps`: S. `layer_norm`: False leaves Eq. 2.
     `method`: 1 keeps the boundary during the inner loop; 2 replaces it by the identity added to A (Ba16 Appendix B).
     `rule`: "hebb", "delta" or "oja", see `fw_rl.memory`. `learn_eta`, `learn_decay`: make them parameters, positive and within
-    (0, 1). `recurrent_scale`: W starts as this times the identity. `activation`: "relu" or "tanh". `window`: how many writes are
-    kept apart before they are folded into a matrix; 0 holds the matrix at every step. It changes speed, not numbers.
+    (0, 1). `recurrent_scale`: W starts as this times the identity. `activation`: "relu" or "tanh". `window`: how many writes
+    are kept apart before they are folded into a matrix; 0 holds the matrix at every step. It changes speed, not numbers.
 
-    State: h [B, H] and the parts of a `fw_rl.memory.Memory`, of bounded size: at most `window` writes and one [H, H] matrix a row.
+    State: h [B, H] and the parts of a `fw_rl.memory.Memory`, of bounded size: at most `window` writes and one [H, H] matrix a
+    row.
 
     Raises ValueError for an option outside its range.
 
@@ -96,7 +97,7 @@ class FastWeightsCell(Cell):
         nn.init.zeros_(self.input_map.bias)
         scaled_identity_(self.recurrent_map.weight, recurrent_scale)
 
-        self._eta, self._decay = eta, decay
+        self._eta, self._decay = float(eta), float(decay)
         self.log_eta = nn.Parameter(torch.tensor(math.log(eta))) if learn_eta else None
         self.logit_decay = nn.Parameter(torch.tensor(math.log(decay / (1 - decay)))) if learn_decay else None
 
@@ -127,18 +128,24 @@ class FastWeightsCell(Cell):
 
         `x`: [T, B, I]. `state`: from `initial_state` or an earlier call. `episode_starts`: [T, B] bool, or None.
         `write_gate`: [T, B], how much of h(t) is stored (1, or True, stores it as Eq. 1 does, 0 only decays A).
-        `wipe`: [T, B] bool, True zeroes h after it was put out and stored, so that the next step starts from A alone: the control
-        signal of Ba16 §4.2. Returns y [T, B, H], which holds every h(t) as it was before a wipe, and the new state.
+        `wipe`: [T, B] bool, True zeroes h after it was put out and stored, so that the next step starts from A alone: the
+        control signal of Ba16 §4.2. Returns y [T, B, H], which holds every h(t) as it was before a wipe, and the new state.
         """
         outputs = []
-        for h, _, state in self._unroll(x, state, episode_starts, write_gate, wipe):
+        for h, _, after in self._unroll(x, state, episode_starts, write_gate, wipe):
             outputs.append(h)
+            state = after
         return torch.stack(outputs), state
 
     def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
         differs = self.method != 1 or self.rule != "hebb" or self.log_eta is not None or self.logit_decay is not None
         if differs or not torch.is_grad_enabled() or any(part.requires_grad for part in state):
             return super().replay(x, state, episode_starts, outputs)
+        all_starts, any_starts = _start_kinds(episode_starts, len(x))
+        if all_starts[0]:
+            state = self.initial_state(x.shape[1])
+        if not any(any_starts[1:]) and (all_starts[0] or not any_starts[0]):
+            episode_starts = None  # Nothing to mask any more.
         norm = self.norm if isinstance(self.norm, nn.LayerNorm) else None
         return replay(
             self.input_map(x),
@@ -154,8 +161,9 @@ class FastWeightsCell(Cell):
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
         """What the memory does on a sequence [T, B, I]; no gradient.
 
-        `recall_strength`: |A h| over |boundary|, each summed over steps and rows. `attention_age`: how many steps ago the memories
-        lie that a read attends to, their mean weighted by the attention; the writes still in the window count, age 1 is h(t-1).
+        `recall_strength`: |A h| over |boundary|, each summed over steps and rows. `attention_age`: how many steps ago the
+        memories lie that a read attends to, their mean weighted by the attention; the writes still in the window count, age 1
+        is h(t-1).
         """
         recall, boundary, age, attention = (0.0,) * 4
         with torch.no_grad():
@@ -180,7 +188,7 @@ class FastWeightsCell(Cell):
         """Step by step: h(t), how it came about, and the state after it."""
         driven = self.input_map(x)
         eta, decay = self.eta, self.decay
-        full_strength = x.new_ones(x.shape[1]) * eta
+        full_strength = x.new_full((x.shape[1],), eta) if isinstance(eta, float) else eta.expand(x.shape[1])
         all_starts, any_starts = _start_kinds(episode_starts, len(x))
         for t in range(len(x)):
             if all_starts[t]:
@@ -232,4 +240,5 @@ def _start_kinds(episode_starts: Tensor | None, steps: int) -> tuple[list[bool],
     """For each step whether all rows, and whether any row, starts an episode: asked once for a whole sequence."""
     if episode_starts is None:
         return [False] * steps, [False] * steps
-    return episode_starts.all(dim=1).tolist(), episode_starts.any(dim=1).tolist()
+    counts = episode_starts.sum(dim=1).tolist()
+    return [count == episode_starts.shape[1] for count in counts], [count > 0 for count in counts]

@@ -2,13 +2,14 @@
 
 The steps of the net depend on each other through h(1), h(2), ... only. Once these are known, as after acting, every step of the
 forward pass is independent of the others, and a whole sequence takes a few large matrix products. What stays sequential is the
-way back. For Hebb's rule, where A is symmetric, with q the query of a read and dr = d loss / d (A q), it goes from the last step
-to the first by
+way back. For Hebb's rule, where A is symmetric, with q the query of a read and dr = d loss / d (A q), it goes from the last
+step to the first by
 
     d q(t)  =  A(t-1) dr(t)
     d h(t)  =  W^T d boundary(t+1)  +  sum_{t' > t} weight(t', t) [ (h(t) . q(t')) dr(t')  +  (h(t) . dr(t')) q(t') ]
 
-with weight(t', t) = eta * decay**(t' - 1 - t). Products with A are attention reads (Ba16 Eq. 4): no matrix [H, H] is ever built.
+with weight(t', t) = eta * decay**(t' - 1 - t). Products with A are attention reads (Ba16 Eq. 4): no matrix [H, H] is ever
+built.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def replay(
     `driven`: C x + bias, [T, B, H]. `outputs`: every h(t) as the net gave it for this input, these parameters and the state
     (`h` [B, H], `fast`) before the sequence. `episode_starts`: [T, B] bool, or None.
     """
-    y: Tensor = _Replay.apply(driven, recurrent_weight, norm_gain, norm_bias, outputs, h, fast, episode_starts, recurrence)  # type: ignore[no-untyped-call]
+    constants = (outputs, h, fast, episode_starts, recurrence)
+    y: Tensor = _Replay.apply(driven, recurrent_weight, norm_gain, norm_bias, *constants)
     return y
 
 
@@ -112,7 +114,7 @@ class _Replay(torch.autograd.Function):
         steps, batch, size = d_outputs.shape
         slope, has_norm = _SLOPES[recurrence.activation], recurrence.norm_eps is not None
 
-        d_boundary = torch.empty_like(d_outputs)
+        d_boundary = torch.zeros_like(d_outputs)
         d_normed = d_outputs.new_empty(inner, steps, batch, size)
         # What later reads send back to h(t): the pair of vectors (dr, q) of each, with two coefficients for every key.
         sources = d_outputs.new_empty(steps, inner, 2, batch, size)
@@ -124,7 +126,7 @@ class _Replay(torch.autograd.Function):
         d_h = d_outputs[-1]
         for t in reversed(range(steps)):
             past = _rows(keys[: pending + t])
-            d_query, d_sustained = d_h, None
+            d_query = d_h
             for s in reversed(range(inner)):
                 d_summed = slope(d_query, queries[s + 1][t])
                 if has_norm:
@@ -138,8 +140,8 @@ class _Replay(torch.autograd.Function):
                 d_query = torch.bmm(attended.unsqueeze(1), past).squeeze(1)
                 if matrix.shape[1]:
                     d_query += torch.bmm(d_summed.unsqueeze(1), matrix).squeeze(1) * matrix_weights[:, t]
-                d_sustained = d_summed if d_sustained is None else d_sustained + d_summed
-            d_boundary[t] = torch.add(d_sustained, slope(d_query, queries[0][t]))
+                d_boundary[t] += d_summed
+            d_boundary[t] += slope(d_query, queries[0][t])
             if t > 0:
                 d_before = d_boundary[t] if starts is None else d_boundary[t].masked_fill(starts[t].unsqueeze(1), 0.0)
                 d_h = torch.addmm(d_outputs[t - 1], d_before, weight)
@@ -160,7 +162,8 @@ def _rows(sequence: Tensor) -> Tensor:
 
 
 def _read_weights(fast: Memory, episode_starts: Tensor | None, steps: int, recurrence: Recurrence) -> tuple[Tensor, Tensor]:
-    """What decay leaves at each step of each write, [B, T, K + T] ([1, ...] if alike for all rows), and of the matrix, [B, T, 1].
+    """What decay leaves at each step of each write, [B, T, K + T] ([1, ...] if alike for all rows), and of the matrix, [B, T,
+    1].
 
     A step reads the writes of earlier steps of the same episode.
     """

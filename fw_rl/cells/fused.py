@@ -21,13 +21,19 @@ class FusedCell(Cell):
 
     core: nn.RNNBase
 
+    @property
+    def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The core's parameters in the order in which Torch's single-step functions take them."""
+        input_weight, recurrent_weight, input_bias, recurrent_bias = self.core.parameters()
+        return input_weight, recurrent_weight, input_bias, recurrent_bias
+
     @abstractmethod
     def step(self, x: Tensor, state: State) -> State:
         """One step for x [B, I]; the first tensor of the new state is the output."""
 
     def initial_state(self, batch_size: int) -> State:
         parts = 2 if isinstance(self.core, nn.LSTM) else 1
-        return tuple(self.core.weight_hh_l0.new_zeros(batch_size, self.hidden_size) for _ in range(parts))
+        return tuple(self.weights[0].new_zeros(batch_size, self.hidden_size) for _ in range(parts))
 
     def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
         if episode_starts is None:

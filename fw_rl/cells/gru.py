@@ -20,5 +20,4 @@ class GRUCell(FusedCell):
         self.core = nn.GRU(input_size, hidden_size)
 
     def step(self, x: Tensor, state: State) -> State:
-        core = self.core
-        return (torch.gru_cell(x, state[0], core.weight_ih_l0, core.weight_hh_l0, core.bias_ih_l0, core.bias_hh_l0),)
+        return (torch.gru_cell(x, state[0], *self.weights),)

@@ -21,11 +21,11 @@ class LSTMCell(FusedCell):
     def __init__(self, input_size: int, hidden_size: int, forget_bias: float = 1.0) -> None:
         super().__init__(input_size, hidden_size)
         self.core = nn.LSTM(input_size, hidden_size)
+        *_, input_bias, recurrent_bias = self.weights
         forget = slice(hidden_size, 2 * hidden_size)
         with torch.no_grad():
-            self.core.bias_ih_l0[forget] = forget_bias
-            self.core.bias_hh_l0[forget] = 0.0
+            input_bias[forget] = forget_bias
+            recurrent_bias[forget] = 0.0
 
     def step(self, x: Tensor, state: State) -> State:
-        core = self.core
-        return torch.lstm_cell(x, state, core.weight_ih_l0, core.weight_hh_l0, core.bias_ih_l0, core.bias_hh_l0)
+        return torch.lstm_cell(x, state, *self.weights)

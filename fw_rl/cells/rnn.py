@@ -21,10 +21,10 @@ class RNNCell(FusedCell):
     def __init__(self, input_size: int, hidden_size: int, recurrent_scale: float = 0.5) -> None:
         super().__init__(input_size, hidden_size)
         self.core = nn.RNN(input_size, hidden_size, nonlinearity="relu")
-        scaled_identity_(self.core.weight_hh_l0, recurrent_scale)
-        nn.init.zeros_(self.core.bias_ih_l0)
-        nn.init.zeros_(self.core.bias_hh_l0)
+        _, recurrent_weight, *biases = self.weights
+        scaled_identity_(recurrent_weight, recurrent_scale)
+        for bias in biases:
+            nn.init.zeros_(bias)
 
     def step(self, x: Tensor, state: State) -> State:
-        core = self.core
-        return (torch.rnn_relu_cell(x, state[0], core.weight_ih_l0, core.weight_hh_l0, core.bias_ih_l0, core.bias_hh_l0),)
+        return (torch.rnn_relu_cell(x, state[0], *self.weights),)

@@ -1,6 +1,7 @@
 """Many games: the same as one game each, and as Gymnasium's SyncVectorEnv in every mode."""
 
 import itertools
+import json
 import warnings
 
 import gymnasium as gym
@@ -101,10 +102,7 @@ def test_every_call_returns_what_sync_vector_env_returns(mode, kwargs):
                 starts[i].columns += drawn
 
     for call, argument, result in calls:
-        if call == "step":
-            expected = sync.step(argument)
-        else:
-            expected = sync.reset(options={"reset_mask": argument})
+        expected = sync.step(argument) if call == "step" else sync.reset(options={"reset_mask": argument})
         assert data_equivalence(result, expected, exact=True)
 
 
@@ -234,6 +232,73 @@ def test_steps_that_need_a_reset():
         envs.reset(options={"reset_mask": mask})
     envs.reset(options={"reset_mask": ~mask})
     assert not envs.step([0, 0])[2].any()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("steps", [0, 1, 3, 4, 17])
+def test_a_state_goes_on_in_other_envs(mode, steps):
+    def play(envs, steps, rng):
+        results = []
+        for _ in range(steps):
+            results.append(envs.step(rng.integers(3, size=4)))
+            if mode == AutoresetMode.DISABLED and results[-1][2].any():
+                results.append(envs.reset(options={"reset_mask": results[-1][2]}))
+        return results
+
+    envs, others = (CatchVectorEnv(4, 5, 2, autoreset_mode=mode, render_mode="ansi") for _ in range(2))
+    envs.reset(seed=0)
+    envs.reset(options={"reset_mask": np.array([True, False, True, False])})
+    play(envs, steps, np.random.default_rng(0))
+    state = json.loads(json.dumps(envs.get_state()))
+    others.reset(seed=1)
+    play(others, 3, np.random.default_rng(2))
+    others.set_state(state)
+    assert others.get_state() == envs.get_state() == state
+    assert others.render() == envs.render()
+    results = [play(each, 12, np.random.default_rng(1)) for each in (envs, others)]
+    assert data_equivalence(*results, exact=True)
+    assert data_equivalence(envs.reset(), others.reset(), exact=True)
+
+
+def test_the_state_before_the_first_reset():
+    envs, others = CatchVectorEnv(3), CatchVectorEnv(3)
+    others.reset()
+    others.set_state(envs.get_state())
+    with pytest.raises(gym.error.ResetNeeded):
+        others.step([0, 0, 0])
+    assert data_equivalence(envs.reset(), others.reset(), exact=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": [1, 2]}, "the state's 'rows' must be 3 integers from 0 to 5, got int64 of shape (2,) from 1 to 2"),
+        ({"rows": [0, 1, 6]}, "the state's 'rows' must be 3 integers from 0 to 5"),
+        ({"rows": [0, 1, 5]}, "the state's 'rows' must be 5 (before the first reset) for all games or for none"),
+        ({"rows": [4, 4, 5]}, "the state's 'rows' must be 5 (before the first reset) for all games or for none"),
+        ({"balls": [0, 1, 5]}, "the state's 'balls' must be 3 integers from 0 to 4"),
+        ({"balls": [0, 1, -1]}, "the state's 'balls' must be 3 integers from 0 to 4"),
+        ({"balls": [0, 1, 1.5]}, "the state's 'balls' must be 3 integers from 0 to 4"),
+        ({"balls": [[0], [1], [1]]}, "the state's 'balls' must be 3 integers from 0 to 4"),
+        ({"paddles": [0, 1, 4]}, "the state's 'paddles' must be 3 integers from 0 to 3"),
+        ({"paddles": None}, "the state's 'paddles' must be 3 integers from 0 to 3, got"),
+        ({"paddles": [2**70, 0, 0]}, "the state's 'paddles' must be 3 integers from 0 to 3, got"),
+        ({"random": None}, "the state's 'random' must be that of a PCG64 generator"),
+        ({"random": {}}, "the state's 'random' must be that of a PCG64 generator"),
+        ({"random": np.random.MT19937(0).state}, "the state's 'random' must be that of a PCG64 generator"),
+        ({"random": {"bit_generator": "PCG64"}}, "the state's 'random' must be that of a PCG64 generator"),
+        (None, "the state must be a dict with 'rows'"),
+    ],
+)
+def test_bad_states_change_nothing(change, message):
+    envs = CatchVectorEnv(3, 5, 2)
+    envs.reset(seed=0)
+    envs.step([0, 1, 2])
+    state = envs.get_state()
+    with pytest.raises(ValueError, match=r"^.*$") as error:
+        envs.set_state(change and {**state, **change})
+    assert message in str(error.value)
+    assert envs.get_state() == state
 
 
 def test_pictures_are_those_of_the_single_env():

@@ -1,0 +1,84 @@
+"""What `train.py` with its tuned defaults reaches on Catch: the greedy return of every cell and seed.
+
+    python benchmarks/catch_learning.py --out results/catch-16-3/seeds.json
+
+Each run is a process of its own. The table has the mean over seeds with its 95 % interval (Student's t).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+TRAIN = Path(__file__).resolve().parents[1] / "train.py"
+STUDENT_T_975 = (math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""By degrees of freedom, from 0."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to train."""
+
+    env: str = "Catch-16-3"
+    """Environment, as `train.py` takes it."""
+    cells: tuple[str, ...] = ("fast-weights", "lstm", "rnn")
+    """Memory cells."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Seeds of each cell."""
+    jobs: int = 1
+    """Runs side by side."""
+    log_dir: Path = Path("runs/seeds")
+    """Where the folders of the runs go."""
+    out: Path | None = None
+    """A JSON file for the results."""
+
+
+def main(settings: Settings) -> None:
+    jobs = [(cell, seed) for cell in settings.cells for seed in settings.seeds]
+    with ThreadPoolExecutor(settings.jobs) as pool:
+        results = dict(zip(jobs, pool.map(lambda job: train(settings, *job), jobs), strict=True))
+    print(f"\n{settings.env:15s}{'frames':>10}{'seconds':>9}{'>= 0.95':>9}{'greedy return':>15}   95 % interval")
+    for cell in settings.cells:
+        print(row(cell, [results[cell, seed] for seed in settings.seeds]))
+    if settings.out:
+        record = [dict(cell=cell, seed=seed) | result for (cell, seed), result in results.items()]
+        settings.out.parent.mkdir(parents=True, exist_ok=True)
+        settings.out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def train(settings: Settings, cell: str, seed: int) -> dict[str, Any]:
+    """One run of the command; its evaluation, the settings, and the seconds from start to end."""
+    log_dir = settings.log_dir / f"{settings.env}-{cell}-{seed}-{os.getpid()}"
+    command = [sys.executable, str(TRAIN), "--env", settings.env, "--cell", cell, "--seed", str(seed)]
+    begin = time.perf_counter()
+    subprocess.run([*command, "--log-dir", str(log_dir), "--quiet"], check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - begin
+    (run,) = log_dir.iterdir()
+    result = json.loads((run / "eval.json").read_text()) | dict(seconds=round(seconds, 1))
+    print(f"{cell}, seed {seed}: {result['mean']:.3f} in {seconds:.0f} s", flush=True)
+    return result | dict(settings=json.loads((run / "config.json").read_text())["settings"])
+
+
+def row(cell: str, results: list[dict[str, Any]]) -> str:
+    returns = np.array([result["mean"] for result in results])
+    count = len(returns)
+    margin = STUDENT_T_975[count - 1] * returns.std(ddof=1) / math.sqrt(count) if count > 1 else math.inf
+    solved = f"{(returns >= 0.95).sum()} of {count}"
+    seconds = np.median([result["seconds"] for result in results])
+    interval = f"{returns.mean() - margin:.3f} to {returns.mean() + margin:.3f}"
+    return f"{cell:15s}{results[0]['timesteps']:10,}{seconds:9.0f}{solved:>9}{returns.mean():15.3f}   {interval}"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))

@@ -1,0 +1,1 @@
+"""What the command line does; the one place in the package that knows environments and agents alike."""

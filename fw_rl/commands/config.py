@@ -1,0 +1,196 @@
+"""The settings of a training run: from the command line, the tuned values and the defaults to one complete record."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import gymnasium as gym
+import tyro
+import yaml
+
+from fw_rl.cells import available_cells
+from fw_rl.envs import catch_id
+
+__all__ = ["RunConfig", "TrainOptions", "resolve"]
+
+
+def _option(metavar: str, default: str) -> object:
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+
+
+_TunedInt = Annotated[int | None, _option("INT", "tuned")]
+_TunedFloat = Annotated[float | None, _option("FLOAT", "tuned")]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train an agent with memory on a Gymnasium environment.
+
+    What is left out takes the tuned value for the environment and the cell, or a sound default.
+    """
+
+    env: Annotated[str | None, _option("ID", "Catch-16-3")] = None
+    """Environment: Catch-N-M (N x N pixels, M frames seen), or any Gymnasium id."""
+    cell: Annotated[str | None, _option("NAME", "fast-weights")] = None
+    """Memory cell: fast-weights, rnn, lstm, gru."""
+    timesteps: _TunedInt = None
+    """Frames to train on, counted over all environments."""
+    seed: Annotated[int | None, _option("INT", "0")] = None
+    """Seed of networks, environments and actions."""
+    n_envs: _TunedInt = None
+    """Environments that are played side by side."""
+    n_steps: _TunedInt = None
+    """Steps of each environment between two updates."""
+    hidden_size: _TunedInt = None
+    """Units of the memory cell."""
+    cell_options: Annotated[tuple[str, ...] | None, _option("NAME=VALUE ...", "tuned")] = None
+    """Options of the cell, such as eta=0.1 decay=0.95 inner_steps=2 rule=delta."""
+    optimizer: Annotated[str | None, _option("NAME", "tuned")] = None
+    """rmsprop or adam."""
+    learning_rate: _TunedFloat = None
+    """Learning rate at the start."""
+    anneal: Annotated[bool | None, _option("{True,False}", "tuned")] = None
+    """Let the learning rate go down to 0 over the run."""
+    gamma: _TunedFloat = None
+    """Discount."""
+    gae_lambda: _TunedFloat = None
+    """Lambda of the generalised advantages."""
+    ent_coef: _TunedFloat = None
+    """Weight of the entropy in the loss."""
+    vf_coef: _TunedFloat = None
+    """Weight of the value error in the loss."""
+    max_grad_norm: _TunedFloat = None
+    """Longer gradients are clipped to this norm."""
+    device: str = "cpu"
+    """cpu, cuda, or auto. Nets of this size are faster on a processor."""
+    threads: int = 1
+    """Threads for Torch. More than one helps with many environments, on cores that nobody else uses."""
+    log_dir: Path = Path("runs")
+    """Where the folder of the run goes."""
+    resume: Annotated[Path | None, _option("RUN", "none")] = None
+    """Folder of a run that was interrupted: go on where its last checkpoint is, with its settings."""
+    eval_episodes: int = 1000
+    """Episodes of the greedy evaluation at the end."""
+    quiet: bool = False
+    """No progress bar."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Every setting of a run that has an influence on its result."""
+
+    env: str
+    cell: str
+    seed: int
+    timesteps: int
+    n_envs: int
+    n_steps: int
+    hidden_size: int
+    cell_options: dict[str, Any]
+    optimizer: str
+    learning_rate: float
+    anneal: bool
+    gamma: float
+    gae_lambda: float
+    ent_coef: float
+    vf_coef: float
+    max_grad_norm: float
+
+    @property
+    def short_env(self) -> str:
+        """The environment as a word for folders and titles: Catch-16-3."""
+        return self.env.removeprefix("fw_rl/").removesuffix("-v0").replace("/", "-")
+
+    @staticmethod
+    def from_json(text: str) -> RunConfig:
+        """Raises ValueError for a text that is not the settings of a run."""
+        try:
+            return RunConfig(**json.loads(text)["settings"])
+        except (TypeError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"not the settings of a run: {error}") from error
+
+
+def resolve(options: TrainOptions) -> RunConfig:
+    """The complete settings for what the command line says.
+
+    Raises ValueError, in one line, for a value that is not allowed.
+    """
+    env = environment_id(options.env or "Catch-16-3")
+    cell = options.cell or "fast-weights"
+    if cell not in available_cells():
+        raise ValueError(f"unknown cell {cell!r}: choose from {', '.join(available_cells())}")
+    settings = _tuned(env, cell)
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(RunConfig)}
+    given["cell_options"] = _parse_cell_options(options.cell_options)
+    for name, value in given.items():
+        if name == "cell_options":
+            settings[name] = settings[name] | (value or {})
+        elif value is not None:
+            settings[name] = value
+    config = RunConfig(**settings | dict(env=env, cell=cell, seed=options.seed or 0))
+    _check(config, options)
+    return config
+
+
+def environment_id(name: str) -> str:
+    """The Gymnasium id for a short Catch name or an id.
+
+    Raises ValueError for an environment that does not exist.
+    """
+    if name.removeprefix("fw_rl/").startswith("Catch-") and name != "fw_rl/Catch-v0":
+        return catch_id(name)
+    try:
+        gym.spec(name)
+    except gym.error.Error as error:
+        raise ValueError(f"unknown environment {name!r}: give Catch-N-M or the id of a Gymnasium environment") from error
+    return name
+
+
+def _tuned(env: str, cell: str) -> dict[str, Any]:
+    tuned = yaml.safe_load(resources.files("fw_rl.commands").joinpath("tuned.yaml").read_text())
+    by_cell: dict[str, Any] = next((entry for pattern, entry in tuned["environments"].items() if fnmatch(env, pattern)), {})
+    settings: dict[str, Any] = {}
+    for layer in (tuned["defaults"], tuned["cells"].get(cell, {}), by_cell.get("any", {}), by_cell.get(cell, {})):
+        options = settings.get("cell_options", {}) | layer.get("cell_options", {})
+        settings = settings | layer | dict(cell_options=options)
+    return settings
+
+
+def _parse_cell_options(pairs: tuple[str, ...] | None) -> dict[str, Any] | None:
+    if pairs is None:
+        return None
+    for pair in pairs:
+        if "=" not in pair:
+            raise ValueError(f"--cell-options got {pair!r}: each option has the form name=value")
+    return {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in pairs)}
+
+
+def _check(config: RunConfig, options: TrainOptions) -> None:
+    counts = {name: getattr(config, name) for name in ("timesteps", "n_envs", "n_steps", "hidden_size")}
+    counts |= {name: getattr(options, name) for name in ("threads", "eval_episodes")}
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{_flag(name)} is {value}: it must be at least 1")
+    for name in ("gamma", "gae_lambda"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"{_flag(name)} is {getattr(config, name)}: it must lie between 0 and 1")
+    for name in ("learning_rate", "max_grad_norm"):
+        if not 0 < getattr(config, name) < float("inf"):
+            raise ValueError(f"{_flag(name)} is {getattr(config, name)}: it must be above 0 and finite")
+    for name in ("ent_coef", "vf_coef"):
+        if not 0 <= getattr(config, name) < float("inf"):
+            raise ValueError(f"{_flag(name)} is {getattr(config, name)}: it must be at least 0 and finite")
+    if config.seed < 0:
+        raise ValueError(f"--seed is {config.seed}: it must be at least 0")
+    if options.device not in ("cpu", "auto") and not options.device.startswith("cuda"):
+        raise ValueError(f"--device is {options.device!r}: choose cpu, cuda, cuda:K or auto")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,144 @@
+"""The folder that a run leaves behind: settings, logs, checkpoints, evaluation and pictures."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
+from torch.utils.tensorboard import SummaryWriter
+
+from fw_rl.commands.config import RunConfig
+
+__all__ = ["RunFolder"]
+
+_PACKAGES = ("fw-rl", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Paths in the folder of one run, and what is written there as a whole or not at all."""
+
+    path: Path
+
+    @staticmethod
+    def create(log_dir: Path, config: RunConfig) -> RunFolder:
+        """A new folder with the settings in it, named after environment, cell, seed and time."""
+        name = f"{config.short_env}_{config.cell}_seed{config.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
+        path = log_dir / name
+        for attempt in range(2, 1000):
+            try:
+                path.mkdir(parents=True)
+                break
+            except FileExistsError:
+                path = log_dir / f"{name}-{attempt}"
+        folder = RunFolder(path)
+        record = dict(settings=dataclasses.asdict(config), versions=_versions(), git_commit=_git_commit())
+        write_json(folder.config, record)
+        folder.checkpoints.mkdir()
+        return folder
+
+    @staticmethod
+    def open(path: Path) -> tuple[RunFolder, RunConfig]:
+        """The folder of an earlier run and its settings.
+
+        Raises ValueError if there is none at that path.
+        """
+        folder = RunFolder(path)
+        if not folder.config.is_file():
+            raise ValueError(f"{path} is not the folder of a run: it has no {folder.config.name}")
+        try:
+            return folder, RunConfig.from_json(folder.config.read_text())
+        except ValueError as error:
+            raise ValueError(f"{folder.config} is damaged: {error}") from error
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def progress(self) -> Path:
+        return self.path / "progress.csv"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "eval.json"
+
+    @property
+    def curve(self) -> Path:
+        return self.path / "learning_curve.png"
+
+    @property
+    def episodes(self) -> Path:
+        return self.path / "episodes.gif"
+
+    def checkpoint(self, timesteps: int) -> Path:
+        """Where the checkpoint after that many frames lies; names sort by frames."""
+        return self.checkpoints / f"{timesteps:012d}.safetensors"
+
+    def saved_checkpoints(self) -> list[Path]:
+        """All whole checkpoints, the latest last."""
+        return sorted(path for path in self.checkpoints.glob("*.safetensors") if path.stem.isdigit())
+
+    def logger(self, timesteps: int = 0) -> Logger:
+        """SB3's logger to TensorBoard and progress.csv; what an interrupted run logged after `timesteps` is dropped."""
+        rows = self.read_progress()
+        tensorboard = TensorBoardOutputFormat(str(self.path))
+        if timesteps:
+            tensorboard.writer.close()
+            tensorboard.writer = SummaryWriter(log_dir=str(self.path), purge_step=timesteps + 1)
+        table = CSVOutputFormat(str(self.progress))
+        for row in rows:
+            if row["time/total_timesteps"] <= timesteps:
+                table.write(row, {})
+        return Logger(str(self.path), [tensorboard, table])
+
+    def read_progress(self) -> list[dict[str, float]]:
+        """The rows of progress.csv that are whole, as numbers by SB3's names."""
+        if not self.progress.is_file():
+            return []
+        lines = self.progress.read_text().splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]
+        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(whole)]
+        return [row for row in rows if "time/total_timesteps" in row]
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write to a temporary file and rename it, so that there is a whole file or none."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(record, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except ModuleNotFoundError:
+        return "not installed"
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this code runs from, if it runs from one."""
+    here = Path(__file__).resolve()
+    git = ["git", "-C", str(here.parent)]
+    try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True, check=True)
+        return subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

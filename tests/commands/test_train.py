@@ -1,0 +1,240 @@
+"""The train command as a user meets it: what a run leaves, how it goes on after a kill, and what bad input is answered with."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from fw_rl.commands.train import main
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--env", "Catch-5-2", "--n-envs", "4", "--n-steps", "6", "--hidden-size", "8", "--eval-episodes", "20"]
+
+
+def train(log_dir, *arguments, timesteps=480):
+    """Run the command in this process; returns its exit code and the folder of the run."""
+    code = main([*SMALL, "--timesteps", str(timesteps), "--log-dir", str(log_dir), "--quiet", *arguments])
+    return code, next(log_dir.iterdir())
+
+
+def start(*arguments):
+    """Run the command as a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "train.py"), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def wait_for_checkpoints(log_dir, count, process):
+    for _ in range(600):
+        found = sorted(log_dir.glob("*/checkpoints/*.safetensors"))
+        if found and int(found[-1].stem) >= count:
+            return found
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    raise AssertionError("no checkpoint")
+
+
+def weights(run):
+    """The tensors of the last checkpoint."""
+    return safetensors.torch.load_file(sorted((run / "checkpoints").iterdir())[-1])
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    code, run = train(tmp_path_factory.mktemp("runs"))
+    assert code == 0
+    return run
+
+
+def test_a_run_leaves_its_settings_with_versions(finished_run):
+    record = json.loads((finished_run / "config.json").read_text())
+    assert record["settings"]["env"] == "fw_rl/Catch-5-2-v0"
+    assert record["settings"]["cell"] == "fast-weights"
+    assert record["settings"]["n_steps"] == 6
+    assert record["versions"]["torch"] == torch.__version__
+    assert "git_commit" in record
+
+
+def test_a_run_leaves_its_log_under_the_names_of_sb3(finished_run):
+    with (finished_run / "progress.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert int(rows[-1]["time/total_timesteps"]) == 480
+    expected = {"rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "train/entropy_loss", "train/policy_loss"}
+    assert expected | {"train/value_loss", "train/learning_rate", "memory/recall_strength", "memory/attention_age"} <= set(
+        rows[0]
+    )
+    assert list(finished_run.glob("events.out.tfevents.*"))
+
+
+def test_a_run_leaves_its_greedy_evaluation(finished_run):
+    record = json.loads((finished_run / "eval.json").read_text())
+    low, high = record["interval_95"]
+    assert -1 <= record["mean"] <= 1
+    assert low <= record["mean"] <= high
+    assert (record["episodes"], record["timesteps"]) == (20, 480)
+
+
+def test_a_run_leaves_pictures(finished_run):
+    with Image.open(finished_run / "learning_curve.png") as curve, Image.open(finished_run / "episodes.gif") as animation:
+        assert curve.size[0] >= 1000
+        assert animation.n_frames == 6 * 5
+
+
+def test_a_run_leaves_its_last_checkpoint(finished_run):
+    assert (finished_run / "checkpoints" / "000000000480.safetensors").is_file()
+    assert not list(finished_run.rglob("*.tmp"))
+
+
+def test_the_last_lines_say_where_everything_is(tmp_path, capsys):
+    _, run = train(tmp_path)
+    printed = capsys.readouterr().out
+    assert str(run) in printed
+    assert f"tensorboard --logdir {tmp_path}" in printed
+
+
+def test_any_cell_and_its_options_can_be_chosen(tmp_path):
+    assert train(tmp_path / "a", "--cell", "lstm", "--cell-options", "forget_bias=0.5")[0] == 0
+    code, run = train(tmp_path / "b", "--cell-options", "rule=delta", "inner_steps=2", "eta=0.5")
+    assert code == 0
+    options = json.loads((run / "config.json").read_text())["settings"]["cell_options"]
+    assert options | {"rule": "delta", "inner_steps": 2, "eta": 0.5} == options
+
+
+def test_another_environment_can_be_chosen(tmp_path, capsys):
+    code, run = train(tmp_path, "--env", "CartPole-v1", "--eval-episodes", "2")
+    assert code == 0
+    assert "CartPole-v1" in run.name
+    assert json.loads((run / "eval.json").read_text())["mean"] >= 8
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path):
+    runs = [weights(train(tmp_path / name, "--seed", seed)[1]) for name, seed in (("a", "3"), ("b", "3"), ("c", "4"))]
+    policies = [{name: part for name, part in run.items() if name.startswith("policy")} for run in runs]
+    assert policies[0]
+    assert all(torch.equal(policies[0][name], policies[1][name]) for name in policies[0])
+    assert not all(torch.equal(policies[0][name], policies[2][name]) for name in policies[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_run_goes_on_as_if_it_never_stopped(tmp_path, number):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    arguments = [*SMALL, "--timesteps", "24000", "--quiet", "--log-dir"]
+    assert main([*arguments, str(whole)]) == 0
+    process = start(*arguments, str(stopped))
+    wait_for_checkpoints(stopped, 1200, process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    (run,) = stopped.iterdir()
+    assert int(max((run / "checkpoints").iterdir()).stem) < 24000
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert f"--resume {run}" in output
+
+    assert main(["--resume", str(run), "--quiet", "--eval-episodes", "20"]) == 0
+    expected, resumed = weights(next(whole.iterdir())), weights(run)
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    steps = [float(row["time/total_timesteps"]) for row in csv.DictReader((run / "progress.csv").open())]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 24000
+
+
+def test_a_finished_run_can_be_resumed_and_is_evaluated_again(finished_run, capsys):
+    assert main(["--resume", str(finished_run), "--quiet", "--eval-episodes", "10"]) == 0
+    assert json.loads((finished_run / "eval.json").read_text())["episodes"] == 10
+
+
+def test_a_net_that_diverges_gets_one_line(tmp_path, capsys):
+    wild = ["--learning-rate", "1e30", "--cell-options", "layer_norm=false"]
+    assert train(tmp_path, *wild)[0] == 1
+    printed = capsys.readouterr().err
+    assert "not finite" in printed
+    assert printed.count("\n") == 1
+
+
+BAD_INPUT = {
+    "N too small": (["--env", "Catch-2-1"], "n must be"),
+    "M too small": (["--env", "Catch-16-0"], "m must be"),
+    "M above N": (["--env", "Catch-16-17"], "m must be"),
+    "no M": (["--env", "Catch-16"], "Catch-<n>-<m>"),
+    "no whole number": (["--env", "Catch-16-3.5"], "Catch-<n>-<m>"),
+    "no number": (["--env", "Catch-a-b"], "Catch-<n>-<m>"),
+    "unknown environment": (["--env", "Chase-16-3"], "unknown environment 'Chase-16-3'"),
+    "unknown cell": (["--cell", "lsmt"], "choose from fast-weights"),
+    "unknown cell option": (["--cell-options", "etta=1"], "has no option 'etta'"),
+    "cell option out of range": (["--cell-options", "decay=2"], "decay is 2"),
+    "cell option of a wrong type": (["--cell-options", "decay=high"], "decay"),
+    "cell option without a value": (["--cell-options", "decay"], "name=value"),
+    "unknown optimizer": (["--optimizer", "sgd"], "rmsprop, adam"),
+    "no frames": (["--timesteps", "0"], "--timesteps is 0"),
+    "no environments": (["--n-envs", "-1"], "--n-envs is -1"),
+    "no steps": (["--n-steps", "0"], "--n-steps is 0"),
+    "no units": (["--hidden-size", "0"], "--hidden-size is 0"),
+    "learning rate": (["--learning-rate", "-1"], "--learning-rate is -1"),
+    "not a number": (["--learning-rate", "nan"], "--learning-rate is nan"),
+    "discount": (["--gamma", "1.5"], "--gamma is 1.5"),
+    "seed": (["--seed", "-1"], "--seed is -1"),
+    "device": (["--device", "tpu"], "--device is 'tpu'"),
+    "no episodes": (["--eval-episodes", "0"], "--eval-episodes is 0"),
+    "no run to resume": (["--resume", "no/such/run"], "not the folder of a run"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_gets_one_line_and_exit_code_2(case, tmp_path, capsys):
+    arguments, expected = BAD_INPUT[case]
+    elsewhere = [] if "--resume" in arguments else ["--log-dir", str(tmp_path / "runs")]
+    assert main([*arguments, *elsewhere]) == 2
+    printed = capsys.readouterr().err
+    assert expected in printed
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--timesteps", "many"], ["--no-such-option"], ["--seed", "1.5"]])
+def test_words_that_do_not_parse_exit_with_code_2(arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+
+
+def test_a_resumed_run_keeps_its_settings(finished_run, capsys):
+    assert main(["--resume", str(finished_run), "--cell", "lstm"]) == 2
+    assert "leave --cell out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "none", "settings"])
+def test_a_damaged_run_gets_one_line(damage, tmp_path, capsys):
+    _, run = train(tmp_path)
+    checkpoints = sorted((run / "checkpoints").iterdir())
+    if damage == "cut":
+        checkpoints[-1].write_bytes(checkpoints[-1].read_bytes()[:-100])
+    elif damage == "foreign":
+        safetensors.torch.save_file({"x": torch.zeros(1)}, checkpoints[-1])
+    elif damage == "none":
+        for checkpoint in checkpoints:
+            checkpoint.unlink()
+    else:
+        (run / "config.json").write_text('{"settings": {}}')
+    assert main(["--resume", str(run), "--quiet"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert run.name in printed
+
+
+def test_a_checkpoint_of_another_net_gets_one_line(tmp_path, capsys):
+    _, run = train(tmp_path / "a")
+    _, other = train(tmp_path / "b", "--hidden-size", "9")
+    os.replace(sorted((other / "checkpoints").iterdir())[-1], sorted((run / "checkpoints").iterdir())[-1])
+    assert main(["--resume", str(run), "--quiet"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
