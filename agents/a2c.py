@@ -86,7 +86,12 @@ class RecurrentA2C(OnPolicyAlgorithm):
             raise ValueError(f"optimizer is {optimizer!r}: choose from {', '.join(OPTIMIZERS)}")
         self.optimizer, self.anneal, self.normalize_advantage = optimizer, anneal, normalize_advantage
         self.monitor_wrapper = monitor_wrapper
-        optimizer_class, optimizer_kwargs = OPTIMIZERS[optimizer]
+        if n_steps < 1:
+            raise ValueError(f"n_steps is {n_steps}: it must be at least 1")
+        policy_kwargs = dict(policy_kwargs or {})
+        if "optimizer_class" not in policy_kwargs:
+            policy_kwargs["optimizer_class"], standard = OPTIMIZERS[optimizer]
+            policy_kwargs["optimizer_kwargs"] = standard | (policy_kwargs.get("optimizer_kwargs") or {})
         self._last_state: State | None = None
         super().__init__(
             policy,
@@ -104,7 +109,7 @@ class RecurrentA2C(OnPolicyAlgorithm):
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             monitor_wrapper=monitor_wrapper,
-            policy_kwargs=dict(optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs) | (policy_kwargs or {}),
+            policy_kwargs=policy_kwargs,
             verbose=verbose,
             seed=seed,
             device=device,
@@ -261,8 +266,9 @@ class RecurrentA2C(OnPolicyAlgorithm):
         holds them and `env` takes them and has as many, else in new ones.
 
         `overrides`: arguments of the constructor to change. What `policy_kwargs` leaves out stays as it was; an optimizer or
-        its options begin its state anew; a `seed` begins new random numbers and episodes. What a file cannot hold must be given
-        again: a learning rate that is a function, and classes of the policy that are not from Torch or SB3.
+        its options begin its state anew; a `seed` begins new random numbers and episodes, other `cell_kwargs` new episodes.
+        What a file cannot hold must be given again: a learning rate that is a function, and classes of the policy that are not
+        from Torch or SB3.
 
         Raises CheckpointError, a ValueError, for a file that is no whole checkpoint or does not fit `env` and `overrides`, and
         ValueError for an unknown override.

@@ -1,26 +1,18 @@
 """Checkpoints: an agent, trained or half-trained, in one safetensors file.
 
-The file holds tensors, and in its metadata one JSON document that says what they are. Reading it runs no code from it: nothing
-is unpickled, and what the document names is looked up in `CLASSES`, among the registered cells and among the agent's policies,
-never imported.
-
-The document is plain JSON but for objects with one key that begins with "$": {"$tensor": name}, {"$array": name} (of NumPy, but
-stored as a tensor), {"$tuple": [...]}, {"$float": "inf"}, {"$class": "torch.nn.Tanh"}, and {"$items": [[key, value], ...]} for
-a dictionary whose keys are not just strings.
+Reading a file runs no code from it: see `fw_rl.agents.document`. What it names is looked up among the classes there, the
+registered cells and the agent's policies.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-import math
 import os
 import random
 import warnings
-import zipfile
-from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,14 +22,26 @@ import safetensors.torch
 import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
-from numpy.typing import NDArray
-from safetensors import safe_open
-from stable_baselines3.common import torch_layers
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor, VecTransposeImage
 from torch import Tensor, nn
 
+from fw_rl.agents.document import (
+    CLASS_NAMES,
+    CheckpointError,
+    Json,
+    describe_space,
+    make_space,
+    one_line,
+    pack,
+    pack_what_can_be,
+    parse_json,
+    problems_named,
+    read_file,
+    unpack,
+    write_file,
+)
 from fw_rl.cells import available_cells
 from fw_rl.envs.sb3 import VecEnvAdapter
 
@@ -48,46 +52,26 @@ __all__ = ["Checkpoint", "CheckpointError", "build_agent", "checkpoint_path", "r
 
 FORMAT, VERSION, SUFFIX = "fw_rl", 1, ".safetensors"
 
-CLASSES: dict[str, type] = {
-    f"{module.__name__}.{name}": value
-    for module in (torch.nn, torch.optim, torch_layers)
-    for name, value in vars(module).items()
-    if isinstance(value, type) and issubclass(value, nn.Module | torch.optim.Optimizer)
-}
-"""The classes that a file may name, as for `policy_kwargs=dict(activation_fn=torch.nn.Tanh)`."""
-
-CLASS_NAMES = {cls: name for name, cls in CLASSES.items()}
-
 NUMBER = int | float | np.bool_ | np.integer | np.floating
-COUNTERS = (
-    "num_timesteps",
-    "_total_timesteps",
-    "_current_progress_remaining",
-    "_n_updates",
-    "_episode_num",
-)
+COUNTERS = ("num_timesteps", "_total_timesteps", "_current_progress_remaining", "_n_updates", "_episode_num")
+OPTIMIZER_KWARGS = ("policy_kwargs.optimizer_class", "policy_kwargs.optimizer_kwargs")
 
-Json = Any
-"""What `json.dumps` takes."""
 _Agent = TypeVar("_Agent", bound="RecurrentA2C")
-
-
-class CheckpointError(ValueError):
-    """A file that is no whole checkpoint, or one that does not fit what it is loaded into."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint file holds.
 
-    `arguments`: those of the agent's constructor, without `env` and `device`. `not_stored`: names of what a file cannot hold.
-    `policy`: its parameters by name. `counters`: attributes of the agent that count its steps. `optimizer_state`: Torch's state
-    dict. `statistics`: the last episodes, for logging. `random_state`: that of the global generators. `episodes`: how far the
-    running episodes are. The last four are None where there was none.
+    `arguments`: those of the agent's constructor, without `env`, `device` and `policy_kwargs`. `not_stored`: names of what a
+    file cannot hold. `policy`: its parameters by name. `counters`: attributes of the agent that count its steps.
+    `optimizer_state`: Torch's state dict. `statistics`: the last episodes, for logging. `random_state`: that of the global
+    generators. `episodes`: how far the running episodes are. The last four are None where there was none.
     """
 
     path: Path
     arguments: dict[str, Any]
+    policy_kwargs: dict[str, Any]
     not_stored: list[str]
     observation_space: spaces.Space
     action_space: spaces.Space
@@ -121,7 +105,7 @@ def write_checkpoint(path: str | os.PathLike[str], model: RecurrentA2C) -> Path:
         names = ", ".join(document["not_stored"])
         warnings.warn(f"a checkpoint cannot hold {names}: `load` takes arguments again, the rest begins anew", stacklevel=3)
     metadata = dict(format=FORMAT, version=str(VERSION), json=json.dumps(document, allow_nan=False))
-    _write_atomically(path, safetensors.torch.save(tensors, metadata))
+    write_file(path, safetensors.torch.save(tensors, metadata))
     return path
 
 
@@ -131,20 +115,20 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Raises CheckpointError if there is no such file or if it is not a whole checkpoint.
 
     >>> checkpoint = read_checkpoint("agent.safetensors")  # doctest: +SKIP
-    >>> checkpoint.counters["num_timesteps"], checkpoint.arguments["policy_kwargs"]["cell"]  # doctest: +SKIP
+    >>> checkpoint.counters["num_timesteps"], checkpoint.policy_kwargs["cell"]  # doctest: +SKIP
     (1000000, 'fast-weights')
     """
     literal, path = Path(path), checkpoint_path(path)
     if literal.is_file() and not path.exists():
         path = literal
-    metadata, tensors = _read_safetensors(path)
+    metadata, tensors = read_file(path)
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of {FORMAT}")
-    with _problems_named(f"{path} is damaged"):
+    with problems_named(f"{path} is damaged"):
         version = int(metadata["version"])
         if version > VERSION:
             raise CheckpointError(f"{path} is of version {version}: this {FORMAT} reads no later one than {VERSION}")
-        return _parse(path, json.loads(metadata["json"], parse_constant=_refuse_constant), tensors)
+        return _parse(path, parse_json(metadata["json"]), tensors)
 
 
 def build_agent(
@@ -165,11 +149,11 @@ def build_agent(
         env = env if isinstance(env, VectorEnv) else maybe_make_env(env, 0)
         env = agent_class._wrap_env(env, monitor_wrapper=arguments.get("monitor_wrapper", True))
         _check_spaces(checkpoint, env)
-    with _problems_named(f"{checkpoint.path}: its agent cannot be built"):
+    with problems_named(f"{checkpoint.path}: its agent cannot be built"):
         model = _construct(agent_class, checkpoint, arguments, env, device, seed=overrides.get("seed"))
-    with _problems_named(f"{checkpoint.path}: its agent cannot be restored"):
+    with problems_named(f"{checkpoint.path}: its agent cannot be restored"):
         _load_parameters(model.policy, checkpoint)
-        if not _names_optimizer(overrides):
+        if not _changes_optimizer(checkpoint, overrides):
             _load_optimizer(model.policy.optimizer, checkpoint)
         _load_counters(model, checkpoint)
         if env is not None and "seed" not in overrides:
@@ -182,8 +166,8 @@ def build_agent(
 
 def _describe(model: RecurrentA2C) -> tuple[dict[str, Json], dict[str, Tensor]]:
     required = dict(
-        observation_space=_describe_space(model.observation_space),
-        action_space=_describe_space(model.action_space),
+        observation_space=describe_space(model.observation_space),
+        action_space=describe_space(model.action_space),
         n_envs=model.n_envs,
         policy=_parameters(model.policy),
         counters={name: getattr(model, name) for name in COUNTERS},
@@ -195,14 +179,14 @@ def _describe(model: RecurrentA2C) -> tuple[dict[str, Json], dict[str, Tensor]]:
         episodes=_episodes(model),
     )
     arguments = _constructor_arguments(model)
-    policy_kwargs = arguments.pop("policy_kwargs")
+    policy_kwargs = arguments.pop("policy_kwargs", {})
 
     tensors: dict[str, Tensor] = {}
     not_stored: list[str] = []
-    document = {name: _pack(value, name, tensors) for name, value in required.items()}
-    document |= _pack_what_can_be(optional, "", tensors, not_stored)
-    document["arguments"] = _pack_what_can_be(arguments, "", tensors, not_stored)
-    document["arguments"]["policy_kwargs"] = _pack_what_can_be(policy_kwargs, "policy_kwargs.", tensors, not_stored)
+    document = {name: pack(value, name, tensors) for name, value in required.items()}
+    document |= pack_what_can_be(optional, "", tensors, not_stored)
+    document["arguments"] = pack_what_can_be(arguments, "", tensors, not_stored)
+    document["policy_kwargs"] = pack_what_can_be(policy_kwargs, "policy_kwargs.", tensors, not_stored)
     document["not_stored"] = not_stored
     return document, tensors
 
@@ -266,7 +250,7 @@ def _episodes(model: RecurrentA2C) -> dict[str, Any] | None:
     try:
         state = keeper.get_state()
     except Exception as error:
-        warnings.warn(f"the checkpoint is without the running episodes: {_one_line(error)}", stacklevel=5)
+        warnings.warn(f"the checkpoint is without the running episodes: {one_line(error)}", stacklevel=5)
         return None
     monitors = _monitors(model.env)
     return dict(
@@ -300,40 +284,21 @@ def _monitors(env: VecEnv | None) -> list[Any]:
     return [layer for layer in layers if isinstance(layer, VecMonitor | VecEnvAdapter)]
 
 
-def _describe_space(space: spaces.Space) -> dict[str, Any]:
-    if isinstance(space, spaces.Dict):
-        return dict(type="Dict", spaces={key: _describe_space(part) for key, part in space.spaces.items()})
-    if isinstance(space, spaces.MultiBinary):
-        return dict(type="MultiBinary", n=space.n)
-    dtype = np.dtype(space.dtype).name
-    if isinstance(space, spaces.Box):
-        return dict(type="Box", low=_compact(space.low), high=_compact(space.high), shape=space.shape, dtype=dtype)
-    if isinstance(space, spaces.Discrete):
-        return dict(type="Discrete", n=space.n, start=space.start, dtype=dtype)
-    if isinstance(space, spaces.MultiDiscrete):
-        return dict(type="MultiDiscrete", nvec=space.nvec, start=space.start, dtype=dtype)
-    raise ValueError(f"a checkpoint cannot hold the space {_one_line(space)}")
-
-
-def _compact(bound: NDArray[Any]) -> Any:
-    """The number that is everywhere in the array, or else the array."""
-    return bound.flat[0] if bound.size and (bound == bound.flat[0]).all() else bound
-
-
 # From a document and its tensors to an agent.
 
 
 def _parse(path: Path, document: Json, tensors: dict[str, Tensor]) -> Checkpoint:
     left = dict(tensors)
-    tree = _unpack(document, left)
+    tree = unpack(document, left)
     if left:
         raise CheckpointError(f"{path} has the tensor {min(left)!r}, which its description does not name")
     checkpoint = Checkpoint(
         path=path,
         arguments=_typed(tree, "arguments", dict),
+        policy_kwargs=_typed(tree, "policy_kwargs", dict),
         not_stored=[str(name) for name in _typed(tree, "not_stored", list)],
-        observation_space=_make_space(tree["observation_space"]),
-        action_space=_make_space(tree["action_space"]),
+        observation_space=make_space(tree["observation_space"]),
+        action_space=make_space(tree["action_space"]),
         n_envs=_typed(tree, "n_envs", int),
         policy=_typed(tree, "policy", dict),
         counters={name: _typed(tree["counters"], name, int | float) for name in COUNTERS},
@@ -342,7 +307,6 @@ def _parse(path: Path, document: Json, tensors: dict[str, Tensor]) -> Checkpoint
         random_state=_typed(tree, "random_state", dict | None),
         episodes=_typed(tree, "episodes", dict | None),
     )
-    _typed(checkpoint.arguments, "policy_kwargs", dict)
     for name in checkpoint.policy:
         _typed(checkpoint.policy, name, Tensor)
     return checkpoint
@@ -351,26 +315,8 @@ def _parse(path: Path, document: Json, tensors: dict[str, Tensor]) -> Checkpoint
 def _typed(tree: dict[str, Any], name: str, kind: Any) -> Any:
     value = tree.get(name)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"{name!r} is {_one_line(repr(value))}")
+        raise TypeError(f"{name!r} is {one_line(repr(value))}")
     return value
-
-
-def _make_space(description: dict[str, Any]) -> spaces.Space:
-    kind = description["type"]
-    if kind == "Dict":
-        return spaces.Dict(OrderedDict((key, _make_space(part)) for key, part in description["spaces"].items()))
-    if kind == "MultiBinary":
-        return spaces.MultiBinary(description["n"])
-    dtype = np.dtype(description["dtype"])
-    if kind == "Box":
-        low, high = (np.full(description["shape"], description[bound], dtype) for bound in ("low", "high"))
-        return spaces.Box(low, high, dtype=dtype.type)
-    if kind == "Discrete":
-        other_dtype = {} if dtype == np.int64 else dict(dtype=dtype.type)  # an argument only since Gymnasium 1.2
-        return spaces.Discrete(description["n"], start=description["start"], **other_dtype)
-    if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(description["nvec"], dtype=dtype.type, start=description["start"])
-    raise ValueError(f"there is no space {_one_line(repr(kind))}")
 
 
 def _merge_arguments(
@@ -385,18 +331,21 @@ def _merge_arguments(
         if name not in known:
             raise CheckpointError(f"{checkpoint.path} has the argument {name!r}, which {agent_class.__name__} does not take")
 
-    policy_kwargs = dict(checkpoint.arguments["policy_kwargs"])
-    if "optimizer" in overrides:
-        policy_kwargs = {name: value for name, value in policy_kwargs.items() if not name.startswith("optimizer_")}
-    policy_kwargs |= overrides.get("policy_kwargs") or {}
-    arguments = checkpoint.arguments | dict(overrides) | dict(policy_kwargs=policy_kwargs)
+    own_kwargs = overrides.get("policy_kwargs") or {}
+    other_optimizer = "optimizer" in overrides or "optimizer_class" in own_kwargs.keys() & checkpoint.policy_kwargs.keys()
+    renewed = OPTIMIZER_KWARGS if other_optimizer else ()
+    policy_kwargs = {key: value for key, value in checkpoint.policy_kwargs.items() if f"policy_kwargs.{key}" not in renewed}
+    policy_kwargs |= own_kwargs
+    arguments = checkpoint.arguments | dict(overrides)
+    if policy_kwargs:
+        arguments["policy_kwargs"] = policy_kwargs
     if predicts_only:
         arguments.setdefault("learning_rate", 0.0)
 
-    given = {*arguments, *(f"policy_kwargs.{name}" for name in policy_kwargs)}
+    given = {*arguments, *(f"policy_kwargs.{name}" for name in policy_kwargs), *renewed}
     lacking = [name for name in checkpoint.not_stored if name not in given and (name in known or "." in name)]
     if lacking:
-        raise CheckpointError(f"{checkpoint.path} could not hold {', '.join(lacking)}: give load this argument again")
+        raise CheckpointError(f"{checkpoint.path} could not hold {', '.join(lacking)}: give it to load again")
     cell = policy_kwargs.get("cell")
     if isinstance(cell, str) and cell not in available_cells():
         raise CheckpointError(
@@ -406,8 +355,9 @@ def _merge_arguments(
     return arguments
 
 
-def _names_optimizer(overrides: Mapping[str, Any]) -> bool:
-    return bool({"optimizer", "optimizer_class", "optimizer_kwargs"} & {*overrides, *(overrides.get("policy_kwargs") or {})})
+def _changes_optimizer(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> bool:
+    given = {*overrides, *(f"policy_kwargs.{name}" for name in overrides.get("policy_kwargs") or {})}
+    return not given.isdisjoint({"optimizer", *OPTIMIZER_KWARGS}.difference(checkpoint.not_stored))
 
 
 def _check_spaces(checkpoint: Checkpoint, env: VecEnv) -> None:
@@ -415,8 +365,8 @@ def _check_spaces(checkpoint: Checkpoint, env: VecEnv) -> None:
         stored, offered = getattr(checkpoint, name), getattr(env, name)
         if stored != offered:
             raise CheckpointError(
-                f"{checkpoint.path} has the {name.replace('_', ' ')} {_one_line(stored)}, but the environment's is "
-                f"{_one_line(offered)}"
+                f"{checkpoint.path} has the {name.replace('_', ' ')} {one_line(stored)}, but the environment's is "
+                f"{one_line(offered)}"
             )
 
 
@@ -498,6 +448,8 @@ def _restore_episodes(model: RecurrentA2C, env: VecEnv, checkpoint: Checkpoint) 
     episodes, keeper = checkpoint.episodes, _keeper(env)
     if episodes is None or keeper is None or checkpoint.n_envs != env.num_envs:
         return False
+    if checkpoint.policy_kwargs.get("cell_kwargs") != model.policy_kwargs.get("cell_kwargs"):
+        return False  # what the cell remembers may be of another form
     memory = tuple(part.to(model.device) for part in episodes["memory"])
     observation, starts = episodes["observation"], np.asarray(episodes["starts"], dtype=bool)
     seen = observation.values() if isinstance(observation, dict) else [observation]
@@ -508,7 +460,7 @@ def _restore_episodes(model: RecurrentA2C, env: VecEnv, checkpoint: Checkpoint) 
     try:
         keeper.set_state(episodes["env"])
     except Exception as error:
-        reason = _one_line(f"{type(error).__name__}: {error}")
+        reason = one_line(f"{type(error).__name__}: {error}")
         warnings.warn(f"new episodes begin, since the environment does not take the stored state ({reason})", stacklevel=5)
         return False
     for monitor in _monitors(env):
@@ -528,135 +480,3 @@ def _set_random_state(state: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
     np.random.set_state((name, keys, position, *gauss))  # noqa: NPY002
     random.setstate((version, words, python_gauss))
-
-
-# Nested values as JSON and tensors.
-
-
-def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Json:
-    """The value as JSON, its tensors and arrays moved to `tensors`; raises TypeError for what is neither."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, np.bool_ | np.integer):
-        return value.item()
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else {"$float": str(float(value))}
-    if isinstance(value, Tensor):
-        return {"$tensor": _keep(value, name, tensors)}
-    if isinstance(value, np.ndarray):
-        native = np.array(value, dtype=value.dtype.newbyteorder("="))
-        return {"$array": _keep(torch.from_numpy(native), name, tensors)}
-    if isinstance(value, list):
-        return [_pack(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
-    if isinstance(value, tuple):
-        return {"$tuple": _pack(list(value), name, tensors)}
-    if isinstance(value, dict):
-        packed = [[_pack(key, name, tensors), _pack(item, f"{name}.{key}", tensors)] for key, item in value.items()]
-        plain = all(isinstance(key, str) and not key.startswith("$") for key in value)
-        return dict(packed) if plain else {"$items": packed}
-    if isinstance(value, type) and value in CLASS_NAMES:
-        return {"$class": CLASS_NAMES[value]}
-    raise TypeError(f"{name} is neither JSON nor an array: {_one_line(value)}")
-
-
-def _keep(tensor: Tensor, name: str, tensors: dict[str, Tensor]) -> str:
-    while name in tensors:
-        name += "'"
-    tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-    return name
-
-
-def _pack_what_can_be(
-    values: dict[str, Any], prefix: str, tensors: dict[str, Tensor], not_stored: list[str]
-) -> dict[str, Json]:
-    """Each value packed; the names of the others go to `not_stored`, since a long training must not be lost to them."""
-    packed = {}
-    for name, value in values.items():
-        known = len(tensors)
-        try:
-            packed[name] = _pack(value, prefix + name, tensors)
-        except (TypeError, ValueError, RecursionError):
-            not_stored.append(prefix + name)
-            while len(tensors) > known:
-                tensors.popitem()
-    return packed
-
-
-def _unpack(value: Json, tensors: dict[str, Tensor]) -> Any:
-    """What `_pack` was given; takes the tensors that it needs out of `tensors`."""
-    if isinstance(value, list):
-        return [_unpack(item, tensors) for item in value]
-    if not isinstance(value, dict):
-        return value
-    tag = next(iter(value)) if len(value) == 1 else ""
-    if not tag.startswith("$"):
-        return {key: _unpack(item, tensors) for key, item in value.items()}
-    content = value[tag]
-    if tag == "$tensor":
-        return _take(content, tensors)
-    if tag == "$array":
-        return _take(content, tensors).numpy()
-    if tag == "$tuple":
-        return tuple(_unpack(content, tensors))
-    if tag == "$items":
-        return {_unpack(key, tensors): _unpack(item, tensors) for key, item in content}
-    if tag == "$float" and content in ("inf", "-inf", "nan"):
-        return float(content)
-    if tag == "$class" and content in CLASSES:
-        return CLASSES[content]
-    raise ValueError(f"nothing is known as {_one_line(repr(content))} ({_one_line(tag)})")
-
-
-def _take(name: Json, tensors: dict[str, Tensor]) -> Tensor:
-    if name not in tensors:
-        raise ValueError(f"the tensor {_one_line(repr(name))} is missing")
-    return tensors.pop(name)
-
-
-# Files.
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    if not path.exists():
-        raise CheckpointError(f"there is no file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            # Clones, so that nothing stays tied to a file that the next checkpoint may replace.
-            return file.metadata() or {}, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except Exception as error:
-        hint = ", but a zip file like those of SB3" if zipfile.is_zipfile(path) else ""
-        raise CheckpointError(f"{path} is no whole safetensors file{hint} ({_one_line(error)})") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-@contextmanager
-def _problems_named(context: str) -> Iterator[None]:
-    """Any exception inside becomes a CheckpointError of one line."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise CheckpointError(f"{context} ({type(error).__name__}: {_one_line(error)})") from error
-
-
-def _one_line(value: object, longest: int = 200) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= longest else f"{text[:longest]}..."

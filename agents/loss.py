@@ -44,7 +44,7 @@ def actor_critic_loss(
     old_values = values.detach()
     advantages = torch.as_tensor(rollout.advantages(old_values.cpu().numpy()), device=values.device)
     returns = advantages + old_values
-    if normalize_advantage:
+    if normalize_advantage and advantages.numel() > 1:
         advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
 
     policy_loss = -(advantages * log_prob).mean()

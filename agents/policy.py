@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, MlpExtractor, create_mlp
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    MlpExtractor,
+    create_mlp,
+)
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
@@ -28,7 +34,9 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
 
     `cell`: a name from `fw_rl.cells`; `hidden_size`: its units; `cell_kwargs`: its options. `encoder_arch`: sizes of the layers
     before the cell. `net_arch`: sizes of layers after it, as in SB3 (a list, or a dict with `pi` and `vf`). `activation_fn` is
-    used in both. The other arguments are those of SB3's `ActorCriticPolicy`.
+    used in both. `ortho_init` is off: fast weights learned Catch more reliably from Torch's own initial weights. Without a
+    `features_extractor_class` a Dict observation gets SB3's `CombinedExtractor`, any other the `FlattenExtractor`. The other
+    arguments are those of SB3's `ActorCriticPolicy`.
 
     Sequences are time first: observations [T, B, ...], episode starts [T, B].
 
@@ -46,9 +54,9 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         encoder_arch: Sequence[int] = (128,),
         net_arch: list[int] | dict[str, list[int]] | None = None,
         activation_fn: type[nn.Module] = nn.ReLU,
-        ortho_init: bool = True,
+        ortho_init: bool = False,
         log_std_init: float = 0.0,
-        features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
@@ -59,6 +67,9 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             raise ValueError("use_sde is True: state-dependent exploration is not available with a memory cell")
         self.cell_name, self.hidden_size, self.cell_kwargs = cell, hidden_size, cell_kwargs or {}
         self.encoder_arch = list(encoder_arch)
+        if features_extractor_class is None:
+            is_dict = isinstance(observation_space, spaces.Dict)
+            features_extractor_class = CombinedExtractor if is_dict else FlattenExtractor
         super().__init__(
             observation_space,
             action_space,
@@ -80,7 +91,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         if self.ortho_init:
             self.encoder.apply(partial(self.init_weights, gain=np.sqrt(2)))
         encoded_size = self.encoder_arch[-1] if self.encoder_arch else self.features_dim
-        self.cell = make_cell(self.cell_name, encoded_size, self.hidden_size, **self.cell_kwargs)
+        self.cell = make_cell(self.cell_name, int(encoded_size), self.hidden_size, **self.cell_kwargs)
         self.mlp_extractor = MlpExtractor(self.hidden_size, self.net_arch, self.activation_fn, self.device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
@@ -139,7 +150,10 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             latent = self.cell.replay(self.encode(observations), state, episode_starts, outputs)
         flat = latent.flatten(0, 1)
         distribution = self._distribution(flat)
-        log_prob = distribution.log_prob(actions.flatten(0, 1)).view(episode_starts.shape)
+        taken = actions.flatten(0, 1)
+        if not isinstance(self.action_space, spaces.Discrete):
+            taken = taken.flatten(1).float()
+        log_prob = distribution.log_prob(taken).view(episode_starts.shape)
         entropy = distribution.entropy()
         return (
             self._value(flat).view(episode_starts.shape),
@@ -185,9 +199,20 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             if len(memory[0]) != n_envs:
                 raise ValueError(f"the state has {len(memory[0])} rows for {n_envs} observations: they must be as many")
         starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.atleast_1d(episode_start).astype(bool)
+        if len(starts) != n_envs:
+            raise ValueError(f"episode_start has {len(starts)} entries for {n_envs} observations: they must be as many")
         actions, _, memory = self.act(tensor, memory, torch.as_tensor(starts, device=self.device), deterministic)
         numpy_actions = self.to_env_actions(actions)
         return numpy_actions if batched else numpy_actions[0], tuple(part.cpu().numpy() for part in memory)
+
+    def save(self, path: str) -> None:
+        """A policy alone is not saved, since SB3 would pickle it; raises NotImplementedError."""
+        raise NotImplementedError("save the agent, model.save(path), or the weights, policy.state_dict()")
+
+    @classmethod
+    def load(cls, path: str, device: torch.device | str = "auto") -> NoReturn:  # type: ignore[override]
+        """A policy alone is not loaded, since SB3 would unpickle it; raises NotImplementedError."""
+        raise NotImplementedError("load the agent, RecurrentA2C.load(path), and take its policy")
 
     def to_env_actions(self, actions: Tensor) -> np.ndarray:
         """Actions [B, ...] as the environment takes them: NumPy, in the space's shape and, for a Box, within its bounds."""

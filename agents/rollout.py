@@ -76,7 +76,7 @@ class RecurrentRollout:
     def act(self, actions: Tensor, rewards: NDArray[np.float32], output: Tensor) -> None:
         """Keep what was done at this step, what it earned and what the cell put out [B, H], and go on to the next."""
         self._outputs.append(output)
-        self._actions[self.position] = actions.cpu().numpy()
+        self._actions[self.position] = actions.cpu().numpy().reshape(self._actions.shape[1:])
         self.rewards[self.position] = rewards
         self.position += 1
 

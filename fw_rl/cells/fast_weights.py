@@ -81,6 +81,8 @@ class FastWeightsCell(Cell):
         _require(method in (1, 2), f"method is {method}: it must be 1 or 2")
         _require(_whole(inner_steps) and inner_steps >= 1, f"inner_steps is {inner_steps}: it must be a whole number from 1")
         _require(_whole(window) and window >= 0, f"window is {window}: it must be a whole number from 0")
+        for name, number in (("eta", eta), ("decay", decay), ("recurrent_scale", recurrent_scale)):
+            _require(isinstance(number, int | float), f"{name} is {number!r}: it must be a number")
         _require(0 <= eta < math.inf, f"eta is {eta}: it must be at least 0 and finite")
         _require(0 <= decay <= 1, f"decay is {decay}: it must lie between 0 and 1")
         _require(eta > 0 or not learn_eta, f"eta is {eta}: it must be above 0 to be learned")

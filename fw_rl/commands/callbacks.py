@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from fw_rl.commands.run_folder import RunFolder
 
-__all__ = ["Checkpoints", "ProgressBar", "StopOnInterrupt"]
+__all__ = ["Checkpoints", "LogRows", "ProgressBar", "StopOnInterrupt"]
 
 
 class ProgressBar(BaseCallback):
@@ -35,6 +35,23 @@ class ProgressBar(BaseCallback):
         """Leave the bar as it stands; also after training was interrupted."""
         if hasattr(self, "bar"):
             self.bar.close()
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class LogRows(BaseCallback):
+    """A row of the log every `interval` frames and at the end, at the same frames whether or not the run was interrupted."""
+
+    def __init__(self, interval: int) -> None:
+        super().__init__()
+        self.interval = interval
+
+    def _on_rollout_end(self) -> None:
+        now = self.model.num_timesteps
+        before = now - self.model.n_steps * self.model.n_envs  # type: ignore[attr-defined]
+        if now // self.interval > before // self.interval or now >= self.locals["total_timesteps"]:
+            self.model.dump_logs()
 
     def _on_step(self) -> bool:
         return True
@@ -67,7 +84,10 @@ class Checkpoints(BaseCallback):
 
 
 class StopOnInterrupt(BaseCallback):
-    """Turns Ctrl-C, or a polite kill, into a KeyboardInterrupt between two chunks, after a checkpoint; a second one acts at once."""
+    """Turns Ctrl-C, or a polite kill, into a KeyboardInterrupt between two chunks, after a checkpoint.
+
+    A second Ctrl-C acts at once.
+    """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from fw_rl.agents import RecurrentA2C
-from fw_rl.commands.callbacks import Checkpoints, ProgressBar, StopOnInterrupt
+from fw_rl.commands.callbacks import Checkpoints, LogRows, ProgressBar, StopOnInterrupt
 from fw_rl.commands.config import RunConfig, TrainOptions, resolve
 from fw_rl.commands.pictures import animate_episodes, draw_learning_curve
 from fw_rl.commands.run_folder import RunFolder, write_json
@@ -97,15 +97,15 @@ def _prepare(options: TrainOptions) -> tuple[RunFolder, RunConfig, RecurrentA2C]
 
 def _train(folder: RunFolder, config: RunConfig, model: RecurrentA2C, quiet: bool) -> None:
     """Train to the end; raises KeyboardInterrupt, after a checkpoint, if the user stops it."""
-    chunk = config.n_envs * config.n_steps
     checkpoints = Checkpoints(folder, interval=math.ceil(config.timesteps / CHECKPOINTS))
+    rows = LogRows(interval=math.ceil(config.timesteps / LOG_ROWS))
     bar = [] if quiet else [ProgressBar()]
     try:
         with StopOnInterrupt(checkpoints) as stop:
             model.learn(
                 config.timesteps - model.num_timesteps,
-                callback=[checkpoints, stop, *bar],
-                log_interval=max(1, config.timesteps // chunk // LOG_ROWS),
+                callback=[checkpoints, stop, rows, *bar],
+                log_interval=None,  # type: ignore[arg-type]
                 reset_num_timesteps=False,
             )
         checkpoints.save()

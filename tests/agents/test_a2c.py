@@ -1,6 +1,7 @@
 """RecurrentA2C as an SB3 algorithm: the environments it takes, its habits, and that it learns what needs a memory."""
 
 import doctest
+import warnings
 
 import gymnasium as gym
 import numpy as np
@@ -124,6 +125,13 @@ def test_episodes_are_monitored(make_env):
     assert {info["r"] for info in model.ep_info_buffer} == {-1, 1}
 
 
+def test_an_evaluation_on_its_own_environments_does_not_ask_for_a_monitor():
+    model = make_model(catch(), n_steps=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate_policy(model, model.get_env(), n_eval_episodes=4)
+
+
 def test_without_a_monitor_no_episode_is_reported():
     for env in (catch(), CatchEnv(5, 2)):
         assert not make_model(env, n_steps=8, monitor_wrapper=False).learn(100).ep_info_buffer
@@ -144,15 +152,9 @@ def test_an_sb3_and_a_gymnasium_vector_of_the_same_environments_teach_the_same()
     [
         spaces.Box(-0.5, 0.5, (2,), np.float32),
         spaces.Box(np.array([0.0, -1.0]), np.array([0.1, 3.0]), dtype=np.float64),
-        pytest.param(
-            spaces.Box(-1, 1, (2, 2), np.float32),
-            marks=pytest.mark.xfail(strict=True, raises=ValueError, reason="the rollout wants actions in the space's shape"),
-        ),
+        spaces.Box(-1, 1, (2, 2), np.float32),
         spaces.MultiDiscrete([2, 3]),
-        pytest.param(
-            spaces.MultiBinary(3),
-            marks=pytest.mark.xfail(strict=True, raises=RuntimeError, reason="the rollout gives log_prob integers, not floats"),
-        ),
+        spaces.MultiBinary(3),
     ],
     ids=["Box", "Box of float64", "Box of two dimensions", "MultiDiscrete", "MultiBinary"],
 )
@@ -250,6 +252,29 @@ def test_what_it_logs_is_what_happened():
     assert values["train/explained_variance"] <= 1
     assert values["train/value_loss"] >= 0
     assert values["train/grad_norm"] > 0
+
+
+def test_it_logs_what_the_memory_did_on_the_chunk():
+    model = make_model(DummyVecEnv(scripted_envs(SCRIPTS)), "fast-weights", n_steps=6)
+    (row,) = logged(model, 12)
+    rollout = model.rollout_buffer
+    fresh = make_model(DummyVecEnv(scripted_envs(SCRIPTS)), "fast-weights", n_steps=6).policy
+    with torch.no_grad():
+        expected = fresh.cell.diagnostics(fresh.encode(rollout.observations), rollout.state, rollout.episode_starts)
+    assert {name: value for name, value in row.items() if name.startswith("memory/")} == pytest.approx(
+        {f"memory/{name}": value for name, value in expected.items()}
+    )
+    (row,) = logged(make_model(catch(), "gru", n_steps=6), 18)
+    assert not any(name.startswith("memory/") for name in row)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_net_that_has_diverged_is_reported_in_one_line(number):
+    model = make_model(catch(), n_steps=4)
+    with torch.no_grad():
+        model.policy.cell.core.weight_hh_l0.fill_(number)
+    with pytest.raises(FloatingPointError, match=r"^the memory's output is not finite after 12 frames: .*$"):
+        model.learn(100)
 
 
 @pytest.mark.parametrize(
@@ -351,7 +376,6 @@ def test_an_optimizer_of_one_s_own():
     assert optimizer.defaults["momentum"] == 0.5
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="the options of RMSprop are handed to another optimizer")
 def test_an_optimizer_of_one_s_own_has_its_own_defaults():
     optimizer = make_model(catch(), policy_kwargs=dict(optimizer_class=torch.optim.Adam)).policy.optimizer
     assert type(optimizer) is torch.optim.Adam

@@ -13,6 +13,7 @@ import cloudpickle
 import gymnasium as gym
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from gymnasium import spaces
 from gymnasium.envs.classic_control import CartPoleEnv
@@ -25,8 +26,8 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from stable_baselines3.common.utils import ConstantSchedule
 from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor
 
-from fw_rl.agents import CheckpointError, RecurrentA2C, RecurrentActorCriticPolicy, checkpoint, read_checkpoint
-from fw_rl.agents.checkpoint import _describe_space, _make_space, _pack, _unpack
+from fw_rl.agents import CheckpointError, RecurrentA2C, RecurrentActorCriticPolicy, document, read_checkpoint
+from fw_rl.agents.document import describe_space, make_space, pack, unpack
 from fw_rl.cells import LSTMCell, base, register_cell
 from fw_rl.envs import CatchVectorEnv
 from fw_rl.envs.sb3 import VecEnvAdapter
@@ -96,7 +97,7 @@ def all_of(model):
     return dict(
         policy=dict(model.policy.state_dict()),
         optimizer=model.policy.optimizer.state_dict(),
-        counters={name: getattr(model, name) for name in checkpoint.COUNTERS},
+        counters=[model.num_timesteps, model._total_timesteps, model._n_updates, model._current_progress_remaining],
         episodes=[(episode["r"], episode["l"]) for episode in model.ep_info_buffer],
         seen=[model._last_obs, model._last_episode_starts, list(model._last_state)],
         env=[adapter.env.get_state(), adapter.episode_returns, adapter.episode_lengths],
@@ -192,11 +193,12 @@ def test_the_agent_may_be_saved_by_a_callback_amid_a_chunk(tmp_path):
         assert model.num_timesteps >= 6 * N_ENVS * N_STEPS
 
 
+@pytest.mark.filterwarnings("ignore:Training and eval env are not of the same type")
 def test_the_best_agent_of_an_eval_callback(tmp_path):
     evaluation = EvalCallback(VecMonitor(VecEnvAdapter(catch(2))), eval_freq=8, best_model_save_path=str(tmp_path), verbose=0)
-    make_agent().learn(200, callback=evaluation)
-    model = RecurrentA2C.load(tmp_path / "best_model")
-    assert 0 < model.num_timesteps <= 200
+    trained = make_agent().learn(200, callback=evaluation)
+    best = RecurrentA2C.load(tmp_path / "best_model")
+    assert 0 < best.num_timesteps <= trained.num_timesteps
 
 
 def cart_poles(num_envs=2):
@@ -268,6 +270,18 @@ def test_environments_that_fail_to_tell_their_state_do_not_hinder_saving(tmp_pat
     assert RecurrentA2C.load(tmp_path / "agent", catch())._last_obs is None
 
 
+@pytest.mark.parametrize("state", [object(), np.zeros(2, complex), np.array(["text"]), {"deep": [np.zeros(1), {1, 2}]}])
+def test_states_that_a_file_cannot_hold_do_not_hinder_saving(tmp_path, state):
+    class Odd(CatchVectorEnv):
+        def get_state(self):
+            return state
+
+    model = make_agent(Odd(N_ENVS, 5, 2)).learn(1)
+    with pytest.warns(UserWarning, match=r"^a checkpoint cannot hold episodes: .*$"):
+        model.save(tmp_path / "agent")
+    assert RecurrentA2C.load(tmp_path / "agent", catch())._last_obs is None
+
+
 # What is in a file.
 
 
@@ -316,7 +330,7 @@ def test_all_arguments_come_back(tmp_path):
         anneal=False,
         normalize_advantage=True,
         stats_window_size=11,
-        tensorboard_log="somewhere",
+        tensorboard_log=str(tmp_path / "board"),
         monitor_wrapper=False,
         seed=5,
     )
@@ -330,8 +344,9 @@ def test_all_arguments_come_back(tmp_path):
     )
     model = make_agent(policy_kwargs=policy_kwargs, **arguments).learn(27)
     model.save(tmp_path / "agent")
-    stored = read_checkpoint(tmp_path / "agent").arguments
-    assert stored == arguments | dict(policy="RecurrentPolicy", policy_kwargs=model.policy_kwargs, verbose=0)
+    stored = read_checkpoint(tmp_path / "agent")
+    assert stored.arguments == arguments | dict(policy="RecurrentPolicy", verbose=0)
+    assert stored.policy_kwargs == model.policy_kwargs
     loaded = RecurrentA2C.load(tmp_path / "agent", catch())
     names = arguments.keys() - {"stats_window_size"}
     assert {name: getattr(loaded, name) for name in names} == {name: arguments[name] for name in names}
@@ -344,16 +359,17 @@ def test_all_arguments_come_back(tmp_path):
 
 def test_arguments_can_be_overridden(saved):
     model, path = saved
-    loaded = RecurrentA2C.load(path, catch(), gamma=0.5, n_steps=3, policy_kwargs=dict(cell_kwargs=dict(eta=0.125)))
+    assert RecurrentA2C.load(path, catch(), gamma=0.5)._last_obs is not None
+    changed = dict(cell_kwargs=dict(eta=0.125, rule="delta"))
+    loaded = RecurrentA2C.load(path, catch(), gamma=0.5, n_steps=3, policy_kwargs=changed)
+    assert loaded._last_obs is None
     assert (loaded.gamma, loaded.n_steps, loaded.rollout_buffer.n_steps, loaded.policy.cell.eta) == (0.5, 3, 3, 0.125)
     assert loaded.policy.hidden_size == SMALL["hidden_size"]
     assert_same(loaded.policy.optimizer.state_dict(), model.policy.optimizer.state_dict())
     loaded.learn(30, reset_num_timesteps=False)
 
 
-@pytest.mark.parametrize(
-    "overrides", [dict(optimizer="adam"), dict(policy_kwargs=dict(optimizer_class=torch.optim.Adam, optimizer_kwargs={}))]
-)
+@pytest.mark.parametrize("overrides", [dict(optimizer="adam"), dict(policy_kwargs=dict(optimizer_class=torch.optim.Adam))])
 def test_another_optimizer_begins_anew(saved, overrides):
     loaded = RecurrentA2C.load(saved[1], catch(), **overrides)
     assert isinstance(loaded.policy.optimizer, torch.optim.Adam)
@@ -372,25 +388,42 @@ def test_another_seed_begins_new_episodes(saved):
     assert firsts[0] != firsts[2]
 
 
+class OwnOptimizer(torch.optim.Adam):
+    pass
+
+
+def test_an_optimizer_of_one_s_own_goes_on(tmp_path):
+    own = dict(optimizer_class=OwnOptimizer, optimizer_kwargs={})
+    model = make_agent(policy_kwargs=own).learn(60)
+    with pytest.warns(UserWarning, match=r"^a checkpoint cannot hold policy_kwargs.optimizer_class: .*$"):
+        model.save(tmp_path / "agent")
+    loaded = RecurrentA2C.load(tmp_path / "agent", catch(), policy_kwargs=dict(optimizer_class=OwnOptimizer))
+    assert_same(all_of(loaded), all_of(model))
+    other = RecurrentA2C.load(tmp_path / "agent", catch(), optimizer="rmsprop")
+    assert type(other.policy.optimizer) is torch.optim.RMSprop
+    assert not other.policy.optimizer.state
+
+
 class OwnPolicy(RecurrentActorCriticPolicy):
     pass
 
 
 class OwnExtractor(FlattenExtractor):
-    pass
+    def __init__(self, space, marks):
+        super().__init__(space)
 
 
 def test_what_a_file_cannot_hold_is_given_again(tmp_path):
-    kwargs = dict(policy_kwargs=SMALL | dict(features_extractor_class=OwnExtractor), learning_rate=ConstantSchedule(0.25))
-    model = RecurrentA2C(OwnPolicy, catch(), **kwargs).learn(1)
-    names = "policy, learning_rate, policy_kwargs.features_extractor_class"
+    own = dict(features_extractor_class=OwnExtractor, features_extractor_kwargs=dict(marks=[np.zeros(3), object()]))
+    model = RecurrentA2C(OwnPolicy, catch(), learning_rate=ConstantSchedule(0.25), policy_kwargs=SMALL | own).learn(1)
+    names = "policy, learning_rate, policy_kwargs.features_extractor_class, policy_kwargs.features_extractor_kwargs"
     with pytest.warns(UserWarning, match=f"^a checkpoint cannot hold {names}: .*$"):
         model.save(tmp_path / "agent")
-    with pytest.raises(CheckpointError, match=f"^.*agent.safetensors could not hold {names}: give load .*$"):
+    with pytest.raises(CheckpointError, match=f"^.*agent.safetensors could not hold {names}: give it to load again$"):
         RecurrentA2C.load(tmp_path / "agent", catch())
 
-    again = dict(policy=OwnPolicy, policy_kwargs=dict(features_extractor_class=OwnExtractor))
-    with pytest.raises(CheckpointError, match=r"^.*agent.safetensors could not hold learning_rate: give load .*$"):
+    again = dict(policy=OwnPolicy, policy_kwargs=own)
+    with pytest.raises(CheckpointError, match=r"^.*agent.safetensors could not hold learning_rate: give it to load again$"):
         RecurrentA2C.load(tmp_path / "agent", catch(), **again)
     RecurrentA2C.load(tmp_path / "agent", **again)  # to predict needs no learning rate
     loaded = RecurrentA2C.load(tmp_path / "agent", catch(), learning_rate=ConstantSchedule(0.25), **again)
@@ -412,6 +445,18 @@ def test_a_subclass_with_an_argument_of_its_own(tmp_path):
     assert (type(model), model.extra, model.gamma) == (Subclass, 2, 0.5)
     with pytest.raises(CheckpointError, match=r"^.* has the argument 'extra', which RecurrentA2C does not take$"):
         RecurrentA2C.load(tmp_path / "agent")
+
+
+class Settled(RecurrentA2C):
+    def __init__(self, policy, env, device="auto", _init_setup_model=True):
+        super().__init__(policy, env, policy_kwargs=SMALL, device=device, _init_setup_model=_init_setup_model)
+
+
+def test_a_subclass_that_settles_most_arguments(tmp_path):
+    model = Settled("RecurrentPolicy", catch()).learn(30)
+    model.save(tmp_path / "agent")
+    assert read_checkpoint(tmp_path / "agent").arguments == dict(policy="RecurrentPolicy")
+    assert_same(all_of(Settled.load(tmp_path / "agent", catch())), all_of(model))
 
 
 class Dictionaries(gym.Env):
@@ -472,8 +517,8 @@ def test_dictionaries_of_images_and_shared_layers(tmp_path):
 )
 def test_spaces_come_back(space):
     tensors = {}
-    text = json.dumps(_pack(_describe_space(space), "space", tensors), allow_nan=False)
-    again = _make_space(_unpack(json.loads(text), tensors))
+    text = json.dumps(pack(describe_space(space), "space", tensors), allow_nan=False)
+    again = make_space(unpack(json.loads(text), tensors))
     assert again == space
     assert repr(again) == repr(space)
     assert again.dtype == space.dtype
@@ -514,8 +559,9 @@ NESTED = [
 @pytest.mark.parametrize("value", NESTED, ids=str)
 def test_nested_values_come_back(value):
     tensors = {}
-    text = json.dumps(_pack([value, value], "value", tensors), allow_nan=False)
-    assert_same(_unpack(json.loads(text), tensors), [value, value])
+    text = json.dumps(pack([value, value], "value", tensors), allow_nan=False)
+    tensors = safetensors.torch.load(safetensors.torch.save(tensors))
+    assert_same(unpack(json.loads(text), tensors), [value, value])
     assert not tensors
 
 
@@ -551,7 +597,7 @@ def test_only_known_classes_are_looked_up(path, monkeypatch, name):
     monkeypatch.setattr(os, "system", lambda command: pytest.fail("run"))
 
     def change(document, tensors, metadata):
-        document["arguments"]["policy_kwargs"]["activation_fn"] = {"$class": name}
+        document["policy_kwargs"]["activation_fn"] = {"$class": name}
 
     rewrite(path, change)
     with pytest.raises(CheckpointError, match=r"^.*agent.safetensors is damaged .*$"):
@@ -716,7 +762,7 @@ def test_a_file_that_cannot_be_opened(path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(checkpoint, "safe_open", refuse)
+    monkeypatch.setattr(document, "safe_open", refuse)
     assert "Permission denied" in refusal(lambda: RecurrentA2C.load(path))
 
 
@@ -781,8 +827,8 @@ NAME = "cell.norm.weight"
         (lambda d, t, m: d["random_state"]["numpy"]["$tuple"].__setitem__(2, 10**6), "is at 1000000 of 624"),
         (lambda d, t, m: d["arguments"].update(optimizer="sgd"), "cannot be built (ValueError: optimizer is 'sgd'"),
         (lambda d, t, m: d["arguments"].update(cheese=1), "has the argument 'cheese', which RecurrentA2C does not take"),
-        (lambda d, t, m: d["arguments"]["policy_kwargs"].update(cheese=1), "cannot be built (TypeError: "),
-        (lambda d, t, m: d["arguments"]["policy_kwargs"].update(hidden_size=6), "as float32 [5, 4], not float32 [6, 4]"),
+        (lambda d, t, m: d["policy_kwargs"].update(cheese=1), "cannot be built (TypeError: "),
+        (lambda d, t, m: d["policy_kwargs"].update(hidden_size=6), "as float32 [5, 4], not float32 [6, 4]"),
         (lambda d, t, m: d.update(n_envs="many"), "is damaged (TypeError: 'n_envs' is 'many')"),
         (lambda d, t, m: d["observation_space"].update(type="Sphere"), "is damaged (ValueError: there is no space 'Sphere')"),
     ],

@@ -1,0 +1,230 @@
+"""Nested values as one safetensors file: tensors, and one JSON document that says what they are.
+
+Reading runs no code from the file: there is no pickle, and a class that the document names is looked up among `CLASSES`, never
+imported. The document is plain JSON but for objects of one key that begins with "$": {"$tensor": name}, {"$array": name} (of
+NumPy, but stored as a tensor), {"$tuple": [...]}, {"$float": "inf"}, {"$class": "torch.nn.Tanh"}, and {"$items": [[key, value],
+...]} for a dictionary whose keys are not just strings.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from safetensors import safe_open
+from stable_baselines3.common import torch_layers
+from torch import Tensor, nn
+
+__all__ = [
+    "CLASSES",
+    "CLASS_NAMES",
+    "CheckpointError",
+    "Json",
+    "describe_space",
+    "make_space",
+    "one_line",
+    "pack",
+    "pack_what_can_be",
+    "parse_json",
+    "problems_named",
+    "read_file",
+    "unpack",
+    "write_file",
+]
+
+CLASSES: dict[str, type] = {
+    f"{module.__name__}.{name}": value
+    for module in (torch.nn, torch.optim, torch_layers)
+    for name, value in vars(module).items()
+    if isinstance(value, type) and issubclass(value, nn.Module | torch.optim.Optimizer)
+}
+"""The classes that a file may name, as for `policy_kwargs=dict(activation_fn=torch.nn.Tanh)`."""
+
+CLASS_NAMES = {cls: name for name, cls in CLASSES.items()}
+
+Json = Any
+"""What `json.dumps` takes."""
+
+
+class CheckpointError(ValueError):
+    """A file that is no whole checkpoint, or one that does not fit what it is loaded into."""
+
+
+def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Json:
+    """The value as JSON, its tensors and arrays moved to `tensors`; raises TypeError for what is neither."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, np.bool_ | np.integer):
+        return value.item()
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else {"$float": str(float(value))}
+    if isinstance(value, Tensor):
+        return {"$tensor": _keep(value, name, tensors)}
+    if isinstance(value, np.ndarray):
+        native = np.array(value, dtype=value.dtype.newbyteorder("="))
+        return {"$array": _keep(torch.from_numpy(native), name, tensors)}
+    if isinstance(value, list):
+        return [pack(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
+    if isinstance(value, tuple):
+        return {"$tuple": pack(list(value), name, tensors)}
+    if isinstance(value, dict):
+        packed = [[pack(key, name, tensors), pack(item, f"{name}.{key}", tensors)] for key, item in value.items()]
+        plain = all(isinstance(key, str) and not key.startswith("$") for key in value)
+        return dict(packed) if plain else {"$items": packed}
+    if isinstance(value, type) and value in CLASS_NAMES:
+        return {"$class": CLASS_NAMES[value]}
+    raise TypeError(f"{name} is neither JSON nor an array: {one_line(value)}")
+
+
+def _keep(tensor: Tensor, name: str, tensors: dict[str, Tensor]) -> str:
+    if tensor.is_complex() or tensor.layout is not torch.strided:
+        raise TypeError(f"{name} is {tensor.dtype} and {tensor.layout}: a file holds strided tensors of real numbers")
+    while name in tensors:
+        name += "'"
+    tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return name
+
+
+def pack_what_can_be(values: dict[str, Any], prefix: str, tensors: dict[str, Tensor], not_stored: list[str]) -> dict[str, Json]:
+    """Each value packed; the names of the others go to `not_stored`, since a long training must not be lost to them."""
+    packed = {}
+    for name, value in values.items():
+        known = len(tensors)
+        try:
+            packed[name] = pack(value, prefix + name, tensors)
+        except (TypeError, ValueError, RecursionError):
+            not_stored.append(prefix + name)
+            while len(tensors) > known:
+                tensors.popitem()
+    return packed
+
+
+def unpack(value: Json, tensors: dict[str, Tensor]) -> Any:
+    """What `pack` was given; takes the tensors that it needs out of `tensors`."""
+    if isinstance(value, list):
+        return [unpack(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    tag = next(iter(value)) if len(value) == 1 else ""
+    if not tag.startswith("$"):
+        return {key: unpack(item, tensors) for key, item in value.items()}
+    content = value[tag]
+    if tag == "$tensor":
+        return _take(content, tensors)
+    if tag == "$array":
+        return _take(content, tensors).numpy()
+    if tag == "$tuple":
+        return tuple(unpack(content, tensors))
+    if tag == "$items":
+        return {unpack(key, tensors): unpack(item, tensors) for key, item in content}
+    if tag == "$float" and content in ("inf", "-inf", "nan"):
+        return float(content)
+    if tag == "$class" and content in CLASSES:
+        return CLASSES[content]
+    raise ValueError(f"nothing is known as {one_line(repr(content))} ({one_line(tag)})")
+
+
+def _take(name: Json, tensors: dict[str, Tensor]) -> Tensor:
+    if name not in tensors:
+        raise ValueError(f"the tensor {one_line(repr(name))} is missing")
+    return tensors.pop(name)
+
+
+def describe_space(space: spaces.Space) -> dict[str, Any]:
+    if isinstance(space, spaces.Dict):
+        return dict(type="Dict", spaces={key: describe_space(part) for key, part in space.spaces.items()})
+    if isinstance(space, spaces.MultiBinary):
+        return dict(type="MultiBinary", n=space.n)
+    dtype = np.dtype(space.dtype).name
+    if isinstance(space, spaces.Box):
+        return dict(type="Box", low=_compact(space.low), high=_compact(space.high), shape=space.shape, dtype=dtype)
+    if isinstance(space, spaces.Discrete):
+        return dict(type="Discrete", n=space.n, start=space.start, dtype=dtype)
+    if isinstance(space, spaces.MultiDiscrete):
+        return dict(type="MultiDiscrete", nvec=space.nvec, start=space.start, dtype=dtype)
+    raise ValueError(f"a checkpoint cannot hold the space {one_line(space)}")
+
+
+def _compact(bound: NDArray[Any]) -> Any:
+    """The number that is everywhere in the array, or else the array."""
+    return bound.flat[0] if bound.size and (bound == bound.flat[0]).all() else bound
+
+
+def make_space(description: dict[str, Any]) -> spaces.Space:
+    kind = description["type"]
+    if kind == "Dict":
+        return spaces.Dict(OrderedDict((key, make_space(part)) for key, part in description["spaces"].items()))
+    if kind == "MultiBinary":
+        return spaces.MultiBinary(description["n"])
+    dtype = np.dtype(description["dtype"])
+    if kind == "Box":
+        low, high = (np.full(description["shape"], description[bound], dtype) for bound in ("low", "high"))
+        return spaces.Box(low, high, dtype=dtype.type)
+    if kind == "Discrete":
+        other_dtype = {} if dtype == np.int64 else dict(dtype=dtype.type)  # an argument only since Gymnasium 1.2
+        return spaces.Discrete(description["n"], start=description["start"], **other_dtype)
+    if kind == "MultiDiscrete":
+        return spaces.MultiDiscrete(description["nvec"], dtype=dtype.type, start=description["start"])
+    raise ValueError(f"there is no space {one_line(repr(kind))}")
+
+
+def write_file(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_file(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    if not path.exists():
+        raise CheckpointError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            # Clones, so that nothing stays tied to a file that the next checkpoint may replace.
+            return file.metadata() or {}, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        hint = ", but a zip file like those of SB3" if zipfile.is_zipfile(path) else ""
+        raise CheckpointError(f"{path} is no whole safetensors file{hint} ({one_line(error)})") from error
+
+
+def parse_json(text: str) -> Json:
+    """What a JSON text says; unlike Python's own reading it refuses NaN and Infinity."""
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+@contextmanager
+def problems_named(context: str) -> Iterator[None]:
+    """Any exception inside becomes a CheckpointError of one line."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{context} ({type(error).__name__}: {one_line(error)})") from error
+
+
+def one_line(value: object, longest: int = 200) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= longest else f"{text[:longest]}..."
