@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fw_rl import memory
 from fw_rl.cells.base import Cell, State, register_cell, scaled_identity_
-from fw_rl.cells.fast_weights_replay import Recurrence, replay
+from fw_rl.cells.fast_weights_replay import Recurrence, Replay
 from fw_rl.memory import WRITE_RULES, Memory
 
 __all__ = ["FastWeightsCell"]
@@ -149,16 +149,10 @@ class FastWeightsCell(Cell):
         if not any(any_starts[1:]) and (all_starts[0] or not any_starts[0]):
             episode_starts = None  # Nothing to mask any more.
         norm = self.norm if isinstance(self.norm, nn.LayerNorm) else None
-        return replay(
-            self.input_map(x),
-            self.recurrent_map.weight,
-            None if norm is None else norm.weight,
-            None if norm is None else norm.bias,
-            outputs,
-            *_unpack(state),
-            episode_starts,
-            Recurrence(self._eta, self._decay, self.inner_steps, self.activation, None if norm is None else norm.eps),
-        )
+        gain, bias, eps = (None, None, None) if norm is None else (norm.weight, norm.bias, norm.eps)
+        recurrence = Recurrence(self._eta, self._decay, self.inner_steps, self.activation, eps)
+        driven, weight = self.input_map(x), self.recurrent_map.weight
+        return Replay.apply(driven, weight, gain, bias, outputs, *_unpack(state), episode_starts, recurrence)
 
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
         """What the memory does on a sequence [T, B, I]; no gradient.

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from fw_rl.memory import Memory
 
-__all__ = ["Recurrence", "replay"]
+__all__ = ["Recurrence", "Replay"]
 
 
 class Recurrence(NamedTuple):
@@ -37,29 +37,15 @@ class Recurrence(NamedTuple):
     norm_eps: float | None
 
 
-def replay(
-    driven: Tensor,
-    recurrent_weight: Tensor,
-    norm_gain: Tensor | None,
-    norm_bias: Tensor | None,
-    outputs: Tensor,
-    h: Tensor,
-    fast: Memory,
-    episode_starts: Tensor | None,
-    recurrence: Recurrence,
-) -> Tensor:
-    """The outputs [T, B, H], with their gradient to `driven`, W and the layer normalisation.
+class Replay(torch.autograd.Function):
+    """The outputs [T, B, H] of a fast-weight net, with their gradient to `driven`, W and the layer normalisation.
 
-    `driven`: C x + bias, [T, B, H]. `outputs`: every h(t) as the net gave it for this input, these parameters and the state
-    (`h` [B, H], `fast`) before the sequence. `episode_starts`: [T, B] bool, or None.
+    Arguments of `Replay.apply`: `driven`, C x + bias, [T, B, H]. `recurrent_weight`, W. `norm_gain`, `norm_bias`: of the layer
+    normalisation, or None. `outputs`: every h(t) as the net gave it for this input, these parameters and the state (`h` [B, H],
+    `fast`) before the sequence. `episode_starts`: [T, B] bool, or None. `recurrence`: the constants.
+
+    Time comes first everywhere, so that what a step reads and writes lies together; a product over rows sees it batch first.
     """
-    constants = (outputs, h, fast, episode_starts, recurrence)
-    y: Tensor = _Replay.apply(driven, recurrent_weight, norm_gain, norm_bias, *constants)
-    return y
-
-
-class _Replay(torch.autograd.Function):
-    """Time first everywhere, so that what a step reads and writes lies together; a product over rows sees it batch first."""
 
     @staticmethod
     def forward(
