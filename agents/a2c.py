@@ -198,7 +198,7 @@ class RecurrentA2C(OnPolicyAlgorithm):
 
         Raises FloatingPointError if the net has diverged.
         """
-        if not self.rollout_buffer.outputs.isfinite().all():
+        if not self.rollout_buffer.outputs.sum().isfinite():
             raise FloatingPointError(
                 f"the memory's output is not finite after {self.num_timesteps:,} frames: train with a lower learning rate"
             )

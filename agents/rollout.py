@@ -56,6 +56,7 @@ class RecurrentRollout:
         self._episode_starts = np.zeros((n_steps, n_envs), dtype=bool)
         self.rewards = np.zeros((n_steps, n_envs), dtype=np.float32)
         self._outputs: list[Tensor] = []
+        self._stacked: Tensor | None = None
         self.last_dones = np.zeros(n_envs, dtype=bool)
         self.last_values = np.zeros(n_envs, dtype=np.float32)
         self.reset(())
@@ -64,7 +65,7 @@ class RecurrentRollout:
         """Begin to fill the chunk anew, from this state of the memory."""
         self.state = state
         self.position = 0
-        self._outputs = []
+        self._outputs, self._stacked = [], None
 
     def see(self, observation: NumpyObservation, episode_starts: NDArray[np.bool_]) -> tuple[Observation, Tensor]:
         """Keep what the B environments show at this step and whether an episode begins there; returns both as tensors."""
@@ -97,7 +98,9 @@ class RecurrentRollout:
     @property
     def outputs(self) -> Tensor:
         """What the cell put out while acting, [T, B, H]."""
-        return torch.stack(self._outputs)
+        if self._stacked is None or len(self._stacked) < len(self._outputs):
+            self._stacked = torch.stack(self._outputs)
+        return self._stacked
 
     @property
     def episode_starts(self) -> Tensor:

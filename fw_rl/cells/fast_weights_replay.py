@@ -136,9 +136,12 @@ class Replay(torch.autograd.Function):
 
         d_weight = d_boundary.flatten(0, 1).T @ before.flatten(0, 1)
         d_gain = d_bias = None
-        if has_norm:
-            normal = torch.stack([(x - mean) * scale for x, mean, scale in zip(sums, means, scales, strict=True)])
-            d_gain, d_bias = (d_normed * normal).sum((0, 1, 2)), d_normed.sum((0, 1, 2))
+        for s in range(inner if has_norm else 0):
+            _, of_gain, of_bias = torch.ops.aten.native_layer_norm_backward(
+                d_normed[s], sums[s], [size], means[s], scales[s], gain, bias, [False, True, True]
+            )
+            d_gain = of_gain if d_gain is None else d_gain + of_gain
+            d_bias = of_bias if d_bias is None else d_bias + of_bias
         return d_boundary, d_weight, d_gain, d_bias, None, None, None, None, None
 
 
