@@ -17,4 +17,4 @@ format:
 
 bench:
 	python benchmarks/env_speed.py --out results/env_speed.json
-	python benchmarks/training_speed.py --out results/training_speed.json
+	python benchmarks/training_speed.py --n-envs 512 --out results/training_speed.json
