@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import os
 import platform
 import subprocess
 import time
@@ -16,6 +15,7 @@ from typing import Any
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 
+from fw_rl.agents.document import write_file
 from fw_rl.commands.config import RunConfig
 
 __all__ = ["RunFolder"]
@@ -116,10 +116,8 @@ class RunFolder:
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write to a temporary file and rename it, so that there is a whole file or none."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(temporary, path)
+    """Write a whole file or none."""
+    write_file(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def _versions() -> dict[str, str]:

@@ -58,11 +58,11 @@ def make_vector_env(env_id: str, n_envs: int) -> VectorEnv:
     return gym.make_vec(env_id, num_envs=n_envs, vectorization_mode="sync", vector_kwargs=autoreset)
 
 
-def make_model(config: RunConfig, device: str = "cpu", env: VectorEnv | None = None) -> RecurrentA2C:
+def make_model(config: RunConfig, device: str = "cpu") -> RecurrentA2C:
     """A new agent for the settings of a run."""
     return RecurrentA2C(
         "RecurrentPolicy",
-        env or make_vector_env(config.env, config.n_envs),
+        make_vector_env(config.env, config.n_envs),
         policy_kwargs=dict(cell=config.cell, hidden_size=config.hidden_size, cell_kwargs=config.cell_options),
         device=device,
         **_pick(config, "learning_rate anneal n_steps gamma gae_lambda ent_coef vf_coef max_grad_norm optimizer seed"),
