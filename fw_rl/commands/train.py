@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from fw_rl.agents import RecurrentA2C
 from fw_rl.commands.callbacks import Checkpoints, LogRows, ProgressBar, StopOnInterrupt
+from fw_rl.commands.command_line import fail
 from fw_rl.commands.config import RunConfig, TrainOptions, resolve
 from fw_rl.commands.pictures import animate_episodes, draw_learning_curve
 from fw_rl.commands.run_folder import RunFolder, write_json
@@ -29,23 +29,21 @@ EVALUATION_ENVS = 100
 FREE_WHEN_RESUMING = ("resume", "device", "threads", "eval_episodes", "quiet")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
     """Run the command; returns its exit code: 0 done, 1 diverged, 2 bad input, 130 interrupted."""
-    options = tyro.cli(TrainOptions, args=arguments, prog="train.py")
+    options = tyro.cli(TrainOptions, args=arguments, prog=program)
     try:
         torch.set_num_threads(max(options.threads, 1))
         folder, config, model = _prepare(options)
     except (ValueError, gym.error.Error) as error:
-        print(f"train.py: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return fail(program, error)
     try:
         _train(folder, config, model, options.quiet)
     except KeyboardInterrupt:
-        print(f"Interrupted at {model.num_timesteps:,} frames. Go on with: python train.py --resume {folder.path}")
+        print(f"Interrupted at {model.num_timesteps:,} frames. Go on with: {program} --resume {folder.path}")
         return 130
     except FloatingPointError as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
-        return 1
+        return fail(program, error, code=1)
     _report(folder, config, model, options.eval_episodes)
     return 0
 

@@ -1,0 +1,40 @@
+"""`fw-rl COMMAND ...`, which is also `python -m fw_rl COMMAND ...`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "train": "train an agent with memory on a Gymnasium environment",
+}
+"""Each is a module of `fw_rl.commands` with a function `main(arguments, program)` that returns the exit code."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the first argument names; returns its exit code, 2 for one that does not exist."""
+    name, *rest = arguments if arguments is not None else sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        print(_help())
+        return 0
+    if name not in COMMANDS:
+        print(f"fw-rl: error: unknown command {name!r}: choose from {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    # Imported only now: `fw-rl --help` needs neither Torch nor an environment.
+    module = import_module(f"fw_rl.commands.{name.replace('-', '_')}")
+    return int(module.main(rest, program=f"fw-rl {name}"))
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:{width}}{summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        ["usage: fw-rl COMMAND [OPTIONS]", "", *lines, "", "`fw-rl COMMAND --help` lists the options of a command."]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

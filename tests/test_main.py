@@ -1,0 +1,35 @@
+"""The `fw-rl` command: it finds its sub-commands, and says so where there is none."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+from fw_rl.__main__ import COMMANDS, main
+
+
+def test_help_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown and summary in shown for name, summary in COMMANDS.items())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_exists_and_has_a_help_text_in_its_own_name(name, capsys):
+    assert callable(import_module(f"fw_rl.commands.{name.replace('-', '_')}").main)
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert f"fw-rl {name}" in capsys.readouterr().out
+
+
+def test_an_unknown_command_gets_one_line(capsys):
+    assert main(["trian"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fw-rl: error: unknown command 'trian': choose from train")
+
+
+def test_the_help_imports_no_torch():
+    code = "import sys; from fw_rl.__main__ import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
