@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
@@ -118,9 +119,10 @@ class RecurrentA2C(OnPolicyAlgorithm):
         )
 
     @staticmethod
-    def _wrap_env(env: GymEnv | VectorEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+    def _wrap_env(env: GymEnv | VectorEnv | str, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         if isinstance(env, VectorEnv):
             env = VecEnvAdapter(env, monitor=monitor_wrapper)
+        env = maybe_make_env(env, verbose)
         return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def _setup_lr_schedule(self) -> None:
@@ -205,10 +207,10 @@ class RecurrentA2C(OnPolicyAlgorithm):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         loss = actor_critic_loss(self.policy, self.rollout_buffer, self.ent_coef, self.vf_coef, self.normalize_advantage)
-        self.policy.optimizer.zero_grad()
+        self.policy.zero_grad()
         loss.total.backward()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-        self.policy.optimizer.step()
+        self._apply_gradients()
 
         self._n_updates += 1
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -218,14 +220,21 @@ class RecurrentA2C(OnPolicyAlgorithm):
         self.logger.record("train/value_loss", loss.value.item())
         self.logger.record("train/grad_norm", grad_norm.item())
 
+    def _apply_gradients(self) -> None:
+        self.policy.optimizer.step()
+
     def dump_logs(self, iteration: int = 0) -> None:
         """Write what was logged, with what the memory did on the last chunk."""
-        rollout, cell = self.rollout_buffer, self.policy.cell
+        for name, value in self._memory_metrics().items():
+            self.logger.record(name, value)
+        super().dump_logs(iteration)
+
+    def _memory_metrics(self) -> dict[str, float]:
+        rollout = self.rollout_buffer
         with torch.no_grad():
             encoded = self.policy.encode(rollout.observations)
-        for name, value in cell.diagnostics(encoded, rollout.state, rollout.episode_starts).items():
-            self.logger.record(f"memory/{name}", value)
-        super().dump_logs(iteration)
+        metrics = self.policy.cell.diagnostics(encoded, rollout.state, rollout.episode_starts)
+        return {f"memory/{name}": value for name, value in metrics.items()}
 
     def learn(
         self: _Self,
