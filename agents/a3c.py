@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper, Ve
 from torch import Tensor, nn
 
 from fw_rl.agents.a2c import RecurrentA2C
-from fw_rl.agents.checkpoint import constructor_arguments
+from fw_rl.agents.checkpoint import build_agent, constructor_arguments, read_checkpoint
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.workers import START_METHODS, Send, Workers
 
@@ -140,6 +140,17 @@ class A3C(RecurrentA2C):
                 for name, part in mean.items():
                     part.copy_(torch.stack([statistics[name] for statistics in own]).mean(dim=0))
         super().save(path)
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls: type[_Self],
+        path: str | os.PathLike[str],
+        env: MakeEnv | str | None = None,
+        device: torch.device | str = "cpu",
+        **overrides: Any,
+    ) -> _Self:
+        """As `RecurrentA2C.load`, with a function that makes the environments or an id, and any `n_workers`."""
+        return build_agent(cls, read_checkpoint(path), env, device, overrides)
 
     def _share(self, total_timesteps: int) -> _Shared:
         """Move parameters and statistics to shared memory."""

@@ -21,8 +21,6 @@ import numpy as np
 import safetensors.torch
 import torch
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
-from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor, VecTransposeImage
 from torch import Tensor, nn
 
@@ -141,7 +139,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 def build_agent(
     agent_class: type[_Agent],
     checkpoint: Checkpoint,
-    env: GymEnv | VectorEnv | str | None = None,
+    env: Any = None,
     device: torch.device | str = "auto",
     overrides: Mapping[str, Any] | None = None,
 ) -> _Agent:

@@ -35,7 +35,11 @@ Task = Callable[..., None]
 
 
 class WorkerError(RuntimeError):
-    """A worker failed, or was killed again and again; the message says which and how."""
+    """A worker failed, or was killed again and again: `summary` says which and how, `details` is its traceback, if any."""
+
+    def __init__(self, summary: str, details: str = "") -> None:
+        super().__init__(f"{summary}\n{details}".strip())
+        self.summary, self.details = summary, details
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ class Workers:
         if isinstance(report, _Failure):
             if report.diverged:
                 raise FloatingPointError(report.message)
-            raise WorkerError(f"worker {number} failed: {report.message}\n{report.traceback}")
+            raise WorkerError(f"worker {number} failed: {report.message}", report.traceback)
         return number, report
 
     def stop(self) -> None:

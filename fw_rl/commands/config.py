@@ -10,14 +10,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-import gymnasium as gym
 import tyro
 import yaml
 
 from fw_rl.cells import available_cells
-from fw_rl.envs import catch_id
+from fw_rl.commands.environments import environment_id
 
-__all__ = ["RunConfig", "TrainOptions", "resolve"]
+__all__ = ["RunConfig", "TrainOptions", "check_workers", "resolve"]
+
+WORKERS = {"a2c": 1, "a3c": 2}
+"""The algorithms, and how many processes each has by default."""
 
 
 def _option(metavar: str, default: str) -> object:
@@ -39,12 +41,16 @@ class TrainOptions:
     """Environment: Catch-N-M (N x N pixels, M frames seen), or any Gymnasium id."""
     cell: Annotated[str | None, _option("NAME", "fast-weights")] = None
     """Memory cell: fast-weights, rnn, lstm, gru."""
+    algo: Annotated[str | None, _option("NAME", "a2c")] = None
+    """Algorithm: a2c (all environments act, then one update) or a3c (workers update shared parameters without waiting)."""
+    workers: Annotated[int | None, _option("INT", "1 for a2c, 2 for a3c")] = None
+    """Processes. Those of a3c act and learn; with more than one, a2c lets them step its environments."""
     timesteps: _TunedInt = None
     """Frames to train on, counted over all environments."""
     seed: Annotated[int | None, _option("INT", "0")] = None
     """Seed of networks, environments and actions."""
     n_envs: _TunedInt = None
-    """Environments that are played side by side."""
+    """Environments that are played side by side, over all workers."""
     n_steps: _TunedInt = None
     """Steps of each environment between two updates."""
     hidden_size: _TunedInt = None
@@ -87,6 +93,8 @@ class RunConfig:
 
     env: str
     cell: str
+    algo: str
+    workers: int
     seed: int
     timesteps: int
     n_envs: int
@@ -125,7 +133,10 @@ def resolve(options: TrainOptions) -> RunConfig:
     cell = options.cell or "fast-weights"
     if cell not in available_cells():
         raise ValueError(f"unknown cell {cell!r}: choose from {', '.join(available_cells())}")
-    settings = _tuned(env, cell)
+    algo = options.algo or "a2c"
+    if algo not in WORKERS:
+        raise ValueError(f"unknown algorithm {algo!r}: choose from {', '.join(WORKERS)}")
+    settings = _tuned(env, cell) | dict(workers=WORKERS[algo])
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(RunConfig)}
     given["cell_options"] = _parse_cell_options(options.cell_options)
     for name, value in given.items():
@@ -133,23 +144,9 @@ def resolve(options: TrainOptions) -> RunConfig:
             settings[name] = settings[name] | (value or {})
         elif value is not None:
             settings[name] = value
-    config = RunConfig(**settings | dict(env=env, cell=cell, seed=options.seed or 0))
+    config = RunConfig(**settings | dict(env=env, cell=cell, algo=algo, seed=options.seed or 0))
     _check(config, options)
     return config
-
-
-def environment_id(name: str) -> str:
-    """The Gymnasium id for a short Catch name or an id.
-
-    Raises ValueError for an environment that does not exist.
-    """
-    if name.removeprefix("fw_rl/").startswith("Catch-") and name != "fw_rl/Catch-v0":
-        return catch_id(name)
-    try:
-        gym.spec(name)
-    except gym.error.Error as error:
-        raise ValueError(f"unknown environment {name!r}: give Catch-N-M or the id of a Gymnasium environment") from error
-    return name
 
 
 def _tuned(env: str, cell: str) -> dict[str, Any]:
@@ -172,11 +169,12 @@ def _parse_cell_options(pairs: tuple[str, ...] | None) -> dict[str, Any] | None:
 
 
 def _check(config: RunConfig, options: TrainOptions) -> None:
-    counts = {name: getattr(config, name) for name in ("timesteps", "n_envs", "n_steps", "hidden_size")}
+    counts = {name: getattr(config, name) for name in ("timesteps", "workers", "n_envs", "n_steps", "hidden_size")}
     counts |= {name: getattr(options, name) for name in ("threads", "eval_episodes")}
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{_flag(name)} is {value}: it must be at least 1")
+    check_workers(config)
     for name in ("gamma", "gae_lambda"):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"{_flag(name)} is {getattr(config, name)}: it must lie between 0 and 1")
@@ -190,6 +188,12 @@ def _check(config: RunConfig, options: TrainOptions) -> None:
         raise ValueError(f"--seed is {config.seed}: it must be at least 0")
     if options.device not in ("cpu", "auto") and not options.device.startswith("cuda"):
         raise ValueError(f"--device is {options.device!r}: choose cpu, cuda, cuda:K or auto")
+
+
+def check_workers(config: RunConfig) -> None:
+    """Raises ValueError if the environments cannot be dealt out evenly."""
+    if config.n_envs % config.workers:
+        raise ValueError(f"--n-envs is {config.n_envs}: it must be a multiple of --workers, {config.workers}")
 
 
 def _flag(name: str) -> str:
