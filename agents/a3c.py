@@ -71,6 +71,7 @@ class A3C(RecurrentA2C):
             raise ValueError(f"device is {device!r}: the workers of A3C share their parameters in the processor's memory")
         self.n_workers, self.shared_statistics, self.start_method = n_workers, shared_statistics, start_method
         self._shared: _Shared | None = None
+        self._own_statistics: list[list[dict[str, Tensor]]] = []
         made = None if env is None else self._wrap_env(env, monitor_wrapper=kwargs.get("monitor_wrapper", True))
         super().__init__(policy, made, learning_rate, device="cpu", **kwargs)
 
@@ -92,15 +93,19 @@ class A3C(RecurrentA2C):
         Raises WorkerError if a worker meets an exception, with its traceback, or if workers are killed again and again. What
         had been learned is kept.
         """
-        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        self._shared, self._reported = self._share(total), [0] * self.n_workers
+        total_timesteps, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        self._shared, self._reported = self._share(total_timesteps), [0] * self.n_workers
         callback.on_training_start(locals(), globals())
-        with Workers(_work, self._task, self.n_workers, self.start_method, on_death=self._forget_unreported) as workers:
-            while workers.running:
-                callback.on_rollout_start()
-                report = workers.next_report(timeout=1.0)
-                if report is not None and not self._take(*report, callback, log_interval):
-                    break
+        try:
+            with Workers(_work, self._task, self.n_workers, self.start_method, on_death=self._forget_unreported) as workers:
+                while workers.running:
+                    callback.on_rollout_start()
+                    report = workers.next_report(timeout=1.0)
+                    if report is not None and not self._take(*report, callback, log_interval):
+                        break
+        finally:
+            self._average_statistics()
+            self._own_statistics = []
         callback.on_training_end()
         return self
 
@@ -135,10 +140,7 @@ class A3C(RecurrentA2C):
 
         Where each worker has statistics of its own, their mean is saved.
         """
-        if self._shared is not None and not self.shared_statistics:
-            for mean, *own in zip(_statistics(self.policy.optimizer), *self._shared.statistics, strict=True):
-                for name, part in mean.items():
-                    part.copy_(torch.stack([statistics[name] for statistics in own]).mean(dim=0))
+        self._average_statistics()
         super().save(path)
 
     @classmethod
@@ -154,14 +156,14 @@ class A3C(RecurrentA2C):
 
     def _share(self, total_timesteps: int) -> _Shared:
         """Move parameters and statistics to shared memory."""
-        self.policy.share_memory()
+        _share_memory([*self.policy.parameters(), *self.policy.buffers()])
         statistics = _statistics(self.policy.optimizer)
-        for part in (part for of_parameter in statistics for part in of_parameter.values()):
-            part.share_memory_()
-        each = [statistics] * self.n_workers if self.shared_statistics else [_copy(statistics) for _ in range(self.n_workers)]
+        self._own_statistics = [] if self.shared_statistics else [_copy(statistics) for _ in range(self.n_workers)]
+        for each in self._own_statistics or [statistics]:
+            _share_memory([part for of_parameter in each for part in of_parameter.values()])
         return _Shared(
             parameters=dict(self.policy.state_dict()),
-            statistics=each,
+            statistics=statistics,
             frames=torch.zeros(self.n_workers, dtype=torch.int64).share_memory_(),
             wants_memory_metrics=torch.ones(1, dtype=torch.bool).share_memory_(),
             started_at=self.num_timesteps,
@@ -175,7 +177,15 @@ class A3C(RecurrentA2C):
             arguments.pop(name)
         arguments |= dict(policy=self.policy_class, seed=self._worker_seed(number, restarts))
         assert isinstance(self.env, _Specimen) and self._shared is not None
-        return CloudpickleWrapper((self.env.make, arguments)), self._shared, number
+        shared = self._shared._replace(statistics=self._own_statistics[number]) if self._own_statistics else self._shared
+        return CloudpickleWrapper((self.env.make, arguments)), shared, number
+
+    def _average_statistics(self) -> None:
+        """Where each worker has statistics of its own, keep their mean."""
+        if self._own_statistics:
+            for mean, *own in zip(_statistics(self.policy.optimizer), *self._own_statistics, strict=True):
+                for name, part in mean.items():
+                    part.copy_(torch.stack([statistics[name] for statistics in own]).mean(dim=0))
 
     def _forget_unreported(self, number: int) -> None:
         """Once a worker is dead, count what it has reported and no more, so that others do the rest."""
@@ -212,12 +222,12 @@ class _Specimen(VecEnvWrapper):
 class _Shared(NamedTuple):
     """What the main process and the workers have in common, in shared memory and without locks.
 
-    `parameters`: the policy's state by name. `statistics`: the optimizer's, for each worker and parameter; all workers may have
-    the same. `frames`: those of each worker since `learn` began, which only it writes.
+    `parameters`: the policy's state by name. `statistics`: the optimizer's, for each parameter; a worker may have its own.
+    `frames`: those of each worker since `learn` began, which only it writes.
     """
 
     parameters: dict[str, Tensor]
-    statistics: list[list[dict[str, Tensor]]]
+    statistics: list[dict[str, Tensor]]
     frames: Tensor
     wants_memory_metrics: Tensor
     started_at: int
@@ -258,7 +268,7 @@ class _Learner(RecurrentA2C):
         self._common = [nn.Parameter(shared.parameters[name]) for name, _ in self.policy.named_parameters()]
         make_optimizer: Any = self.policy.optimizer_class
         optimizer = make_optimizer(self._common, lr=self.lr_schedule(1), **self.policy.optimizer_kwargs)
-        optimizer.state.update(zip(self._common, shared.statistics[number], strict=True))
+        optimizer.state.update(zip(self._common, shared.statistics, strict=True))
         self.policy.optimizer = optimizer
 
     def learn_chunk(self) -> _Chunk:
@@ -268,7 +278,8 @@ class _Learner(RecurrentA2C):
         assert self.env is not None
         self.collect_rollouts(self.env, self._no_callback, self.rollout_buffer, self.n_steps)
         self.shared.frames[self.number] += self.n_steps * self.n_envs
-        self._update_current_progress_remaining(self.shared.timesteps, self.shared.total)
+        self.num_timesteps = self.shared.timesteps
+        self._update_current_progress_remaining(self.num_timesteps, self.shared.total)
         self.train()
         metrics = {name: float(value) for name, value in self.logger.name_to_value.items()}
         if self.shared.wants_memory_metrics:
@@ -309,4 +320,13 @@ def _statistics(optimizer: torch.optim.Optimizer) -> list[dict[str, Tensor]]:
 
 
 def _copy(statistics: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    return [{name: part.clone().share_memory_() for name, part in of_parameter.items()} for of_parameter in statistics]
+    return [{name: part.clone() for name, part in of_parameter.items()} for of_parameter in statistics]
+
+
+def _share_memory(tensors: list[Tensor]) -> None:
+    """Move tensors to shared memory, those of a type into one piece: a process cannot be handed hundreds of pieces."""
+    for dtype in {tensor.dtype for tensor in tensors}:
+        alike = [tensor for tensor in tensors if tensor.dtype == dtype]
+        whole = torch.empty(sum(tensor.numel() for tensor in alike), dtype=dtype).share_memory_()
+        for tensor, part in zip(alike, whole.split([tensor.numel() for tensor in alike]), strict=True):
+            tensor.data = part.view(tensor.shape).copy_(tensor.detach())

@@ -145,11 +145,11 @@ class Workers:
         ours, theirs = self.context.Pipe(duplex=False)
         task = (self.task, theirs, self.arguments(number, self.restarts))
         process = self.context.Process(target=_run, args=task, name=f"worker {number}", daemon=True)
-        with _one_thread(), _deaf_to_interrupts():
+        with _one_thread(), _interrupts_put_off():
             process.start()
-        theirs.close()  # so that the pipe ends with the worker
-        self.processes[number] = process
-        self._numbers[ours] = number
+            theirs.close()  # so that the pipe ends with the worker
+            self.processes[number] = process
+            self._numbers[ours] = number
 
     def _end(self, number: int, pipe: connection.Connection) -> None:
         """A worker is gone: by itself, which is fine, or by a signal, so that another takes its place."""
@@ -161,7 +161,9 @@ class Workers:
             return
         self.on_death(number)
         self.restarts += 1
-        cause = f"was killed by signal {-process.exitcode}" if process.exitcode < 0 else f"ended with code {process.exitcode}"
+        if process.exitcode > 0:
+            raise WorkerError(f"worker {number} ended with code {process.exitcode}, as its last words may explain")
+        cause = f"was killed by signal {-process.exitcode}"
         if self.restarts > self.max_restarts:
             raise WorkerError(f"worker {number} {cause}, after {self.max_restarts} workers had been started again")
         warnings.warn(f"worker {number} {cause}: another takes its place", stacklevel=4)
@@ -171,6 +173,7 @@ class Workers:
 def _run(task: Task, pipe: connection.Connection, arguments: tuple[Any, ...]) -> None:
     """The whole life of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process has the main one's handler
     torch.set_num_threads(1)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
@@ -185,7 +188,7 @@ def _run(task: Task, pipe: connection.Connection, arguments: tuple[Any, ...]) ->
             task(send, *arguments)
         except _NobodyListens:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             message = f"{type(error).__name__}: {error}"
             send(_Failure(isinstance(error, FloatingPointError), message, traceback.format_exc()))
     except _NobodyListens:
@@ -216,13 +219,29 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Lets processes that start here ignore Ctrl-C from their first moment on."""
+def _interrupts_put_off() -> Iterator[None]:
+    """Lets Ctrl-C act only at the end of this; processes that start here do not hear it from their first moment on."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        with _blocked_interrupts():
+            yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def _blocked_interrupts() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,6 +1,6 @@
 """Recurrent memory cells behind one protocol: fast weights, ReLU RNN (IRNN), LSTM, GRU."""
 
-from fw_rl.cells.base import Cell, State, available_cells, make_cell, register_cell
+from fw_rl.cells.base import Cell, State, Stepper, available_cells, make_cell, register_cell
 from fw_rl.cells.fast_weights import FastWeightsCell
 from fw_rl.cells.gru import GRUCell
 from fw_rl.cells.lstm import LSTMCell
@@ -13,6 +13,7 @@ __all__ = [
     "LSTMCell",
     "RNNCell",
     "State",
+    "Stepper",
     "available_cells",
     "make_cell",
     "register_cell",

@@ -63,6 +63,10 @@ class TrainOptions:
     """Learning rate at the start."""
     anneal: Annotated[bool | None, _option("{True,False}", "tuned")] = None
     """Let the learning rate go down to 0 over the run."""
+    anneal_entropy: Annotated[bool | None, _option("{True,False}", "tuned")] = None
+    """Let the weight of the entropy go down to 0 over the run."""
+    normalize_advantage: Annotated[bool | None, _option("{True,False}", "tuned")] = None
+    """Scale the advantages of a chunk to mean 0 and standard deviation 1."""
     gamma: _TunedFloat = None
     """Discount."""
     gae_lambda: _TunedFloat = None
@@ -104,6 +108,8 @@ class RunConfig:
     optimizer: str
     learning_rate: float
     anneal: bool
+    anneal_entropy: bool
+    normalize_advantage: bool
     gamma: float
     gae_lambda: float
     ent_coef: float

@@ -56,7 +56,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
 
 def make_model(config: RunConfig, device: str = "cpu") -> RecurrentA2C:
     """A new agent for the settings of a run."""
-    settings = _pick(config, "learning_rate anneal n_steps gamma gae_lambda ent_coef vf_coef max_grad_norm optimizer seed")
+    names = "learning_rate anneal anneal_entropy normalize_advantage n_steps gamma gae_lambda ent_coef vf_coef max_grad_norm"
+    settings = {name: getattr(config, name) for name in [*names.split(), "optimizer", "seed"]}
     settings["policy_kwargs"] = dict(cell=config.cell, hidden_size=config.hidden_size, cell_kwargs=config.cell_options)
     if config.algo == "a3c":
         return A3C("RecurrentPolicy", _make_env(config), n_workers=config.workers, device=device, **settings)
@@ -165,7 +166,3 @@ def confidence_interval(returns: np.ndarray[Any, Any]) -> tuple[float, float]:
     """The 95 % interval of the mean, by the normal approximation."""
     margin = 1.96 * float(returns.std(ddof=1)) / math.sqrt(len(returns)) if len(returns) > 1 else math.inf
     return float(returns.mean()) - margin, float(returns.mean()) + margin
-
-
-def _pick(config: RunConfig, names: str) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in names.split()}
