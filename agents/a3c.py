@@ -247,7 +247,8 @@ class _Chunk(NamedTuple):
 
 def _work(send: Send, packed: CloudpickleWrapper, shared: _Shared, number: int) -> None:
     """The task of a worker: chunk after chunk until all workers together have enough frames."""
-    make_env, arguments = packed.var
+    make_env, arguments, precision = packed.var
+    torch.set_float32_matmul_precision(precision)
     learner = _Learner(env=make_env(), device="cpu", **arguments)
     learner.join(shared, number)
     while shared.timesteps < shared.total:

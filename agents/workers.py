@@ -189,8 +189,9 @@ def _run(task: Task, pipe: connection.Connection, arguments: tuple[Any, ...]) ->
         except _NobodyListens:
             raise
         except (Exception, SystemExit) as error:
-            message = f"{type(error).__name__}: {error}"
-            send(_Failure(isinstance(error, FloatingPointError), message, traceback.format_exc()))
+            diverged = isinstance(error, FloatingPointError)
+            message = str(error) if diverged else f"{type(error).__name__}: {error}"
+            send(_Failure(diverged, message, traceback.format_exc()))
     except _NobodyListens:
         pass
 

@@ -1,8 +1,8 @@
 """The inner loops of the fast-weight net, compiled for the processor: a step forward, and a step of the way back.
 
-Both are for Hebb's rule and method 1 (see `FastWeightsCell`), and work on one row b after another, so that what a row remembers
-stays in the cache. With q the query of a read, dr = d loss / d (A q) and weight(t', t) = eta * decay**(t' - 1 - t), the way back
-goes from the last step to the first by
+Both are for Hebb's rule and method 1 (see `FastWeightsCell`), and work on one row b after another, so that what it remembers
+stays in the cache. With q the query of a read, dr = d loss / d (A q) and weight(t', t) = eta * decay**(t' - 1 - t), the way
+back goes from the last step to the first by
 
     d q(t)  =  A(t-1) dr(t)                                                     A is symmetric
     d h(t)  =  W^T d boundary(t+1)  +  sum_{t' > t} weight(t', t) [ (h(t) . q(t')) dr(t')  +  (h(t) . dr(t')) q(t') ]
@@ -45,8 +45,8 @@ def step_forward(
 ) -> None:
     """One step of all rows from their boundary [B, H]: `h` [B, H] is found, and written to the memory.
 
-    The memory: `faded` [B] times `matrix` ([B, H, H] or [B, 0, 0]), and the first `count` of `keys` [B, K, H] with their `strengths`
-    [B, K]. `write`: [B], the strength of the new key. `gain`, `bias`: [H], or [0] for no layer normalisation.
+    The memory: `faded` [B] times `matrix` ([B, H, H] or [B, 0, 0]), and the first `count` of `keys` [B, K, H] with their
+    `strengths` [B, K]. `write`: [B], the strength of the new key. `gain`, `bias`: [H], or [0] for no layer normalisation.
     """
     rows, size = boundary.shape
     rate = boundary.dtype.type(decay)
@@ -76,6 +76,7 @@ def step_forward(
 @_compiled
 def step_back(
     t: int,
+    rows: tuple[int, int],
     boundary: _Array,
     keys: _Array,
     older: _Array,
@@ -95,16 +96,16 @@ def step_back(
     d_gain: _Array,
     d_bias: _Array,
 ) -> None:
-    """One step of the way back of all rows: from `d_h` [B, H] to `d_boundary` [B, H], and to what earlier steps will need.
+    """One step of the way back of some rows: from `d_h` [R, H] to `d_boundary` [B, H], and to what earlier steps will need.
 
-    `boundary`: [B, H] of this step. `keys`: [B, P + T, H], P writes from before the sequence and one h(t) a step. `older`:
-    [B, P], what is left of the former as the sequence begins, and `matrix` of what lies before these. `write`: [B, T], the
-    strength of each write. `begins`: [B], the first step of this step's episode, or -1 if it began before the sequence. `ends`:
-    [B], the first step of the next episode, or T. `sources`: [B, T, S, 2, H], the pairs (dr, q) of every read; those of step t
-    are added. `d_gain`, `d_bias`: [H], summed up.
+    `rows`: which, from the first to before the last, R of them. `boundary`: [B, H] of this step. `keys`: [R, P + T, H], P
+    writes from before the sequence and one h(t) a step. `older`: [B, P], what is left of the former as the sequence begins, and
+    `matrix` of what lies before these. `write`: [B, T], the strength of each write. `begins`: [B], the first step of this
+    step's episode, or -1 if it began before the sequence. `ends`: [B], the first step of the next episode, or T. `sources`: [R,
+    T, S, 2, H], the pairs (dr, q) of every read; those of step t are added. `d_gain`, `d_bias`: [H], summed up.
     """
-    rows, size = boundary.shape
-    pending = older.shape[1]
+    begin, end = rows
+    size, pending = boundary.shape[1], older.shape[1]
     d = np.empty_like(boundary[0])
     total = np.empty_like(boundary[0])
     queries = np.empty((inner_steps + 1, size), boundary.dtype)
@@ -113,7 +114,8 @@ def step_back(
     weights = np.zeros(pending + t, boundary.dtype)
     # Numbers of the arrays' own type: with Python's, the loops would run in double precision.
     zero, one, rate = boundary.dtype.type(0), boundary.dtype.type(1), boundary.dtype.type(decay)
-    for b in range(rows):
+    for b in range(begin, end):
+        own, kept = sources[b - begin], keys[b - begin]
         first = pending + max(begins[b], 0)
         fading = one
         for j in range(pending + t - 1, first - 1, -1):
@@ -129,7 +131,7 @@ def step_back(
         _activate(boundary[b], tanh, queries[0])
         for s in range(inner_steps):
             total[:] = boundary[b]
-            _recall(keys[b], weights, first, pending + t, matrix[b], faded, queries[s], total)
+            _recall(kept, weights, first, pending + t, matrix[b], faded, queries[s], total)
             if len(gain):
                 scales[s] = _normalise(total, eps, normed[s])
                 for i in range(size):
@@ -137,12 +139,12 @@ def step_back(
             _activate(total, tanh, queries[s + 1])
 
         # What later reads send back to h(t).
-        d[:] = d_h[b]
-        h = keys[b, pending + t]
+        d[:] = d_h[b - begin]
+        h = kept[pending + t]
         fading = write[b, t]
         for later in range(t + 1, ends[b]):
             for s in range(inner_steps):
-                d_read, query = sources[b, later, s, 0], sources[b, later, s, 1]
+                d_read, query = own[later, s, 0], own[later, s, 1]
                 to_query, to_read = fading * _dot(h, d_read), fading * _dot(h, query)
                 for i in range(size):
                     d[i] += to_query * query[i] + to_read * d_read[i]
@@ -153,12 +155,12 @@ def step_back(
             _slope(queries[s + 1], tanh, d)
             if len(gain):
                 _back_through_norm(normed[s], scales[s], gain, d, d_gain, d_bias)
-            sources[b, t, s, 0] = d
-            sources[b, t, s, 1] = queries[s]
+            own[t, s, 0] = d
+            own[t, s, 1] = queries[s]
             for i in range(size):
                 total[i] += d[i]
                 d[i] = 0.0
-            _recall(keys[b], weights, first, pending + t, matrix[b], faded, sources[b, t, s, 0], d)
+            _recall(kept, weights, first, pending + t, matrix[b], faded, own[t, s, 0], d)
         _slope(queries[0], tanh, d)
         for i in range(size):
             d_boundary[b, i] = total[i] + d[i]

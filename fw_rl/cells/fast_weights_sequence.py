@@ -12,13 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from fw_rl import memory
 from fw_rl.cells.fast_weights_kernels import step_back, step_forward
 from fw_rl.memory import Memory
 
 __all__ = ["Recurrence", "Sequence", "Window", "episode_bounds"]
+
+
+_BLOCK = 64
+"""Rows that go back together."""
 
 
 class Recurrence(NamedTuple):
@@ -113,9 +116,9 @@ class Sequence(torch.autograd.Function):
     """h(t) [T, B, H] of a fast-weight net over a sequence.
 
     Arguments of `Sequence.apply`: `driven`, C x + bias, [T, B, H]. `recurrent`, `gain`, `bias`: see `Weights`. `h` [B, H] and
-    `matrix` [B, H, H] or [B, 0, 0], which may have a gradient, `keys` [B, P, H] and `strengths` [B, P], which may not: the state
-    before. `write`: [T, B], the strength of each write. `starts`: [T, B] bool, or None. `wipes`: [T, B] bool, h is zeroed after
-    the step, or None. `outputs`: [T, B, H], every h(t) where it is known already, or None. `recurrence`: the constants.
+    `matrix` [B, H, H] or [B, 0, 0], `keys` [B, P, H] and `strengths` [B, P]: the state before, of which the first two may have
+    a gradient. `write`: [T, B], the strength of each write. `starts`: [T, B] bool, or None. `wipes`: [T, B] bool, h is zeroed
+    after the step, or None. `outputs`: [T, B, H], every h(t) where it is known already, or None. `recurrence`: the constants.
 
     Kept for the way back: `driven` and the outputs, O(T B H), and the state before.
     """
@@ -150,51 +153,63 @@ class Sequence(torch.autograd.Function):
         driven, recurrent, gain, bias, h, matrix, older_keys, older, write, starts, wipes, outputs = ctx.saved_tensors
         recurrence: Recurrence = ctx.recurrence
         steps, batch, size = driven.shape
-        pending, inner_steps = older_keys.shape[1], recurrence.inner_steps
         before, cut = _before(h, outputs, starts, wipes)
+        is_cut = [False] * steps if cut is None else cut.any(dim=1).tolist()
         begins, ends = episode_bounds(starts, steps, batch)
-
-        boundary = F.linear(before, recurrent).add_(driven).numpy()
-        keys = torch.cat([older_keys, outputs.transpose(0, 1)], dim=1).numpy()
+        boundary = torch.addmm(driven.flatten(0, 1), before.flatten(0, 1), recurrent.T).view_as(driven).numpy()
         writes, d_outputs = write.T.contiguous().numpy(), d_outputs.contiguous()
-        sources = driven.new_empty(batch, steps, inner_steps, 2, size)
+
+        # Block after block of rows, so that what the steps of a block hand on stays in the cache.
+        sources = driven.new_empty(min(batch, _BLOCK), steps, recurrence.inner_steps, 2, size)
         d_boundary, d_gain, d_bias = torch.empty_like(driven), torch.zeros_like(gain), torch.zeros_like(bias)
-        d_h = d_outputs[-1]
-        for t in reversed(range(steps)):
-            step_back(
-                t,
-                boundary[t],
-                keys,
-                older.numpy(),
-                matrix.numpy(),
-                writes,
-                begins[t],
-                ends[t],
-                recurrence.decay,
-                inner_steps,
-                recurrence.tanh,
-                gain.numpy(),
-                bias.numpy(),
-                recurrence.norm_eps,
-                d_h.numpy(),
-                sources.numpy(),
-                d_boundary[t].numpy(),
-                d_gain.numpy(),
-                d_bias.numpy(),
-            )
-            d_before = d_boundary[t] if cut is None else d_boundary[t].masked_fill(cut[t, :, None], 0.0)
-            if t > 0:
-                d_h = torch.addmm(d_outputs[t - 1], d_before, recurrent)
+        d_matrix = torch.zeros_like(matrix) if ctx.needs_input_grad[5] else None
+        for rows in (slice(begin, min(begin + _BLOCK, batch)) for begin in range(0, batch, _BLOCK)):
+            keys = torch.cat([older_keys[rows], outputs[:, rows].transpose(0, 1)], dim=1).numpy()
+            d_h = d_outputs[-1, rows]
+            for t in reversed(range(steps)):
+                step_back(
+                    t,
+                    (rows.start, rows.stop),
+                    boundary[t],
+                    keys,
+                    older.numpy(),
+                    matrix.numpy(),
+                    writes,
+                    begins[t],
+                    ends[t],
+                    recurrence.decay,
+                    recurrence.inner_steps,
+                    recurrence.tanh,
+                    gain.numpy(),
+                    bias.numpy(),
+                    recurrence.norm_eps,
+                    d_h.numpy(),
+                    sources.numpy(),
+                    d_boundary[t].numpy(),
+                    d_gain.numpy(),
+                    d_bias.numpy(),
+                )
+                if t > 0:
+                    d_before = d_boundary[t, rows]
+                    if cut is not None and is_cut[t]:
+                        d_before = d_before.masked_fill(cut[t, rows, None], 0.0)
+                    d_h = torch.addmm(d_outputs[t - 1, rows], d_before, recurrent)
+            if d_matrix is not None and matrix.shape[1]:
+                _add_outer_products(d_matrix[rows], sources, begins[:, rows], older.shape[1], recurrence.decay)
 
         d_recurrent = d_boundary.flatten(0, 1).T @ before.flatten(0, 1)
-        d_first = d_before @ recurrent if ctx.needs_input_grad[4] else None
-        d_matrix = None
-        if ctx.needs_input_grad[5] and matrix.shape[1]:
-            first_read = recurrence.decay**pending
-            faded = first_read * recurrence.decay ** torch.arange(steps, dtype=driven.dtype) * torch.from_numpy(begins.T < 0)
-            d_reads, queries = (sources[..., which, :] for which in (0, 1))
-            d_matrix = torch.bmm((d_reads * faded[..., None, None]).flatten(1, 2).mT, queries.flatten(1, 2))
+        d_first = None
+        if ctx.needs_input_grad[4]:
+            d_first = (d_boundary[0] if cut is None else d_boundary[0].masked_fill(cut[0, :, None], 0.0)) @ recurrent
         return d_boundary, d_recurrent, d_gain, d_bias, d_first, d_matrix, *[None] * 7
+
+
+def _add_outer_products(d_matrix: Tensor, sources: Tensor, begins: NDArray[np.int64], pending: int, decay: float) -> None:
+    """Add what the reads of rows [R] send back to the matrix before the sequence: the faded sum of dr q^T."""
+    rows, steps = len(d_matrix), len(begins)
+    faded = decay**pending * decay ** torch.arange(steps, dtype=sources.dtype) * torch.from_numpy(begins.T < 0)
+    d_reads, queries = (sources[:rows, :, :, which] for which in (0, 1))
+    d_matrix += torch.bmm((d_reads * faded[:, :, None, None]).flatten(1, 2).mT, queries.flatten(1, 2))
 
 
 def episode_bounds(starts: Tensor | None, steps: int, batch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -236,4 +251,6 @@ def _before(h: Tensor, outputs: Tensor, starts: Tensor | None, wipes: Tensor | N
     if wipes is not None:
         wiped = torch.cat([torch.zeros_like(wipes[:1]), wipes[:-1]])
         cut = wiped if cut is None else cut | wiped
-    return (before, None) if cut is None else (before.masked_fill(cut.unsqueeze(2), 0.0), cut)
+    if cut is not None:
+        before[cut] = 0.0
+    return before, cut
