@@ -247,12 +247,10 @@ def _looks_at_masks(env: VectorEnv) -> bool:
 
 
 class _Unreadable:
-    """Every look at it raises, whether NumPy, an index, a loop or a condition looks."""
+    """Every look at it raises: it has no length, no items, and is neither true nor false."""
 
-    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+    def __bool__(self) -> NoReturn:
         raise TypeError("this mask can only be ignored")
-
-    __array__ = __bool__ = __getitem__ = __iter__ = __len__ = _refuse
 
 
 def _rows(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:

@@ -119,6 +119,7 @@ def test_wrappers_of_sb3_inside():
         assert_same(terminations | truncations, dones)
         for i in np.flatnonzero(dones):
             assert_same(infos["final_obs"][i], wanted_infos[i]["terminal_observation"])
+            assert infos["born"][i] == wanted.unwrapped.reset_infos[i]["born"]
             assert infos["final_info"]["episode"]["r"][i] == wanted_infos[i]["episode"]["r"]
             episodes += 1
     assert episodes > 10
