@@ -178,7 +178,7 @@ class A3C(RecurrentA2C):
         arguments |= dict(policy=self.policy_class, seed=self._worker_seed(number, restarts))
         assert isinstance(self.env, _Specimen) and self._shared is not None
         shared = self._shared._replace(statistics=self._own_statistics[number]) if self._own_statistics else self._shared
-        return CloudpickleWrapper((self.env.make, arguments)), shared, number
+        return CloudpickleWrapper((self.env.make, arguments, torch.get_float32_matmul_precision())), shared, number
 
     def _average_statistics(self) -> None:
         """Where each worker has statistics of its own, keep their mean."""

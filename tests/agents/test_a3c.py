@@ -1,4 +1,4 @@
-"""A3C against one process and against slow updates by hand; what its callbacks see; and that no kill loses or invents a frame."""
+"""A3C against one process and against slow updates by hand; what callbacks see; and that no kill loses or invents a frame."""
 
 import copy
 import doctest
@@ -116,14 +116,14 @@ def join(model, total, shared=None, number=0):
     """What a worker does first, here."""
     model._shared = model._share(total) if shared is None else shared
     packed, shared, number = model._task(number, 0)
-    make_env, arguments = packed.var
+    make_env, arguments, *_ = packed.var
     learner = _Learner(env=make_env(), device="cpu", **arguments)
     learner.join(shared, number)
     return learner
 
 
 SLOW = dict(gamma=0.9, gae_lambda=0.95, ent_coef=0.3, vf_coef=0.7)
-RATE, MAX_NORM = 1e-2, 0.4
+RATE, MAX_NORM = 1e-2, 4.0
 
 
 def expected_gradient(net, env):
@@ -217,12 +217,6 @@ def test_over_many_updates_the_shared_parameters_get_the_gradient_of_each_chunk_
     assert model._shared.frames.sum() == updates * frames
     assert (model._shared.frames > 0).all()
     assert not any(parameter.grad is not None for parameter in model.policy.parameters())
-
-
-def test_where_the_gradient_of_the_last_chunk_stays_the_reference_sees_it():
-    gradients = [torch.ones(2), torch.ones(3)]
-    with pytest.raises(AssertionError):
-        assert_near([2 * gradient for gradient in gradients], gradients)
 
 
 def test_all_workers_have_the_same_statistics_or_each_its_own():
@@ -462,11 +456,11 @@ def test_what_is_not_allowed_is_refused_in_one_line(kwargs, message):
 
 def test_an_instance_is_refused_later_too(tmp_path):
     model = make_agent()
-    with pytest.raises(ValueError, match="so give a function that makes it, or an id$"):
+    with pytest.raises(ValueError, match=r"so give a function that makes it, or an id$"):
         model.set_env(catch())
     model.set_env(catch)
     model.save(tmp_path / "agent")
-    with pytest.raises(ValueError, match="so give a function that makes it, or an id$"):
+    with pytest.raises(ValueError, match=r"so give a function that makes it, or an id$"):
         A3C.load(tmp_path / "agent", catch())
 
 
@@ -643,7 +637,8 @@ class Tell(BaseCallback):
 
 if __name__ == "__main__":
     sizes = dict(cell="gru", hidden_size=4, encoder_arch=(4,))
-    model = A3C("RecurrentPolicy", lambda: Slow(gym.make("CartPole-v1")), n_steps=4, start_method=sys.argv[1], policy_kwargs=sizes)
+    settings = dict(n_steps=4, start_method=sys.argv[1], policy_kwargs=sizes)
+    model = A3C("RecurrentPolicy", lambda: Slow(gym.make("CartPole-v1")), **settings)
     try:
         model.learn(10**9, callback=Tell())
     except KeyboardInterrupt:
