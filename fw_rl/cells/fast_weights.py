@@ -204,25 +204,22 @@ class FastWeightsCell(Cell):
         write = driven.new_full(driven.shape[:2], self._eta)
         if write_gate is not None:
             write = write * write_gate
-        room = max(self.window, _PIECE)
         h, fast = _unpack(state)
-        pieces, begin = [], 0
-        while begin < len(x):
+        room = max(self.window, _PIECE)
+        lengths = _piece_lengths(len(x), room, fast.keys.shape[1])
+        inputs = (driven, write, episode_starts, wipe, outputs)
+        split = [[None] * len(lengths) if part is None else part.split(lengths) for part in inputs]
+        pieces: list[Tensor] = []
+        for driven_piece, write_piece, starts, wipes, known in zip(*split, strict=True):
             if fast.keys.shape[1] >= room:
                 fast = memory.fold(fast, self._decay)
-            end = min(begin + room - fast.keys.shape[1], len(x))
-            starts, wipes, known = (None if part is None else part[begin:end] for part in (episode_starts, wipe, outputs))
-            weights, constants = self._weights, self._recurrence
-            piece = Sequence.apply(driven[begin:end], *weights, h, *fast[:3], write[begin:end], starts, wipes, known, constants)
+            weights, before, constants = self._weights, (h, *fast[:3]), self._recurrence
+            piece = Sequence.apply(driven_piece, *weights, *before, write_piece, starts, wipes, known, constants)
             pieces.append(piece)
-            if known is not None and end == len(x):
-                break  # a replay asks for no state
-            fast = _write_all(fast, piece, write[begin:end], starts, self._decay)
-            h = piece[-1].clone() if wipes is None else piece[-1].masked_fill(wipes[-1, :, None], 0.0)
-            begin = end
-        if fast.keys.shape[1] > self.window:
-            fast = memory.fold(fast, self._decay)
-        state = _pack(h, fast)
+            if known is None or len(pieces) < len(lengths):  # who knows the outputs does not ask for the last state
+                fast = _write_all(fast, piece, write_piece, starts, self._decay)
+                h = piece[-1].clone() if wipes is None else piece[-1].masked_fill(wipes[-1, :, None], 0.0)
+        state = _pack(h, memory.fold(fast, self._decay) if fast.keys.shape[1] > self.window else fast)
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces), state
 
     @property
@@ -292,6 +289,13 @@ class _WindowStepper(Stepper):
         self._window.weights = Weights(*(part.detach() for part in self.cell._weights))
         write = np.full(len(x), self.cell._eta, dtype=self._window.h.numpy().dtype)
         return self._window.step(self.cell.input_map(x), write, episode_starts)
+
+
+def _piece_lengths(steps: int, room: int, pending: int) -> list[int]:
+    """A sequence in pieces: the first fills what the pending writes leave of the room, the others take all of it."""
+    first = min(steps, room - pending if pending < room else room)
+    whole, rest = divmod(steps - first, room)
+    return [first, *[room] * whole, *[rest] * (rest > 0)]
 
 
 def _write_all(fast: Memory, outputs: Tensor, write: Tensor, starts: Tensor | None, decay: float) -> Memory:

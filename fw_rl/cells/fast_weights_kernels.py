@@ -59,8 +59,7 @@ def step_forward(
                 if strengths[b, j] != 0.0:
                     _add(strengths[b, j] * _dot(keys[b, j], query), keys[b, j], summed)
             if len(matrix[b]) and faded[b] != 0.0:
-                for i in range(size):
-                    summed[i] += faded[b] * _dot(matrix[b, i], query)
+                _add_product(faded[b], matrix[b], query, summed)
             if len(gain):
                 _normalise(summed, eps, summed)
                 for i in range(size):
@@ -96,15 +95,16 @@ def step_back(
     d_gain: _Array,
     d_bias: _Array,
 ) -> None:
-    """One step of the way back of some rows: from `d_h` [R, H] to `d_boundary` [B, H], and to what earlier steps will need.
+    """One step of the way back of some rows: from `d_h` [R, H] to `d_boundary` [T, B, H], and to what earlier steps will need.
 
-    `rows`: which, from the first to before the last, R of them. `boundary`: [B, H] of this step. `keys`: [R, P + T, H], P
+    `rows`: which, from the first to before the last, R of them. `boundary`: [T, B, H]. `keys`: [R, P + T, H], P
     writes from before the sequence and one h(t) a step. `older`: [B, P], what is left of the former as the sequence begins, and
     `matrix` of what lies before these. `write`: [B, T], the strength of each write. `begins`: [B], the first step of this
     step's episode, or -1 if it began before the sequence. `ends`: [B], the first step of the next episode, or T. `sources`: [R,
     T, S, 2, H], the pairs (dr, q) of every read; those of step t are added. `d_gain`, `d_bias`: [H], summed up.
     """
     begin, end = rows
+    boundary, d_boundary = boundary[t], d_boundary[t]
     size, pending = boundary.shape[1], older.shape[1]
     d = np.empty_like(boundary[0])
     total = np.empty_like(boundary[0])
@@ -175,8 +175,7 @@ def _recall(
         if weights[j] != 0.0:
             _add(weights[j] * _dot(keys[j], query), keys[j], out)
     if faded != 0.0 and len(matrix):
-        for i in range(len(out)):
-            out[i] += faded * _dot(matrix[i], query)
+        _add_product(faded, matrix, query, out)
 
 
 @_compiled
@@ -185,6 +184,26 @@ def _dot(a: _Array, b: _Array) -> float:
     for i in range(len(a)):
         total += a[i] * b[i]
     return total
+
+
+@_compiled
+def _add_product(scale: float, matrix: _Array, vector: _Array, out: _Array) -> None:
+    """Add `scale` times matrix times vector, four rows at a time, so that the vector is fetched once for them."""
+    size = len(vector)
+    whole = len(out) // 4 * 4
+    for i in range(0, whole, 4):
+        a = b = c = d = vector.dtype.type(0)
+        for j in range(size):
+            a += matrix[i, j] * vector[j]
+            b += matrix[i + 1, j] * vector[j]
+            c += matrix[i + 2, j] * vector[j]
+            d += matrix[i + 3, j] * vector[j]
+        out[i] += scale * a
+        out[i + 1] += scale * b
+        out[i + 2] += scale * c
+        out[i + 3] += scale * d
+    for i in range(whole, len(out)):
+        out[i] += scale * _dot(matrix[i], vector)
 
 
 @_compiled

@@ -61,12 +61,15 @@ class Window:
         matrix = self._matrix.masked_fill(gone[:, None, None], 0.0) if gone.any() else self._matrix
         return Memory(matrix, self._keys[:, : self._count].clone(), self._strengths[:, : self._count].clone())
 
-    def step(self, driven: Tensor, write: NDArray[np.floating], starts: Tensor | None) -> Tensor:
-        """h(t) [B, H] for C x + bias, `driven` [B, H]; `write` [B] is the strength of the write, `starts` [B] as in a cell."""
+    def step(self, driven: Tensor, write: NDArray[np.floating], starts: Tensor | None, out: Tensor | None = None) -> Tensor:
+        """h(t) [B, H] for C x + bias, `driven` [B, H]; `write` [B] is the strength of the write, `starts` [B] as in a cell.
+
+        `out`: [B, H], where to put it.
+        """
         if starts is not None and starts.any():
             self._forget(starts)
         boundary = torch.addmm(driven, self.h, self.weights.recurrent.T)
-        self.h = torch.empty_like(boundary)
+        self.h = torch.empty_like(boundary) if out is None else out
         step_forward(
             boundary.numpy(),
             self._matrix.numpy(),
@@ -157,43 +160,26 @@ class Sequence(torch.autograd.Function):
         is_cut = [False] * steps if cut is None else cut.any(dim=1).tolist()
         begins, ends = episode_bounds(starts, steps, batch)
         boundary = torch.addmm(driven.flatten(0, 1), before.flatten(0, 1), recurrent.T).view_as(driven).numpy()
-        writes, d_outputs = write.T.contiguous().numpy(), d_outputs.contiguous()
+        read = (older.numpy(), matrix.numpy(), write.T.contiguous().numpy())
+        constants: tuple[Any, ...] = (*recurrence[:3], gain.numpy(), bias.numpy(), recurrence.norm_eps)
 
-        # Block after block of rows, so that what the steps of a block hand on stays in the cache.
-        sources = driven.new_empty(min(batch, _BLOCK), steps, recurrence.inner_steps, 2, size)
+        d_outputs = d_outputs.contiguous()
         d_boundary, d_gain, d_bias = torch.empty_like(driven), torch.zeros_like(gain), torch.zeros_like(bias)
         d_matrix = torch.zeros_like(matrix) if ctx.needs_input_grad[5] else None
+        # Block after block of rows, so that what the steps of a block hand on stays in the cache.
+        sources = driven.new_empty(min(batch, _BLOCK), steps, recurrence.inner_steps, 2, size)
+        summed = (sources.numpy(), d_boundary.numpy(), d_gain.numpy(), d_bias.numpy())
         for rows in (slice(begin, min(begin + _BLOCK, batch)) for begin in range(0, batch, _BLOCK)):
             keys = torch.cat([older_keys[rows], outputs[:, rows].transpose(0, 1)], dim=1).numpy()
-            d_h = d_outputs[-1, rows]
+            d_h = d_outputs[-1, rows].clone()
+            d_h_array, limits = d_h.numpy(), (rows.start, rows.stop)
             for t in reversed(range(steps)):
-                step_back(
-                    t,
-                    (rows.start, rows.stop),
-                    boundary[t],
-                    keys,
-                    older.numpy(),
-                    matrix.numpy(),
-                    writes,
-                    begins[t],
-                    ends[t],
-                    recurrence.decay,
-                    recurrence.inner_steps,
-                    recurrence.tanh,
-                    gain.numpy(),
-                    bias.numpy(),
-                    recurrence.norm_eps,
-                    d_h.numpy(),
-                    sources.numpy(),
-                    d_boundary[t].numpy(),
-                    d_gain.numpy(),
-                    d_bias.numpy(),
-                )
+                step_back(t, limits, boundary, keys, *read, begins[t], ends[t], *constants, d_h_array, *summed)
                 if t > 0:
                     d_before = d_boundary[t, rows]
                     if cut is not None and is_cut[t]:
                         d_before = d_before.masked_fill(cut[t, rows, None], 0.0)
-                    d_h = torch.addmm(d_outputs[t - 1, rows], d_before, recurrent)
+                    torch.addmm(d_outputs[t - 1, rows], d_before, recurrent, out=d_h)
             if d_matrix is not None and matrix.shape[1]:
                 _add_outer_products(d_matrix[rows], sources, begins[:, rows], older.shape[1], recurrence.decay)
 
@@ -238,7 +224,7 @@ def _run(
     outputs = torch.empty_like(driven)
     strengths = write.numpy()
     for t in range(len(driven)):
-        outputs[t] = window.step(driven[t], strengths[t], None if starts is None else starts[t])
+        window.step(driven[t], strengths[t], None if starts is None else starts[t], out=outputs[t])
         if wipes is not None:
             window.wipe(wipes[t])
     return outputs
