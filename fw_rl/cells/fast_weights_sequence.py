@@ -174,7 +174,7 @@ class Sequence(torch.autograd.Function):
             d_h = d_outputs[-1, rows].clone()
             d_h_array, limits = d_h.numpy(), (rows.start, rows.stop)
             for t in reversed(range(steps)):
-                step_back(t, limits, boundary, keys, *read, begins[t], ends[t], *constants, d_h_array, *summed)
+                step_back(t, limits, boundary, keys, *read, begins[t], ends[t], *constants, d_h_array, *summed)  # type: ignore[call-arg]
                 if t > 0:
                     d_before = d_boundary[t, rows]
                     if cut is not None and is_cut[t]:
