@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fw_rl import memory
 from fw_rl.cells.base import Cell, State, Stepper, register_cell, scaled_identity_
-from fw_rl.cells.fast_weights_sequence import Recurrence, Sequence, Weights, Window, episode_bounds
+from fw_rl.cells.fast_weights_sequence import Constants, Sequence, Weights, Window, episode_bounds
 from fw_rl.memory import WRITE_RULES, Memory
 
 __all__ = ["FastWeightsCell"]
@@ -213,7 +213,7 @@ class FastWeightsCell(Cell):
         for driven_piece, write_piece, starts, wipes, known in zip(*split, strict=True):
             if fast.keys.shape[1] >= room:
                 fast = memory.fold(fast, self._decay)
-            weights, before, constants = self._weights, (h, *fast[:3]), self._recurrence
+            weights, before, constants = self._weights, (h, *fast[:3]), self._constants
             piece = Sequence.apply(driven_piece, *weights, *before, write_piece, starts, wipes, known, constants)
             pieces.append(piece)
             if known is None or len(pieces) < len(lengths):  # who knows the outputs does not ask for the last state
@@ -229,9 +229,9 @@ class FastWeightsCell(Cell):
         return Weights(weight, norm.weight, norm.bias) if isinstance(norm, nn.LayerNorm) else Weights(weight, none, none)
 
     @property
-    def _recurrence(self) -> Recurrence:
+    def _constants(self) -> Constants:
         eps = self.norm.eps if isinstance(self.norm, nn.LayerNorm) else 0.0
-        return Recurrence(self._decay, self.inner_steps, self.activation == "tanh", eps)
+        return Constants(eps, self._decay, self.inner_steps, self.activation == "tanh")
 
     def _unroll(
         self, x: Tensor, state: State, episode_starts: Tensor | None, write_gate: Tensor | None, wipe: Tensor | None
@@ -278,7 +278,7 @@ class _WindowStepper(Stepper):
     @torch.no_grad()
     def __init__(self, cell: FastWeightsCell, state: State) -> None:
         self.cell = cell
-        self._window = Window(*_unpack(state), cell.window + 1, cell._weights, cell._recurrence)
+        self._window = Window(*_unpack(state), cell.window + 1, cell._weights, cell._constants)
 
     @property
     def state(self) -> State:

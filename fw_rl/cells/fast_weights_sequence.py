@@ -14,23 +14,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fw_rl import memory
-from fw_rl.cells.fast_weights_kernels import step_back, step_forward
+from fw_rl.cells.fast_weights_kernels import Net, Past, Script, run_back, run_forward, step_forward
 from fw_rl.memory import Memory
 
-__all__ = ["Recurrence", "Sequence", "Window", "episode_bounds"]
+__all__ = ["Constants", "Sequence", "Weights", "Window", "episode_bounds"]
 
 
-_BLOCK = 64
-"""Rows that go back together."""
+class Constants(NamedTuple):
+    """What does not change in a fast-weight net: Ba16 Eq. 1 and 5 with Hebb's rule."""
 
-
-class Recurrence(NamedTuple):
-    """The constants of a fast-weight net: Ba16 Eq. 1 and 5 with Hebb's rule."""
-
+    eps: float
     decay: float
     inner_steps: int
     tanh: bool
-    norm_eps: float
 
 
 class Weights(NamedTuple):
@@ -40,6 +36,10 @@ class Weights(NamedTuple):
     gain: Tensor
     bias: Tensor
 
+    def net(self, constants: Constants) -> Net:
+        """As the kernels take them."""
+        return Net(*(part.detach().contiguous().numpy() for part in self), *constants)
+
 
 class Window:
     """The state of a fast-weight net that is written in place, step by step and without gradient.
@@ -48,8 +48,8 @@ class Window:
     folded into a matrix.
     """
 
-    def __init__(self, h: Tensor, fast: Memory, capacity: int, weights: Weights, recurrence: Recurrence) -> None:
-        self.h, self.weights, self.recurrence, self.capacity = h.detach(), weights, recurrence, capacity
+    def __init__(self, h: Tensor, fast: Memory, capacity: int, weights: Weights, constants: Constants) -> None:
+        self.h, self.weights, self.constants, self.capacity = h.detach(), weights, constants, capacity
         self._keys = h.new_empty(len(h), capacity, h.shape[1])
         self._strengths = h.new_empty(len(h), capacity)
         self._hold(fast)
@@ -61,47 +61,26 @@ class Window:
         matrix = self._matrix.masked_fill(gone[:, None, None], 0.0) if gone.any() else self._matrix
         return Memory(matrix, self._keys[:, : self._count].clone(), self._strengths[:, : self._count].clone())
 
-    def step(self, driven: Tensor, write: NDArray[np.floating], starts: Tensor | None, out: Tensor | None = None) -> Tensor:
-        """h(t) [B, H] for C x + bias, `driven` [B, H]; `write` [B] is the strength of the write, `starts` [B] as in a cell.
-
-        `out`: [B, H], where to put it.
-        """
-        if starts is not None and starts.any():
+    def step(self, driven: Tensor, write: NDArray[np.floating], starts: Tensor) -> Tensor:
+        """h(t) [B, H] for C x + bias, `driven` [B, H]; `write` [B] is the strength of the write, `starts` [B] as in a cell."""
+        if starts.any():
             self._forget(starts)
         boundary = torch.addmm(driven, self.h, self.weights.recurrent.T)
-        self.h = torch.empty_like(boundary) if out is None else out
-        step_forward(
-            boundary.numpy(),
-            self._matrix.numpy(),
-            self._faded,
-            self._keys.numpy(),
-            self._strengths.numpy(),
-            self._count,
-            write,
-            self.recurrence.decay,
-            self.recurrence.inner_steps,
-            self.recurrence.tanh,
-            self.weights.gain.numpy(),
-            self.weights.bias.numpy(),
-            self.recurrence.norm_eps,
-            self.h.numpy(),
-        )
+        self.h = torch.empty_like(boundary)
+        memory_arrays = (self._matrix.numpy(), self._faded, self._keys.numpy(), self._strengths.numpy(), self._count)
+        step_forward(boundary.numpy(), *memory_arrays, write, *self.weights.net(self.constants), self.h.numpy())
         self._count += 1
-        self._faded *= self.recurrence.decay
+        self._faded *= self.constants.decay
         if self._count == self.capacity:
-            self._hold(memory.fold(self.memory, self.recurrence.decay))
+            self._hold(memory.fold(self.memory, self.constants.decay))
         return self.h
-
-    def wipe(self, rows: Tensor) -> None:
-        """Zero h in these rows [B] (bool), and leave the memory."""
-        self.h = self.h.masked_fill(rows[:, None], 0.0)
 
     def _hold(self, fast: Memory) -> None:
         self._count = fast.keys.shape[1]
         self._keys[:, : self._count] = fast.keys.detach()
         self._strengths[:, : self._count] = fast.strengths.detach()
         self._matrix = fast.matrix.detach().contiguous()
-        faded = self.recurrence.decay**self._count if self._matrix.shape[1] else 0.0
+        faded = self.constants.decay**self._count if self._matrix.shape[1] else 0.0
         self._faded = np.full(len(self.h), faded, dtype=self.h.numpy().dtype)
 
     def _forget(self, rows: Tensor) -> None:
@@ -109,7 +88,7 @@ class Window:
             self._hold(memory.empty(len(rows), self.h.shape[1], like=self.h))
             self.h = torch.zeros_like(self.h)
             return
-        self.wipe(rows)
+        self.h = self.h.masked_fill(rows[:, None], 0.0)
         self._keys[rows, : self._count] = 0.0
         self._strengths[rows, : self._count] = 0.0
         self._faded[rows.numpy()] = 0.0
@@ -121,9 +100,9 @@ class Sequence(torch.autograd.Function):
     Arguments of `Sequence.apply`: `driven`, C x + bias, [T, B, H]. `recurrent`, `gain`, `bias`: see `Weights`. `h` [B, H] and
     `matrix` [B, H, H] or [B, 0, 0], `keys` [B, P, H] and `strengths` [B, P]: the state before, of which the first two may have
     a gradient. `write`: [T, B], the strength of each write. `starts`: [T, B] bool, or None. `wipes`: [T, B] bool, h is zeroed
-    after the step, or None. `outputs`: [T, B, H], every h(t) where it is known already, or None. `recurrence`: the constants.
+    after the step, or None. `outputs`: [T, B, H], every h(t) where it is known already, or None.
 
-    Kept for the way back: `driven` and the outputs, O(T B H), and the state before.
+    Kept for the way back: what the steps computed, O(T B S H), and the state before; of known outputs only these and `driven`.
     """
 
     @staticmethod
@@ -141,61 +120,72 @@ class Sequence(torch.autograd.Function):
         starts: Tensor | None,
         wipes: Tensor | None,
         outputs: Tensor | None,
-        recurrence: Recurrence,
+        constants: Constants,
     ) -> Tensor:
-        weights, fast = Weights(recurrent, gain, bias), Memory(matrix, keys, strengths)
-        if outputs is None:
-            outputs = _run(driven, h, fast, weights, write, starts, wipes, recurrence)
-        ctx.recurrence = recurrence
-        ctx.save_for_backward(driven, *weights, h, *fast[:3], write, starts, wipes, outputs)
-        return outputs.clone()
+        weights, before = Weights(recurrent, gain, bias), (h, matrix, keys, strengths)
+        ctx.constants, ctx.script = constants, _script(write, starts, wipes)
+        if outputs is not None:
+            ctx.save_for_backward(driven, outputs, *weights, *before)
+            return outputs.clone()
+        steps, batch, size = driven.shape
+        kept = (torch.empty_like(driven), driven.new_empty(batch, steps, constants.inner_steps, size))
+        boundary, settled, scales = *kept, driven.new_empty(batch, steps, constants.inner_steps)
+        outputs = torch.empty_like(driven)
+        left = (part.numpy() for part in (boundary, settled, scales, outputs))
+        run_forward(driven.contiguous().numpy(), weights.net(constants), _past(*before), ctx.script, *left)
+        ctx.save_for_backward(boundary, outputs, *weights, *before, settled, scales)
+        return outputs
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        driven, recurrent, gain, bias, h, matrix, older_keys, older, write, starts, wipes, outputs = ctx.saved_tensors
-        recurrence: Recurrence = ctx.recurrence
-        steps, batch, size = driven.shape
-        before, cut = _before(h, outputs, starts, wipes)
-        is_cut = [False] * steps if cut is None else cut.any(dim=1).tolist()
-        begins, ends = episode_bounds(starts, steps, batch)
-        boundary = torch.addmm(driven.flatten(0, 1), before.flatten(0, 1), recurrent.T).view_as(driven).numpy()
-        read = (older.numpy(), matrix.numpy(), write.T.contiguous().numpy())
-        constants: tuple[Any, ...] = (*recurrence[:3], gain.numpy(), bias.numpy(), recurrence.norm_eps)
+        boundary, outputs, recurrent, gain, bias, h, matrix, keys, strengths, *settled = ctx.saved_tensors
+        constants: Constants = ctx.constants
+        script: Script = ctx.script
+        steps, batch, size = outputs.shape
+        before = torch.cat([h.unsqueeze(0), outputs[:-1]])
+        if script.cut.any():
+            before[torch.from_numpy(script.cut)] = 0.0
+        if not settled:  # then what is called boundary is without its W h(t-1)
+            boundary = torch.addmm(boundary.flatten(0, 1), before.flatten(0, 1), recurrent.T).view_as(outputs)
+            settled = [outputs.new_empty(0, steps, 1, size), outputs.new_empty(0, steps, 1)]
 
-        d_outputs = d_outputs.contiguous()
-        d_boundary, d_gain, d_bias = torch.empty_like(driven), torch.zeros_like(gain), torch.zeros_like(bias)
-        d_matrix = torch.zeros_like(matrix) if ctx.needs_input_grad[5] else None
-        # Block after block of rows, so that what the steps of a block hand on stays in the cache.
-        sources = driven.new_empty(min(batch, _BLOCK), steps, recurrence.inner_steps, 2, size)
-        summed = (sources.numpy(), d_boundary.numpy(), d_gain.numpy(), d_bias.numpy())
-        for rows in (slice(begin, min(begin + _BLOCK, batch)) for begin in range(0, batch, _BLOCK)):
-            keys = torch.cat([older_keys[rows], outputs[:, rows].transpose(0, 1)], dim=1).numpy()
-            d_h = d_outputs[-1, rows].clone()
-            d_h_array, limits = d_h.numpy(), (rows.start, rows.stop)
-            for t in reversed(range(steps)):
-                step_back(t, limits, boundary, keys, *read, begins[t], ends[t], *constants, d_h_array, *summed)  # type: ignore[call-arg]
-                if t > 0:
-                    d_before = d_boundary[t, rows]
-                    if cut is not None and is_cut[t]:
-                        d_before = d_before.masked_fill(cut[t, rows, None], 0.0)
-                    torch.addmm(d_outputs[t - 1, rows], d_before, recurrent, out=d_h)
-            if d_matrix is not None and matrix.shape[1]:
-                _add_outer_products(d_matrix[rows], sources, begins[:, rows], older.shape[1], recurrence.decay)
-
+        needs_matrix = ctx.needs_input_grad[5] and matrix.shape[1] > 0
+        sources = outputs.new_empty(batch if needs_matrix else 4, steps, constants.inner_steps, 2, size)
+        d_boundary, d_first, d_gain, d_bias = (torch.zeros_like(part) for part in (outputs, h, gain, bias))
+        run_back(
+            boundary.numpy(),
+            outputs.numpy(),
+            recurrent.T.contiguous().numpy(),
+            Weights(recurrent, gain, bias).net(constants),
+            _past(h, matrix, keys, strengths),
+            script,
+            *(part.numpy() for part in settled),
+            d_outputs.contiguous().numpy(),
+            *(part.numpy() for part in (sources, d_boundary, d_first, d_gain, d_bias)),
+        )
         d_recurrent = d_boundary.flatten(0, 1).T @ before.flatten(0, 1)
-        d_first = None
-        if ctx.needs_input_grad[4]:
-            d_first = (d_boundary[0] if cut is None else d_boundary[0].masked_fill(cut[0, :, None], 0.0)) @ recurrent
+        d_matrix = _outer_products(sources, script.begins, keys.shape[1], constants.decay) if needs_matrix else None
         return d_boundary, d_recurrent, d_gain, d_bias, d_first, d_matrix, *[None] * 7
 
 
-def _add_outer_products(d_matrix: Tensor, sources: Tensor, begins: NDArray[np.int64], pending: int, decay: float) -> None:
-    """Add what the reads of rows [R] send back to the matrix before the sequence: the faded sum of dr q^T."""
-    rows, steps = len(d_matrix), len(begins)
+def _outer_products(sources: Tensor, begins: NDArray[np.int64], pending: int, decay: float) -> Tensor:
+    """What the reads send back to the matrix before the sequence: the faded sum of dr q^T."""
+    steps = len(begins)
     faded = decay**pending * decay ** torch.arange(steps, dtype=sources.dtype) * torch.from_numpy(begins.T < 0)
-    d_reads, queries = (sources[:rows, :, :, which] for which in (0, 1))
-    d_matrix += torch.bmm((d_reads * faded[:, :, None, None]).flatten(1, 2).mT, queries.flatten(1, 2))
+    d_reads, queries = (sources[:, :, :, which] for which in (0, 1))
+    return torch.bmm((d_reads * faded[:, :, None, None]).flatten(1, 2).mT, queries.flatten(1, 2))
+
+
+def _past(*state: Tensor) -> Past:
+    return Past(*(part.detach().contiguous().numpy() for part in state))
+
+
+def _script(write: Tensor, starts: Tensor | None, wipes: Tensor | None) -> Script:
+    cut = np.zeros(write.shape, dtype=bool) if starts is None else starts.numpy().copy()
+    if wipes is not None:
+        cut[1:] |= wipes.numpy()[:-1]
+    return Script(write.contiguous().numpy(), *episode_bounds(starts, *write.shape), cut)
 
 
 def episode_bounds(starts: Tensor | None, steps: int, batch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -207,36 +197,3 @@ def episode_bounds(starts: Tensor | None, steps: int, batch: int) -> tuple[NDArr
     next_begins = np.minimum.accumulate(np.where(starts.numpy(), clock, steps)[::-1])[::-1]
     ends = np.concatenate([next_begins[1:], np.full((1, batch), steps)])
     return begins, ends
-
-
-def _run(
-    driven: Tensor,
-    h: Tensor,
-    fast: Memory,
-    weights: Weights,
-    write: Tensor,
-    starts: Tensor | None,
-    wipes: Tensor | None,
-    recurrence: Recurrence,
-) -> Tensor:
-    """The way forward, step by step."""
-    window = Window(h, fast, fast.keys.shape[1] + len(driven) + 1, weights, recurrence)
-    outputs = torch.empty_like(driven)
-    strengths = write.numpy()
-    for t in range(len(driven)):
-        window.step(driven[t], strengths[t], None if starts is None else starts[t], out=outputs[t])
-        if wipes is not None:
-            window.wipe(wipes[t])
-    return outputs
-
-
-def _before(h: Tensor, outputs: Tensor, starts: Tensor | None, wipes: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """h(t-1) [T, B, H] as each step meets it, and where [T, B] it was set to zero."""
-    before = torch.cat([h.unsqueeze(0), outputs[:-1]])
-    cut = starts
-    if wipes is not None:
-        wiped = torch.cat([torch.zeros_like(wipes[:1]), wipes[:-1]])
-        cut = wiped if cut is None else cut | wiped
-    if cut is not None:
-        before[cut] = 0.0
-    return before, cut

@@ -123,7 +123,7 @@ def join(model, total, shared=None, number=0):
 
 
 SLOW = dict(gamma=0.9, gae_lambda=0.95, ent_coef=0.3, vf_coef=0.7)
-RATE, MAX_NORM = 1e-2, 4.0
+RATE, MAX_NORM = 1e-2, 12.0
 
 
 def expected_gradient(net, env):
