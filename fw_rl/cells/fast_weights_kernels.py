@@ -23,6 +23,7 @@ __all__ = ["Net", "Past", "Script", "run_back", "run_forward", "step_forward"]
 
 # Sums may be taken in any order; not a number stays not a number.
 _compiled = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+_inlined = njit(inline="always", nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 _Array = NDArray[np.floating]
 
 
@@ -228,7 +229,7 @@ def _room_to_settle(like: _Array, net: Net) -> tuple[_Array, _Array, _Array]:
     return queries, np.empty((net.inner_steps, size), like.dtype), np.empty(net.inner_steps, like.dtype)
 
 
-@_compiled
+@_inlined
 def _weigh(t: int, b: int, past: Past, script: Script, decay: float, weights: _Array) -> tuple[int, float]:
     """How much is left at step t of each earlier write, from the first that can be read on, and of the matrix."""
     pending = past.keys.shape[1]
@@ -245,7 +246,7 @@ def _weigh(t: int, b: int, past: Past, script: Script, decay: float, weights: _A
     return 0, fading * rate**pending
 
 
-@_compiled
+@_inlined
 def _settle(
     boundary: _Array,
     keys: _Array,
@@ -269,7 +270,7 @@ def _settle(
         _finish(settled[s], net, queries[s + 1])
 
 
-@_compiled
+@_inlined
 def _follow(boundary: _Array, settled: _Array, net: Net, queries: _Array) -> None:
     """The queries of the inner loop again, from what it left."""
     _activate(boundary, net.tanh, queries[0])
@@ -277,7 +278,7 @@ def _follow(boundary: _Array, settled: _Array, net: Net, queries: _Array) -> Non
         _finish(settled[s], net, queries[s + 1])
 
 
-@_compiled
+@_inlined
 def _finish(settled: _Array, net: Net, query: _Array) -> None:
     """From a sum that is settled to h: gain, bias and activation."""
     if len(net.gain):
@@ -288,7 +289,7 @@ def _finish(settled: _Array, net: Net, query: _Array) -> None:
         _activate(settled, net.tanh, query)
 
 
-@_compiled
+@_inlined
 def _hear_from_later(t: int, end: int, h: _Array, write: float, net: Net, sources: _Array, d_h: _Array) -> None:
     """Add to `d_h` what the later reads of the episode send back to h(t)."""
     fading, rate = h.dtype.type(write), h.dtype.type(net.decay)
@@ -325,7 +326,7 @@ def _multiply(matrix: _Array, vectors: _Array, out: _Array) -> None:
             out[r, size - 1] = _dot(matrix[size - 1], vectors[r])
 
 
-@_compiled
+@_inlined
 def _recall(
     keys: _Array, weights: _Array, first: int, last: int, matrix: _Array, faded: float, query: _Array, out: _Array
 ) -> None:
@@ -337,7 +338,7 @@ def _recall(
         _add_product(faded, matrix, query, out)
 
 
-@_compiled
+@_inlined
 def _dot(a: _Array, b: _Array) -> float:
     total = a.dtype.type(0)
     for i in range(len(a)):
@@ -345,7 +346,7 @@ def _dot(a: _Array, b: _Array) -> float:
     return total
 
 
-@_compiled
+@_inlined
 def _add_product(scale: float, matrix: _Array, vector: _Array, out: _Array) -> None:
     """Add `scale` times matrix times vector, four rows at a time, so that the vector is fetched once for them."""
     size = len(vector)
@@ -368,20 +369,20 @@ def _add_product(scale: float, matrix: _Array, vector: _Array, out: _Array) -> N
 # NumPy's own copies and sums of slices would take longer than the rest.
 
 
-@_compiled
+@_inlined
 def _copy(a: _Array, out: _Array) -> None:
     for i in range(len(out)):
         out[i] = a[i]
 
 
-@_compiled
+@_inlined
 def _clear(out: _Array) -> None:
     zero = out.dtype.type(0)
     for i in range(len(out)):
         out[i] = zero
 
 
-@_compiled
+@_inlined
 def _sum(a: _Array) -> float:
     total = a.dtype.type(0)
     for i in range(len(a)):
@@ -389,13 +390,13 @@ def _sum(a: _Array) -> float:
     return total
 
 
-@_compiled
+@_inlined
 def _add(scale: float, a: _Array, out: _Array) -> None:
     for i in range(len(a)):
         out[i] += scale * a[i]
 
 
-@_compiled
+@_inlined
 def _activate(x: _Array, tanh: bool, out: _Array) -> None:
     zero = x.dtype.type(0)
     if tanh:
@@ -406,7 +407,7 @@ def _activate(x: _Array, tanh: bool, out: _Array) -> None:
             out[i] = zero if x[i] <= zero else x[i]  # what is not a number goes through
 
 
-@_compiled
+@_inlined
 def _slope(activated: _Array, tanh: bool, d: _Array) -> None:
     """From the gradient after an activation to that before it, in place."""
     zero, one = d.dtype.type(0), d.dtype.type(1)
@@ -418,7 +419,7 @@ def _slope(activated: _Array, tanh: bool, d: _Array) -> None:
             d[i] = d[i] if activated[i] > zero else zero
 
 
-@_compiled
+@_inlined
 def _normalise(x: _Array, eps: float, out: _Array) -> float:
     """Layer normalisation without gain and bias (Ba16 Eq. 5); returns what the deviations were multiplied with."""
     size = len(x)
@@ -431,7 +432,7 @@ def _normalise(x: _Array, eps: float, out: _Array) -> float:
     return scale
 
 
-@_compiled
+@_inlined
 def _back_through_norm(normed: _Array, scale: float, gain: _Array, d: _Array, d_gain: _Array, d_bias: _Array) -> None:
     """From the gradient after layer normalisation to that before it, in place, with its share for gain and bias."""
     size = len(d)
