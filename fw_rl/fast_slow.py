@@ -135,6 +135,9 @@ def merge(module: _Module) -> _Module:
     for name, owner, slow, pair in list(_pairs(module)):
         slow.add_(pair.fast)
         pair.fast.zero_()  # Another name of a tied parameter must not add it again.
+        # Torch made a class for the owner, which copies of the module share, and takes the property of this weight from it.
+        shared = type(owner)
+        owner.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
         parametrize.remove_parametrizations(owner, name.rpartition(".")[2], leave_parametrized=False)
     return module
 
