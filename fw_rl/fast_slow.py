@@ -1,16 +1,15 @@
 """A slow and a fast weight on every connection of any module (HP87).
 
-The effective weight is the sum of the two, so that both have the same error derivative. They differ in how they change: the slow
-weight has a rate and a momentum of its own and keeps what it has learned; the fast weight has its own as well, and after every
-change it decays towards zero.
+The effective weight is the sum of the two, so that both have the same error derivative. They differ in how they change: each
+has a rate and a momentum of its own, and the fast weight decays towards zero after every change.
 
-For a linear layer that sees one case at a time, the derivative is an outer product. There the fast weights are a `fw_rl.memory`,
-the same code that is in the fast-weight cell of Ba16: `associate` writes a case, and `recall` attends to the cases written.
+For a linear layer that sees one case at a time, the derivative is an outer product. There the fast weights are a
+`fw_rl.memory`, the same code that is in the fast-weight cell of Ba16: `associate` writes a case, and `recall` attends to the
+cases that were written.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -52,9 +51,8 @@ def fast_slow(module: _Module, names: Iterable[str] | None = None) -> _Module:
     """Give parameters of a module a fast weight each, in place; returns the module.
 
     `names`: as in `module.named_parameters()`; None is all that have no parametrization yet. A chosen parameter is then the sum
-    of two, of which the slow one holds the old values, and the module computes what it did before. Parameters that are tied stay
-    so. A recurrent module asks for its weights at every step; inside `torch.nn.utils.parametrize.cached()` they are added up
-    only once.
+    of two, of which the slow one holds the old values, and the module computes what it did before. Tied parameters stay tied. A
+    recurrent module asks for its weights at every step; in `torch.nn.utils.parametrize.cached()` they are added up only once.
 
     Raises ValueError for a name that is no plain parameter, and if there is none to choose.
 
@@ -170,14 +168,11 @@ class FastSlowSGD(torch.optim.SGD):
     ) -> None:
         if not 0 <= decay <= 1:
             raise ValueError(f"decay is {decay}: it must lie between 0 and 1")
-        slow, fast = [], []
+        slow: dict[str, Any] = dict(params=[], lr=slow_lr, momentum=slow_momentum, decay=1.0)
+        fast: dict[str, Any] = dict(params=[], lr=fast_lr, momentum=fast_momentum, decay=decay)
         for name, parameter in named_parameters:
-            (fast if is_fast(name) else slow).append(parameter)
-        groups: list[dict[str, Any]] = [
-            dict(params=slow, lr=slow_lr, momentum=slow_momentum, decay=1.0),
-            dict(params=fast, lr=fast_lr, momentum=fast_momentum, decay=decay),
-        ]
-        super().__init__(groups)
+            (fast if is_fast(name) else slow)["params"].append(parameter)
+        super().__init__([slow, fast])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -204,7 +199,7 @@ def associate(layer: nn.Linear, fast: Memory, x: Tensor, target: Tensor, lr: flo
     True
     """
     error = memory.correction(fast, x, target - layer(x), decay)
-    return memory.write(fast, error, x, torch.as_tensor(lr, dtype=x.dtype).expand(len(x)), decay)
+    return memory.write(fast, error, x, torch.as_tensor(lr, dtype=x.dtype, device=x.device).expand(len(x)), decay)
 
 
 def recall(layer: nn.Linear, fast: Memory, x: Tensor, decay: float) -> Tensor:

@@ -23,7 +23,7 @@ class FusedCell(Cell):
 
     @property
     def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The core's weights, also where they are parametrized, in the order in which Torch's single-step functions take them."""
+        """The core's weights, parametrized or not, in the order in which Torch's single-step functions take them."""
         input_weight, recurrent_weight, input_bias, recurrent_bias = self.core.all_weights[0]
         return input_weight, recurrent_weight, input_bias, recurrent_bias
 

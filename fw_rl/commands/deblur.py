@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,7 +65,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
     except (ValueError, OSError) as error:
         return fail(program, error)
     torch.set_num_threads(options.threads)
-    record = dict(settings=_settings(options)) | _measure(options)
+    command = shlex.join([*program.split(), *arguments])
+    record = dict(command=command, settings=asdict(options) | dict(out=str(options.out))) | _measure(options)
     text = describe(record)
     write_file(options.out / "report.json", (json.dumps(record) + "\n").encode())
     write_file(options.out / "report.txt", text.encode())
@@ -102,11 +104,6 @@ def _measure(options: DeblurOptions) -> dict[str, Any]:
     return record
 
 
-def _settings(options: DeblurOptions) -> dict[str, Any]:
-    settings = asdict(options) | dict(out=str(options.out))
-    return {name: value for name, value in settings.items() if name != "quiet"}
-
-
 def _check(options: DeblurOptions) -> None:
     """Raises ValueError, in one line, for a value that is not allowed."""
     protocol, rates, sequences = options.protocol, options.rates, options.sequences
@@ -123,7 +120,8 @@ def _check(options: DeblurOptions) -> None:
         (protocol.inputs * sequences.sequence_length, sequences.sequences, "--sequence-length"),
     ):
         if cases + protocol.interfering > 2**bits:
-            raise ValueError(f"{name} is too small: {cases} + {protocol.interfering} different inputs need more than {bits} bits")
+            needed = f"{cases} + {protocol.interfering} different inputs need more than {bits} bits"
+            raise ValueError(f"{name} is too small: {needed}")
     numbers = vars(rates) | dict(init=protocol.init, sequence_lr=sequences.sequence_lr, cell_eta=sequences.cell_eta)
     for name, value in numbers.items():
         if not 0 <= value < math.inf:

@@ -15,11 +15,11 @@ __all__ = ["PICTURES"]
 
 Record = dict[str, Any]
 RETRAINED, UNRETRAINED, NEW = "#2563eb", "#dc2626", "#6b7280"
-STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
 
 
 def _figure(columns: int, width: float, height: float, draw: Callable[[Figure, Any], None], **options: Any) -> bytes:
-    with matplotlib.rc_context(STYLE):
+    style: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
         draw(figure, figure.subplots(1, columns, squeeze=False, **options)[0])
         content = io.BytesIO()
@@ -34,6 +34,18 @@ def _line(axes: Axes, x: Any, curve: Any, color: str, label: str = "", style: st
     axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
 
 
+def _finish(figure: Figure, panels: Any) -> None:
+    """What panels with a common error axis share."""
+    panels[0].set_ylabel("average error of an output unit")
+    panels[0].set_ylim(bottom=0)
+    _legend_below(figure, panels[0])
+
+
+def _legend_below(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+
+
 def _figure_2(record: Record) -> bytes:
     subsets = record["figure_2"]["subsets"]
 
@@ -43,9 +55,8 @@ def _figure_2(record: Record) -> bytes:
             _line(axes, sweeps, subset["absolute"]["unretrained"], UNRETRAINED, "unretrained")
             _line(axes, sweeps, subset["absolute"]["retrained"], RETRAINED, "retrained")
             axes.axhline(record["figure_2"]["learned"][0][0], color=NEW, linestyle=":", label="before interference")
-            axes.set(title=f"{percent} % retrained", xlabel="sweeps", ylim=(0, None))
-        panels[0].set_ylabel("average error of an output unit")
-        panels[0].legend(frameon=False, fontsize=9)
+            axes.set(title=f"{percent} % retrained", xlabel="sweeps")
+        _finish(figure, panels)
         figure.suptitle("Rehearsal of a part deblurs the rest (HP87 Figure 2; mean and 95 % interval over seeds)")
 
     return _figure(len(subsets), 2 + 2.4 * len(subsets), 3.4, draw, sharey=True)
@@ -58,8 +69,7 @@ def _fast_weights(record: Record) -> bytes:
         for axes, (name, way) in zip(panels, ways.items(), strict=True):
             _rehearse_and_decay(axes, way)
             axes.set(title=name)
-        panels[0].set_ylabel("average error of an output unit")
-        panels[0].legend(frameon=False, fontsize=9)
+        _finish(figure, panels)
         percent = record["settings"]["subset"]
         figure.suptitle(f"{percent} % are rehearsed, then nothing is learned while the fast weights decay. What rehearses:")
 
@@ -69,15 +79,16 @@ def _fast_weights(record: Record) -> bytes:
 def _rehearse_and_decay(axes: Axes, way: Record) -> None:
     """Rehearsal on the left of 0, at a scale of its own, and decay on the right."""
     colors = dict(retrained=RETRAINED, unretrained=UNRETRAINED, new=NEW)
+    labels = dict(retrained="old, retrained", unretrained="old, unretrained", new="new, which blurred the old")
     span = way["times"][-1]
     for name, curves in way["curves"].items():
         before = np.linspace(-0.4 * span, 0, len(curves["rehearsal"]))
         _line(axes, before, curves["rehearsal"], colors[name])
-        _line(axes, way["times"], curves["forgetting"], colors[name], dict(new="new (they blurred the old)").get(name, f"old, {name}"))
+        _line(axes, way["times"], curves["forgetting"], colors[name], labels[name])
     sweeps = len(curves["rehearsal"]) - 1
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xticks([-0.4 * span, 0, span / 2, span], [f"-{sweeps}", "0", f"{span // 2}", f"{span}"])
-    axes.set(xlabel="sweeps of rehearsal | steps of decay", ylim=(0, None))
+    axes.set_xlabel("sweeps of rehearsal | steps of decay")
 
 
 def _theory(record: Record) -> bytes:
@@ -105,7 +116,10 @@ def _theory(record: Record) -> bytes:
         left = 1 - np.array(theory["fall"]["left"])
         fall.plot([0, *left], [theory["fall"]["at_start"], *theory["fall"]["ratio"]], color=RETRAINED, linewidth=1.8)
         fall.set(
-            title="... and as retraining proceeds", xlabel="share of the retrained error gone", ylabel="ratio so far", ylim=(0, 1.05)
+            title="... and as retraining proceeds",
+            xlabel="share of the retrained error gone",
+            ylabel="ratio so far",
+            ylim=(0, 1.05),
         )
 
     return _figure(3, 12, 3.8, draw)
@@ -118,7 +132,7 @@ def _figure_4(record: Record) -> bytes:
         space, share = panels
         circle, ellipse, positive = (np.array(plane[name]) for name in ("circle", "ellipse", "positive"))
         reach = np.abs(circle - plane["solution"]).max() * 1.5
-        for number, (row, target) in enumerate(zip(plane["inputs"], plane["targets"], strict=True), start=1):
+        for number, row in enumerate(plane["inputs"], start=1):
             direction = np.array([-row[1], row[0]]) / np.hypot(*row)
             ends = np.array(plane["solution"]) + np.outer([-3 * reach, 3 * reach], direction)
             space.plot(*ends.T, color="black", linewidth=1, linestyle="-" if number == 1 else "--", label=f"line {number}")
@@ -136,15 +150,16 @@ def _figure_4(record: Record) -> bytes:
             title="Weight space (HP87 Figure 4)", xlabel="w1", ylabel="w2", aspect="equal",
             xlim=(center[0] - reach, center[0] + reach), ylim=(center[1] - reach, center[1] + reach),
         )  # fmt: skip
-        space.legend(frameon=True, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        _legend_below(figure, space)
 
         gone = 1 - np.array(plane["left"])
         share.plot(gone, plane["formula"], color="black", linewidth=1, label="formula")
         share.plot(gone, plane["measured"], "o", color=RETRAINED, markersize=4, label="run")
-        share.set(title="Where transfer is positive", xlabel="share of the miss on 1 gone", ylabel="share of the points", ylim=(0.4, 1))
+        share.set(title="Where transfer is positive", xlabel="share of the miss on 1 gone", ylabel="share of points")
+        share.set_ylim(0.4, 1)
         share.legend(frameon=False)
 
-    return _figure(2, 11, 4.6, draw)
+    return _figure(2, 10, 5, draw)
 
 
 def _uses(record: Record) -> bytes:
@@ -156,7 +171,7 @@ def _uses(record: Record) -> bytes:
         _line(axes, trial["times"], trial["old"], RETRAINED, "the old associations")
         axes.axhline(trial["new_before"][0], color=NEW, linestyle=":", label="new, before")
         axes.axhline(trial["old_before"][0], color=RETRAINED, linestyle=":", label="old, before")
-        axes.set(title="Presented once, stored for a while", xlabel="steps since the presentation", ylabel="bits that are right")
+        axes.set(title="Presented once, stored for a while", xlabel="steps since the presentation", ylabel="bits right")
         axes.legend(frameon=False)
 
     return _figure(1, 6.5, 4, draw)
@@ -173,8 +188,7 @@ def _recurrent(record: Record) -> bytes:
         for axes, (title, subset) in zip(panels, panels_of, strict=True):
             _rehearse_and_decay(axes, subset)
             axes.set(title=title)
-        panels[0].set_ylabel("average error of an output unit")
-        panels[0].legend(frameon=False, fontsize=9)
+        _finish(figure, panels)
         figure.suptitle("The fast-weight cell, with its memory A and without; the fast weights on its connections rehearse")
 
     return _figure(len(panels_of), 2 + 2.8 * len(panels_of), 3.6, draw, sharey=True)

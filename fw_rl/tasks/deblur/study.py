@@ -135,35 +135,38 @@ def _rehearse_and_forget(study: Study, rates: Rates, percent: int) -> Record:
     return dict(curves=curves, transfer=_transfer(course)) | summary
 
 
-def check_theory(seed: int, pairs: int = 100, noises: int = 200, runs: int = 500) -> Record:
+def check_theory(seed: int, pairs: int = 100, noises: int = 200, batches: int = 16) -> Record:
     """HP87 §5: every formula beside its Monte Carlo value."""
     generator = torch.Generator().manual_seed(seed)
-    equations = []
+    equations, transfers, ratios = [], [], []
     for signed, densities in ((False, (0.25, 0.5, 0.75)), (True, (0.1, 0.25, 0.4))):
         for n in (10, 100, 1000):
             for p in densities:
                 check = theory.check_pairs(Inputs(n, p, signed), pairs, noises, generator)
                 equations.append(dict(equation=3 if signed else 2, n=n, p=p) | check._asdict())
 
-    ratios = []
-    for n, cases, signed in ((10, 100, False), (100, 100, False), (1000, 100, False), (50, 50, True), (200, 200, True)):
-        inputs = Inputs(n, 0.25 if signed else 0.5, signed)
-        fall = theory.rehearse_linear(inputs, cases, cases // 2, 0, runs, generator)
-        transfer = theory.mean_transfer(inputs)
-        formula = theory.expected_ratio(transfer, cases // 2)
-        paper = theory.expected_ratio(1 / n if signed else 0.25, cases // 2)
-        unretrained, retrained = (part[None].numpy() for part in (fall.slopes[1], fall.slopes[0]))
-        (measured,) = _ratio(unretrained, retrained)
-        ratios.append(dict(signed=signed, n=n, cases=cases, paper=paper, formula=formula, measured=measured))
+    for signed in (False, True):
+        for n in (10, 100, 1000):
+            inputs = Inputs(n, 0.25 if signed else 0.5, signed)
+            measured, limit = theory.measure_transfer(inputs, 5000, generator), 1 / n if signed else 0.25
+            transfers.append(dict(signed=signed, n=n, limit=limit, formula=theory.mean_transfer(inputs), measured=measured))
 
-    fall = theory.rehearse_linear(Inputs(100, 0.5), 100, 50, 200, runs, generator)
+    for n, cases, signed in ((10, 100, False), (100, 100, False), (400, 100, False), (50, 50, True), (200, 200, True)):
+        inputs = Inputs(n, 0.25 if signed else 0.5, signed)
+        falls = [theory.rehearse_linear(inputs, cases, cases // 2, 0, 250, generator) for _ in range(batches)]
+        retrained, unretrained = torch.cat([fall.slopes for fall in falls], dim=1).numpy()
+        transfer = dict(limit=1 / n if signed else 0.25, formula=theory.mean_transfer(inputs))
+        expected = {name: theory.expected_ratio(value, cases // 2) for name, value in transfer.items()}
+        ratios.append(dict(signed=signed, n=n, cases=cases, measured=_ratio(unretrained[None], retrained[None])[0]) | expected)
+
+    fall = theory.rehearse_linear(Inputs(100, 0.5), 100, 50, 200, 1000, generator)
     left = (fall.retrained.mean(1) / fall.retrained[0].mean()).tolist()
     falling = dict(left=left[1:], ratio=fall.ratios().tolist(), at_start=fall.start_ratio())
-    return dict(equations=equations, ratios=ratios, fall=falling)
+    return dict(equations=equations, transfers=transfers, ratios=ratios, fall=falling)
 
 
-def figure_4(points: int = 720, sweeps: int = 30) -> Record:
-    """HP87 Figure 4 as a run: the circle of starting points, the ellipse after some retraining, and the share of positive transfer."""
+def figure_4(points: int = 360, sweeps: int = 30) -> Record:
+    """HP87 Figure 4 as a run: the circle, the ellipse after some retraining, and the share of positive transfer."""
     plane = Plane(torch.tensor([[1.0, 0.25], [0.6, 1.0]]), torch.tensor([0.8, 0.9]), start=torch.tensor([-0.6, -0.3]))
     path = plane.retrain(plane.circle(radius=0.5, points=points), sweeps, lr=0.1)
     misses = (path @ plane.inputs[0] - plane.targets[0]).abs().amax(1)
@@ -266,4 +269,4 @@ def _ratio(above: Any, below: Any) -> list[list[float]]:
 def _bootstrap(statistic: Any, seeds: int, draws: int = 1000) -> list[list[float]]:
     chosen = np.random.default_rng(0).integers(seeds, size=(draws, seeds))
     low, high = np.percentile(statistic(chosen), [2.5, 97.5], axis=1)
-    return np.stack([statistic(np.arange(seeds)), low, high], axis=1).tolist()
+    return np.stack([statistic(np.arange(seeds)), low, high], axis=1).round(6).tolist()

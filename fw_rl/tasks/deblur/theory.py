@@ -1,7 +1,7 @@
 """The theory of HP87 §5: transfer between associations in a linear net without hidden units, by formula and by Monte Carlo.
 
-The net has learned each association perfectly, and then noise g has been added to its weights: for an input a its error is a . g,
-and the direction of steepest descent is -(a . g) a.
+The net has learned each association perfectly, and then noise g has been added to its weights: it misses by a . g for an input
+a, and the direction of steepest descent is -(a . g) a.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 __all__ = ["Fall", "Inputs", "PairCheck", "Plane", "check_pairs", "descent_cosine", "expected_cosine", "expected_ratio"]
-__all__ += ["expected_transfer", "mean_transfer", "rehearse_linear"]
+__all__ += ["expected_transfer", "mean_transfer", "measure_transfer", "rehearse_linear"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,13 @@ def mean_transfer(inputs: Inputs) -> float:
     return (n * p**2 * (1 - p**2) + n**2 * p**4) / (n * p * (1 - p) + n**2 * p**2)
 
 
+def measure_transfer(inputs: Inputs, pairs: int, generator: torch.Generator) -> float:
+    """`mean_transfer` by Monte Carlo over pairs of inputs."""
+    a, b = inputs.draw(2, pairs, generator=generator)
+    lengths = torch.cat([a, b]).square().sum(1)
+    return ((a * b).sum(1).square().mean() / lengths.square().mean()).item()
+
+
 def expected_ratio(transfer: float, retrained: int) -> float:
     """Improvement of an unretrained over that of a retrained association at the start: ``k t / (1 + (k - 1) t)`` (HP87 §5.1).
 
@@ -94,7 +101,7 @@ class PairCheck(NamedTuple):
 
 
 def check_pairs(inputs: Inputs, pairs: int, noises: int, generator: torch.Generator) -> PairCheck:
-    """Draw pairs of inputs, and for each pair noise vectors; pairs with a zero vector, which nothing can be learned of, are out."""
+    """Draw pairs of inputs, and noise for each; pairs with a zero vector, of which nothing can be learned, are left out."""
     rows = []
     for a, b in inputs.draw(pairs, 2, generator=generator):
         if a.any() and b.any():
@@ -150,7 +157,8 @@ def rehearse_linear(inputs: Inputs, cases: int, retrained: int, sweeps: int, run
             slopes = _means(miss * (x @ gradient), retrained)
         errors.append(_means(miss.square() / 2, retrained))
         noise = noise - lr * gradient
-    return Fall(*torch.stack(errors, dim=1), slopes)
+    of_retrained, of_unretrained = torch.stack(errors, dim=1)
+    return Fall(of_retrained, of_unretrained, slopes)
 
 
 def _means(values: Tensor, retrained: int) -> Tensor:
