@@ -10,6 +10,7 @@ cases that were written.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -166,6 +167,10 @@ class FastSlowSGD(torch.optim.SGD):
         fast_momentum: float,
         decay: float = 0.99,
     ) -> None:
+        rates = dict(slow_lr=slow_lr, slow_momentum=slow_momentum, fast_lr=fast_lr, fast_momentum=fast_momentum)
+        for name, rate in rates.items():
+            if not 0 <= rate < math.inf:
+                raise ValueError(f"{name} is {rate}: it must be at least 0 and finite")
         if not 0 <= decay <= 1:
             raise ValueError(f"decay is {decay}: it must lie between 0 and 1")
         slow: dict[str, Any] = dict(params=[], lr=slow_lr, momentum=slow_momentum, decay=1.0)

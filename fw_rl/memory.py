@@ -109,8 +109,7 @@ def fold(memory: Memory, decay: Tensor | float) -> Memory:
     matrix = torch.bmm((values * memory.strengths.unsqueeze(2)).mT, memory.keys)
     if memory.matrix.shape[1]:
         matrix = matrix + decay ** memory.keys.shape[1] * memory.matrix
-    none = memory.keys[:, :0]
-    return Memory(matrix, none, memory.strengths[:, :0], None if memory.values is None else none)
+    return Memory(matrix, memory.keys[:, :0], memory.strengths[:, :0], None if memory.values is None else values[:, :0])
 
 
 def fade(memory: Memory, factor: Tensor | float) -> Memory:

@@ -48,6 +48,10 @@ class DeblurOptions:
     """Percentages of the old associations that are rehearsed (Figure 2)."""
     subset: int = 50
     """The percentage that is rehearsed where the fast weights then decay."""
+    pairs: int = 100
+    """Pairs of inputs for each Monte Carlo check of Eq. 1 to 3."""
+    linear_nets: int = 4000
+    """Linear nets for each Monte Carlo check of the improvement at the start."""
     out: Path = Path("runs/deblur")
     """Folder of the report."""
     threads: int = 1
@@ -90,7 +94,7 @@ def _measure(options: DeblurOptions) -> dict[str, Any]:
         "simulation": simulate,
         "figure_2": lambda: figure_2(studies["both"], options.subsets),
         "rehearsal": lambda: ways_to_rehearse(studies["both"], studies["slow"], options.subset),
-        "theory": lambda: check_theory(protocol.seed),
+        "theory": lambda: check_theory(protocol.seed, options.pairs, options.linear_nets),
         "figure_4": figure_4,
         "uses": lambda: temporary_uses(studies["both"]),
         "recurrent": lambda: deblur_sequences(options.sequences, protocol, rates, ends),
@@ -107,12 +111,12 @@ def _measure(options: DeblurOptions) -> dict[str, Any]:
 def _check(options: DeblurOptions) -> None:
     """Raises ValueError, in one line, for a value that is not allowed."""
     protocol, rates, sequences = options.protocol, options.rates, options.sequences
-    for name, value in (vars(protocol) | vars(sequences) | dict(threads=options.threads)).items():
-        if isinstance(value, int) and name != "seed" and value < 1:
-            raise ValueError(f"{_flag(name)} is {value}: it must be at least 1")
-    for name in ("seeds", "sequence_seeds"):
-        if (vars(protocol) | vars(sequences))[name] < 2:
-            raise ValueError(f"{_flag(name)} is 1: an interval needs at least 2")
+    samples = ("seeds", "sequence_seeds", "pairs", "linear_nets")
+    counts = vars(protocol) | vars(sequences) | vars(options)
+    for name, value in counts.items():
+        least = 2 if name in samples else 1
+        if type(value) is int and name not in ("seed", "subset") and value < least:
+            raise ValueError(f"{_flag(name)} is {value}: it must be at least {least}")
     if protocol.seed < 0:
         raise ValueError(f"--seed is {protocol.seed}: it must be at least 0")
     for bits, cases, name in (

@@ -59,7 +59,7 @@ def _figure_2(record: Record) -> bytes:
         _finish(figure, panels)
         figure.suptitle("Rehearsal of a part deblurs the rest (HP87 Figure 2; mean and 95 % interval over seeds)")
 
-    return _figure(len(subsets), 2 + 2.4 * len(subsets), 3.4, draw, sharey=True)
+    return _figure(len(subsets), 2 + 2.4 * len(subsets), 3.8, draw, sharey=True)
 
 
 def _fast_weights(record: Record) -> bytes:

@@ -36,12 +36,15 @@ def _simulation(record: Record) -> Iterator[str]:
     shown = sorted({1, min(5, last), last})
     yield f"Rehearsal of a part: errors |y - d| after {last} sweeps, and the improvement of unretrained over that of retrained"
     yield "associations, for |y - d| and for (y - d)^2, which is the error that is descended."
-    yield f"{'part':8}{'retrained':>11}{'unretrained':>13}" + "".join(f"{f'sweep {sweep}':>16}" for sweep in shown)
+    sweeps = "".join(f"{f'sweep {sweep}':14}" for sweep in shown)
+    yield f"{'part':6}{'retrained':24}{'unretrained':24}{sweeps}its interval for |y - d|"
     for percent, subset in figure["subsets"].items():
         absolute, squared = subset["absolute"], subset["squared"]
         ratios = (f"{absolute['ratio'][s - 1][0]:.2f} / {squared['ratio'][s - 1][0]:.2f}" for s in shown)
-        ends = f"{absolute['retrained'][-1][0]:11.3f}{absolute['unretrained'][-1][0]:13.3f}"
-        yield f"{percent + ' %':8}{ends}" + "".join(f"{ratio:>16}" for ratio in ratios)
+        ends = (f"{_interval(absolute[kind][-1]):24}" for kind in ("retrained", "unretrained"))
+        _, low, high = absolute["ratio"][-1]
+        row = "".join([f"{percent + ' %':6}", *ends, *(f"{ratio:14}" for ratio in ratios)])
+        yield f"{row}{low:.2f} to {high:.2f}"
 
 
 def _ways(record: Record) -> Iterator[str]:
@@ -125,7 +128,7 @@ def _recurrent(record: Record) -> Iterator[str]:
     settings = record["settings"]["sequences"]
     units, count, length, seeds = (settings[f"sequence{name}"] for name in ("_units", "s", "_length", "_seeds"))
     yield "A RECURRENT CELL (recurrent.png)"
-    yield f"The fast-weight cell of Ba16, {units} units, learns {count} sequences of {length} random vectors and is blurred as above;"
+    yield f"The fast-weight cell of Ba16, {units} units, learns {count} sequences of {length} random vectors and is blurred;"
     yield f"then the fast weights alone rehearse a part. Errors |y - d|, {seeds} seeds. The ratio is that of the improvements,"
     yield "unretrained over retrained, with its 95 % interval. No memory is an eta of 0."
     yield ""
