@@ -218,7 +218,7 @@ def test_fast_weights_can_be_saved_and_loaded_by_themselves():
     load_fast_weights(net, context)
     assert torch.equal(net(x), expected)
     for wrong in ({}, context | {"1.bias": torch.zeros(1)}, context | {"0.bias": torch.zeros(1)}):
-        with pytest.raises(ValueError, match="not the fast weights of this module, which has 0.weight, 0.bias, 2"):
+        with pytest.raises(ValueError, match=r"not the fast weights of this module, which has 0\.weight, 0\.bias, 2"):
             load_fast_weights(net, wrong)
 
 

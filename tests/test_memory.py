@@ -216,7 +216,10 @@ def test_values_may_be_longer_than_keys(folded):
         if folded:
             stored = memory.fold(stored, DECAY)
     A = sum(
-        DECAY ** (2 - number) * rand(B, seed=number)[:, None, None] * (value + number)[:, :, None] * (key * (number + 1))[:, None]
+        DECAY ** (2 - number)
+        * rand(B, seed=number)[:, None, None]
+        * (value + number)[:, :, None]
+        * (key * (number + 1))[:, None]
         for number in range(3)
     )
     assert_same(memory.read(stored, key, DECAY), times(A.numpy(), key))

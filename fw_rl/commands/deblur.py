@@ -61,7 +61,7 @@ class DeblurOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
-    """Run the command; returns its exit code: 0 done, 2 bad input."""
+    """Run the command; returns its exit code: 0 done, 1 diverged, 2 bad input."""
     options = tyro.cli(DeblurOptions, args=arguments, prog=program, config=(tyro.conf.OmitArgPrefixes,))
     try:
         _check(options)
@@ -71,8 +71,12 @@ def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
     torch.set_num_threads(options.threads)
     command = shlex.join([*program.split(), *arguments])
     record = dict(command=command, settings=asdict(options) | dict(out=str(options.out))) | _measure(options)
+    try:
+        numbers = json.dumps(record, allow_nan=False)
+    except ValueError:
+        return fail(program, "some results are not finite: the nets diverged or did not learn, lower the rates", code=1)
     text = describe(record)
-    write_file(options.out / "report.json", (json.dumps(record) + "\n").encode())
+    write_file(options.out / "report.json", (numbers + "\n").encode())
     write_file(options.out / "report.txt", text.encode())
     for name, draw in PICTURES.items():
         write_file(options.out / name, draw(record))
@@ -130,6 +134,9 @@ def _check(options: DeblurOptions) -> None:
     for name, value in numbers.items():
         if not 0 <= value < math.inf:
             raise ValueError(f"{_flag(name)} is {value}: it must be at least 0 and finite")
+    for name, value in (("slow_lr", rates.slow_lr), ("fast_lr", rates.fast_lr), ("sequence_lr", sequences.sequence_lr)):
+        if value == 0:
+            raise ValueError(f"{_flag(name)} is 0: it must be above 0")
     for name, value in (("slow_momentum", rates.slow_momentum), ("fast_momentum", rates.fast_momentum)):
         if value >= 1:
             raise ValueError(f"{_flag(name)} is {value}: it must be below 1")

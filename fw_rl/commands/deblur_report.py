@@ -72,9 +72,7 @@ def _theory(record: Record) -> Iterator[str]:
     yield f"{'Eq.':4}{'n':>6}{'p':>7}{'formula':>11}{'measured':>10}{'z':>7}   {'mean of Eq. 1':>14}{'measured':>10}{'z':>7}"
     scores = []
     for row in theory["equations"]:
-        z, z_cosine = (
-            (row[f"{part}_measured"] - row[f"{part}_formula"]) / row[f"{part}_error"] for part in ("transfer", "cosine")
-        )
+        z, z_cosine = (_standard_errors(row, part) for part in ("transfer", "cosine"))
         scores.append(abs(z))
         transfer = f"{row['transfer_formula']:11.4f}{row['transfer_measured']:10.4f}{z:7.2f}"
         cosine = f"{row['cosine_formula']:14.4f}{row['cosine_measured']:10.4f}{z_cosine:7.2f}"
@@ -99,6 +97,12 @@ def _theory(record: Record) -> Iterator[str]:
     first, last = plane["measured"][0], plane["measured"][-1]
     yield f"Figure 4 (figure_4.png): positive transfer from {first:.1%} of the circle and {last:.1%} of the last ellipse;"
     yield f"  run and formula differ by at most {worst:.1%}."
+
+
+def _standard_errors(row: Record, part: str) -> float:
+    """How far the measured value lies from the formula."""
+    difference, error = row[f"{part}_measured"] - row[f"{part}_formula"], row[f"{part}_error"]
+    return float(difference / error) if error else 0.0
 
 
 def _fall(fall: Record) -> Iterator[str]:

@@ -264,7 +264,8 @@ def _curve(values: Tensor) -> list[list[float]]:
 
 def _ratio(above: Any, below: Any) -> list[list[float]]:
     """The spread of the ratio of two means over seeds for each time, of values [time, S]."""
-    return _bootstrap(lambda chosen: above[:, chosen].mean(-1) / below[:, chosen].mean(-1), above.shape[1])
+    with np.errstate(divide="ignore", invalid="ignore"):  # Nets that learned nothing have no ratio: it is not finite.
+        return _bootstrap(lambda chosen: above[:, chosen].mean(-1) / below[:, chosen].mean(-1), above.shape[1])
 
 
 def _bootstrap(statistic: Any, seeds: int, draws: int = 1000) -> list[list[float]]:

@@ -101,9 +101,10 @@ class PairCheck(NamedTuple):
 
 
 def check_pairs(inputs: Inputs, pairs: int, noises: int, generator: torch.Generator) -> PairCheck:
-    """Draw pairs of inputs, and noise for each; pairs with a zero vector, of which nothing can be learned, are left out."""
-    rows = []
-    for a, b in inputs.draw(pairs, 2, generator=generator):
+    """Draw pairs of inputs, and noise for each; a pair with a zero vector, of which nothing can be learned, is drawn again."""
+    rows: list[Tensor] = []
+    while len(rows) < pairs:
+        a, b = inputs.draw(2, generator=generator)
         if a.any() and b.any():
             noise = torch.randn(noises, inputs.n, generator=generator, dtype=a.dtype)
             miss_a, miss_b = noise @ a, noise @ b
