@@ -44,7 +44,7 @@ class Recurrent(nn.Module):
         if isinstance(self.layer, nn.RNNBase):
             return self.layer(x)[0]
         starts = torch.zeros(x.shape[:2], dtype=torch.bool)
-        starts[3, 1] = True
+        starts[3, 1] = starts[5, 0] = True  # Pieces of three steps, of two and of one.
         return self.layer(x, self.layer.initial_state(x.shape[1]), starts)[0]
 
 

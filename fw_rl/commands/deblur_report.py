@@ -13,7 +13,8 @@ Record = dict[str, Any]
 def describe(record: Record) -> str:
     """All sections as plain text, in the order of the paper."""
     sections = (_simulation, _ways, _theory, _uses, _recurrent)
-    return "\n\n".join([record["command"], *("\n".join(section(record)) for section in sections)]) + "\n"
+    parts = ("\n".join(line.rstrip() for line in section(record)) for section in sections)
+    return "\n\n".join([record["command"], *parts]) + "\n"
 
 
 def _simulation(record: Record) -> Iterator[str]:
