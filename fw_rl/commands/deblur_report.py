@@ -74,12 +74,14 @@ def _theory(record: Record) -> Iterator[str]:
     scores = []
     for row in theory["equations"]:
         z, z_cosine = (_standard_errors(row, part) for part in ("transfer", "cosine"))
-        scores.append(abs(z))
+        scores.append(z)
         transfer = f"{row['transfer_formula']:11.4f}{row['transfer_measured']:10.4f}{z:7.2f}"
         cosine = f"{row['cosine_formula']:14.4f}{row['cosine_measured']:10.4f}{z_cosine:7.2f}"
         yield f"{row['equation']:<4}{row['n']:6}{row['p']:7.2f}{transfer}   {cosine}"
-    one, two = (sum(z <= bound for z in scores) for bound in (1, 2))
-    yield f"z is the difference in standard errors: of {len(scores)} for Eq. 2 and 3, {one} are within 1 and {two} within 2."
+    one, two = (sum(abs(z) <= bound for z in scores) for bound in (1, 2))
+    spread, chance = sum(z * z for z in scores) / len(scores), (2 / len(scores)) ** 0.5
+    yield f"z is the difference in standard errors: of {len(scores)} for Eq. 2 and 3, {one} are within 1 and {two} within 2;"
+    yield f"the mean of z^2 is {spread:.2f}, where chance has 1 give or take {chance:.2f}."
     yield ""
     yield "The same in the mean of random pairs: the limit for large n, the formula for inputs of length n, Monte Carlo."
     yield f"{'inputs':12}{'n':>6}{'limit':>9}{'formula':>9}{'measured':>10}"
