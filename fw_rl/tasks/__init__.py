@@ -1,0 +1,1 @@
+"""Tasks of the two papers: data, models, and the measurements on them."""
