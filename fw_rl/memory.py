@@ -106,9 +106,14 @@ def write(memory: Memory, value: Tensor, key: Tensor, strength: Tensor, decay: T
 def fold(memory: Memory, decay: Tensor | float) -> Memory:
     """The same A with every pending write added into the matrix [B, H, H], which is bounded however long the episode is."""
     values = memory.keys if memory.values is None else memory.values
-    matrix = torch.bmm((values * memory.strengths.unsqueeze(2)).mT, memory.keys)
-    if memory.matrix.shape[1]:
-        matrix = matrix + decay ** memory.keys.shape[1] * memory.matrix
+    weighted = (values * memory.strengths.unsqueeze(2)).mT
+    faded = decay ** memory.keys.shape[1]
+    if not memory.matrix.shape[1]:
+        matrix = torch.bmm(weighted, memory.keys)
+    elif isinstance(faded, Tensor):
+        matrix = faded * memory.matrix + torch.bmm(weighted, memory.keys)
+    else:
+        matrix = torch.baddbmm(memory.matrix, weighted, memory.keys, beta=faded)
     return Memory(matrix, memory.keys[:, :0], memory.strengths[:, :0], None if memory.values is None else values[:, :0])
 
 

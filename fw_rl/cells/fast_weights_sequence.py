@@ -38,7 +38,8 @@ class Weights(NamedTuple):
 
     def net(self, constants: Constants) -> Net:
         """As the kernels take them."""
-        return Net(*(part.detach().contiguous().numpy() for part in self), *constants)
+        recurrent, gain, bias = (part.detach().contiguous().numpy() for part in self)
+        return Net(recurrent, gain, bias, *constants)
 
 
 class Window:
@@ -67,8 +68,15 @@ class Window:
             self._forget(starts)
         boundary = torch.addmm(driven, self.h, self.weights.recurrent.T)
         self.h = torch.empty_like(boundary)
-        memory_arrays = (self._matrix.numpy(), self._faded, self._keys.numpy(), self._strengths.numpy(), self._count)
-        step_forward(boundary.numpy(), *memory_arrays, write, *self.weights.net(self.constants), self.h.numpy())
+        memory_arrays: tuple[Any, ...] = (
+            self._matrix.numpy(),
+            self._faded,
+            self._keys.numpy(),
+            self._strengths.numpy(),
+            self._count,
+        )
+        net: tuple[Any, ...] = self.weights.net(self.constants)
+        step_forward(boundary.numpy(), *memory_arrays, write, *net, self.h.numpy())  # type: ignore[call-arg]
         self._count += 1
         self._faded *= self.constants.decay
         if self._count == self.capacity:
@@ -153,7 +161,7 @@ class Sequence(torch.autograd.Function):
         needs_matrix = ctx.needs_input_grad[5] and matrix.shape[1] > 0
         sources = outputs.new_empty(batch if needs_matrix else 4, steps, constants.inner_steps, 2, size)
         d_boundary, d_first, d_gain, d_bias = (torch.zeros_like(part) for part in (outputs, h, gain, bias))
-        run_back(
+        run_back(  # type: ignore[call-arg]
             boundary.numpy(),
             outputs.numpy(),
             recurrent.T.contiguous().numpy(),
@@ -169,7 +177,7 @@ class Sequence(torch.autograd.Function):
         return d_boundary, d_recurrent, d_gain, d_bias, d_first, d_matrix, *[None] * 7
 
 
-def _outer_products(sources: Tensor, begins: NDArray[np.int64], pending: int, decay: float) -> Tensor:
+def _outer_products(sources: Tensor, begins: NDArray[np.integer], pending: int, decay: float) -> Tensor:
     """What the reads send back to the matrix before the sequence: the faded sum of dr q^T."""
     steps = len(begins)
     faded = decay**pending * decay ** torch.arange(steps, dtype=sources.dtype) * torch.from_numpy(begins.T < 0)
