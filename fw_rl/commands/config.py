@@ -20,6 +20,7 @@ __all__ = ["RunConfig", "TrainOptions", "check_workers", "resolve"]
 
 WORKERS = {"a2c": 1, "a3c": 2}
 """The algorithms, and how many processes each has by default."""
+PRECISIONS = ("highest", "high", "medium")
 
 
 def _option(metavar: str, default: str) -> object:
@@ -77,6 +78,8 @@ class TrainOptions:
     """Weight of the value error in the loss."""
     max_grad_norm: _TunedFloat = None
     """Longer gradients are clipped to this norm."""
+    matmul_precision: Annotated[str | None, _option("NAME", "tuned")] = None
+    """highest, high or medium: medium lets processors that have bfloat16 use it inside matrix products."""
     device: str = "cpu"
     """cpu, cuda, or auto. Nets of this size are faster on a processor."""
     threads: int = 1
@@ -115,6 +118,7 @@ class RunConfig:
     ent_coef: float
     vf_coef: float
     max_grad_norm: float
+    matmul_precision: str
 
     @property
     def short_env(self) -> str:
@@ -142,7 +146,7 @@ def resolve(options: TrainOptions) -> RunConfig:
     algo = options.algo or "a2c"
     if algo not in WORKERS:
         raise ValueError(f"unknown algorithm {algo!r}: choose from {', '.join(WORKERS)}")
-    settings = _tuned(env, cell) | dict(workers=WORKERS[algo])
+    settings = _tuned(env, cell, algo) | dict(workers=WORKERS[algo])
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(RunConfig)}
     given["cell_options"] = _parse_cell_options(options.cell_options)
     for name, value in given.items():
@@ -155,11 +159,12 @@ def resolve(options: TrainOptions) -> RunConfig:
     return config
 
 
-def _tuned(env: str, cell: str) -> dict[str, Any]:
+def _tuned(env: str, cell: str, algo: str) -> dict[str, Any]:
     tuned = yaml.safe_load(resources.files("fw_rl.commands").joinpath("tuned.yaml").read_text())
     by_cell: dict[str, Any] = next((entry for pattern, entry in tuned["environments"].items() if fnmatch(env, pattern)), {})
     settings: dict[str, Any] = {}
-    for layer in (tuned["defaults"], tuned["cells"].get(cell, {}), by_cell.get("any", {}), by_cell.get(cell, {})):
+    own = [by_cell.get(key, {}) for key in ("any", cell, f"{cell} {algo}")]
+    for layer in (tuned["defaults"], tuned["cells"].get(cell, {}), *own):
         options = settings.get("cell_options", {}) | layer.get("cell_options", {})
         settings = settings | layer | dict(cell_options=options)
     return settings
@@ -190,6 +195,8 @@ def _check(config: RunConfig, options: TrainOptions) -> None:
     for name in ("ent_coef", "vf_coef"):
         if not 0 <= getattr(config, name) < float("inf"):
             raise ValueError(f"{_flag(name)} is {getattr(config, name)}: it must be at least 0 and finite")
+    if config.matmul_precision not in PRECISIONS:
+        raise ValueError(f"--matmul-precision is {config.matmul_precision!r}: choose from {', '.join(PRECISIONS)}")
     if config.seed < 0:
         raise ValueError(f"--seed is {config.seed}: it must be at least 0")
     if options.device not in ("cpu", "auto") and not options.device.startswith("cuda"):
