@@ -116,8 +116,9 @@ def _train(folder: RunFolder, config: RunConfig, model: RecurrentA2C, quiet: boo
     checkpoints = Checkpoints(folder, interval=math.ceil(config.timesteps / CHECKPOINTS))
     rows = LogRows(interval=math.ceil(config.timesteps / LOG_ROWS))
     bar = [] if quiet else [ProgressBar()]
+    stop = StopOnInterrupt(checkpoints)
     try:
-        with StopOnInterrupt(checkpoints) as stop:
+        with stop:
             model.learn(
                 config.timesteps - model.num_timesteps,
                 callback=[checkpoints, stop, rows, *bar],
@@ -125,8 +126,10 @@ def _train(folder: RunFolder, config: RunConfig, model: RecurrentA2C, quiet: boo
                 reset_num_timesteps=False,
             )
         checkpoints.save()
-    except WorkerError:
+    except WorkerError as error:
         checkpoints.save()
+        if stop.asked:  # who asked may have asked the workers too
+            raise KeyboardInterrupt from error
         raise
     finally:
         for shown in bar:
