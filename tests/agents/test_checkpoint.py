@@ -328,6 +328,7 @@ def test_all_arguments_come_back(tmp_path):
         max_grad_norm=7.0,
         optimizer="adam",
         anneal=False,
+        anneal_entropy=True,
         normalize_advantage=True,
         stats_window_size=11,
         tensorboard_log=str(tmp_path / "board"),

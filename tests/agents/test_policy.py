@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fw_rl.agents import RecurrentActorCriticPolicy
-from tests.agents.helpers import CELLS, make_policy, register_for_a_test, scramble
+from tests.agents.helpers import CELLS, act, make_policy, register_for_a_test, scramble
 
 EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)
 ACTION_SPACES = {
@@ -148,7 +148,7 @@ def test_acting_step_by_step_is_what_is_evaluated_over_the_chunk(cell, options, 
         with torch.no_grad():
             action, value, one_log_prob, after = policy.forward(observations[t], state, starts[t])
             assert_close(policy.predict_values(observations[t], state, starts[t]), value)
-        _, output, state = policy.act(observations[t], state, starts[t])
+        _, output, state = act(policy, observations[t], state, starts[t])
         assert_close(state, after)
         for kept, new in ((outputs, output), (actions, action), (values, value), (log_prob, one_log_prob)):
             kept.append(new)
@@ -160,7 +160,7 @@ def test_acting_step_by_step_is_what_is_evaluated_over_the_chunk(cell, options, 
 
 def test_acting_keeps_no_graph():
     policy = make_policy("gru")
-    action, output, state = policy.act(rand(3, 4), policy.initial_state(3), no_starts(3))
+    action, output, state = act(policy, rand(3, 4), policy.initial_state(3), no_starts(3))
     assert not any(tensor.requires_grad for tensor in (action, output, *state))
 
 
@@ -175,7 +175,7 @@ def constant_policy(action_space, bias):
 
 def sampled(policy, count=20_000, deterministic=False, seed=0):
     torch.manual_seed(seed)
-    action, _, _ = policy.act(torch.zeros(count, 4), policy.initial_state(count), no_starts(count), deterministic)
+    action, _, _ = act(policy, torch.zeros(count, 4), policy.initial_state(count), no_starts(count), deterministic)
     return action
 
 
@@ -230,16 +230,16 @@ def test_box_actions_follow_their_gaussian():
 def test_a_deterministic_action_is_the_most_likely_one(action_space):
     policy = scramble(make_policy("gru", action_space=action_space))
     observation, state = rand(6, 4), policy.initial_state(6)
-    action, output, _ = policy.act(observation, state, no_starts(6), deterministic=True)
+    action, output, _ = act(policy, observation, state, no_starts(6), deterministic=True)
     best = policy.evaluate_actions(observation[None], action[None], state, no_starts(1, 6))[1]
     head = policy.action_net(output)
     if isinstance(action_space, spaces.Discrete):
         assert torch.equal(action, head.argmax(1))
     for seed in range(30):
         torch.manual_seed(seed)
-        other, _, _ = policy.act(observation, state, no_starts(6))
+        other, _, _ = act(policy, observation, state, no_starts(6))
         assert (policy.evaluate_actions(observation[None], other[None], state, no_starts(1, 6))[1] <= best + 1e-6).all()
-    again, _, _ = policy.act(observation, state, no_starts(6), deterministic=True)
+    again, _, _ = act(policy, observation, state, no_starts(6), deterministic=True)
     assert torch.equal(action, again)
 
 
