@@ -17,7 +17,7 @@ import yaml
 from fw_rl.cells import available_cells
 from fw_rl.envs import catch_id
 
-__all__ = ["RunConfig", "TrainOptions", "resolve"]
+__all__ = ["RunConfig", "TrainOptions", "parse_cell_options", "resolve"]
 
 
 def _option(metavar: str, default: str) -> object:
@@ -127,7 +127,7 @@ def resolve(options: TrainOptions) -> RunConfig:
         raise ValueError(f"unknown cell {cell!r}: choose from {', '.join(available_cells())}")
     settings = _tuned(env, cell)
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(RunConfig)}
-    given["cell_options"] = _parse_cell_options(options.cell_options)
+    given["cell_options"] = parse_cell_options(options.cell_options)
     for name, value in given.items():
         if name == "cell_options":
             settings[name] = settings[name] | (value or {})
@@ -162,7 +162,8 @@ def _tuned(env: str, cell: str) -> dict[str, Any]:
     return settings
 
 
-def _parse_cell_options(pairs: tuple[str, ...] | None) -> dict[str, Any] | None:
+def parse_cell_options(pairs: tuple[str, ...] | None) -> dict[str, Any] | None:
+    """Words such as eta=0.1 and rule=delta as a dictionary; raises ValueError for a word of another form."""
     if pairs is None:
         return None
     for pair in pairs:

@@ -1,0 +1,1 @@
+"""The supervised experiments of the papers: data, nets, training, and tables beside the papers' numbers."""
