@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
@@ -33,11 +33,12 @@ class Data(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One model of a table: its label and the cell with its options; `cell` is "" for a net that is not recurrent."""
+    """One model of a table: its label, the cell with its options, and the kind of net that the cell is put into."""
 
     label: str
     cell: str
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    net: str = "recurrent"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Task(ABC):
         if not options:
             return row
         shown = ", ".join(f"{key}={value}" for key, value in options.items())
-        return Row(f"{row.label}, {shown}", row.cell, {**row.options, **options})
+        return replace(row, label=f"{row.label}, {shown}", options={**row.options, **options})
 
 
 def layers(*sizes: int, last_relu: bool = True) -> nn.Sequential:

@@ -60,7 +60,7 @@ def read_idx(content: bytes) -> NDArray[np.uint8]:
     size = int(np.prod(shape, dtype=np.int64))
     if len(content) != begin + size:
         raise ValueError(f"it is cut short or too long: {len(content) - begin:,} values, not {size:,}")
-    return np.frombuffer(content, np.uint8, offset=begin).reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=begin).reshape(shape).copy()
 
 
 def _load(name: str, file: _File, folder: Path | None) -> NDArray[np.uint8]:
@@ -91,13 +91,22 @@ def _find_or_download(name: str) -> Path:
     except ValueError:
         folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.gz"
+    reasons = []
     for mirror in MIRRORS:
-        try:
-            torch.hub.download_url_to_file(f"{mirror}{name}.gz", str(path), progress=False)
+        reason = _download(f"{mirror}{name}.gz", path)
+        if reason is None:
             return path
-        except OSError as error:
-            reason = error
+        reasons.append(reason)
     raise ValueError(
-        f"MNIST could not be downloaded ({reason}): put {', '.join(f'{file}.gz' for file in FILES)} into {folder}, "
+        f"MNIST could not be downloaded ({'; '.join(reasons)}): put {', '.join(f'{file}.gz' for file in FILES)} into {folder}, "
         "or name the folder that has them with --data-dir"
     )
+
+
+def _download(url: str, path: Path) -> str | None:
+    """Download a whole file; what went wrong, if it did."""
+    try:
+        torch.hub.download_url_to_file(url, str(path), progress=False)
+    except OSError as error:
+        return str(error)
+    return None
