@@ -1,19 +1,20 @@
-"""The sequence of glimpses with its signals, as text and as a picture of one image."""
+"""What the nets of glimpses see: the sequence with its signals, as text and as a picture, and some of the faces."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
 
-import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from fw_rl.files import write_file
+from fw_rl.tasks.base import Split
+from fw_rl.tasks.drawn_faces import EXPRESSIONS
 from fw_rl.tasks.glimpse import GLIMPSES, Glimpse, look
 
-__all__ = ["describe_glimpses", "draw_glimpses"]
+__all__ = ["describe_glimpses", "draw_faces", "draw_glimpses"]
 
 
 def describe_glimpses(size: int) -> str:
@@ -31,6 +32,7 @@ def draw_glimpses(image: Tensor, path: Path) -> None:
     patches = look(image.unsqueeze(0) / 255).squeeze(1)
     side = round(patches.shape[1] ** 0.5)
     figure = Figure(figsize=(11, 7.4), dpi=120, layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.1)  # type: ignore[union-attr, call-arg]
     panels = figure.subplots(4, 7)
     for quadrant, row in enumerate(panels):
         steps = [step for step, glimpse in enumerate(GLIMPSES) if glimpse.quadrant == quadrant]
@@ -46,6 +48,23 @@ def draw_glimpses(image: Tensor, path: Path) -> None:
             panel.set_xlabel(_signals(glimpse), fontsize=10, color="#b45309")
             for spine in panel.spines.values():
                 spine.set(edgecolor="#2563eb" if glimpse.part is None else "#9ca3af", linewidth=2)
+    _save(figure, path)
+
+
+def draw_faces(faces: Split, path: Path, columns: int = 12) -> None:
+    """Some faces of each expression, from all over the examples."""
+    figure = Figure(figsize=(columns, 6.2), dpi=100, layout="constrained")
+    for number, row in enumerate(figure.subplots(len(EXPRESSIONS), columns)):
+        images = faces.inputs[faces.labels == number]
+        row[0].set_ylabel(EXPRESSIONS[number], fontsize=11)
+        for panel, place in zip(row, range(0, len(images), max(len(images) // columns, 1)), strict=False):
+            panel.imshow(images[place], cmap="gray", vmin=0, vmax=255)
+        for panel in row:
+            panel.set(xticks=[], yticks=[])
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     content = io.BytesIO()
     figure.savefig(content, format="png")
     write_file(path, content.getvalue())
