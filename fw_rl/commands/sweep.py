@@ -135,16 +135,20 @@ def _train(task: Task, options: SweepOptions, out: Path) -> None:
                 # A candidate that was trained as long as the others is a run of the table already.
                 if record.is_of(run) and not table_job.record.exists():
                     write_json(table_job.record, vars(record))
+    known = {record.group: record for record in read_records(out / "runs")}
+    for table_job in jobs:
+        run = table_job.run
+        group = task.row(run.row, run.options).label, run.hidden_size
+        if group in known and known[group].settings != run.settings:
+            raise ValueError(f"{out} holds {run.row} with other settings: give the same ones, or another --out")
     _make(jobs, options.jobs)
 
 
 def _make(jobs: Sequence[_Job], side_by_side: int) -> None:
     """Make the runs that have no record yet, one after the other or side by side."""
-    missing = []
+    missing = [job for job in jobs if not job.record.exists()]
     for job in jobs:
-        if not job.record.exists():
-            missing.append(job)
-        elif not read_record(job.record).is_of(job.run):
+        if job.record.exists() and not read_record(job.record).is_of(job.run):
             raise ValueError(f"{job.record} was made with other settings: give the same ones, or another --out")
     if side_by_side == 1:
         for number, job in enumerate(missing, 1):
