@@ -37,7 +37,7 @@ def draw_glimpses(image: Tensor, path: Path) -> None:
     for quadrant, row in enumerate(panels):
         steps = [step for step, glimpse in enumerate(GLIMPSES) if glimpse.quadrant == quadrant]
         for panel, picture in zip(row, [image / 255, *(patches[step].view(side, side) for step in steps)], strict=True):
-            panel.imshow(picture, cmap="gray", vmin=0, vmax=1)
+            panel.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1)
             panel.set(xticks=[], yticks=[])
         top, left, extent = _place(Glimpse(quadrant), len(image))
         row[0].add_patch(Rectangle((left - 0.5, top - 0.5), extent, extent, fill=False, edgecolor="#f59e0b", linewidth=2))
@@ -58,7 +58,7 @@ def draw_faces(faces: Split, path: Path, columns: int = 12) -> None:
         images = faces.inputs[faces.labels == number]
         row[0].set_ylabel(EXPRESSIONS[number], fontsize=11)
         for panel, place in zip(row, range(0, len(images), max(len(images) // columns, 1)), strict=False):
-            panel.imshow(images[place], cmap="gray", vmin=0, vmax=255)
+            panel.imshow(images[place].numpy(), cmap="gray", vmin=0, vmax=255)
         for panel in row:
             panel.set(xticks=[], yticks=[])
     _save(figure, path)

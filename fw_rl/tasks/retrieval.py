@@ -52,10 +52,10 @@ class Retrieval(Task):
         "rnn": Row("IRNN", "rnn"),
         "lstm": Row("LSTM", "lstm"),
         "associative-lstm": Row("Associative LSTM", "associative-lstm"),
-        "fast-weights": Row("Fast weights", "fast-weights", dict(eta=0.5, decay=0.9)),
+        "fast-weights": Row("Fast weights", "fast-weights", dict(eta=0.5, decay=0.95)),
         "gru": Row("GRU", "gru"),
-        "delta-rule": Row("Fast weights, delta rule", "fast-weights", dict(eta=0.5, decay=0.9, rule="delta")),
-        "method-2": Row("Fast weights, method 2", "fast-weights", dict(eta=0.5, decay=0.9, method=2)),
+        "delta-rule": Row("Fast weights, delta rule", "fast-weights", dict(eta=0.5, decay=0.95, rule="delta")),
+        "method-2": Row("Fast weights, method 2", "fast-weights", dict(eta=0.5, decay=0.95, method=2)),
     }
     hidden_sizes: ClassVar = (20, 50, 100)
 

@@ -77,8 +77,8 @@ def test_the_net_embeds_each_symbol_by_itself():
 
 def test_rows_take_further_options_and_any_cell_and_unknown_ones_are_named():
     task = Retrieval()
-    assert task.row("fast-weights").options == dict(eta=0.5, decay=0.9)
-    assert task.row("fast-weights", dict(eta=0.1)).options == dict(eta=0.1, decay=0.9)
+    assert task.row("fast-weights").options == dict(eta=0.5, decay=0.95)
+    assert task.row("fast-weights", dict(eta=0.1)).options == dict(eta=0.1, decay=0.95)
     assert task.row("fast-weights", dict(eta=0.1)).label == "Fast weights, eta=0.1"
     with pytest.raises(ValueError, match="unknown cell 'lsmt': choose from rnn, lstm"):
         task.row("lsmt")
