@@ -66,16 +66,17 @@ class AssociativeLSTMCell(Cell):
         forget_gate, input_gate, output_gate = gates.sigmoid().view(-1, 3, 1, self.units).unbind(1)
         keys, queries, values = _bound(vectors.view(-1, 3, self.heads, 2, self.units)).unbind(1)
 
-        values = (input_gate.unsqueeze(1) * values).unsqueeze(2)  # [B, heads, 1, 2, units]
-        cells = forget_gate.unsqueeze(1) * cells + _product(self._permuted(keys), values).sum(1)
-        recalled = _product(self._permuted(queries).sum(1), cells).mean(1)  # [B, 2, units]
+        written = _product(self._permuted(keys), (input_gate.unsqueeze(1) * values).unsqueeze(2)).sum(1)
+        cells = forget_gate.unsqueeze(1) * cells + written  # [B, copies, 2, units]
+        # A permutation of the sum over the heads is the sum of their permutations.
+        recalled = _product(self._permuted(queries.sum(1)), cells).mean(1)
         h = (output_gate * _bound(recalled)).flatten(1)[:, : self.hidden_size]
         return h, cells
 
     def _permuted(self, z: Tensor) -> Tensor:
-        """Complex vectors [B, heads, 2, units] in the order of every copy, [B, heads, copies, 2, units]."""
-        ordered = z.index_select(3, self.permutations.flatten())
-        return ordered.view(*z.shape[:3], self.copies, self.units).transpose(2, 3)
+        """Complex vectors [..., 2, units] in the order of every copy, [..., copies, 2, units]."""
+        ordered = z.index_select(-1, self.permutations.flatten())
+        return ordered.unflatten(-1, (self.copies, self.units)).transpose(-3, -2)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, copies={self.copies}, heads={self.heads}"
