@@ -59,7 +59,7 @@ _PIXEL = 2 / 48
 def draw_people(count: int, random: np.random.Generator) -> dict[str, Array]:
     """The parameters of `count` people: their looks, and how their face rests (``rest_`` and the name of an action)."""
     people = {name: random.normal(mean, spread, count) for name, (mean, spread) in PEOPLE.items()}
-    people |= {f"rest_{name}": random.normal(0.0, 0.16, count) for name in ACTIONS}
+    people |= {f"rest_{name}": random.normal(0.0, 0.12, count) for name in ACTIONS}
     people["glasses"] = (random.random(count) < 0.25).astype(float)
     return {name: values.astype(np.float32) for name, values in people.items()}
 
@@ -68,7 +68,7 @@ def pose_people(people: Parameters, expression: NDArray[np.int64], random: np.ra
     """The parameters of one picture each of these people with these expressions [N]: some do little, some do much."""
     count = len(expression)
     picture = dict(people)
-    strength = random.uniform(0.35, 1.1, count)
+    strength = random.uniform(0.5, 1.2, count)
     for name, by_expression in ACTIONS.items():
         neutral, full = by_expression[0], np.array(by_expression)[expression]
         acted = neutral + strength * (full - neutral) + people[f"rest_{name}"] + random.normal(0.0, 0.08, count)

@@ -26,6 +26,7 @@ __all__ = [
     "look",
     "make_glimpse_net",
     "shift",
+    "standardise",
 ]
 
 
@@ -72,6 +73,13 @@ def cut_patches(images: Tensor) -> Tensor:
     return torch.cat([coarse.reshape(4, batch, -1), fine.reshape(16, batch, -1)])
 
 
+def standardise(images: Tensor) -> Tensor:
+    """Images [B, S, S] of bytes with a mean of 0 and a standard deviation of 1 each, whatever light they were taken in."""
+    pixels = images.flatten(1).float()
+    deviation, mean = torch.std_mean(pixels, dim=1, keepdim=True)
+    return ((pixels - mean) / (deviation + 1e-3)).view_as(images)
+
+
 def look(images: Tensor) -> Tensor:
     """The glimpses [24, B, P * P] of images [B, 4 P, 4 P], in order."""
     return cut_patches(images)[[glimpse.patch for glimpse in GLIMPSES]]
@@ -96,7 +104,7 @@ class _Embedding(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[24, B, 100] for images [B, S, S] of bytes."""
-        features = self.features(cut_patches(images / 255))
+        features = self.features(cut_patches(standardise(images)))
         return features[[glimpse.patch for glimpse in GLIMPSES]] + self.place
 
 
@@ -161,7 +169,7 @@ class ConvNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits [B, classes] for images [B, S, S] of bytes."""
-        patches = self.patch(cut_patches(images / 255)).transpose(0, 1)  # [B, 20, features]
+        patches = self.patch(cut_patches(standardise(images))).transpose(0, 1)  # [B, 20, features]
         coarse, parts = patches[:, :4], patches[:, 4:].unflatten(1, (4, 4)).flatten(2)
         quadrants = self.quadrant(torch.cat([coarse, parts], dim=2))
         return self.head(self.image(quadrants.flatten(1)))

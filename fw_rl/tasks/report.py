@@ -144,6 +144,8 @@ def draw_table(task: Task, data: str, summaries: Sequence[Summary], path: Path) 
             if not task.accuracy:
                 panel.set_xscale("symlog", linthresh=1.0)
                 panel.set(xlim=(0, 100), xticks=[0, 0.5, 1, 2, 5, 10, 50], xticklabels=["0", ".5", "1", "2", "5", "10", "50"])
+            else:
+                panel.set_xlim(max(panel.get_xlim()[0], 0), 100)
             panel.grid(alpha=0.25)
         panels[0].plot([], [], "o", color="#2563eb", label="ours")
         panels[0].plot([], [], "D", color="#dc2626", markerfacecolor="none", markersize=8, label="paper")
@@ -180,6 +182,7 @@ def draw_curves(task: Task, records: Sequence[Record], path: Path) -> None:
             panel.set(title=f"{size} units", xlabel="epochs")
             panel.grid(alpha=0.25)
         panels[0].set_ylabel("test log-likelihood (nats)")
+        figure.suptitle(task.title, fontsize=11)
         handles = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
         figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
         figure.savefig(path)

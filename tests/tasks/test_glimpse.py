@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from fw_rl.tasks import glimpse
-from fw_rl.tasks.glimpse import GLIMPSES, ConvNet, Digits, cut_patches, look, make_glimpse_net, shift
+from fw_rl.tasks.glimpse import GLIMPSES, ConvNet, Digits, cut_patches, look, make_glimpse_net, shift, standardise
 
 ROWS = Digits.rows
 
@@ -145,11 +145,20 @@ def test_the_convnet_is_a_convolution_over_the_pixels():
     net, images = ConvNet(49, 8, 10, depth=3), random_images(2)
     linear = net.patch[0]
     kernel = linear.weight.view(8, 1, 7, 7)
-    expected = F.conv2d(images.unsqueeze(1) / 255, kernel, linear.bias, stride=7)
-    fine = linear(cut_patches(images / 255)[4:])
+    expected = F.conv2d(images.unsqueeze(1).float(), kernel, linear.bias, stride=7)
+    fine = linear(cut_patches(images.float())[4:])
     for quadrant, part in itertools.product(range(4), range(4)):
         row, column = 2 * (quadrant // 2) + part // 2, 2 * (quadrant % 2) + part % 2
         assert_close(fine[4 * quadrant + part], expected[:, :, row, column])
+
+
+def test_images_are_standardised_each_by_itself():
+    images = random_images()
+    pixels = standardise(images).flatten(1)
+    assert_close(pixels.mean(1), torch.zeros(3), rtol=0, atol=1e-5)
+    assert_close(pixels.std(1), torch.ones(3), rtol=1e-3, atol=0)
+    assert_close(standardise(images // 4 + 20), standardise(images), rtol=0, atol=0.03)
+    assert not standardise(torch.full((1, 28, 28), 9, dtype=torch.uint8)).any()
 
 
 def test_shifted_images_are_moved_and_nothing_else():
