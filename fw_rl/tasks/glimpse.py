@@ -198,6 +198,9 @@ GLIMPSE_ROWS = {
 }
 
 
+VALID_IMAGES = 5000
+
+
 @dataclass(frozen=True)
 class Digits(Task):
     """Table 2 of Ba16: MNIST in 24 glimpses of 7 x 7 pixels.
@@ -228,7 +231,7 @@ class Digits(Task):
 
     def load(self) -> Data:
         images, labels, test_images, test_labels = map(torch.from_numpy, load_mnist(self.data_dir))
-        held_out = len(images) - 5000
+        held_out = len(images) - VALID_IMAGES
         return Data(
             Split(images[:held_out], labels[:held_out].long()),
             Split(images[held_out:], labels[held_out:].long()),

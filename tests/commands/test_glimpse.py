@@ -13,11 +13,12 @@ from fw_rl.tasks import runs
 @pytest.fixture
 def few_digits(monkeypatch):
     """A bar in one of two places, in place of MNIST."""
-    labels = np.arange(5400, dtype=np.uint8) % 2
-    images = np.zeros((5400, 28, 28), np.uint8)
+    labels = np.arange(600, dtype=np.uint8) % 2
+    images = np.zeros((600, 28, 28), np.uint8)
     images[labels == 0, 3:6, 4:20] = 255
     images[labels == 1, 20:23, 4:20] = 255
     monkeypatch.setattr(task, "load_mnist", lambda folder: (images, labels, images[:100], labels[:100]))
+    monkeypatch.setattr(task, "VALID_IMAGES", 200)
     runs.load_data.cache_clear()
     yield
     runs.load_data.cache_clear()
