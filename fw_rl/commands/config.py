@@ -38,7 +38,7 @@ class TrainOptions:
     env: Annotated[str | None, _option("ID", "Catch-16-3")] = None
     """Environment: Catch-N-M (N x N pixels, M frames seen), or any Gymnasium id."""
     cell: Annotated[str | None, _option("NAME", "fast-weights")] = None
-    """Memory cell: fast-weights, rnn, lstm, gru."""
+    """Memory cell: fast-weights, rnn, lstm, gru, associative-lstm."""
     timesteps: _TunedInt = None
     """Frames to train on, counted over all environments."""
     seed: Annotated[int | None, _option("INT", "0")] = None

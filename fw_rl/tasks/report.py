@@ -86,7 +86,7 @@ def as_markdown(task: Task, data: str, summaries: Sequence[Summary]) -> str:
         f"{task.title}. Data: {data}.",
         f"Test {measure} in percent at the epoch that the validation set chooses: mean over seeds and its 95 % interval.",
         "",
-        "| model | units | ours | 95 % interval | paper | seeds | best to worst | learning rate | epochs | s an epoch |",
+        "| model | units | ours | 95 % interval | paper | seeds | best to worst | learning rate | epochs | CPU s an epoch |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in summaries:

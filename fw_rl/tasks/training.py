@@ -22,7 +22,7 @@ from fw_rl.tasks.base import Data, Split
 __all__ = ["Epoch", "Training", "best_epoch", "evaluate", "train"]
 
 Epoch = dict[str, float]
-"""What one epoch came to: train_loss, valid_loss, test_loss (nats), valid_error, test_error (percent), seconds of training."""
+"""What one epoch came to: train_loss, valid_loss, test_loss (nats), valid_error, test_error (percent), seconds of training (of the processor)."""
 
 EPOCHS_WITHOUT_ERROR = 3
 """A run ends early after so many epochs in a row without an error on the validation set."""
@@ -69,9 +69,9 @@ def train(
         disable=quiet,
     ) as bar:
         while len(history) < training.epochs and not _done(history):
-            begin = time.perf_counter()
+            begin = time.process_time()
             train_loss = _train_epoch(net, optimizer, data.train, training, len(history), vary, bar)
-            seconds = time.perf_counter() - begin
+            seconds = time.process_time() - begin
             valid_error, valid_loss = evaluate(net, data.valid)
             test_error, test_loss = evaluate(net, data.test)
             epoch = Epoch(
