@@ -22,7 +22,8 @@ from fw_rl.tasks.base import Data, Split
 __all__ = ["Epoch", "Training", "best_epoch", "evaluate", "train"]
 
 Epoch = dict[str, float]
-"""What one epoch came to: train_loss, valid_loss, test_loss (nats), valid_error, test_error (percent), seconds of training (of the processor)."""
+"""What one epoch came to: train_loss, valid_loss, test_loss (nats), valid_error, test_error (percent), and the seconds that the
+processor trained."""
 
 EPOCHS_WITHOUT_ERROR = 3
 """A run ends early after so many epochs in a row without an error on the validation set."""
