@@ -1,7 +1,17 @@
-"""Agents with memory for Gymnasium environments: a recurrent actor-critic policy, and A2C as an SB3 algorithm."""
+"""Agents with memory for Gymnasium environments: a recurrent actor-critic policy, and A2C and A3C as SB3 algorithms."""
 
 from fw_rl.agents.a2c import RecurrentA2C
+from fw_rl.agents.a3c import A3C
 from fw_rl.agents.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
+from fw_rl.agents.workers import WorkerError
 
-__all__ = ["Checkpoint", "CheckpointError", "RecurrentA2C", "RecurrentActorCriticPolicy", "read_checkpoint"]
+__all__ = [
+    "A3C",
+    "Checkpoint",
+    "CheckpointError",
+    "RecurrentA2C",
+    "RecurrentActorCriticPolicy",
+    "WorkerError",
+    "read_checkpoint",
+]

@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
@@ -22,7 +23,7 @@ from fw_rl.agents.checkpoint import build_agent, read_checkpoint, write_checkpoi
 from fw_rl.agents.loss import actor_critic_loss
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rollout import RecurrentRollout
-from fw_rl.cells import State
+from fw_rl.cells import State, Stepper
 from fw_rl.envs.sb3 import VecEnvAdapter
 
 __all__ = ["RecurrentA2C"]
@@ -43,9 +44,9 @@ class RecurrentA2C(OnPolicyAlgorithm):
     its steps at once, then serves values, loss and gradient.
 
     `env`: an SB3 `VecEnv`, a Gymnasium `VectorEnv`, a Gymnasium `Env`, or an id. `learning_rate`: a number, or an SB3 schedule.
-    `anneal`: a number as learning rate goes down to 0 along `learn`, linearly. `optimizer`: "rmsprop", as in the A3C paper
-    (Mnih et al. 2016), or "adam". `policy_kwargs`: those of `RecurrentActorCriticPolicy`, so `dict(cell="lstm",
-    hidden_size=64)`. The other arguments are those of SB3's `A2C`.
+    `anneal`: a number as learning rate goes down to 0 along `learn`, linearly; `anneal_entropy`: so does `ent_coef`.
+    `optimizer`: "rmsprop", as in the A3C paper (Mnih et al. 2016), or "adam". `policy_kwargs`: those of
+    `RecurrentActorCriticPolicy`, so `dict(cell="lstm", hidden_size=64)`. The other arguments are those of SB3's `A2C`.
 
     Raises ValueError for an optimizer, a cell or an option that does not exist.
 
@@ -72,6 +73,7 @@ class RecurrentA2C(OnPolicyAlgorithm):
         max_grad_norm: float = 0.5,
         optimizer: str = "rmsprop",
         anneal: bool = True,
+        anneal_entropy: bool = False,
         normalize_advantage: bool = False,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -84,7 +86,8 @@ class RecurrentA2C(OnPolicyAlgorithm):
     ) -> None:
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer is {optimizer!r}: choose from {', '.join(OPTIMIZERS)}")
-        self.optimizer, self.anneal, self.normalize_advantage = optimizer, anneal, normalize_advantage
+        self.optimizer, self.anneal, self.anneal_entropy = optimizer, anneal, anneal_entropy
+        self.normalize_advantage = normalize_advantage
         self.monitor_wrapper = monitor_wrapper
         if n_steps < 1:
             raise ValueError(f"n_steps is {n_steps}: it must be at least 1")
@@ -92,7 +95,7 @@ class RecurrentA2C(OnPolicyAlgorithm):
         if "optimizer_class" not in policy_kwargs:
             policy_kwargs["optimizer_class"], standard = OPTIMIZERS[optimizer]
             policy_kwargs["optimizer_kwargs"] = standard | (policy_kwargs.get("optimizer_kwargs") or {})
-        self._last_state: State | None = None
+        self._stepper: Stepper | None = None
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -118,9 +121,10 @@ class RecurrentA2C(OnPolicyAlgorithm):
         )
 
     @staticmethod
-    def _wrap_env(env: GymEnv | VectorEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+    def _wrap_env(env: GymEnv | VectorEnv | str, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         if isinstance(env, VectorEnv):
             env = VecEnvAdapter(env, monitor=monitor_wrapper)
+        env = maybe_make_env(env, verbose)
         return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def _setup_lr_schedule(self) -> None:
@@ -134,17 +138,27 @@ class RecurrentA2C(OnPolicyAlgorithm):
             self._last_state = self.policy.initial_state(self.n_envs)
         return total_timesteps, callback
 
+    @property
+    def _last_state(self) -> State | None:
+        """What the memory holds after the last step, as `_last_obs` is what it shows."""
+        return None if self._stepper is None else self._stepper.state
+
+    @_last_state.setter
+    def _last_state(self, state: State) -> None:
+        self._stepper = self.policy.cell.stepper(state)
+
     def collect_rollouts(  # type: ignore[override]
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RecurrentRollout, n_rollout_steps: int
     ) -> bool:
         """Act for `n_rollout_steps` steps and keep them; False if a callback asked to stop."""
-        assert self._last_obs is not None and self._last_episode_starts is not None and self._last_state is not None
+        assert self._last_obs is not None and self._last_episode_starts is not None and self._stepper is not None
         self.policy.set_training_mode(False)
-        rollout_buffer.reset(self._last_state)
+        forgotten = self._last_episode_starts.all()
+        rollout_buffer.reset(self.policy.initial_state(env.num_envs) if forgotten else self._stepper.state)
         callback.on_rollout_start()
         for _ in range(n_rollout_steps):
             observation, starts = rollout_buffer.see(self._last_obs, self._last_episode_starts)  # type: ignore[arg-type]
-            actions, output, self._last_state = self.policy.act(observation, self._last_state, starts)
+            actions, output = self.policy.act(observation, self._stepper, starts)
             new_obs, rewards, dones, infos = env.step(self.policy.to_env_actions(actions))
             self.num_timesteps += env.num_envs
             # Before the callback, which may save, or stop: observation and state belong together.
@@ -204,11 +218,12 @@ class RecurrentA2C(OnPolicyAlgorithm):
             )
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        loss = actor_critic_loss(self.policy, self.rollout_buffer, self.ent_coef, self.vf_coef, self.normalize_advantage)
-        self.policy.optimizer.zero_grad()
+        ent_coef = self.ent_coef * (self._current_progress_remaining if self.anneal_entropy else 1.0)
+        loss = actor_critic_loss(self.policy, self.rollout_buffer, ent_coef, self.vf_coef, self.normalize_advantage)
+        self.policy.zero_grad()
         loss.total.backward()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-        self.policy.optimizer.step()
+        self._apply_gradients()
 
         self._n_updates += 1
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -218,14 +233,21 @@ class RecurrentA2C(OnPolicyAlgorithm):
         self.logger.record("train/value_loss", loss.value.item())
         self.logger.record("train/grad_norm", grad_norm.item())
 
+    def _apply_gradients(self) -> None:
+        self.policy.optimizer.step()
+
     def dump_logs(self, iteration: int = 0) -> None:
         """Write what was logged, with what the memory did on the last chunk."""
-        rollout, cell = self.rollout_buffer, self.policy.cell
+        for name, value in self._memory_metrics().items():
+            self.logger.record(name, value)
+        super().dump_logs(iteration)
+
+    def _memory_metrics(self) -> dict[str, float]:
+        rollout = self.rollout_buffer
         with torch.no_grad():
             encoded = self.policy.encode(rollout.observations)
-        for name, value in cell.diagnostics(encoded, rollout.state, rollout.episode_starts).items():
-            self.logger.record(f"memory/{name}", value)
-        super().dump_logs(iteration)
+        metrics = self.policy.cell.diagnostics(encoded, rollout.state, rollout.episode_starts)
+        return {f"memory/{name}": value for name, value in metrics.items()}
 
     def learn(
         self: _Self,

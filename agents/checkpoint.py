@@ -21,9 +21,6 @@ import numpy as np
 import safetensors.torch
 import torch
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
-from stable_baselines3.common.base_class import maybe_make_env
-from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor, VecTransposeImage
 from torch import Tensor, nn
 
@@ -48,7 +45,15 @@ from fw_rl.files import write_file
 if TYPE_CHECKING:
     from fw_rl.agents.a2c import RecurrentA2C
 
-__all__ = ["Checkpoint", "CheckpointError", "build_agent", "checkpoint_path", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "build_agent",
+    "checkpoint_path",
+    "constructor_arguments",
+    "read_checkpoint",
+    "write_checkpoint",
+]
 
 FORMAT, VERSION, SUFFIX = "fw_rl", 1, ".safetensors"
 
@@ -134,7 +139,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 def build_agent(
     agent_class: type[_Agent],
     checkpoint: Checkpoint,
-    env: GymEnv | VectorEnv | str | None = None,
+    env: Any = None,
     device: torch.device | str = "auto",
     overrides: Mapping[str, Any] | None = None,
 ) -> _Agent:
@@ -146,7 +151,6 @@ def build_agent(
     overrides = overrides or {}
     arguments = _merge_arguments(agent_class, checkpoint, overrides, predicts_only=env is None)
     if env is not None:
-        env = env if isinstance(env, VectorEnv) else maybe_make_env(env, 0)
         env = agent_class._wrap_env(env, monitor_wrapper=arguments.get("monitor_wrapper", True))
         _check_spaces(checkpoint, env)
     with problems_named(f"{checkpoint.path}: its agent cannot be built"):
@@ -178,7 +182,7 @@ def _describe(model: RecurrentA2C) -> tuple[dict[str, Json], dict[str, Tensor]]:
         random_state=_random_state(model.device),
         episodes=_episodes(model),
     )
-    arguments = _constructor_arguments(model)
+    arguments = constructor_arguments(model)
     policy_kwargs = arguments.pop("policy_kwargs", {})
 
     tensors: dict[str, Tensor] = {}
@@ -191,7 +195,7 @@ def _describe(model: RecurrentA2C) -> tuple[dict[str, Json], dict[str, Tensor]]:
     return document, tensors
 
 
-def _constructor_arguments(model: RecurrentA2C) -> dict[str, Any]:
+def constructor_arguments(model: RecurrentA2C) -> dict[str, Any]:
     """The arguments that the agent keeps as attributes, and its policy by its alias."""
     attributes = vars(model)
     values = {}

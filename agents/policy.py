@@ -22,7 +22,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from fw_rl.agents.rollout import Observation, map_observation
-from fw_rl.cells import State, make_cell
+from fw_rl.cells import State, Stepper, make_cell
 
 __all__ = ["RecurrentActorCriticPolicy"]
 
@@ -119,17 +119,16 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         return self.cell(self.encode(observations), state, episode_starts)
 
     def act(
-        self, observation: Observation, state: State, episode_starts: Tensor, deterministic: bool = False
-    ) -> tuple[Tensor, Tensor, State]:
+        self, observation: Observation, stepper: Stepper, episode_starts: Tensor, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Actions for one step of B environments, without gradient and without what only learning needs.
 
-        `observation`: [B, ...]. `episode_starts`: [B] bool. Returns actions [B, ...], what the cell put out [B, H], and the new
-        state.
+        `observation`: [B, ...]. `stepper`: of the policy's cell, which remembers. `episode_starts`: [B] bool. Returns actions
+        [B, ...] and what the cell put out [B, H].
         """
         with torch.no_grad():
-            latent, state = self.remember(map_observation(_add_time, observation), state, episode_starts[None])
-            actions = self._choose(latent[0], deterministic)
-        return actions, latent[0], state
+            latent = stepper.step(self.encode(map_observation(_add_time, observation))[0], episode_starts)
+            return self._choose(latent, deterministic), latent
 
     def evaluate_actions(  # type: ignore[override]
         self,
@@ -201,9 +200,10 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.atleast_1d(episode_start).astype(bool)
         if len(starts) != n_envs:
             raise ValueError(f"episode_start has {len(starts)} entries for {n_envs} observations: they must be as many")
-        actions, _, memory = self.act(tensor, memory, torch.as_tensor(starts, device=self.device), deterministic)
+        stepper = self.cell.stepper(memory)
+        actions, _ = self.act(tensor, stepper, torch.as_tensor(starts, device=self.device), deterministic)
         numpy_actions = self.to_env_actions(actions)
-        return numpy_actions if batched else numpy_actions[0], tuple(part.cpu().numpy() for part in memory)
+        return numpy_actions if batched else numpy_actions[0], tuple(part.cpu().numpy() for part in stepper.state)
 
     def save(self, path: str) -> None:
         """A policy alone is not saved, since SB3 would pickle it; raises NotImplementedError."""

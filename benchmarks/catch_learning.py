@@ -32,6 +32,8 @@ class Settings:
 
     env: str = "Catch-16-3"
     """Environment, as `train.py` takes it."""
+    algo: str = "a2c"
+    """Algorithm, a2c or a3c."""
     cells: tuple[str, ...] = ("fast-weights", "lstm", "rnn")
     """Memory cells."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -59,8 +61,8 @@ def main(settings: Settings) -> None:
 
 def train(settings: Settings, cell: str, seed: int) -> dict[str, Any]:
     """One run of the command; its evaluation, the settings, and the seconds from start to end."""
-    log_dir = settings.log_dir / f"{settings.env}-{cell}-{seed}-{os.getpid()}"
-    command = [sys.executable, str(TRAIN), "--env", settings.env, "--cell", cell, "--seed", str(seed)]
+    log_dir = settings.log_dir / f"{settings.env}-{settings.algo}-{cell}-{seed}-{os.getpid()}"
+    command = [sys.executable, str(TRAIN), "--env", settings.env, "--algo", settings.algo, "--cell", cell, "--seed", str(seed)]
     begin = time.perf_counter()
     subprocess.run([*command, "--log-dir", str(log_dir), "--quiet"], check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - begin

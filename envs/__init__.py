@@ -1,8 +1,30 @@
-"""Catch (Ba16 §4.4) for Gymnasium: one game, many games in arrays, and the ids of both."""
+"""Catch (Ba16 §4.4) for Gymnasium: one game, many games in arrays, and the ids of both; adapters to and from SB3's `VecEnv`.
+
+The adapters import SB3, and with it PyTorch; so they are imported only when they are asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from fw_rl.envs.catch import CatchEnv
 from fw_rl.envs.catch_vector import CatchVectorEnv
 from fw_rl.envs.registration import catch_id, register_catch
 from fw_rl.envs.rules import CatchRules
 
-__all__ = ["CatchEnv", "CatchRules", "CatchVectorEnv", "catch_id", "register_catch"]
+if TYPE_CHECKING:
+    from fw_rl.envs.sb3 import VecEnvAdapter
+    from fw_rl.envs.sb3_vector import VectorEnvAdapter
+
+__all__ = ["CatchEnv", "CatchRules", "CatchVectorEnv", "VecEnvAdapter", "VectorEnvAdapter", "catch_id", "register_catch"]
+
+_LATER = {"VecEnvAdapter": "fw_rl.envs.sb3", "VectorEnvAdapter": "fw_rl.envs.sb3_vector"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from copy import deepcopy
+from typing import Any, NoReturn, SupportsIndex
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
@@ -21,31 +24,44 @@ __all__ = ["VecEnvAdapter"]
 class VecEnvAdapter(VecEnv):
     """A Gymnasium `VectorEnv` as an SB3 `VecEnv`, for any SB3 algorithm.
 
-    SB3 wants the first observation of the next episode in the step that ends the last one, and the last observation in
-    `infos[i]["terminal_observation"]`; `infos[i]["TimeLimit.truncated"]` says that an ended episode was cut, not finished. With
-    `AutoresetMode.SAME_STEP` that is what the environment does. In the modes `NEXT_STEP` and `DISABLED` the adapter resets the
-    ended episodes itself, by `reset(options={"reset_mask": ...})`, as `SyncVectorEnv`, `AsyncVectorEnv` and `CatchVectorEnv`
-    allow.
+    It steps as SB3's `DummyVecEnv` does: rewards [num_envs] are float32, and the step that ends an episode gives the first
+    observation of the next one, with the last one in `infos[i]["terminal_observation"]`. There,
+    `infos[i]["TimeLimit.truncated"]` says that the episode was cut, not finished, and `reset_infos[i]` is what the reset told.
+    `seed(s)` seeds environment i with s + i, or the one generator of a vector environment that has but one with s.
+
+    With `AutoresetMode.SAME_STEP` the environment begins the next episodes itself. In the modes `NEXT_STEP` and `DISABLED` the
+    adapter does, by `reset(options={"reset_mask": ...})`, which `SyncVectorEnv`, `AsyncVectorEnv` and `CatchVectorEnv` honour.
+    Then Gymnasium's wrappers that sum up over an episode (`RecordEpisodeStatistics`, `NormalizeReward`) forget the sums of all
+    environments whenever one begins: use `SAME_STEP` with them.
+
+    Attributes and methods are those of the single environments. A vector environment that is one object has one attribute for
+    all; what its method returns is split among them if it is a tuple, list or array of `num_envs`. What wraps the environments
+    of an `AsyncVectorEnv` cannot be seen: `env_is_wrapped` is False there.
 
     `monitor`: also put return, length and time of an ended episode into `infos[i]["episode"]`, as SB3's `VecMonitor` does.
 
-    Raises RuntimeError if an environment of the last two modes resets more than it was asked to.
+    Raises ValueError for a space that SB3 does not take, an unknown autoreset mode, an `AsyncVectorEnv` without shared memory
+    in mode `NEXT_STEP` (it would begin ended episodes twice); for reset options that differ between environments; and, when
+    some but not all episodes end, for an environment of the last two modes that ignores "reset_mask".
 
-    >>> from fw_rl.envs import CatchVectorEnv
+    >>> from fw_rl.envs import CatchVectorEnv, VecEnvAdapter
     >>> env = VecEnvAdapter(CatchVectorEnv(num_envs=64))
     >>> env.reset().shape
     (64, 256)
     """
 
     def __init__(self, env: VectorEnv, monitor: bool = False) -> None:
+        _check_spaces(env.single_observation_space, env.single_action_space)
         self.env = env
         self.monitor = monitor
         self.episode_returns = np.zeros(env.num_envs)
         self.episode_lengths = np.zeros(env.num_envs, dtype=np.int64)
         self._made = time.time()
-        self._autoreset = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
-        self._reset_is_checked = False
+        self._autoreset = _autoreset_mode(env)
+        self._resets_some = self._autoreset != AutoresetMode.SAME_STEP and env.num_envs > 1 and _looks_at_masks(env)
+        self._reuses_memory = not getattr(env.unwrapped, "copy", True)
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        self.metadata = dict(env.metadata)
 
     def reset(self) -> VecEnvObs:
         if any(options != self._options[0] for options in self._options):
@@ -56,36 +72,63 @@ class VecEnvAdapter(VecEnv):
         self.episode_lengths[:] = 0
         self._reset_seeds()
         self._reset_options()
-        return observations
+        return deepcopy(observations) if self._reuses_memory else observations
 
     def step_async(self, actions: np.ndarray) -> None:
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, terminations, truncations, vector_infos = self.env.step(self._actions)
-        dones = terminations | truncations
+        dones = np.logical_or(terminations, truncations)
         self.episode_returns += rewards
         self.episode_lengths += 1
         if not dones.any():
-            return observations, rewards, dones, _rows(vector_infos, self.num_envs)
-        ended = np.flatnonzero(dones)
-        if self._autoreset == AutoresetMode.SAME_STEP:
-            final_observations = vector_infos.pop("final_obs")
-            final_infos = _rows(vector_infos.pop("final_info", {}), self.num_envs)
             infos = _rows(vector_infos, self.num_envs)
-            for i in ended:
-                self.reset_infos[i], infos[i] = infos[i], final_infos[i]
         else:
-            infos = _rows(vector_infos, self.num_envs)
-            final_observations = {i: _row(observations, i) for i in ended}
-            observations = self._reset_rows(observations, dones)
-        for i in ended:
-            infos[i]["terminal_observation"] = final_observations[i]
-            infos[i]["TimeLimit.truncated"] = bool(truncations[i] and not terminations[i])
-        self._end_episodes(ended, infos)
-        return observations, rewards, dones, infos
+            ended = np.flatnonzero(dones).tolist()
+            if self._autoreset == AutoresetMode.SAME_STEP:
+                last, infos = self._end_in_same_step(ended, vector_infos)
+            else:
+                last, infos = [_row(observations, i) for i in ended], _rows(vector_infos, self.num_envs)
+                observations = self._begin(dones, ended)
+            cut = (dones & ~np.asarray(terminations, dtype=bool)).tolist()
+            for i, observation in zip(ended, last, strict=True):
+                infos[i]["terminal_observation"] = observation
+                infos[i]["TimeLimit.truncated"] = cut[i]
+            self._end_monitored(ended, infos)
+        if self._reuses_memory:
+            observations = deepcopy(observations)
+        return observations, np.array(rewards, dtype=np.float32), dones, infos
 
-    def _end_episodes(self, ended: NDArray[np.intp], infos: list[dict[str, Any]]) -> None:
+    def _end_in_same_step(self, ended: list[int], vector_infos: dict[str, Any]) -> tuple[list[Any], list[dict[str, Any]]]:
+        """The last observation of each ended episode, and the infos of all; those of the begun ones are kept apart."""
+        if "final_obs" not in vector_infos:
+            raise ValueError(f"{self.env} ends an episode without infos['final_obs'], which AutoresetMode.SAME_STEP asks for")
+        beside = {key: value for key, value in vector_infos.items() if key.removeprefix("_") not in ("final_obs", "final_info")}
+        infos, final_infos = _rows(beside, self.num_envs), _rows(vector_infos.get("final_info", {}), self.num_envs)
+        for i in ended:
+            self.reset_infos[i], infos[i] = infos[i], final_infos[i]
+            if "episode" in self.reset_infos[i]:  # Gymnasium's RecordEpisodeStatistics tells it of the ended one
+                infos[i]["episode"] = self.reset_infos[i].pop("episode")
+        return [_row(vector_infos["final_obs"], i) for i in ended], infos
+
+    def _begin(self, dones: NDArray[np.bool_], ended: list[int]) -> Any:
+        """Begin the next episodes; returns the observations of all environments."""
+        if len(ended) == self.num_envs:
+            observations, infos = self.env.reset()
+        elif self._resets_some:
+            observations, infos = self.env.reset(options={"reset_mask": dones.copy()})
+        else:
+            raise ValueError(
+                f"{self.env} ignores options['reset_mask'], so that it cannot begin an episode while others go on: "
+                "make it with autoreset_mode=AutoresetMode.SAME_STEP"
+            )
+        reset_infos = _rows(infos, self.num_envs)
+        for i in ended:
+            self.reset_infos[i] = reset_infos[i]
+        return observations
+
+    def _end_monitored(self, ended: list[int], infos: list[dict[str, Any]]) -> None:
         if self.monitor:
             seconds = round(time.time() - self._made, 6)
             for i in ended:
@@ -93,28 +136,30 @@ class VecEnvAdapter(VecEnv):
         self.episode_returns[ended] = 0.0
         self.episode_lengths[ended] = 0
 
-    def _reset_rows(self, before: Any, rows: NDArray[np.bool_]) -> Any:
-        others = np.flatnonzero(~rows)
-        kept = [_row(before, i) for i in others] if not self._reset_is_checked else []
-        observations, infos = self.env.reset(options={"reset_mask": rows})
-        for i, row_info in enumerate(_rows(infos, self.num_envs)):
-            if rows[i]:
-                self.reset_infos[i] = row_info
-        if any(not _equal(old, _row(observations, i)) for old, i in zip(kept, others, strict=False)):
-            raise RuntimeError(f"{self.env} resets every episode at once: make it with autoreset_mode=AutoresetMode.SAME_STEP")
-        self._reset_is_checked = self._reset_is_checked or len(kept) > 0
-        return observations
-
     def close(self) -> None:
         self.env.close()
 
     def get_images(self) -> Sequence[np.ndarray | None]:
+        if self.render_mode != "rgb_array":
+            warnings.warn(f"there are no images: the render mode is {self.render_mode!r}, not 'rgb_array'", stacklevel=2)
+            return [None] * self.num_envs
         images = self.env.render()
-        return [None] * self.num_envs if images is None else [np.asarray(image) for image in images]
+        assert images is not None
+        return [np.asarray(image) for image in images]
+
+    def has_attr(self, attr_name: str) -> bool:
+        inner = self.env.unwrapped
+        if hasattr(inner, "call"):  # to ask for what is not there would end the process of an AsyncVectorEnv
+            return all(inner.call("has_wrapper_attr", attr_name))
+        return hasattr(inner, attr_name)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         inner = self.env.unwrapped
-        values = inner.get_attr(attr_name) if hasattr(inner, "get_attr") else [getattr(inner, attr_name)] * self.num_envs
+        self._require(attr_name)
+        if hasattr(inner, "call"):
+            values = inner.call("get_wrapper_attr", attr_name)
+        else:
+            values = [getattr(inner, attr_name)] * self.num_envs
         return [values[i] for i in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
@@ -131,6 +176,7 @@ class VecEnvAdapter(VecEnv):
 
     def env_method(self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any) -> list[Any]:
         inner = self.env.unwrapped
+        self._require(method_name)
         if hasattr(inner, "envs"):
             envs = [inner.envs[i] for i in self._get_indices(indices)]
             return [env.get_wrapper_attr(method_name)(*method_args, **method_kwargs) for env in envs]
@@ -138,7 +184,9 @@ class VecEnvAdapter(VecEnv):
             raise ValueError(f"{inner} runs a method in all environments at once: leave indices out")
         if hasattr(inner, "call"):
             return list(inner.call(method_name, *method_args, **method_kwargs))
-        return [getattr(inner, method_name)(*method_args, **method_kwargs)] * self.num_envs
+        result = getattr(inner, method_name)(*method_args, **method_kwargs)
+        one_for_each = isinstance(result, tuple | list | np.ndarray) and np.shape(result)[:1] == (self.num_envs,)
+        return list(result) if one_for_each else [result] * self.num_envs
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         if self.monitor and wrapper_class is Monitor:
@@ -146,26 +194,83 @@ class VecEnvAdapter(VecEnv):
         envs = getattr(self.env.unwrapped, "envs", None)
         return [envs is not None and is_wrapped(envs[i], wrapper_class) for i in self._get_indices(indices)]
 
+    def _require(self, name: str) -> None:
+        if not self.has_attr(name):
+            raise AttributeError(f"{self.env.unwrapped} has no attribute {name!r}")
+
+
+def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
+    parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
+    if not all(_is_taken(part) for part in parts):
+        raise ValueError(_not_taken("observation", observation_space, ", or a Dict of these"))
+    if not _is_taken(action_space) or (isinstance(action_space, spaces.MultiBinary) and len(action_space.shape) > 1):
+        raise ValueError(_not_taken("action", action_space))
+
+
+def _not_taken(kind: str, space: spaces.Space, also: str = "") -> str:
+    one_line, taken = " ".join(str(space).split()), f"Box, MultiBinary, or (from 0 on, flat) Discrete or MultiDiscrete{also}"
+    return f"SB3 does not take the {kind} space {one_line}: use {taken}"
+
+
+def _is_taken(space: spaces.Space) -> bool:
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return np.ndim(space.start) <= 1 and not np.any(space.start)
+    return isinstance(space, spaces.Box | spaces.MultiBinary)
+
+
+def _autoreset_mode(env: VectorEnv) -> AutoresetMode:
+    told = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)  # as Gymnasium's wrappers take it
+    try:
+        mode = AutoresetMode(told)
+    except ValueError:
+        modes = ", ".join(mode.value for mode in AutoresetMode)
+        raise ValueError(f"{env} has the autoreset mode {told!r}: choose from {modes}") from None
+    inner = env.unwrapped
+    if mode == AutoresetMode.NEXT_STEP and isinstance(inner, AsyncVectorEnv) and not inner.shared_memory:
+        # Its processes do not take note of a reset between the end and the next step (Gymnasium 1.1 to 1.4).
+        raise ValueError(
+            f"{env} without shared memory begins ended episodes twice: make it with autoreset_mode=AutoresetMode.SAME_STEP"
+        )
+    return mode
+
+
+def _looks_at_masks(env: VectorEnv) -> bool:
+    """Whether a reset takes note of "reset_mask"; what is reset by the question is to be reset anyway.
+
+    What the environments show would not tell: the frames of two episodes can be the same.
+    """
+    try:
+        env.reset(options={"reset_mask": _Unreadable()})
+    except Exception:
+        return True
+    return False
+
+
+class _Unreadable:
+    """Every look at it raises: it has no length, no items, and is neither true nor false."""
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("this mask can only be ignored")
+
 
 def _rows(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
     """Gymnasium's one dictionary of arrays as a dictionary for each environment."""
     rows: list[dict[str, Any]] = [{} for _ in range(num_envs)]
     for key, value in infos.items():
-        if key.startswith("_"):
+        if key.startswith("_") and key[1:] in infos:
             continue
-        values = _rows(value, num_envs) if isinstance(value, dict) else value
-        for i in np.flatnonzero(infos.get(f"_{key}", np.ones(num_envs, dtype=bool))):
+        if isinstance(value, dict):
+            values: Any = _rows(value, num_envs)
+        else:  # Python's numbers, as the single environments tell them
+            values = value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
+        for i in np.flatnonzero(infos.get(f"_{key}", np.ones(num_envs, dtype=bool))).tolist():
             rows[i][key] = values[i]
     return rows
 
 
 def _row(observations: Any, i: SupportsIndex) -> Any:
+    """A copy of the observation of environment i; the object itself where each environment has an object."""
     if isinstance(observations, dict):
         return {key: _row(part, i) for key, part in observations.items()}
-    return np.array(observations[i])
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
-        return all(_equal(a[key], b[key]) for key in a)
-    return np.array_equal(a, b, equal_nan=True)
+    one = observations[i]
+    return one if observations.dtype == object else np.array(one)

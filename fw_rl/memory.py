@@ -18,14 +18,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["WRITE_RULES", "Memory", "attend", "delta", "empty", "fold", "forget", "hebb", "oja", "read", "write"]
+__all__ = [
+    "WRITE_RULES",
+    "Memory",
+    "attend",
+    "correction",
+    "delta",
+    "empty",
+    "fade",
+    "fold",
+    "forget",
+    "hebb",
+    "oja",
+    "read",
+    "write",
+]
 
 
 class Memory(NamedTuple):
     """Fast weights as a matrix and a window of pending writes; batch first, so that it can be indexed by row.
 
     `matrix`: [B, H, H], or [B, 0, 0] while nothing has been folded into it. `keys`: [B, K, H]. `strengths`: [B, K], what decay
-    and learning rate have left of each write. `values`: [B, K, H], or None where every value is its own key (`hebb`).
+    and learning rate have left of each write. `values`: [B, K, H], or None where every value is its own key (`hebb`). Values
+    may have another length V than keys; the matrix is then [B, V, H].
     """
 
     matrix: Tensor
@@ -34,13 +49,17 @@ class Memory(NamedTuple):
     values: Tensor | None = None
 
 
-def empty(batch_size: int, size: int, *, separate_values: bool = False, like: Tensor | None = None) -> Memory:
-    """A memory of `batch_size` rows for vectors of length `size` that holds nothing yet, with `like`'s dtype and device."""
+def empty(
+    batch_size: int, size: int, *, separate_values: bool = False, value_size: int | None = None, like: Tensor | None = None
+) -> Memory:
+    """A memory of `batch_size` rows for vectors of length `size` that holds nothing yet, with `like`'s dtype and device.
+
+    `value_size`: the length of the values, which are then separate, where it is not that of the keys.
+    """
     like = torch.empty(0) if like is None else like
-    no_writes = like.new_zeros(batch_size, 0, size)
-    return Memory(
-        like.new_zeros(batch_size, 0, 0), no_writes, like.new_zeros(batch_size, 0), no_writes if separate_values else None
-    )
+    separate = separate_values or value_size is not None
+    values = like.new_zeros(batch_size, 0, size if value_size is None else value_size) if separate else None
+    return Memory(like.new_zeros(batch_size, 0, 0), like.new_zeros(batch_size, 0, size), like.new_zeros(batch_size, 0), values)
 
 
 def attend(memory: Memory, query: Tensor) -> Tensor:
@@ -87,11 +106,20 @@ def write(memory: Memory, value: Tensor, key: Tensor, strength: Tensor, decay: T
 def fold(memory: Memory, decay: Tensor | float) -> Memory:
     """The same A with every pending write added into the matrix [B, H, H], which is bounded however long the episode is."""
     values = memory.keys if memory.values is None else memory.values
-    matrix = torch.bmm((values * memory.strengths.unsqueeze(2)).mT, memory.keys)
-    if memory.matrix.shape[1]:
-        matrix = matrix + decay ** memory.keys.shape[1] * memory.matrix
-    none = memory.keys[:, :0]
-    return Memory(matrix, none, memory.strengths[:, :0], None if memory.values is None else none)
+    weighted = (values * memory.strengths.unsqueeze(2)).mT
+    faded = decay ** memory.keys.shape[1]
+    if not memory.matrix.shape[1]:
+        matrix = torch.bmm(weighted, memory.keys)
+    elif isinstance(faded, Tensor):
+        matrix = faded * memory.matrix + torch.bmm(weighted, memory.keys)
+    else:
+        matrix = torch.baddbmm(memory.matrix, weighted, memory.keys, beta=faded)
+    return Memory(matrix, memory.keys[:, :0], memory.strengths[:, :0], None if memory.values is None else values[:, :0])
+
+
+def fade(memory: Memory, factor: Tensor | float) -> Memory:
+    """The memory with ``factor * A``: `decay**n` lets n steps of time pass without a write."""
+    return memory._replace(matrix=factor * memory.matrix, strengths=factor * memory.strengths)
 
 
 def forget(memory: Memory, rows: Tensor) -> Memory:
@@ -110,13 +138,21 @@ def hebb(memory: Memory, h: Tensor, decay: Tensor | float) -> tuple[Tensor, Tens
     return h, h
 
 
+def correction(memory: Memory, key: Tensor, target: Tensor, decay: Tensor | float) -> Tensor:
+    """What the next read of a key [B, H] would still lack of a target [B, V]: ``target - decay * A key`` (Widrow & Hoff 1960).
+
+    It is -dE/d(A key) for E = half the squared error, so that writing it is a step of gradient descent (HP87 §3).
+    """
+    return target - decay * read(memory, key, decay)
+
+
 def delta(memory: Memory, h: Tensor, decay: Tensor | float) -> tuple[Tensor, Tensor]:
     """The delta rule (Widrow & Hoff 1960): write only what a read does not give back yet.
 
     With u = h / |h|: value ``u - decay * A u``, key u. The vectors have unit length, so that any eta in (0, 2) is stable.
     """
     unit = _unit(h)
-    return unit - decay * read(memory, unit, decay), unit
+    return correction(memory, unit, unit, decay), unit
 
 
 def oja(memory: Memory, h: Tensor, decay: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -125,7 +161,7 @@ def oja(memory: Memory, h: Tensor, decay: Tensor | float) -> tuple[Tensor, Tenso
     With u = h / |h|: value u, key ``u - decay * A^T u``. For the same vectors this A is the transpose of the delta rule's.
     """
     unit = _unit(h)
-    return unit, unit - decay * read(transpose(memory), unit, decay)
+    return unit, correction(transpose(memory), unit, unit, decay)
 
 
 WriteRule = Callable[[Memory, Tensor, Tensor | float], tuple[Tensor, Tensor]]

@@ -189,6 +189,43 @@ def test_gradients_flow_to_the_memory_the_query_and_the_decay(kind):
     assert torch.autograd.gradcheck(read_and_fold, leaves)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_fading_scales_A_like_steps_of_time_without_a_write(kind):
+    stored, query = random_memory(kind), rand(B, H, seed=9)
+    faded, waited = memory.fade(stored, DECAY**2), stored
+    for _ in range(2):
+        waited = memory.write(waited, torch.zeros_like(query), torch.zeros_like(query), query[:, 0] * 0, DECAY)
+    assert_same(explicit(*faded, decay=DECAY), DECAY**2 * explicit(*stored, decay=DECAY))
+    assert_same(memory.read(faded, query, DECAY), memory.read(waited, query, DECAY))
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_writing_a_correction_is_a_step_towards_the_target(strength):
+    stored, key, target = random_memory("separate values, partly folded"), rand(B, H, seed=6), rand(B, H, seed=7)
+    rates = strength / key.square().sum(1)
+    before = DECAY * memory.read(stored, key, DECAY)
+    after = memory.write(stored, memory.correction(stored, key, target, DECAY), key, rates, DECAY)
+    assert_same(memory.read(after, key, DECAY), before + strength * (target - before))
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_values_may_be_longer_than_keys(folded):
+    stored, key, value = memory.empty(B, H, value_size=H + 2, like=rand(1)), rand(B, H), rand(B, H + 2, seed=1)
+    for number in range(3):
+        stored = memory.write(stored, value + number, key * (number + 1), rand(B, seed=number), DECAY)
+        if folded:
+            stored = memory.fold(stored, DECAY)
+    A = sum(
+        DECAY ** (2 - number)
+        * rand(B, seed=number)[:, None, None]
+        * (value + number)[:, :, None]
+        * (key * (number + 1))[:, None]
+        for number in range(3)
+    )
+    assert_same(memory.read(stored, key, DECAY), times(A.numpy(), key))
+    assert_same(memory.read(memory.transpose(stored), value, DECAY), times(A.mT.numpy(), value))
+
+
 def stored_by(rule, writes, *, eta, decay, fold_after=None):
     """The memory of one row after `writes` [n, H]."""
     stored = memory.empty(1, writes.shape[1], separate_values=rule != "hebb", like=writes)

@@ -1,7 +1,7 @@
 """Recurrent memory cells behind one protocol: fast weights, ReLU RNN (IRNN), LSTM, GRU, associative LSTM."""
 
 from fw_rl.cells.associative_lstm import AssociativeLSTMCell
-from fw_rl.cells.base import Cell, State, available_cells, make_cell, register_cell
+from fw_rl.cells.base import Cell, State, Stepper, available_cells, make_cell, register_cell
 from fw_rl.cells.fast_weights import FastWeightsCell
 from fw_rl.cells.gru import GRUCell
 from fw_rl.cells.lstm import LSTMCell
@@ -15,6 +15,7 @@ __all__ = [
     "LSTMCell",
     "RNNCell",
     "State",
+    "Stepper",
     "available_cells",
     "make_cell",
     "register_cell",

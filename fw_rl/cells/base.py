@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Cell", "State", "available_cells", "make_cell", "register_cell", "reset_rows", "scaled_identity_"]
+__all__ = ["Cell", "State", "Stepper", "available_cells", "make_cell", "register_cell", "reset_rows", "scaled_identity_"]
 
 State = tuple[Tensor, ...]
 
@@ -57,12 +57,38 @@ class Cell(nn.Module, ABC):
         """
         return self(x, state, episode_starts)[0]
 
+    def stepper(self, state: State) -> Stepper:
+        """What acts from this state on, step by step and without gradient; the state itself is left as it is."""
+        return Stepper(self, state)
+
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
         """Numbers that say what the memory does on a sequence, by name, for logging; a cell with nothing to say returns {}."""
         return {}
 
     def extra_repr(self) -> str:
         return f"input_size={self.input_size}, hidden_size={self.hidden_size}"
+
+
+class Stepper:
+    """A cell that acts: it keeps the state, and may keep it in a form that is faster to write.
+
+    >>> stepper = make_cell("lstm", input_size=3, hidden_size=8).stepper(state)  # doctest: +SKIP
+    >>> y = stepper.step(x, episode_starts)  # doctest: +SKIP
+    """
+
+    def __init__(self, cell: Cell, state: State) -> None:
+        self.cell, self._state = cell, state
+
+    @property
+    def state(self) -> State:
+        """The state now, as the cell takes it; later steps do not change it."""
+        return self._state
+
+    @torch.no_grad()
+    def step(self, x: Tensor, episode_starts: Tensor) -> Tensor:
+        """y [B, H] for x [B, I] and `episode_starts` [B] (bool)."""
+        y, self._state = self.cell(x.unsqueeze(0), self._state, episode_starts.unsqueeze(0))
+        return y[0]
 
 
 def reset_rows(state: State, rows: Tensor) -> State:

@@ -6,15 +6,19 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fw_rl import memory
-from fw_rl.cells.base import Cell, State, register_cell, scaled_identity_
-from fw_rl.cells.fast_weights_replay import Recurrence, Replay
+from fw_rl.cells.base import Cell, State, Stepper, register_cell, scaled_identity_
+from fw_rl.cells.fast_weights_sequence import Constants, Sequence, Weights, Window, episode_bounds
 from fw_rl.memory import WRITE_RULES, Memory
 
 __all__ = ["FastWeightsCell"]
+
+_PIECE = 64
+"""Steps of a sequence that are read one by one before they are folded into a matrix, at least."""
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
 
@@ -133,6 +137,9 @@ class FastWeightsCell(Cell):
         `wipe`: [T, B] bool, True zeroes h after it was put out and stored, so that the next step starts from A alone: the
         control signal of Ba16 §4.2. Returns y [T, B, H], which holds every h(t) as it was before a wipe, and the new state.
         """
+        not_compiled = [part for part in (*state[2:], write_gate) if part is not None and part.requires_grad]
+        if self._is_compiled and not not_compiled:
+            return self._run(x, state, episode_starts, write_gate, wipe)
         outputs = []
         for h, _, after in self._unroll(x, state, episode_starts, write_gate, wipe):
             outputs.append(h)
@@ -140,19 +147,12 @@ class FastWeightsCell(Cell):
         return torch.stack(outputs), state
 
     def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
-        differs = self.method != 1 or self.rule != "hebb" or self.log_eta is not None or self.logit_decay is not None
-        if differs or not torch.is_grad_enabled() or any(part.requires_grad for part in state):
+        if not self._is_compiled or any(part.requires_grad for part in state[2:]):
             return super().replay(x, state, episode_starts, outputs)
-        all_starts, any_starts = _start_kinds(episode_starts, len(x))
-        if all_starts[0]:
-            state = self.initial_state(x.shape[1])
-        if not any(any_starts[1:]) and (all_starts[0] or not any_starts[0]):
-            episode_starts = None  # Nothing to mask any more.
-        norm = self.norm if isinstance(self.norm, nn.LayerNorm) else None
-        gain, bias, eps = (None, None, None) if norm is None else (norm.weight, norm.bias, norm.eps)
-        recurrence = Recurrence(self._eta, self._decay, self.inner_steps, self.activation, eps)
-        driven, weight = self.input_map(x), self.recurrent_map.weight
-        return Replay.apply(driven, weight, gain, bias, outputs, *_unpack(state), episode_starts, recurrence)
+        return self._run(x, state, episode_starts, outputs=outputs)[0]
+
+    def stepper(self, state: State) -> Stepper:
+        return _WindowStepper(self, state) if self._is_compiled else super().stepper(state)
 
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
         """What the memory does on a sequence [T, B, I]; no gradient.
@@ -177,6 +177,61 @@ class FastWeightsCell(Cell):
             eta, decay = (torch.as_tensor(rate).item() for rate in (self.eta, self.decay))
         rates = f"eta={eta:g}, decay={decay:g}, inner_steps={self.inner_steps}"
         return f"{super().extra_repr()}, {rates}, method={self.method}, rule={self.rule!r}"
+
+    @property
+    def _is_compiled(self) -> bool:
+        """Whether there are kernels for these options, on this device and for this dtype."""
+        weight, learned = self.recurrent_map.weight, self.log_eta is not None or self.logit_decay is not None
+        return (
+            self.rule == "hebb"
+            and self.method == 1
+            and not learned
+            and weight.device.type == "cpu"
+            and weight.dtype in (torch.float32, torch.float64)
+        )
+
+    def _run(
+        self,
+        x: Tensor,
+        state: State,
+        episode_starts: Tensor | None = None,
+        write_gate: Tensor | None = None,
+        wipe: Tensor | None = None,
+        outputs: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
+        """The compiled form of `forward`, in pieces between which the memory is folded; `outputs` if they are known already."""
+        driven = self.input_map(x)
+        write = driven.new_full(driven.shape[:2], self._eta)
+        if write_gate is not None:
+            write = write * write_gate
+        h, fast = _unpack(state)
+        room = max(self.window, _PIECE)
+        lengths = _piece_lengths(len(x), room, fast.keys.shape[1])
+        inputs = (driven, write, episode_starts, wipe, outputs)
+        split = [[None] * len(lengths) if part is None else part.split(lengths) for part in inputs]
+        pieces: list[Tensor] = []
+        for driven_piece, write_piece, starts, wipes, known in zip(*split, strict=True):
+            if fast.keys.shape[1] >= room:
+                fast = memory.fold(fast, self._decay)
+            weights, before, constants = self._weights, (h, *fast[:3]), self._constants
+            piece = Sequence.apply(driven_piece, *weights, *before, write_piece, starts, wipes, known, constants)
+            pieces.append(piece)
+            if known is None or len(pieces) < len(lengths):  # who knows the outputs does not ask for the last state
+                fast = _write_all(fast, piece, write_piece, starts, self._decay)
+                h = piece[-1].clone() if wipes is None else piece[-1].masked_fill(wipes[-1, :, None], 0.0)
+        state = _pack(h, memory.fold(fast, self._decay) if fast.keys.shape[1] > self.window else fast)
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces), state
+
+    @property
+    def _weights(self) -> Weights:
+        weight, norm = self.recurrent_map.weight, self.norm
+        none = weight.new_empty(0)
+        return Weights(weight, norm.weight, norm.bias) if isinstance(norm, nn.LayerNorm) else Weights(weight, none, none)
+
+    @property
+    def _constants(self) -> Constants:
+        eps = self.norm.eps if isinstance(self.norm, nn.LayerNorm) else 0.0
+        return Constants(eps, self._decay, self.inner_steps, self.activation == "tanh")
 
     def _unroll(
         self, x: Tensor, state: State, episode_starts: Tensor | None, write_gate: Tensor | None, wipe: Tensor | None
@@ -213,6 +268,50 @@ class FastWeightsCell(Cell):
             sustained = boundary if self.method == 1 else query
             h = self._f(self.norm(sustained + recalled))
         return h, _Settling(boundary, query, recalled, fast)
+
+
+class _WindowStepper(Stepper):
+    """Acts on a memory that is written in place."""
+
+    cell: FastWeightsCell
+
+    @torch.no_grad()
+    def __init__(self, cell: FastWeightsCell, state: State) -> None:
+        self.cell = cell
+        self._window = Window(*_unpack(state), cell.window + 1, cell._weights, cell._constants)
+
+    @property
+    def state(self) -> State:
+        return _pack(self._window.h, self._window.memory)
+
+    @torch.no_grad()
+    def step(self, x: Tensor, episode_starts: Tensor) -> Tensor:
+        self._window.weights = Weights(*(part.detach() for part in self.cell._weights))
+        write = np.full(len(x), self.cell._eta, dtype=self._window.h.numpy().dtype)
+        return self._window.step(self.cell.input_map(x), write, episode_starts)
+
+
+def _piece_lengths(steps: int, room: int, pending: int) -> list[int]:
+    """A sequence in pieces: the first fills what the pending writes leave of the room, the others take all of it."""
+    first = min(steps, room - pending if pending < room else room)
+    whole, rest = divmod(steps - first, room)
+    return [first, *[room] * whole, *[rest] * (rest > 0)]
+
+
+def _write_all(fast: Memory, outputs: Tensor, write: Tensor, starts: Tensor | None, decay: float) -> Memory:
+    """The memory after a sequence of steps that wrote h(t) [T, B, H] with the strengths `write` [T, B]."""
+    steps = len(outputs)
+    fading = decay ** torch.arange(steps - 1, -1, -1, dtype=outputs.dtype, device=outputs.device)
+    keys, strengths = outputs.transpose(0, 1), write.T * fading
+    matrix, older_keys, older = fast.matrix, fast.keys, fast.strengths * decay**steps
+    if starts is not None and starts.any():
+        begins = torch.from_numpy(episode_bounds(starts, *starts.shape)[0][-1])
+        gone = torch.arange(steps) < begins[:, None]
+        keys, strengths = keys.masked_fill(gone.unsqueeze(2), 0.0), strengths.masked_fill(gone, 0.0)
+        matrix, older_keys, older, _ = memory.forget(Memory(matrix, older_keys, older), begins >= 0)
+        if (begins >= 0).all():
+            matrix, older_keys, older = matrix[:, :0, :0], older_keys[:, :0], older[:, :0]
+    return Memory(matrix, torch.cat([older_keys, keys], dim=1), torch.cat([older, strengths], dim=1))
 
 
 def _require(condition: bool, message: str) -> None:

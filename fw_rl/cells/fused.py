@@ -23,8 +23,8 @@ class FusedCell(Cell):
 
     @property
     def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The core's parameters in the order in which Torch's single-step functions take them."""
-        input_weight, recurrent_weight, input_bias, recurrent_bias = self.core.parameters()
+        """The core's weights, parametrized or not, in the order in which Torch's single-step functions take them."""
+        input_weight, recurrent_weight, input_bias, recurrent_bias = self.core.all_weights[0]
         return input_weight, recurrent_weight, input_bias, recurrent_bias
 
     @abstractmethod

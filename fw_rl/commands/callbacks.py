@@ -19,7 +19,7 @@ class ProgressBar(BaseCallback):
     """A bar with the frames done, the mean return of recent episodes, frames a second and the time left."""
 
     def _on_training_start(self) -> None:
-        self.total = self.locals["total_timesteps"]
+        self.total = self.model._total_timesteps
         self.bar = tqdm(total=self.total, initial=self.num_timesteps, unit=" frames", unit_scale=True, mininterval=0.5)
 
     def _on_rollout_end(self) -> None:
@@ -50,7 +50,7 @@ class LogRows(BaseCallback):
     def _on_rollout_end(self) -> None:
         now = self.model.num_timesteps
         before = now - self.model.n_steps * self.model.n_envs  # type: ignore[attr-defined]
-        if now // self.interval > before // self.interval or now >= self.locals["total_timesteps"]:
+        if now // self.interval > before // self.interval or before < self.model._total_timesteps <= now:
             self.model.dump_logs()
 
     def _on_step(self) -> bool:

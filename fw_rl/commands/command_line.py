@@ -7,7 +7,9 @@ import sys
 __all__ = ["fail"]
 
 
-def fail(program: str, error: Exception | str, code: int = 2) -> int:
-    """Print one line that says what is wrong; returns the exit code, 2 for bad input."""
+def fail(program: str, error: Exception | str, code: int = 2, details: str = "") -> int:
+    """Print one line that says what is wrong, after details if there are any; returns the exit code, 2 for bad input."""
+    if details:
+        print(details, file=sys.stderr)
     print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
     return code

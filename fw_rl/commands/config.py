@@ -10,14 +10,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-import gymnasium as gym
 import tyro
 import yaml
 
 from fw_rl.cells import available_cells
-from fw_rl.envs import catch_id
+from fw_rl.commands.environments import environment_id
 
-__all__ = ["RunConfig", "TrainOptions", "parse_cell_options", "resolve"]
+__all__ = ["RunConfig", "TrainOptions", "check_workers", "parse_cell_options", "resolve"]
+
+WORKERS = {"a2c": 1, "a3c": 2}
+"""The algorithms, and how many processes each has by default."""
+PRECISIONS = ("highest", "high", "medium")
 
 
 def _option(metavar: str, default: str) -> object:
@@ -39,12 +42,16 @@ class TrainOptions:
     """Environment: Catch-N-M (N x N pixels, M frames seen), or any Gymnasium id."""
     cell: Annotated[str | None, _option("NAME", "fast-weights")] = None
     """Memory cell: fast-weights, rnn, lstm, gru, associative-lstm."""
+    algo: Annotated[str | None, _option("NAME", "a2c")] = None
+    """Algorithm: a2c (all environments act, then one update) or a3c (workers update shared parameters without waiting)."""
+    workers: Annotated[int | None, _option("INT", "1 for a2c, 2 for a3c")] = None
+    """Processes. Those of a3c act and learn; with more than one, a2c lets them step its environments."""
     timesteps: _TunedInt = None
     """Frames to train on, counted over all environments."""
     seed: Annotated[int | None, _option("INT", "0")] = None
     """Seed of networks, environments and actions."""
     n_envs: _TunedInt = None
-    """Environments that are played side by side."""
+    """Environments that are played side by side, over all workers."""
     n_steps: _TunedInt = None
     """Steps of each environment between two updates."""
     hidden_size: _TunedInt = None
@@ -57,6 +64,10 @@ class TrainOptions:
     """Learning rate at the start."""
     anneal: Annotated[bool | None, _option("{True,False}", "tuned")] = None
     """Let the learning rate go down to 0 over the run."""
+    anneal_entropy: Annotated[bool | None, _option("{True,False}", "tuned")] = None
+    """Let the weight of the entropy go down to 0 over the run."""
+    normalize_advantage: Annotated[bool | None, _option("{True,False}", "tuned")] = None
+    """Scale the advantages of a chunk to mean 0 and standard deviation 1."""
     gamma: _TunedFloat = None
     """Discount."""
     gae_lambda: _TunedFloat = None
@@ -67,6 +78,8 @@ class TrainOptions:
     """Weight of the value error in the loss."""
     max_grad_norm: _TunedFloat = None
     """Longer gradients are clipped to this norm."""
+    matmul_precision: Annotated[str | None, _option("NAME", "tuned")] = None
+    """highest, high or medium: medium lets processors that have bfloat16 use it inside matrix products."""
     device: str = "cpu"
     """cpu, cuda, or auto. Nets of this size are faster on a processor."""
     threads: int = 1
@@ -87,6 +100,8 @@ class RunConfig:
 
     env: str
     cell: str
+    algo: str
+    workers: int
     seed: int
     timesteps: int
     n_envs: int
@@ -96,11 +111,14 @@ class RunConfig:
     optimizer: str
     learning_rate: float
     anneal: bool
+    anneal_entropy: bool
+    normalize_advantage: bool
     gamma: float
     gae_lambda: float
     ent_coef: float
     vf_coef: float
     max_grad_norm: float
+    matmul_precision: str
 
     @property
     def short_env(self) -> str:
@@ -125,7 +143,10 @@ def resolve(options: TrainOptions) -> RunConfig:
     cell = options.cell or "fast-weights"
     if cell not in available_cells():
         raise ValueError(f"unknown cell {cell!r}: choose from {', '.join(available_cells())}")
-    settings = _tuned(env, cell)
+    algo = options.algo or "a2c"
+    if algo not in WORKERS:
+        raise ValueError(f"unknown algorithm {algo!r}: choose from {', '.join(WORKERS)}")
+    settings = _tuned(env, cell, algo) | dict(workers=WORKERS[algo])
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(RunConfig)}
     given["cell_options"] = parse_cell_options(options.cell_options)
     for name, value in given.items():
@@ -133,30 +154,17 @@ def resolve(options: TrainOptions) -> RunConfig:
             settings[name] = settings[name] | (value or {})
         elif value is not None:
             settings[name] = value
-    config = RunConfig(**settings | dict(env=env, cell=cell, seed=options.seed or 0))
+    config = RunConfig(**settings | dict(env=env, cell=cell, algo=algo, seed=options.seed or 0))
     _check(config, options)
     return config
 
 
-def environment_id(name: str) -> str:
-    """The Gymnasium id for a short Catch name or an id.
-
-    Raises ValueError for an environment that does not exist.
-    """
-    if name.removeprefix("fw_rl/").startswith("Catch-") and name != "fw_rl/Catch-v0":
-        return catch_id(name)
-    try:
-        gym.spec(name)
-    except gym.error.Error as error:
-        raise ValueError(f"unknown environment {name!r}: give Catch-N-M or the id of a Gymnasium environment") from error
-    return name
-
-
-def _tuned(env: str, cell: str) -> dict[str, Any]:
+def _tuned(env: str, cell: str, algo: str) -> dict[str, Any]:
     tuned = yaml.safe_load(resources.files("fw_rl.commands").joinpath("tuned.yaml").read_text())
     by_cell: dict[str, Any] = next((entry for pattern, entry in tuned["environments"].items() if fnmatch(env, pattern)), {})
     settings: dict[str, Any] = {}
-    for layer in (tuned["defaults"], tuned["cells"].get(cell, {}), by_cell.get("any", {}), by_cell.get(cell, {})):
+    own = [by_cell.get(key, {}) for key in ("any", cell, f"{cell} {algo}")]
+    for layer in (tuned["defaults"], tuned["cells"].get(cell, {}), *own):
         options = settings.get("cell_options", {}) | layer.get("cell_options", {})
         settings = settings | layer | dict(cell_options=options)
     return settings
@@ -173,11 +181,12 @@ def parse_cell_options(pairs: tuple[str, ...] | None) -> dict[str, Any] | None:
 
 
 def _check(config: RunConfig, options: TrainOptions) -> None:
-    counts = {name: getattr(config, name) for name in ("timesteps", "n_envs", "n_steps", "hidden_size")}
+    counts = {name: getattr(config, name) for name in ("timesteps", "workers", "n_envs", "n_steps", "hidden_size")}
     counts |= {name: getattr(options, name) for name in ("threads", "eval_episodes")}
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{_flag(name)} is {value}: it must be at least 1")
+    check_workers(config)
     for name in ("gamma", "gae_lambda"):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"{_flag(name)} is {getattr(config, name)}: it must lie between 0 and 1")
@@ -187,10 +196,18 @@ def _check(config: RunConfig, options: TrainOptions) -> None:
     for name in ("ent_coef", "vf_coef"):
         if not 0 <= getattr(config, name) < float("inf"):
             raise ValueError(f"{_flag(name)} is {getattr(config, name)}: it must be at least 0 and finite")
+    if config.matmul_precision not in PRECISIONS:
+        raise ValueError(f"--matmul-precision is {config.matmul_precision!r}: choose from {', '.join(PRECISIONS)}")
     if config.seed < 0:
         raise ValueError(f"--seed is {config.seed}: it must be at least 0")
     if options.device not in ("cpu", "auto") and not options.device.startswith("cuda"):
         raise ValueError(f"--device is {options.device!r}: choose cpu, cuda, cuda:K or auto")
+
+
+def check_workers(config: RunConfig) -> None:
+    """Raises ValueError if the environments cannot be dealt out evenly."""
+    if config.n_envs % config.workers:
+        raise ValueError(f"--n-envs is {config.n_envs}: it must be a multiple of --workers, {config.workers}")
 
 
 def _flag(name: str) -> str:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
 import tyro
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from fw_rl.agents import RecurrentA2C
+from fw_rl.agents import A3C, RecurrentA2C, WorkerError
 from fw_rl.commands.callbacks import Checkpoints, LogRows, ProgressBar, StopOnInterrupt
 from fw_rl.commands.command_line import fail
-from fw_rl.commands.config import RunConfig, TrainOptions, resolve
+from fw_rl.commands.config import RunConfig, TrainOptions, check_workers, resolve
+from fw_rl.commands.environments import make_vector_env
 from fw_rl.commands.pictures import animate_episodes, draw_learning_curve
 from fw_rl.commands.run_folder import RunFolder
 from fw_rl.envs.sb3 import VecEnvAdapter
@@ -27,11 +31,11 @@ __all__ = ["main"]
 LOG_ROWS = 200
 CHECKPOINTS = 20
 EVALUATION_ENVS = 100
-FREE_WHEN_RESUMING = ("resume", "device", "threads", "eval_episodes", "quiet")
+FREE_WHEN_RESUMING = ("resume", "workers", "device", "threads", "eval_episodes", "quiet")
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
-    """Run the command; returns its exit code: 0 done, 1 diverged, 2 bad input, 130 interrupted."""
+    """Run the command; returns its exit code: 0 done, 1 diverged or a worker failed, 2 bad input, 130 interrupted."""
     options = tyro.cli(TrainOptions, args=arguments, prog=program)
     try:
         torch.set_num_threads(max(options.threads, 1))
@@ -45,27 +49,43 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
         return 130
     except FloatingPointError as error:
         return fail(program, error, code=1)
+    except WorkerError as error:
+        return fail(program, f"{error.summary}; go on with: {program} --resume {folder.path}", code=1, details=error.details)
     _report(folder, config, model, options.eval_episodes)
     return 0
 
 
-def make_vector_env(env_id: str, n_envs: int) -> VectorEnv:
-    """`n_envs` environments in this process: those of Catch in arrays, others one by one."""
-    autoreset: dict[str, Any] = dict(autoreset_mode=AutoresetMode.SAME_STEP)
-    if env_id.startswith("fw_rl/"):
-        return gym.make_vec(env_id, num_envs=n_envs, vectorization_mode="vector_entry_point", **autoreset)
-    return gym.make_vec(env_id, num_envs=n_envs, vectorization_mode="sync", vector_kwargs=autoreset)
-
-
 def make_model(config: RunConfig, device: str = "cpu") -> RecurrentA2C:
     """A new agent for the settings of a run."""
-    return RecurrentA2C(
-        "RecurrentPolicy",
-        make_vector_env(config.env, config.n_envs),
-        policy_kwargs=dict(cell=config.cell, hidden_size=config.hidden_size, cell_kwargs=config.cell_options),
-        device=device,
-        **_pick(config, "learning_rate anneal n_steps gamma gae_lambda ent_coef vf_coef max_grad_norm optimizer seed"),
-    )
+    torch.set_float32_matmul_precision(config.matmul_precision)
+    names = "learning_rate anneal anneal_entropy normalize_advantage n_steps gamma gae_lambda ent_coef vf_coef max_grad_norm"
+    settings = {name: getattr(config, name) for name in [*names.split(), "optimizer", "seed"]}
+    settings["policy_kwargs"] = dict(cell=config.cell, hidden_size=config.hidden_size, cell_kwargs=config.cell_options)
+    if config.algo == "a3c":
+        return A3C("RecurrentPolicy", _make_env(config), n_workers=config.workers, device=device, **settings)
+    return RecurrentA2C("RecurrentPolicy", _make_env(config)(), device=device, **settings)
+
+
+def load_model(config: RunConfig, checkpoint: Path, device: str = "cpu") -> RecurrentA2C:
+    """The agent of a run as a checkpoint has it, ready to go on.
+
+    Raises ValueError if the checkpoint is damaged, or of another run.
+    """
+    torch.set_float32_matmul_precision(config.matmul_precision)
+    model: RecurrentA2C
+    if config.algo == "a3c":
+        model = A3C.load(checkpoint, _make_env(config), device=device, n_workers=config.workers)
+    else:
+        model = RecurrentA2C.load(checkpoint, _make_env(config)(), device=device)
+    policy = model.policy
+    if (policy.cell_name, policy.hidden_size, policy.cell_kwargs) != (config.cell, config.hidden_size, config.cell_options):
+        raise ValueError(f"{checkpoint} is of another run: its net is not that of the run's settings")
+    return model
+
+
+def _make_env(config: RunConfig) -> Callable[[], VectorEnv]:
+    """What makes the environments of one process that acts."""
+    return partial(make_vector_env, config.env, config.n_envs // (config.workers if config.algo == "a3c" else 1))
 
 
 def _prepare(options: TrainOptions) -> tuple[RunFolder, RunConfig, RecurrentA2C]:
@@ -82,14 +102,12 @@ def _prepare(options: TrainOptions) -> tuple[RunFolder, RunConfig, RecurrentA2C]
         if name not in FREE_WHEN_RESUMING and value != getattr(defaults, name):
             raise ValueError(f"--resume goes on with the settings of the run: leave --{name.replace('_', '-')} out")
     folder, config = RunFolder.open(options.resume)
+    config = dataclasses.replace(config, workers=options.workers or config.workers)
+    check_workers(config)
     checkpoints = folder.saved_checkpoints()
     if not checkpoints:
         raise ValueError(f"{folder.path} has no checkpoint: start the run anew")
-    env = make_vector_env(config.env, config.n_envs)
-    model = RecurrentA2C.load(checkpoints[-1], env, device=options.device)
-    policy = model.policy
-    if (policy.cell_name, policy.hidden_size, policy.cell_kwargs) != (config.cell, config.hidden_size, config.cell_options):
-        raise ValueError(f"{checkpoints[-1]} is of another run: its net is not that of {folder.config}")
+    model = load_model(config, checkpoints[-1], options.device)
     model.set_logger(folder.logger(model.num_timesteps))
     return folder, config, model
 
@@ -108,6 +126,9 @@ def _train(folder: RunFolder, config: RunConfig, model: RecurrentA2C, quiet: boo
                 reset_num_timesteps=False,
             )
         checkpoints.save()
+    except WorkerError:
+        checkpoints.save()
+        raise
     finally:
         for shown in bar:
             shown.close()
@@ -148,7 +169,3 @@ def confidence_interval(returns: np.ndarray[Any, Any]) -> tuple[float, float]:
     """The 95 % interval of the mean, by the normal approximation."""
     margin = 1.96 * float(returns.std(ddof=1)) / math.sqrt(len(returns)) if len(returns) > 1 else math.inf
     return float(returns.mean()) - margin, float(returns.mean()) + margin
-
-
-def _pick(config: RunConfig, names: str) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in names.split()}

@@ -1,1 +1,1 @@
-"""The supervised experiments of the papers: data, nets, training, and tables beside the papers' numbers."""
+"""Tasks of the two papers: data, models, and the measurements on them."""

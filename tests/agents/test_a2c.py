@@ -333,7 +333,6 @@ def test_learning_again_begins_new_episodes_with_a_fresh_memory():
     assert model.num_timesteps == 8
     assert chunk.episode_starts[0].all()
     assert chunk.observations[0, :, 2].tolist() == [0, 0]
-    assert chunk.state[0].any()
     with torch.no_grad():
         fresh, _ = model.policy.remember(
             chunk.observations[:1], model.policy.initial_state(2), torch.zeros(1, 2, dtype=torch.bool)

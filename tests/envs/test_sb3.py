@@ -1,7 +1,8 @@
 """The adapter of Gymnasium's vector environments against what SB3's own DummyVecEnv does with the same environments."""
 
 import doctest
-import functools
+import subprocess
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -9,76 +10,21 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import TimeLimit
-from stable_baselines3 import PPO
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize, VecTransposeImage
 
-from fw_rl.envs import CatchVectorEnv, sb3
-from fw_rl.envs.sb3 import VecEnvAdapter
+from fw_rl.envs import CatchVectorEnv, VecEnvAdapter, sb3
+from tests.envs.helpers import EVERY_MODE, MODES, Blank, Image, Noisy, assert_same, functions
 
-MODES = list(AutoresetMode)
-EVERY_MODE = pytest.mark.parametrize("mode", MODES, ids=[mode.value for mode in MODES])
-
-
-class Noisy(gym.Env):
-    """Random numbers everywhere; an episode ends by chance, as it should, by a cut, or as both at once."""
-
-    metadata = dict(render_modes=["rgb_array"])  # noqa: RUF012 (gymnasium.Env declares its type)
-
-    def __init__(self, number=0, as_dict=False, end_probability=0.15, render_mode=None):
-        self.number, self.as_dict, self.end_probability, self.render_mode = number, as_dict, end_probability, render_mode
-        vector = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-        self.observation_space = spaces.Dict(dict(vector=vector, coin=spaces.Discrete(2))) if as_dict else vector
-        self.action_space = spaces.Discrete(3)
-        self.closed = False
-
-    def _observe(self):
-        vector = (self.np_random.normal(size=2) + self.shift).astype(np.float32)
-        return dict(vector=vector, coin=int(self.np_random.integers(2))) if self.as_dict else vector
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.depth, self.shift = 0, (options or {}).get("shift", 0)
-        return self._observe(), dict(born=float(self.np_random.random()))
-
-    def step(self, action):
-        self.depth += 1
-        terminated, truncated = self.np_random.random(2) < self.end_probability
-        info = dict(depth=self.depth, name=f"{self.number} at {self.depth}", parts=dict(half=self.depth / 2))
-        if self.depth % 2:
-            info |= dict(odd=True, vector=self.np_random.normal(size=2))
-        return self._observe(), float(action) + self.np_random.normal(), bool(terminated), bool(truncated), info
-
-    def render(self):
-        return np.full((4, 4, 3), 10 * self.number, dtype=np.uint8)
-
-    def close(self):
-        self.closed = True
-
-    def added(self, x, y=0):
-        return self.number + x + y
-
-
-def functions(count=4, **kwargs):
-    return [functools.partial(Noisy, number=number, **kwargs) for number in range(count)]
+RESETS_ITSELF = [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED]
+EVERY_OTHER_MODE = pytest.mark.parametrize("mode", RESETS_ITSELF, ids=lambda mode: mode.value)
 
 
 def adapted(mode=AutoresetMode.SAME_STEP, count=4, **kwargs):
     return VecEnvAdapter(SyncVectorEnv(functions(count, **kwargs), autoreset_mode=mode))
-
-
-def assert_same(actual, expected):
-    """Equal arrays, numbers, texts, or dictionaries of them."""
-    if isinstance(expected, dict):
-        assert actual.keys() == expected.keys()
-        for key, value in expected.items():
-            assert_same(actual[key], value)
-    elif isinstance(expected, np.ndarray):
-        np.testing.assert_array_equal(actual, expected)
-        assert np.asarray(actual).dtype == expected.dtype
-    else:
-        assert actual == expected
 
 
 def without_absent_time_limit(info):
@@ -98,7 +44,7 @@ def assert_same_play(actual, expected, steps=80, seed=0):
         observations, rewards, dones, infos = actual.step(actions)
         expected_observations, expected_rewards, expected_dones, expected_infos = expected.step(actions)
         assert_same(observations, expected_observations)
-        np.testing.assert_allclose(rewards, expected_rewards, rtol=1e-6)
+        assert_same(rewards, expected_rewards)
         assert_same(dones, expected_dones)
         assert_same_infos(infos, expected_infos)
         assert_same_infos(actual.reset_infos, expected.reset_infos)
@@ -156,8 +102,26 @@ def test_environments_in_processes(mode):
         assert env.env_is_wrapped(TimeLimit) == [False, False]
         with pytest.raises(ValueError, match="leave indices out"):
             env.env_method("added", 5, indices=[0])
+        assert env.has_attr("number") and not env.has_attr("no_such_thing")
+        for ask in (env.get_attr, env.env_method):
+            with pytest.raises(AttributeError, match=r"no attribute 'no_such_thing'$"):
+                ask("no_such_thing")
+        assert env.step(np.zeros(2, int))[0]["vector"].shape == (2, 2)  # nobody has died of these questions
     finally:
         env.close()
+
+
+@EVERY_MODE
+def test_environments_in_processes_without_shared_memory(mode):
+    inner = AsyncVectorEnv(functions(2), shared_memory=False, autoreset_mode=mode)
+    try:
+        if mode == AutoresetMode.NEXT_STEP:
+            with pytest.raises(ValueError, match=r"^AsyncVectorEnv.* begins ended episodes twice: .*SAME_STEP$"):
+                VecEnvAdapter(inner)
+        else:
+            assert len(assert_same_play(VecEnvAdapter(inner), DummyVecEnv(functions(2)), steps=20)) > 3
+    finally:
+        inner.close()
 
 
 def test_catch_is_the_same_in_every_mode():
@@ -181,9 +145,11 @@ def test_catch_is_the_same_in_every_mode():
         )
 
 
+@pytest.mark.parametrize("copy", [True, False], ids=["copy", "no copy"])
 @EVERY_MODE
-def test_what_was_returned_is_not_written_to_later(mode):
-    env, rng = adapted(mode), np.random.default_rng(0)
+def test_what_was_returned_is_not_written_to_later(mode, copy):
+    env, rng = VecEnvAdapter(SyncVectorEnv(functions(), copy=copy, autoreset_mode=mode)), np.random.default_rng(0)
+    env.seed(0)
     returned = [env.reset()]
     terminal = []
     for _ in range(40):
@@ -245,16 +211,62 @@ class Stubborn(SyncVectorEnv):
         return super().reset(seed=seed)
 
 
-@pytest.mark.parametrize("as_dict", [False, True], ids=["Box", "Dict"])
-@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED], ids=lambda mode: mode.value)
-def test_an_environment_that_begins_more_than_it_was_asked_to_is_refused_in_one_line(mode, as_dict):
-    env = VecEnvAdapter(Stubborn(functions(as_dict=as_dict), autoreset_mode=mode))
+@pytest.mark.parametrize("env_type", [Noisy, Blank])
+@EVERY_OTHER_MODE
+def test_an_environment_that_begins_more_than_it_was_asked_to_is_refused_in_one_line(mode, env_type):
+    env = VecEnvAdapter(Stubborn([env_type] * 4, autoreset_mode=mode))
     env.seed(0)
     env.reset()
-    with pytest.raises(RuntimeError, match=r"^.* resets every episode at once: .*SAME_STEP$") as refusal:
+    with pytest.raises(ValueError, match=r"^Stubborn.* ignores options\['reset_mask'\].*SAME_STEP$") as refusal:
         for _ in range(30):
             env.step(np.zeros(4, int))
     assert "\n" not in str(refusal.value)
+
+
+def test_vector_environments_of_gymnasium_that_ignore_the_mask_are_refused():
+    env = VecEnvAdapter(gym.make_vec("CartPole-v1", 4, vectorization_mode="vector_entry_point"))
+    env.seed(0)
+    env.reset()
+    with pytest.raises(ValueError, match="ignores"):
+        for t in range(60):
+            env.step(np.full(4, t % 3 > 0, dtype=int))
+
+
+READERS = {
+    "index": lambda mask, state: state.__setitem__(mask, 0),
+    "where": lambda mask, state: np.where(mask, 0, state),
+    "where [:, None]": lambda mask, state: np.where(np.asarray(mask)[:, None], 0, state[:, None]),
+    "loop": lambda mask, state: [0 if one else old for one, old in zip(mask, state, strict=False)],
+    "item": lambda mask, state: [0 if mask[i] else old for i, old in enumerate(state)],
+    "rows": lambda mask, state: state.__setitem__(np.flatnonzero(mask), 0),
+    "any": lambda mask, state: np.any(mask),
+    "count": lambda mask, state: np.count_nonzero(mask),
+    "length": lambda mask, state: len(mask),
+    "as bool": lambda mask, state: np.asarray(mask, dtype=bool),
+    "truth": lambda mask, state: bool(mask),
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_every_way_to_read_a_mask_is_noticed_and_changes_nothing(read):
+    state = np.arange(1, 4)
+
+    class Reading(VectorEnv):
+        def reset(self, *, seed=None, options=None):
+            if options.get("reset_mask") is not None:
+                read(options["reset_mask"], state)
+
+    assert sb3._looks_at_masks(Reading())
+    assert state.tolist() == [1, 2, 3]
+
+
+@EVERY_OTHER_MODE
+def test_to_be_adapted_changes_no_random_numbers(mode):
+    for make in (lambda: SyncVectorEnv(functions(), autoreset_mode=mode), lambda: CatchVectorEnv(4, autoreset_mode=mode)):
+        env, untouched = make(), make()
+        env.reset(seed=3)
+        untouched.reset(seed=3)
+        assert_same(VecEnvAdapter(env).reset(), untouched.reset()[0])
 
 
 def test_a_stubborn_environment_is_fine_while_all_episodes_end_together():
@@ -298,7 +310,10 @@ def test_attributes_and_methods_of_games_that_are_one_object():
     env.set_attr("favourite", 3)
     assert env.get_attr("favourite") == [3, 3, 3]
     env.reset()
-    assert len(env.env_method("render")) == 3
+    assert [np.shape(picture) for picture in env.env_method("render")] == [np.shape(env.get_images()[0])] * 3
+    state = env.env_method("get_state")
+    assert len(state) == 3 and state[0] == state[1] == env.env.get_state()
+    assert env.has_attr("rules") and not env.has_attr("no_such_thing")
     assert env.env_is_wrapped(TimeLimit) == [False] * 3
     for call in (lambda: env.set_attr("favourite", 4, indices=0), lambda: env.env_method("render", indices=0)):
         with pytest.raises(ValueError, match=r"^.*leave indices out$"):
@@ -324,6 +339,17 @@ def test_pictures():
     assert all(image.ndim == 3 and image.dtype == np.uint8 for image in catch.get_images())
 
 
+def test_without_images_there_is_a_warning():
+    env = adapted()
+    env.reset()
+    with pytest.warns(UserWarning, match="render mode is None"):
+        assert env.get_images() == [None] * 4
+
+
+def test_metadata_are_those_of_the_environments():
+    assert VecEnvAdapter(CatchVectorEnv(2, render_mode="rgb_array")).metadata["render_fps"] == 8
+
+
 def test_closing_closes_the_environments():
     env = adapted()
     inner = env.env.envs
@@ -337,11 +363,56 @@ def test_spaces_and_size_are_those_of_one_environment():
         assert getattr(env, name) == getattr(expected, name)
 
 
+BOX = spaces.Box(0, 1, (2,))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Tuple([BOX, BOX]),
+        spaces.Text(3),
+        spaces.Sequence(BOX),
+        spaces.Dict(inner=spaces.Dict(box=BOX)),
+        spaces.Dict(pair=spaces.Tuple([BOX, BOX])),
+        spaces.Discrete(3, start=1),
+        spaces.MultiDiscrete([[2, 3], [4, 5]]),
+        spaces.MultiDiscrete([2, 3], start=[0, 1]),
+    ],
+    ids=str,
+)
+def test_a_space_that_sb3_does_not_take_is_refused_in_one_line(space):
+    for kind in ("observation", "action"):
+        env = OwnVector()
+        setattr(env, f"single_{kind}_space", space)
+        with pytest.raises(ValueError, match=f"^SB3 does not take the {kind} space .*: use Box, ") as refusal:
+            VecEnvAdapter(env)
+        assert "\n" not in str(refusal.value)
+
+
+def test_actions_that_sb3_does_not_take_though_it_observes_them():
+    for space in (spaces.Dict(box=BOX), spaces.MultiBinary([2, 2])):
+        env = OwnVector()
+        env.single_observation_space = space
+        VecEnvAdapter(env)
+        env.single_action_space = space
+        with pytest.raises(ValueError, match=r"^SB3 does not take the action space"):
+            VecEnvAdapter(env)
+
+
+def test_an_unknown_autoreset_mode_is_refused_in_one_line():
+    env = OwnVector()
+    env.metadata = dict(autoreset_mode="Sometimes")
+    with pytest.raises(ValueError, match=r"^OwnVector.* autoreset mode 'Sometimes': choose from NextStep, SameStep, Disabled$"):
+        VecEnvAdapter(env)
+    env.metadata = dict(autoreset_mode="SameStep")
+    VecEnvAdapter(env)
+
+
 class OwnVector(VectorEnv):
     """The least that a vector environment of one's own has: it counts to 3, and says nothing of what it does at the end."""
 
-    def __init__(self, num_envs=2):
-        self.num_envs = num_envs
+    def __init__(self, num_envs=2, wrap=lambda observations: observations):
+        self.num_envs, self.wrap = num_envs, wrap
         self.metadata = dict(autoreset_mode=AutoresetMode.SAME_STEP)
         self.single_observation_space = spaces.Box(0, 3, (1,), np.float32)
         self.single_action_space = spaces.Discrete(2)
@@ -349,26 +420,59 @@ class OwnVector(VectorEnv):
 
     def reset(self, *, seed=None, options=None):
         self.t = np.arange(self.num_envs, dtype=np.float32)[:, None]
-        return self.t.copy(), {}
+        return self.wrap(self.t.copy()), {}
 
     def step(self, actions):
         self.t += 1
         over, infos = self.t[:, 0] == 3, {}
         if over.any():
-            infos = dict(final_obs=self.t.copy(), _final_obs=over)
+            infos = dict(final_obs=self.wrap(self.t.copy()), _final_obs=over)
             self.t[over] = 0
-        return self.t.copy(), np.ones(self.num_envs), over, np.zeros_like(over), infos
+        return self.wrap(self.t.copy()), np.ones(self.num_envs), over, np.zeros_like(over), infos
 
 
-def test_a_vector_environment_of_one_s_own():
-    env = VecEnvAdapter(OwnVector())
-    assert env.reset().tolist() == [[0], [1]]
+@pytest.mark.parametrize("wrap", [lambda t: t, lambda t: dict(t=t)], ids=["Box", "Dict"])
+def test_a_vector_environment_of_one_s_own(wrap):
+    env = VecEnvAdapter(OwnVector(wrap=wrap))
+    assert_same(env.reset(), wrap(np.array([[0], [1]], np.float32)))
     env.step(np.zeros(2, int))
     observations, _, dones, infos = env.step(np.zeros(2, int))
-    assert observations.tolist() == [[2], [0]]
+    assert_same(observations, wrap(np.array([[2], [0]], np.float32)))
     assert dones.tolist() == [False, True]
     assert infos[0] == {}
-    assert infos[1] == {"terminal_observation": np.array([3]), "TimeLimit.truncated": False}
+    assert infos[1] == {"terminal_observation": wrap(np.array([3])), "TimeLimit.truncated": False}
+
+
+def test_an_environment_that_hides_the_last_observation_is_refused_in_one_line():
+    class Hiding(OwnVector):
+        def step(self, actions):
+            return *super().step(actions)[:4], {}
+
+    env = VecEnvAdapter(Hiding())
+    env.reset()
+    env.step(np.zeros(2, int))
+    with pytest.raises(ValueError, match=r"^Hiding.* ends an episode without infos\['final_obs'\].*$"):
+        env.step(np.zeros(2, int))
+
+
+@EVERY_MODE
+def test_infos_are_numbers_of_python(mode):
+    env = adapted(mode)
+    env.reset()
+    info = env.step(np.zeros(4, int))[3][0]
+    assert {key: type(info[key]) for key in ("depth", "name", "odd")} == dict(depth=int, name=str, odd=bool)
+    assert type(info["parts"]["half"]) is type(env.reset_infos[0]["born"]) is float
+
+
+@EVERY_MODE
+def test_infos_whose_names_begin_with_an_underscore(mode):
+    class Whispering(Noisy):
+        def step(self, action):
+            *rest, info = super().step(action)
+            return *rest, info | dict(_aside=self.depth, parts=dict(_half=1))
+
+    envs = [lambda number=number: Whispering(number) for number in range(3)]
+    assert len(assert_same_play(VecEnvAdapter(SyncVectorEnv(envs, autoreset_mode=mode)), DummyVecEnv(envs))) > 10
 
 
 def monitored(env, steps=60):
@@ -390,6 +494,11 @@ def test_episodes_are_monitored_as_by_sb3(mode):
     own = VecEnvAdapter(SyncVectorEnv(functions(), autoreset_mode=mode), monitor=True)
     np.testing.assert_allclose(monitored(own), expected, rtol=1e-4, atol=1e-6)
     assert len(monitored(adapted(mode))) == 0
+
+
+def test_episodes_are_told_of_that_gymnasium_has_recorded():
+    recorded = RecordEpisodeStatistics(SyncVectorEnv(functions(), autoreset_mode=AutoresetMode.SAME_STEP))
+    np.testing.assert_allclose(monitored(VecEnvAdapter(recorded)), monitored(VecMonitor(DummyVecEnv(functions()))), rtol=1e-5)
 
 
 @EVERY_MODE
@@ -425,15 +534,45 @@ def test_it_can_be_normalized(mode):
 
 
 @EVERY_MODE
-def test_an_algorithm_of_sb3_learns_on_it_what_it_learns_on_its_own(mode):
+def test_pictures_can_be_stacked_and_transposed(mode):
+    def wrapped(env):
+        return VecFrameStack(VecTransposeImage(env), 3)
+
+    make = [lambda number=number: Image(number) for number in range(3)]
+    ends = assert_same_play(wrapped(VecEnvAdapter(SyncVectorEnv(make, autoreset_mode=mode))), wrapped(DummyVecEnv(make)))
+    assert len(ends) > 20
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "policy", "options"),
+    [(PPO, "MlpPolicy", dict(batch_size=32, n_epochs=2)), (A2C, "MultiInputPolicy", {})],
+    ids=["PPO", "A2C"],
+)
+@EVERY_MODE
+def test_an_algorithm_of_sb3_learns_on_it_what_it_learns_on_its_own(mode, algorithm, policy, options):
+    as_dict = policy == "MultiInputPolicy"
+
     def trained(env):
-        model = PPO("MlpPolicy", env, n_steps=16, batch_size=32, n_epochs=2, seed=0, device="cpu")
+        model = algorithm(policy, env, n_steps=16, seed=0, device="cpu", **options)
         model.set_logger(configure(None, []))
-        model.learn(150)
+        model.learn(300)
         return [parameter.detach().numpy() for parameter in model.policy.parameters()]
 
-    for actual, expected in zip(trained(adapted(mode)), trained(DummyVecEnv(functions())), strict=True):
-        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-5)
+    pairs = zip(trained(adapted(mode, as_dict=as_dict)), trained(DummyVecEnv(functions(as_dict=as_dict))), strict=True)
+    for actual, expected in pairs:
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_the_adapters_are_imported_only_when_they_are_asked_for():
+    code = """
+        import sys, fw_rl.envs as envs
+        assert {"VecEnvAdapter", "VectorEnvAdapter", "CatchEnv"} <= {*dir(envs)} & {*envs.__all__}
+        assert not {"torch", "stable_baselines3"} & {*sys.modules}
+        assert not hasattr(envs, "no_such_thing")
+        from fw_rl.envs import VecEnvAdapter, VectorEnvAdapter
+        assert VecEnvAdapter is envs.VecEnvAdapter is envs.sb3.VecEnvAdapter
+    """
+    subprocess.run([sys.executable, "-c", "if True:" + code], check=True)
 
 
 def test_the_documentation_is_true():

@@ -1,0 +1,248 @@
+"""Worker processes that report to the main one, and what is done when one of them fails, hangs or is killed.
+
+Nothing here waits for a lock that a killed process might hold: every worker has a pipe of its own, whose end is also the sign
+that it is gone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.multiprocessing  # tensors that are sent to a process share their memory with it
+
+__all__ = ["START_METHODS", "WorkerError", "Workers"]
+
+START_METHODS = multiprocessing.get_all_start_methods()
+PATIENCE = 2.0
+"""Seconds that a worker has to end by itself before it is ended."""
+
+Send = Callable[[Any], None]
+Task = Callable[..., None]
+"""What a worker runs: `task(send, *arguments)`; it reports by `send`."""
+
+
+class WorkerError(RuntimeError):
+    """A worker failed, or was killed again and again: `summary` says which and how, `details` is its traceback, if any."""
+
+    def __init__(self, summary: str, details: str = "") -> None:
+        super().__init__(f"{summary}\n{details}".strip())
+        self.summary, self.details = summary, details
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """The last report of a worker that met an exception."""
+
+    diverged: bool
+    message: str
+    traceback: str
+
+
+class _NobodyListens(Exception):
+    """The main process is gone or has heard enough."""
+
+
+class Workers:
+    """`n_workers` processes that run a task and report; a context, at whose end none of them is left.
+
+    `arguments`: for a worker's number and how often it was started again, the arguments of its task. A worker that is killed is
+    started again, `max_restarts` times over all of them, after a call of `on_death` with its number. `start_method`: "spawn",
+    "forkserver" or "fork".
+
+    Each worker uses one thread for Torch, ignores Ctrl-C, which is the main process's to handle, and ends at once when the main
+    process is gone.
+
+    Raises WorkerError from `next_report` when a worker fails or dies too often, and FloatingPointError when a worker raises it.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        arguments: Callable[[int, int], tuple[Any, ...]],
+        n_workers: int,
+        start_method: str,
+        on_death: Callable[[int], None] = lambda number: None,
+        max_restarts: int = 10,
+    ) -> None:
+        self.task, self.arguments, self.on_death = task, arguments, on_death
+        self.max_restarts, self.restarts = max_restarts, 0
+        self.context: Any = multiprocessing.get_context(start_method)
+        if start_method == "forkserver":
+            self.context.set_forkserver_preload(["__main__", task.__module__])
+        self.processes: list[Any] = [None] * n_workers
+        self._numbers: dict[connection.Connection, int] = {}
+        self._ready: Iterator[Any] = iter(())
+
+    def __enter__(self) -> Workers:
+        try:
+            for number in range(len(self.processes)):
+                self._start(number)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def running(self) -> bool:
+        """Whether another report can come."""
+        return bool(self._numbers)
+
+    def next_report(self, timeout: float) -> tuple[int, Any] | None:
+        """A worker's number and what it sent; None if nothing came for `timeout` seconds, or a worker has ended."""
+        pipe = next(self._ready, None)
+        if pipe is None:
+            self._ready = iter(connection.wait(list(self._numbers), timeout))
+            pipe = next(self._ready, None)
+        if pipe is None:
+            return None
+        number = self._numbers[pipe]  # type: ignore[index]
+        try:
+            report = pipe.recv()  # type: ignore[union-attr]
+        except (EOFError, OSError):  # the second is an end amid a report
+            self._end(number, pipe)  # type: ignore[arg-type]
+            return None
+        if isinstance(report, _Failure):
+            if report.diverged:
+                raise FloatingPointError(report.message)
+            raise WorkerError(f"worker {number} failed: {report.message}", report.traceback)
+        return number, report
+
+    def stop(self) -> None:
+        """End all workers: those that listen to nobody any more by themselves, the others by force."""
+        for pipe in self._numbers:
+            pipe.close()
+        self._numbers.clear()
+        started = [process for process in self.processes if process is not None]
+        for force in (None, "terminate", "kill"):
+            for process in started:
+                if force is not None and process.is_alive():
+                    getattr(process, force)()
+            deadline = time.monotonic() + PATIENCE
+            for process in started:
+                process.join(max(deadline - time.monotonic(), 0.0))
+        for process in started:
+            process.join()
+            process.close()
+        self.processes = [None] * len(self.processes)
+
+    def _start(self, number: int) -> None:
+        ours, theirs = self.context.Pipe(duplex=False)
+        task = (self.task, theirs, self.arguments(number, self.restarts))
+        process = self.context.Process(target=_run, args=task, name=f"worker {number}", daemon=True)
+        with _one_thread(), _interrupts_put_off():
+            process.start()
+            theirs.close()  # so that the pipe ends with the worker
+            self.processes[number] = process
+            self._numbers[ours] = number
+
+    def _end(self, number: int, pipe: connection.Connection) -> None:
+        """A worker is gone: by itself, which is fine, or by a signal, so that another takes its place."""
+        del self._numbers[pipe]
+        pipe.close()
+        process = self.processes[number]
+        process.join()
+        if process.exitcode == 0:
+            return
+        self.on_death(number)
+        self.restarts += 1
+        if process.exitcode > 0:
+            raise WorkerError(f"worker {number} ended with code {process.exitcode}, as its last words may explain")
+        cause = f"was killed by signal {-process.exitcode}"
+        if self.restarts > self.max_restarts:
+            raise WorkerError(f"worker {number} {cause}, after {self.max_restarts} workers had been started again")
+        warnings.warn(f"worker {number} {cause}: another takes its place", stacklevel=4)
+        self._start(number)
+
+
+def _run(task: Task, pipe: connection.Connection, arguments: tuple[Any, ...]) -> None:
+    """The whole life of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process has the main one's handler
+    torch.set_num_threads(1)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+    def send(report: Any) -> None:
+        try:
+            pipe.send(report)
+        except ConnectionError as error:
+            raise _NobodyListens from error
+
+    try:
+        try:
+            task(send, *arguments)
+        except _NobodyListens:
+            raise
+        except (Exception, SystemExit) as error:
+            diverged = isinstance(error, FloatingPointError)
+            message = str(error) if diverged else f"{type(error).__name__}: {error}"
+            send(_Failure(diverged, message, traceback.format_exc()))
+    except _NobodyListens:
+        pass
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Lets processes that start here read from their environment that they have one thread, before they import Torch."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _interrupts_put_off() -> Iterator[None]:
+    """Lets Ctrl-C act only at the end of this; processes that start here do not hear it from their first moment on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        with _blocked_interrupts():
+            yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def _blocked_interrupts() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

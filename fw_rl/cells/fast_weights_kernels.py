@@ -1,0 +1,447 @@
+"""The inner loops of the fast-weight net, compiled for the processor: a step while acting, and a sequence both ways.
+
+They are for Hebb's rule and method 1 (see `FastWeightsCell`), and take a few rows b at a time, so that what these remember
+stay in the cache. With q the query of a read, dr = d loss / d (A q) and weight(t', t) = eta * decay**(t' - 1 - t), the way
+back goes from the last step to the first by
+
+    d q(t)  =  A(t-1) dr(t)                                                     A is symmetric
+    d h(t)  =  W^T d boundary(t+1)  +  sum_{t' > t} weight(t', t) [ (h(t) . q(t')) dr(t')  +  (h(t) . dr(t')) q(t') ]
+
+Products with A are attention reads (Ba16 Eq. 4) of the writes since the sequence began, and of one matrix for what lies before.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = ["Net", "Past", "Script", "run_back", "run_forward", "step_forward"]
+
+# Sums may be taken in any order; not a number stays not a number.
+_compiled = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+_inlined = njit(inline="always", nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+_Array = NDArray[np.floating]
+
+
+class Net(NamedTuple):
+    """The slow weights W [H, H], gain and bias [H] of the layer normalisation ([0] for none), and the constants."""
+
+    recurrent: _Array
+    gain: _Array
+    bias: _Array
+    eps: float
+    decay: float
+    inner_steps: int
+    tanh: bool
+
+
+class Past(NamedTuple):
+    """What lies before a sequence: h [B, H], a matrix [B, H, H] or [B, 0, 0], and P writes, [B, P, H] with strengths [B, P]."""
+
+    h: _Array
+    matrix: _Array
+    keys: _Array
+    strengths: _Array
+
+
+class Script(NamedTuple):
+    """What is to happen in a sequence, [T, B] each.
+
+    `write`: the strength of each write. `begins`: the first step of the episode, -1 if it began before the sequence. `ends`:
+    the first step of the next episode, T if it begins later. `cut`: h(t-1) is taken as zero.
+    """
+
+    write: _Array
+    begins: NDArray[np.integer]
+    ends: NDArray[np.integer]
+    cut: NDArray[np.bool_]
+
+
+@_compiled
+def step_forward(
+    boundary: _Array,
+    matrix: _Array,
+    faded: _Array,
+    keys: _Array,
+    strengths: _Array,
+    count: int,
+    write: _Array,
+    recurrent: _Array,
+    gain: _Array,
+    bias: _Array,
+    eps: float,
+    decay: float,
+    inner_steps: int,
+    tanh: bool,
+    h: _Array,
+) -> None:
+    """One step of all rows from their boundary [B, H]: `h` [B, H] is found, and written to the memory.
+
+    The memory: `faded` [B] times `matrix` ([B, H, H] or [B, 0, 0]), and the first `count` of `keys` [B, K, H] with their
+    `strengths` [B, K]. `write`: [B], the strength of the new key. `recurrent` to `tanh`: the parts of a `Net`.
+    """
+    net = Net(
+        recurrent, gain, bias, eps, decay, inner_steps, tanh
+    )  # made here: from outside, one would take longer than a step
+    rate = boundary.dtype.type(decay)
+    queries, settled, scales = _room_to_settle(boundary[0], net)
+    for b in range(len(boundary)):
+        _settle(boundary[b], keys[b], strengths[b], 0, count, matrix[b], faded[b], net, queries, settled, scales)
+        _copy(queries[net.inner_steps], h[b])
+        _copy(h[b], keys[b, count])
+        for j in range(count):
+            strengths[b, j] *= rate
+        strengths[b, count] = write[b]
+
+
+@_compiled
+def run_forward(
+    driven: _Array,
+    net: Net,
+    past: Past,
+    script: Script,
+    boundary: _Array,
+    settled: _Array,
+    scales: _Array,
+    outputs: _Array,
+) -> None:
+    """A sequence of C x + bias, `driven` [T, B, H], to every h(t), `outputs` [T, B, H].
+
+    What the way back can use is left in `boundary` [T, B, H], `settled` [B, T, S, H] and `scales` [B, T, S]: the sums in the
+    layer normalisation as it leaves them, and what it multiplied them with.
+    """
+    steps, batch, size = driven.shape
+    pending = past.keys.shape[1]
+    keys = np.empty((4, pending + steps, size), driven.dtype)
+    weights = np.empty(pending + steps, driven.dtype)
+    before, product = np.zeros((4, size), driven.dtype), np.empty((4, size), driven.dtype)
+    queries, _, _ = _room_to_settle(driven[0, 0], net)
+    one = driven.dtype.type(1)
+    for start in range(0, batch, 4):
+        rows = min(4, batch - start)
+        for r in range(rows):
+            _copy(past.h[start + r], before[r])
+            for j in range(pending):
+                _copy(past.keys[start + r, j], keys[r, j])
+        for t in range(steps):
+            for r in range(rows):
+                if script.cut[t, start + r]:
+                    _clear(before[r])
+            _multiply(net.recurrent, before, product)
+            for r in range(rows):
+                b = start + r
+                _copy(driven[t, b], boundary[t, b])
+                _add(one, product[r], boundary[t, b])
+                first, faded = _weigh(t, b, past, script, net.decay, weights)
+                _settle(
+                    boundary[t, b], keys[r], weights, first, pending + t, past.matrix[b], faded, net, queries, settled[b, t],
+                    scales[b, t],
+                )  # fmt: skip
+                for part in (before[r], keys[r, pending + t], outputs[t, b]):
+                    _copy(queries[net.inner_steps], part)
+
+
+@_compiled
+def run_back(
+    boundary: _Array,
+    outputs: _Array,
+    transposed: _Array,
+    net: Net,
+    past: Past,
+    script: Script,
+    settled: _Array,
+    scales: _Array,
+    d_outputs: _Array,
+    sources: _Array,
+    d_boundary: _Array,
+    d_first: _Array,
+    d_gain: _Array,
+    d_bias: _Array,
+) -> None:
+    """From the gradient of every h(t), `d_outputs` [T, B, H], to `d_boundary` [T, B, H], and `d_first` [B, H] of h before.
+
+    `transposed`: W^T. `settled`, `scales`: from `run_forward`; with none, [0, ...], every read is done again. `sources`:
+    [R, T, S, 2, H], room for the pairs (dr, q) of every read; with R = B, all of them are left there, else R is 4. `d_gain`,
+    `d_bias`: [H], added up.
+    """
+    steps, batch, size = boundary.shape
+    pending = past.keys.shape[1]
+    keys = np.empty((4, pending + steps, size), boundary.dtype)
+    weights = np.empty(pending + steps, boundary.dtype)
+    d_h, d_before = np.zeros((4, size), boundary.dtype), np.zeros((4, size), boundary.dtype)
+    product = np.empty((4, size), boundary.dtype)
+    queries, own_settled, own_scales = _room_to_settle(boundary[0, 0], net)
+    one = boundary.dtype.type(1)
+    for start in range(0, batch, 4):
+        rows = min(4, batch - start)
+        for r in range(rows):
+            _copy(d_outputs[steps - 1, start + r], d_h[r])
+            for j in range(pending):
+                _copy(past.keys[start + r, j], keys[r, j])
+            for t in range(steps):
+                _copy(outputs[t, start + r], keys[r, pending + t])
+        for t in range(steps - 1, -1, -1):
+            for r in range(rows):
+                b = start + r
+                first, faded = _weigh(t, b, past, script, net.decay, weights)
+                if len(settled):
+                    own_settled, own_scales = settled[b, t], scales[b, t]
+                    _follow(boundary[t, b], own_settled, net, queries)
+                else:
+                    _settle(
+                        boundary[t, b], keys[r], weights, first, pending + t, past.matrix[b], faded, net, queries, own_settled,
+                        own_scales,
+                    )  # fmt: skip
+                own = sources[b if len(sources) == batch else r]
+                _hear_from_later(t, script.ends[t, b], keys[r, pending + t], script.write[t, b], net, own, d_h[r])
+                _clear(d_before[r])
+                for s in range(net.inner_steps - 1, -1, -1):
+                    _slope(queries[s + 1], net.tanh, d_h[r])
+                    if len(net.gain):
+                        _back_through_norm(own_settled[s], own_scales[s], net.gain, d_h[r], d_gain, d_bias)
+                    _copy(d_h[r], own[t, s, 0])
+                    _copy(queries[s], own[t, s, 1])
+                    _add(one, d_h[r], d_before[r])
+                    _clear(d_h[r])
+                    _recall(keys[r], weights, first, pending + t, past.matrix[b], faded, own[t, s, 0], d_h[r])
+                _slope(queries[0], net.tanh, d_h[r])
+                _add(one, d_h[r], d_before[r])
+                _copy(d_before[r], d_boundary[t, b])
+                if script.cut[t, b]:
+                    _clear(d_before[r])
+            _multiply(transposed, d_before, product)
+            for r in range(rows):
+                _copy(product[r], d_h[r])
+                if t > 0:
+                    _add(one, d_outputs[t - 1, start + r], d_h[r])
+                else:
+                    _copy(d_h[r], d_first[start + r])
+
+
+@_compiled
+def _room_to_settle(like: _Array, net: Net) -> tuple[_Array, _Array, _Array]:
+    size = len(like)
+    queries = np.empty((net.inner_steps + 1, size), like.dtype)
+    return queries, np.empty((net.inner_steps, size), like.dtype), np.empty(net.inner_steps, like.dtype)
+
+
+@_inlined
+def _weigh(t: int, b: int, past: Past, script: Script, decay: float, weights: _Array) -> tuple[int, float]:
+    """How much is left at step t of each earlier write, from the first that can be read on, and of the matrix."""
+    pending = past.keys.shape[1]
+    # A number of the array's own type: with Python's, the loops that use it would run in double precision.
+    fading, rate = weights.dtype.type(1), weights.dtype.type(decay)
+    begin = script.begins[t, b]
+    for j in range(t - 1, max(begin, 0) - 1, -1):
+        weights[pending + j] = script.write[j, b] * fading
+        fading *= rate
+    if begin >= 0:
+        return pending + begin, weights.dtype.type(0)
+    for j in range(pending):
+        weights[j] = past.strengths[b, j] * fading
+    return 0, fading * rate**pending
+
+
+@_inlined
+def _settle(
+    boundary: _Array,
+    keys: _Array,
+    weights: _Array,
+    first: int,
+    last: int,
+    matrix: _Array,
+    faded: float,
+    net: Net,
+    queries: _Array,
+    settled: _Array,
+    scales: _Array,
+) -> None:
+    """The inner loop (Ba16 Eq. 2 and 5) of one row: each query h_s, `queries` [S + 1, H], leads to the next."""
+    _activate(boundary, net.tanh, queries[0])
+    for s in range(net.inner_steps):
+        _copy(boundary, settled[s])
+        _recall(keys, weights, first, last, matrix, faded, queries[s], settled[s])
+        if len(net.gain):
+            scales[s] = _normalise(settled[s], net.eps, settled[s])
+        _finish(settled[s], net, queries[s + 1])
+
+
+@_inlined
+def _follow(boundary: _Array, settled: _Array, net: Net, queries: _Array) -> None:
+    """The queries of the inner loop again, from what it left."""
+    _activate(boundary, net.tanh, queries[0])
+    for s in range(net.inner_steps):
+        _finish(settled[s], net, queries[s + 1])
+
+
+@_inlined
+def _finish(settled: _Array, net: Net, query: _Array) -> None:
+    """From a sum that is settled to h: gain, bias and activation."""
+    if len(net.gain):
+        for i in range(len(query)):
+            query[i] = settled[i] * net.gain[i] + net.bias[i]
+        _activate(query, net.tanh, query)
+    else:
+        _activate(settled, net.tanh, query)
+
+
+@_inlined
+def _hear_from_later(t: int, end: int, h: _Array, write: float, net: Net, sources: _Array, d_h: _Array) -> None:
+    """Add to `d_h` what the later reads of the episode send back to h(t)."""
+    fading, rate = h.dtype.type(write), h.dtype.type(net.decay)
+    for later in range(t + 1, end):
+        for s in range(net.inner_steps):
+            d_read, query = sources[later, s, 0], sources[later, s, 1]
+            to_query, to_read = fading * _dot(h, d_read), fading * _dot(h, query)
+            for i in range(len(d_h)):
+                d_h[i] += to_query * query[i] + to_read * d_read[i]
+        fading *= rate
+
+
+@_compiled
+def _multiply(matrix: _Array, vectors: _Array, out: _Array) -> None:
+    """matrix times each of four vectors [4, H]; two rows of the matrix at a time, each fetched once for all."""
+    size = len(matrix)
+    x, y, z, w = vectors[0], vectors[1], vectors[2], vectors[3]
+    for i in range(0, size - 1, 2):
+        top, low = matrix[i], matrix[i + 1]
+        a = b = c = d = e = f = g = h = matrix.dtype.type(0)
+        for j in range(size):
+            a += top[j] * x[j]
+            b += top[j] * y[j]
+            c += top[j] * z[j]
+            d += top[j] * w[j]
+            e += low[j] * x[j]
+            f += low[j] * y[j]
+            g += low[j] * z[j]
+            h += low[j] * w[j]
+        out[0, i], out[1, i], out[2, i], out[3, i] = a, b, c, d
+        out[0, i + 1], out[1, i + 1], out[2, i + 1], out[3, i + 1] = e, f, g, h
+    if size % 2:
+        for r in range(4):
+            out[r, size - 1] = _dot(matrix[size - 1], vectors[r])
+
+
+@_inlined
+def _recall(
+    keys: _Array, weights: _Array, first: int, last: int, matrix: _Array, faded: float, query: _Array, out: _Array
+) -> None:
+    """Add A query to `out`, for the A of the keys from `first` to before `last` and `faded` times the matrix."""
+    for j in range(first, last):
+        if weights[j] != 0.0:
+            _add(weights[j] * _dot(keys[j], query), keys[j], out)
+    if faded != 0.0 and len(matrix):
+        _add_product(faded, matrix, query, out)
+
+
+@_inlined
+def _dot(a: _Array, b: _Array) -> float:
+    total = a.dtype.type(0)
+    for i in range(len(a)):
+        total += a[i] * b[i]
+    return total
+
+
+@_inlined
+def _add_product(scale: float, matrix: _Array, vector: _Array, out: _Array) -> None:
+    """Add `scale` times matrix times vector, four rows at a time, so that the vector is fetched once for them."""
+    size = len(vector)
+    whole = len(out) // 4 * 4
+    for i in range(0, whole, 4):
+        a = b = c = d = vector.dtype.type(0)
+        for j in range(size):
+            a += matrix[i, j] * vector[j]
+            b += matrix[i + 1, j] * vector[j]
+            c += matrix[i + 2, j] * vector[j]
+            d += matrix[i + 3, j] * vector[j]
+        out[i] += scale * a
+        out[i + 1] += scale * b
+        out[i + 2] += scale * c
+        out[i + 3] += scale * d
+    for i in range(whole, len(out)):
+        out[i] += scale * _dot(matrix[i], vector)
+
+
+# NumPy's own copies and sums of slices would take longer than the rest.
+
+
+@_inlined
+def _copy(a: _Array, out: _Array) -> None:
+    for i in range(len(out)):
+        out[i] = a[i]
+
+
+@_inlined
+def _clear(out: _Array) -> None:
+    zero = out.dtype.type(0)
+    for i in range(len(out)):
+        out[i] = zero
+
+
+@_inlined
+def _sum(a: _Array) -> float:
+    total = a.dtype.type(0)
+    for i in range(len(a)):
+        total += a[i]
+    return total
+
+
+@_inlined
+def _add(scale: float, a: _Array, out: _Array) -> None:
+    for i in range(len(a)):
+        out[i] += scale * a[i]
+
+
+@_inlined
+def _activate(x: _Array, tanh: bool, out: _Array) -> None:
+    zero = x.dtype.type(0)
+    if tanh:
+        for i in range(len(x)):
+            out[i] = math.tanh(x[i])
+    else:
+        for i in range(len(x)):
+            out[i] = zero if x[i] <= zero else x[i]  # what is not a number goes through
+
+
+@_inlined
+def _slope(activated: _Array, tanh: bool, d: _Array) -> None:
+    """From the gradient after an activation to that before it, in place."""
+    zero, one = d.dtype.type(0), d.dtype.type(1)
+    if tanh:
+        for i in range(len(d)):
+            d[i] *= one - activated[i] * activated[i]
+    else:
+        for i in range(len(d)):
+            d[i] = d[i] if activated[i] > zero else zero
+
+
+@_inlined
+def _normalise(x: _Array, eps: float, out: _Array) -> float:
+    """Layer normalisation without gain and bias (Ba16 Eq. 5); returns what the deviations were multiplied with."""
+    size = len(x)
+    mean = _sum(x) / size
+    for i in range(size):
+        out[i] = x[i] - mean
+    scale = x.dtype.type(1 / math.sqrt(_dot(out, out) / size + eps))
+    for i in range(size):
+        out[i] *= scale
+    return scale
+
+
+@_inlined
+def _back_through_norm(normed: _Array, scale: float, gain: _Array, d: _Array, d_gain: _Array, d_bias: _Array) -> None:
+    """From the gradient after layer normalisation to that before it, in place, with its share for gain and bias."""
+    size = len(d)
+    for i in range(size):
+        d_bias[i] += d[i]
+    for i in range(size):
+        d_gain[i] += d[i] * normed[i]
+    for i in range(size):
+        d[i] *= gain[i]
+    mean, along = _sum(d) / size, _dot(d, normed) / size
+    for i in range(size):
+        d[i] = scale * (d[i] - mean - normed[i] * along)

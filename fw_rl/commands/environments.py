@@ -1,0 +1,35 @@
+"""Environments by the names that the command line takes; also in worker processes, so that this imports little."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from fw_rl.envs import catch_id
+
+__all__ = ["environment_id", "make_vector_env"]
+
+
+def environment_id(name: str) -> str:
+    """The Gymnasium id for a short Catch name or an id.
+
+    Raises ValueError for an environment that does not exist.
+    """
+    if name.removeprefix("fw_rl/").startswith("Catch-") and name != "fw_rl/Catch-v0":
+        return catch_id(name)
+    try:
+        gym.spec(name)
+    except gym.error.Error as error:
+        raise ValueError(f"unknown environment {name!r}: give Catch-N-M or the id of a Gymnasium environment") from error
+    return name
+
+
+def make_vector_env(name: str, n_envs: int) -> VectorEnv:
+    """`n_envs` environments in this process: those of Catch in arrays, others one by one."""
+    env_id = environment_id(name)
+    autoreset: dict[str, Any] = dict(autoreset_mode=AutoresetMode.SAME_STEP)
+    if env_id.startswith("fw_rl/"):
+        return gym.make_vec(env_id, num_envs=n_envs, vectorization_mode="vector_entry_point", **autoreset)
+    return gym.make_vec(env_id, num_envs=n_envs, vectorization_mode="sync", vector_kwargs=autoreset)

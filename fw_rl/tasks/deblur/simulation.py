@@ -1,0 +1,228 @@
+"""The simulation of HP87 §4: learn random associations, blur them by learning others, rehearse a part of them.
+
+Everything runs for all S seeds side by side: the nets are one stack of weights, and `torch.func.vmap` gives each its own data.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from fw_rl.fast_slow import FastSlowSGD, fast_slow, is_fast, merge
+
+__all__ = ["Associations", "Course", "Ensemble", "Protocol", "Rates", "Task", "choose", "draw_task", "layered_nets", "learn"]
+__all__ += ["forget", "rehearse"]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How slow and fast weights learn: epsilon and alpha of HP87 §3 for each, and what a weight change leaves of the fast ones.
+
+    The paper has 0.02, 0.9 and 0.99 and gives no other rates for the fast weights, so that those are free.
+    """
+
+    slow_lr: float = 0.02
+    """Epsilon of the slow weights."""
+    slow_momentum: float = 0.9
+    """Alpha of the slow weights."""
+    fast_lr: float = 0.02
+    """Epsilon of the fast weights, which the paper leaves open. With 0.03 and more some nets saturate and learn nothing."""
+    fast_momentum: float = 0.5
+    """Alpha of the fast weights, which the paper leaves open."""
+    decay: float = 0.99
+    """What a weight change leaves of the fast weights; the paper lets 1 % go."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Sizes and lengths of the simulation; the defaults are those of HP87 §4, which leaves `init` and the seeds open."""
+
+    inputs: int = 10
+    """Input units."""
+    hidden: int = 100
+    """Hidden units."""
+    outputs: int = 10
+    """Output units."""
+    associations: int = 100
+    """Old associations."""
+    interfering: int = 5
+    """New associations, which blur the old ones."""
+    learning_sweeps: int = 1300
+    """Sweeps through the old associations while learning."""
+    interfering_sweeps: int = 400
+    """Sweeps through the new associations."""
+    rehearsal_sweeps: int = 20
+    """Sweeps through the subset of the old associations that is rehearsed."""
+    init: float = 0.3
+    """Slow weights start uniform within plus and minus this, which the paper leaves open."""
+    seeds: int = 20
+    """Nets that are trained side by side."""
+    seed: int = 0
+    """The first seed."""
+
+    def generators(self, purpose: str) -> list[torch.Generator]:
+        """A source of random numbers for each seed, which is another for each purpose."""
+        offset = ("nets", "associations", "subsets").index(purpose) << 40
+        return [torch.Generator().manual_seed(offset + seed) for seed in range(self.seed, self.seed + self.seeds)]
+
+
+class Associations(NamedTuple):
+    """Inputs [S, N, ...] and desired outputs [S, N, O] of each of S seeds."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+class Task(NamedTuple):
+    """The old associations, and the new ones that interfere with them."""
+
+    old: Associations
+    new: Associations
+
+
+def draw_task(protocol: Protocol, steps: int | None = None) -> Task:
+    """Random binary inputs, all of a seed different, with random binary outputs; `steps` makes the inputs sequences.
+
+    Old inputs: [S, associations, inputs], or [S, associations, steps, inputs]; those of new ones likewise.
+    """
+    cases, shape = protocol.associations + protocol.interfering, (-1,) if steps is None else (steps, -1)
+    bits = protocol.inputs * (steps or 1)
+    inputs, targets = [], []
+    for generator in protocol.generators("associations"):
+        inputs.append(_distinct(cases, bits, generator).unflatten(1, shape))
+        targets.append(torch.randint(2, (cases, protocol.outputs), generator=generator))
+    x, y = torch.stack(inputs).float(), torch.stack(targets).float()
+    n = protocol.associations
+    return Task(Associations(x[:, :n], y[:, :n]), Associations(x[:, n:], y[:, n:]))
+
+
+def _distinct(count: int, bits: int, generator: torch.Generator) -> Tensor:
+    """Different random binary vectors, [count, bits]."""
+    if bits <= 20:
+        return torch.randperm(2**bits, generator=generator)[:count].unsqueeze(1) >> torch.arange(bits) & 1
+    while True:  # So few of so many are hardly ever alike.
+        vectors = torch.randint(2, (count, bits), generator=generator)
+        if len(vectors.unique(dim=0)) == count:
+            return vectors
+
+
+class Ensemble:
+    """S nets of one architecture as one stack of weights: a call maps [S, N, ...] to [S, N, O], each net on its own data.
+
+    `weights`: the parameters by name, [S, ...] each.
+    """
+
+    def __init__(self, nets: Sequence[nn.Module]) -> None:
+        self.net = nets[0]
+        self.weights, _ = stack_module_state(list(nets))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return vmap(lambda weights, x: functional_call(self.net, weights, (x,)))(self.weights, x)
+
+    def copy(self) -> Ensemble:
+        """Nets with the same weights that learn apart from these."""
+        twin = copy.copy(self)
+        twin.weights = {name: part.detach().clone().requires_grad_() for name, part in self.weights.items()}
+        return twin
+
+    @torch.no_grad()
+    def faded(self, factor: float) -> Ensemble:
+        """A copy in which a factor of the fast weights is left."""
+        twin = self.copy()
+        for name, part in twin.weights.items():
+            if is_fast(name):
+                part.mul_(factor)
+        return twin
+
+    def member(self, seed: int) -> nn.Module:
+        """One of the nets by itself, a copy, with the sums as plain weights."""
+        net = copy.deepcopy(self.net)
+        net.load_state_dict({name: part[seed] for name, part in self.weights.items()})
+        return merge(net)
+
+    @torch.no_grad()
+    def errors(self, data: Associations) -> Tensor:
+        """The mean over output units of |y - d| and of its square, [S, N, 2]."""
+        misses = (self(data.inputs) - data.targets).abs()
+        return torch.stack([misses.mean(2), misses.square().mean(2)], dim=2)
+
+
+def layered_nets(protocol: Protocol) -> Ensemble:
+    """The nets of HP87 §4: input, hidden and output units with biases, sigmoid, slow weights uniform within +-`init`."""
+    nets = []
+    for generator in protocol.generators("nets"):
+        first, last = nn.Linear(protocol.inputs, protocol.hidden), nn.Linear(protocol.hidden, protocol.outputs)
+        net = nn.Sequential(first, nn.Sigmoid(), last, nn.Sigmoid())
+        for parameter in net.parameters():
+            nn.init.uniform_(parameter, -protocol.init, protocol.init, generator=generator)
+        nets.append(fast_slow(net))
+    return Ensemble(nets)
+
+
+def learn(
+    nets: Ensemble,
+    data: Associations,
+    rates: Rates,
+    sweeps: int,
+    shown: Tensor | None = None,
+    before_sweep: Callable[[], None] = lambda: None,
+) -> None:
+    """Sweep through the associations and change the weights after each sweep (HP87 §3), for all seeds at once.
+
+    E is half the squared error, summed over cases and output units. `shown`: [S, N] bool, the cases to learn; None is all.
+    """
+    optimizer = FastSlowSGD(nets.weights.items(), **vars(rates))
+    for _ in range(sweeps):
+        before_sweep()
+        squares = (nets(data.inputs) - data.targets).square()
+        if shown is not None:
+            squares = squares * shown.unsqueeze(2)
+        optimizer.zero_grad()
+        (squares.sum() / 2).backward()
+        optimizer.step()
+
+
+class Course(NamedTuple):
+    """Errors over time, [time, S, 2]: |y - d| and its square, means over output units and cases.
+
+    `retrained`, `unretrained`: old associations that are rehearsed, and the others. `new`: those that had blurred them.
+    """
+
+    retrained: Tensor
+    unretrained: Tensor
+    new: Tensor
+
+
+def choose(protocol: Protocol, count: int) -> Tensor:
+    """A random subset of `count` old associations for each seed, [S, N] bool; a smaller one lies within a larger one."""
+    cases = protocol.associations
+    return torch.stack([torch.randperm(cases, generator=generator) < count for generator in protocol.generators("subsets")])
+
+
+def rehearse(nets: Ensemble, task: Task, shown: Tensor, rates: Rates, sweeps: int) -> tuple[Ensemble, Course]:
+    """Retrain a copy of the nets on a subset of the old associations; returns it and the errors at 0 .. `sweeps` sweeps."""
+    nets, rows = nets.copy(), list[Course]()
+    learn(nets, task.old, rates, sweeps, shown, before_sweep=lambda: rows.append(_look(nets, task, shown)))
+    rows.append(_look(nets, task, shown))
+    return nets, _course(rows)
+
+
+def forget(nets: Ensemble, task: Task, shown: Tensor, decay: float, times: Sequence[int]) -> Course:
+    """The errors after so many steps of time without learning, in which the fast weights decay."""
+    return _course([_look(nets.faded(decay**time), task, shown) for time in times])
+
+
+def _look(nets: Ensemble, task: Task, shown: Tensor) -> Course:
+    old, share = nets.errors(task.old), shown.float().unsqueeze(2)
+    retrained, unretrained = ((old * part).sum(1) / part.sum(1) for part in (share, 1 - share))
+    return Course(retrained, unretrained, nets.errors(task.new).mean(1))
+
+
+def _course(rows: Sequence[Course]) -> Course:
+    return Course(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
