@@ -18,3 +18,4 @@ format:
 bench:
 	python benchmarks/env_speed.py --out results/env_speed.json
 	python benchmarks/training_speed.py --n-envs 512 --out results/training_speed.json
+	python benchmarks/retrieval_epoch.py --out results/retrieval_epoch.json

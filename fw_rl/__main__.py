@@ -10,6 +10,9 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "train": "train an agent with memory on a Gymnasium environment",
+    "retrieval": "associative retrieval, Table 1 and Figure 2 of Ba16",
+    "glimpse": "digits in glimpses, Table 2 of Ba16",
+    "faces": "facial expressions in glimpses, Table 3 of Ba16",
     "deblur": "repeat Hinton and Plaut 1987: fast weights that deblur old memories",
 }
 """Each is a module of `fw_rl.commands` with a function `main(arguments, program)` that returns the exit code."""

@@ -22,8 +22,9 @@ from fw_rl.commands.command_line import fail
 from fw_rl.commands.config import RunConfig, TrainOptions, check_workers, resolve
 from fw_rl.commands.environments import make_vector_env
 from fw_rl.commands.pictures import animate_episodes, draw_learning_curve
-from fw_rl.commands.run_folder import RunFolder, write_json
+from fw_rl.commands.run_folder import RunFolder
 from fw_rl.envs.sb3 import VecEnvAdapter
+from fw_rl.files import write_json
 
 __all__ = ["main"]
 

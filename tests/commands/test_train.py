@@ -169,7 +169,7 @@ BAD_INPUT = {
     "no whole number": (["--env", "Catch-16-3.5"], "Catch-<n>-<m>"),
     "no number": (["--env", "Catch-a-b"], "Catch-<n>-<m>"),
     "unknown environment": (["--env", "Chase-16-3"], "unknown environment 'Chase-16-3'"),
-    "unknown cell": (["--cell", "lsmt"], "choose from fast-weights"),
+    "unknown cell": (["--cell", "lsmt"], "unknown cell 'lsmt': choose from associative-lstm, fast-weights"),
     "unknown cell option": (["--cell-options", "etta=1"], "has no option 'etta'"),
     "cell option out of range": (["--cell-options", "decay=2"], "decay is 2"),
     "cell option of a wrong type": (["--cell-options", "decay=high"], "decay"),
