@@ -566,12 +566,15 @@ def test_torch_func_sees_every_operation():
     """vmap over inputs, and over weights, gives what single calls give."""
     cell = FastWeightsCell(I, H)
     x = torch.randn(4, 5, 2, I, generator=torch.Generator().manual_seed(0))
-    run = lambda part: cell(part, cell.initial_state(2))[0]  # noqa: E731
-    assert_close(torch.func.vmap(run)(x), torch.stack([run(part) for part in x]))
+
+    def run(part):
+        return cell(part, cell.initial_state(2))[0]
+
+    torch.testing.assert_close(torch.func.vmap(run)(x), torch.stack([run(part) for part in x]))
     weights = {name: torch.stack([weight, 2 * weight]).detach() for name, weight in cell.named_parameters()}
 
     def run_with(parameters):
         return torch.func.functional_call(cell, parameters, (x[0], cell.initial_state(2)))[0]
 
     single = [run_with({name: weight[i] for name, weight in weights.items()}) for i in range(2)]
-    assert_close(torch.func.vmap(run_with)(weights), torch.stack(single))
+    torch.testing.assert_close(torch.func.vmap(run_with)(weights), torch.stack(single))
