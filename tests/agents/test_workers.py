@@ -259,7 +259,7 @@ class Interrupting:
 
     def __reduce__(self):
         os.kill(os.getpid(), signal.SIGINT)
-        return (str, ())
+        return int, (signal.SIGTERM,)
 
 
 def test_ctrl_c_while_a_worker_starts_is_not_lost_and_leaves_none():
@@ -270,6 +270,6 @@ def test_ctrl_c_while_a_worker_starts_is_not_lost_and_leaves_none():
     try:
         with start(say, "hello", Interrupting()) as running:
             assert heard == [signal.SIGINT]
-            assert list(all_reports(running)) == [(0, "hello"), (0, "")]
+            assert list(all_reports(running)) == [(0, "hello"), (0, signal.SIGTERM)]
     finally:
         signal.signal(signal.SIGINT, before)
