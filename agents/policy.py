@@ -185,9 +185,14 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """The action for an observation, or for a batch of them, as SB3's `predict` gives it.
 
-        `state`: what the last call returned; None begins an episode. `episode_start`: [B] bool, True where the observation is
-        the first of an episode; None means that none is. Returns the actions and the state to hand to the next call.
+        `state`: what the last call returned; None begins episodes. `episode_start`: [B] bool, or one for all, True where the
+        observation is the first of an episode; a state does not go without it, or an episode would remember the one before.
+        Returns the actions and the state to hand to the next call.
+
+        Raises ValueError for a state without `episode_start`, and for one of another number of rows.
         """
+        if state is not None and episode_start is None:
+            raise ValueError("a state needs episode_start, which says where episodes begin: the dones of the step before")
         self.set_training_mode(False)
         tensor, batched = self.obs_to_tensor(observation)
         n_envs = len(next(iter(tensor.values())) if isinstance(tensor, dict) else tensor)
@@ -197,7 +202,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             memory = tuple(torch.as_tensor(part, device=self.device) for part in state)
             if len(memory[0]) != n_envs:
                 raise ValueError(f"the state has {len(memory[0])} rows for {n_envs} observations: they must be as many")
-        starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.atleast_1d(episode_start).astype(bool)
+        starts = np.array(state is None if episode_start is None else episode_start, dtype=bool)
+        starts = np.full(n_envs, starts) if starts.ndim == 0 else starts
         if len(starts) != n_envs:
             raise ValueError(f"episode_start has {len(starts)} entries for {n_envs} observations: they must be as many")
         stepper = self.cell.stepper(memory)

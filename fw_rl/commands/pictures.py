@@ -56,7 +56,7 @@ def animate_episodes(model: BaseAlgorithm, env_id: str, path: Path, episodes: in
         (observation, _), state, ended = env.reset(seed=seed + episode), None, False
         frames.append(env.render())
         while not ended and len(frames) < max_frames:
-            action, state = model.predict(observation, state, deterministic=True)
+            action, state = model.predict(observation, state, np.array([state is None]), deterministic=True)
             observation, _, terminated, truncated, _ = env.step(action)
             ended = terminated or truncated
             frames.append(env.render())
