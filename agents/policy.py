@@ -195,7 +195,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             raise ValueError("a state needs episode_start, which says where episodes begin: the dones of the step before")
         self.set_training_mode(False)
         tensor, batched = self.obs_to_tensor(observation)
-        n_envs = len(next(iter(tensor.values())) if isinstance(tensor, dict) else tensor)
+        n_envs = rows_of(tensor)
         if state is None:
             memory = self.initial_state(n_envs)
         else:
@@ -241,6 +241,11 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
 
     def _value(self, latent: Tensor) -> Tensor:
         return self.value_net(self.mlp_extractor.forward_critic(latent)).squeeze(-1)
+
+
+def rows_of(observation: Observation) -> int:
+    """The B of an observation [B, ...]."""
+    return len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
 
 
 def _add_time(part: Tensor) -> Tensor:
