@@ -44,11 +44,12 @@ class RecurrentA2C(OnPolicyAlgorithm):
     its steps at once, then serves values, loss and gradient.
 
     `env`: an SB3 `VecEnv`, a Gymnasium `VectorEnv`, a Gymnasium `Env`, or an id. `learning_rate`: a number, or an SB3 schedule.
+    `bptt_length`: back-propagation goes through so many steps, from 1 to `n_steps`, and begins anew there; None is `n_steps`.
     `anneal`: a number as learning rate goes down to 0 along `learn`, linearly; `anneal_entropy`: so does `ent_coef`.
     `optimizer`: "rmsprop", as in the A3C paper (Mnih et al. 2016), or "adam". `policy_kwargs`: those of
     `RecurrentActorCriticPolicy`, so `dict(cell="lstm", hidden_size=64)`. The other arguments are those of SB3's `A2C`.
 
-    Raises ValueError for an optimizer, a cell or an option that does not exist.
+    Raises ValueError for an optimizer, a cell or an option that does not exist, and for a number that is not allowed.
 
     >>> from fw_rl.envs import CatchVectorEnv
     >>> model = RecurrentA2C("RecurrentPolicy", CatchVectorEnv(64, n=16, m=3), policy_kwargs=dict(cell="fast-weights"))
@@ -71,6 +72,7 @@ class RecurrentA2C(OnPolicyAlgorithm):
         ent_coef: float = 0.01,
         vf_coef: float = 0.5,
         max_grad_norm: float = 0.5,
+        bptt_length: int | None = None,
         optimizer: str = "rmsprop",
         anneal: bool = True,
         anneal_entropy: bool = False,
@@ -91,6 +93,9 @@ class RecurrentA2C(OnPolicyAlgorithm):
         self.monitor_wrapper = monitor_wrapper
         if n_steps < 1:
             raise ValueError(f"n_steps is {n_steps}: it must be at least 1")
+        if bptt_length is not None and not 1 <= bptt_length <= n_steps:
+            raise ValueError(f"bptt_length is {bptt_length}: it must be from 1 to n_steps, {n_steps}")
+        self.bptt_length = bptt_length
         policy_kwargs = dict(policy_kwargs or {})
         if "optimizer_class" not in policy_kwargs:
             policy_kwargs["optimizer_class"], standard = OPTIMIZERS[optimizer]
@@ -109,6 +114,7 @@ class RecurrentA2C(OnPolicyAlgorithm):
             use_sde=False,
             sde_sample_freq=-1,
             rollout_buffer_class=RecurrentRollout,  # type: ignore[arg-type]
+            rollout_buffer_kwargs=dict(bptt_length=bptt_length),
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             monitor_wrapper=monitor_wrapper,
@@ -157,6 +163,8 @@ class RecurrentA2C(OnPolicyAlgorithm):
         rollout_buffer.reset(self.policy.initial_state(env.num_envs) if forgotten else self._stepper.state)
         callback.on_rollout_start()
         for _ in range(n_rollout_steps):
+            if rollout_buffer.wants_state:
+                rollout_buffer.keep_state(self._stepper.state)
             observation, starts = rollout_buffer.see(self._last_obs, self._last_episode_starts)  # type: ignore[arg-type]
             actions, output = self.policy.act(observation, self._stepper, starts)
             new_obs, rewards, dones, infos = env.step(self.policy.to_env_actions(actions))

@@ -36,11 +36,10 @@ def actor_critic_loss(
 
         loss = - log pi(a) A + vf_coef (R - V)^2 - ent_coef H(pi),    R = A + V
 
-    One pass over the chunk gives values, log-probabilities and entropies; A and R are constants in it.
+    One pass over each piece of the chunk gives values, log-probabilities and entropies; A and R are constants in it.
     """
-    values, log_prob, entropy = policy.evaluate_actions(
-        rollout.observations, rollout.actions, rollout.state, rollout.episode_starts, rollout.outputs
-    )
+    evaluated = [policy.evaluate_actions(*piece) for piece in rollout.pieces()]
+    values, log_prob, entropy = (torch.cat(parts) for parts in zip(*evaluated, strict=True))
     old_values = values.detach()
     advantages = torch.as_tensor(rollout.advantages(old_values.cpu().numpy()), device=values.device)
     returns = advantages + old_values

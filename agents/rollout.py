@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from fw_rl.cells import State
 
-__all__ = ["Observation", "RecurrentRollout", "generalized_advantages", "map_observation"]
+__all__ = ["Observation", "Piece", "RecurrentRollout", "generalized_advantages", "map_observation"]
 
 Observation = Tensor | dict[str, Tensor]
 """A tensor, or one for each key of a Dict space."""
@@ -30,11 +31,26 @@ def map_observation(function: Callable[[_In], _Out], observation: _In | dict[str
     return function(observation)
 
 
-class RecurrentRollout:
-    """`n_steps` steps of `n_envs` environments in [T, B, ...] arrays, with the memory's state at the chunk's start only.
+class Piece(NamedTuple):
+    """L steps of a chunk through which a gradient flows, as `evaluate_actions` of the policy takes them.
 
-    The states in between are not kept: whoever needs them runs the cell over the chunk from `state`. It takes the place of
-    SB3's `RolloutBuffer` and is constructed like it.
+    `observations`, `actions`: [L, B, ...]. `state`: the memory before them. `episode_starts`: [L, B] bool. `outputs`: what the
+    cell put out while acting, [L, B, H].
+    """
+
+    observations: Observation
+    actions: Tensor
+    state: State
+    episode_starts: Tensor
+    outputs: Tensor
+
+
+class RecurrentRollout:
+    """`n_steps` steps of `n_envs` environments in [T, B, ...] arrays, with the memory's state at a few of them.
+
+    `bptt_length`: the state is kept at the start of each piece of so many steps (the last one may be shorter), from which
+    `pieces` go; None keeps that of the chunk's start only. The states in between are not kept: whoever needs them runs the cell
+    over the chunk from `state`. It takes the place of SB3's `RolloutBuffer` and is constructed like it.
     """
 
     def __init__(
@@ -46,7 +62,9 @@ class RecurrentRollout:
         gamma: float = 0.99,
         gae_lambda: float = 1.0,
         n_envs: int = 1,
+        bptt_length: int | None = None,
     ) -> None:
+        self.bptt_length = n_steps if bptt_length is None else bptt_length
         self.n_steps, self.n_envs, self.gamma, self.gae_lambda = n_steps, n_envs, gamma, gae_lambda
         self.device = device
         self._observations = _map_space(
@@ -63,9 +81,31 @@ class RecurrentRollout:
 
     def reset(self, state: State) -> None:
         """Begin to fill the chunk anew, from this state of the memory."""
-        self.state = state
+        self._states = [state]
         self.position = 0
         self._outputs, self._stacked = [], None
+
+    @property
+    def state(self) -> State:
+        """What the memory held at the chunk's start."""
+        return self._states[0]
+
+    @property
+    def wants_state(self) -> bool:
+        """Whether a piece begins at this step, so that the memory's state is to be kept by `keep_state`."""
+        return self.position == len(self._states) * self.bptt_length
+
+    def keep_state(self, state: State) -> None:
+        """Begin a piece with this state of the memory."""
+        self._states.append(state)
+
+    def pieces(self) -> Iterator[Piece]:
+        """The chunk in pieces of `bptt_length` steps."""
+        observations, actions, starts, outputs = self.observations, self.actions, self.episode_starts, self.outputs
+        for i, state in enumerate(self._states):
+            steps = slice(i * self.bptt_length, (i + 1) * self.bptt_length)
+            seen = map_observation(itemgetter(steps), observations)
+            yield Piece(seen, actions[steps], state, starts[steps], outputs[steps])
 
     def see(self, observation: NumpyObservation, episode_starts: NDArray[np.bool_]) -> tuple[Observation, Tensor]:
         """Keep what the B environments show at this step and whether an episode begins there; returns both as tensors."""

@@ -383,6 +383,8 @@ def test_an_optimizer_of_one_s_own_has_its_own_defaults():
 @pytest.mark.parametrize(
     "kwargs, message",
     [
+        (dict(bptt_length=0), "bptt_length is 0: it must be from 1 to n_steps, 16"),
+        (dict(bptt_length=17), "bptt_length is 17: it must be from 1 to n_steps, 16"),
         (dict(optimizer="sgd"), "optimizer is 'sgd': choose from rmsprop, adam"),
         (dict(cell="elephant"), "unknown cell 'elephant'"),
         (dict(cell_kwargs=dict(eta=1.0)), "has no option 'eta'"),

@@ -326,6 +326,7 @@ def test_all_arguments_come_back(tmp_path):
         ent_coef=0.3,
         vf_coef=0.2,
         max_grad_norm=7.0,
+        bptt_length=4,
         optimizer="adam",
         anneal=False,
         anneal_entropy=True,

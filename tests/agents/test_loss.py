@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.testing import assert_close
 
 from fw_rl.agents.loss import actor_critic_loss
-from fw_rl.agents.rollout import RecurrentRollout
+from fw_rl.agents.rollout import Piece, RecurrentRollout
 from fw_rl.envs.sb3 import VecEnvAdapter
 from tests.agents.helpers import CELLS, Recorder, act, chunks_of, make_model, make_policy, scramble, scripted_envs
 
@@ -46,8 +46,10 @@ class SlowNet:
         return torch.autograd.grad(loss, self.parameters, materialize_grads=True)
 
 
-def slow_loss(net, history, length, *, gamma, gae_lambda, ent_coef=0.0, vf_coef=0.0, normalize_advantage=False):
-    """The loss of the last `length` steps of a history.
+def slow_loss(
+    net, history, length, *, gamma, gae_lambda, ent_coef=0.0, vf_coef=0.0, normalize_advantage=False, bptt_length=None
+):
+    """The loss of the last `length` steps of a history, whose gradient is cut every `bptt_length` steps.
 
     `history`: for every row its `steps`, each with observation, action, reward, first (of an episode), last (of an episode) and
     beyond (the observation that a time limit cut off, or None), and in `next` what is seen after them.
@@ -59,7 +61,7 @@ def slow_loss(net, history, length, *, gamma, gae_lambda, ent_coef=0.0, vf_coef=
         state = None
         for t, step in enumerate(row.steps):
             with torch.set_grad_enabled(t >= begin):
-                if t == begin and state is not None:
+                if t >= begin and (t - begin) % (bptt_length or length) == 0 and state is not None:
                     state = tuple(part.detach() for part in state)
                 if step.first:
                     state = net.start()
@@ -98,18 +100,21 @@ def slow_loss(net, history, length, *, gamma, gae_lambda, ent_coef=0.0, vf_coef=
     return SimpleNamespace(total=total, policy=policy, value=value, entropy=entropy)
 
 
-def random_chunks(policy, count, *, seed=0, end_probability=0.25, gae_lambda=0.95, rows=ROWS, steps=STEPS):
+def random_chunks(policy, count, *, seed=0, end_probability=0.25, gae_lambda=0.95, rows=ROWS, steps=STEPS, bptt_length=None):
     """Act on random observations with random ends; the last chunk as a rollout, and the whole history of every row."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     space = policy.observation_space
-    rollout = RecurrentRollout(steps, space, policy.action_space, gamma=GAMMA, gae_lambda=gae_lambda, n_envs=rows)
+    settings = dict(gamma=GAMMA, gae_lambda=gae_lambda, n_envs=rows, bptt_length=bptt_length)
+    rollout = RecurrentRollout(steps, space, policy.action_space, **settings)
     history = [SimpleNamespace(steps=[]) for _ in range(rows)]
     state, starts = policy.initial_state(rows), np.ones(rows, dtype=bool)
     observations = rng.normal(size=(rows, *space.shape)).astype(np.float32)
     for _ in range(count):
         rollout.reset(state)
         for _ in range(steps):
+            if rollout.wants_state:
+                rollout.keep_state(state)
             actions, output, state = act(policy, *split(rollout.see(observations, starts), state))
             rewards = rng.normal(size=rows).astype(np.float32)
             ends = rng.random(rows) < end_probability
@@ -166,7 +171,36 @@ def test_the_loss_is_that_of_every_episode_replayed_alone(cell, options, chunks,
 def without_outputs(rollout):
     """The same chunk for a policy that has to run its cell again."""
     names = ("observations", "actions", "state", "episode_starts", "advantages")
-    return SimpleNamespace(outputs=None, **{name: getattr(rollout, name) for name in names})
+    return one_piece(outputs=None, **{name: getattr(rollout, name) for name in names})
+
+
+def one_piece(**parts):
+    """A chunk of one piece."""
+    rollout = SimpleNamespace(**parts)
+    rollout.pieces = lambda: [Piece(*(getattr(rollout, name) for name in Piece._fields))]
+    return rollout
+
+
+# How much of a learned decay counts as past depends on when the writes were folded into the matrix, and rows that act together
+# are folded together; a memory that always is a matrix tells the same in a batch and alone.
+CUT_CELLS = CELLS | {"fast-weights, delta": ("fast-weights", dict(rule="delta", window=0, learn_decay=True))}
+
+
+@pytest.mark.parametrize("bptt_length", [1, 2, 4, STEPS])
+@pytest.mark.parametrize("cell, options", CUT_CELLS.values(), ids=CUT_CELLS)
+def test_back_propagation_ends_where_it_is_asked_to(cell, options, bptt_length):
+    policy = scramble(make_policy(cell, cell_kwargs=options))
+    rollout, history = random_chunks(policy, 2, end_probability=0.1, bptt_length=bptt_length)
+    assert [len(piece.outputs) for piece in rollout.pieces()] == {1: [1] * 5, 2: [2, 2, 1], 4: [4, 1], 5: [5]}[bptt_length]
+    net, settings = SlowNet(policy), dict(gamma=GAMMA, gae_lambda=0.95, ent_coef=0.3, vf_coef=0.7)
+    loss = actor_critic_loss(policy, rollout, 0.3, 0.7)
+    slow = slow_loss(net, history, STEPS, bptt_length=bptt_length, **settings)
+    assert_near([loss.total, loss.policy, loss.value, -loss.entropy], [slow.total, slow.policy, slow.value, slow.entropy])
+    assert_near(gradients(policy, loss.total), net.gradients(slow.total))
+    if bptt_length < STEPS:
+        whole = slow_loss(net, history, STEPS, **settings)
+        with pytest.raises(AssertionError):
+            assert_near(gradients(policy, actor_critic_loss(policy, rollout, 0.3, 0.7).total), net.gradients(whole.total))
 
 
 @pytest.mark.parametrize("normalize_advantage", [False, True])
@@ -210,7 +244,7 @@ def hand_made(advantages, *, logits=(0.0, 0.0, 0.0), value=0.0, actions=None):
             head.bias.copy_(torch.tensor(bias))
     advantages = np.array(advantages, dtype=np.float32)
     steps, rows = advantages.shape
-    rollout = SimpleNamespace(
+    rollout = one_piece(
         observations=torch.zeros(steps, rows, 4),
         actions=torch.zeros(steps, rows, dtype=torch.int64) if actions is None else torch.tensor(actions),
         state=policy.initial_state(rows),
@@ -347,12 +381,10 @@ SCRIPTS = [
 ]
 
 
-@pytest.mark.parametrize("vectorize", END_TO_END.values(), ids=END_TO_END)
-@EVERY_CELL
-def test_learning_has_the_gradient_of_what_the_environment_was_seen_to_do(cell, options, vectorize):
+def learns_with_the_gradient_of_what_was_seen(cell, options, vectorize, bptt_length):
     """With a learning rate of 0 all chunks have the same parameters, so that episodes can be replayed from their start."""
     env = Recorder(vectorize(scripted_envs(SCRIPTS, scale=0.3)))
-    settings = dict(gamma=GAMMA, gae_lambda=0.95, ent_coef=0.3, vf_coef=0.7)
+    settings = dict(gamma=GAMMA, gae_lambda=0.95, ent_coef=0.3, vf_coef=0.7, bptt_length=bptt_length)
     model = make_model(env, cell, cell_kwargs=options, n_steps=4, learning_rate=0.0, max_grad_norm=1e9, **settings)
     scramble(model.policy)
     chunks_of(model, 4)
@@ -374,3 +406,14 @@ def test_learning_has_the_gradient_of_what_the_environment_was_seen_to_do(cell, 
     net = SlowNet(model.policy)
     slow = slow_loss(net, history, 4, **settings)
     assert_near([parameter.grad for parameter in model.policy.parameters()], net.gradients(slow.total))
+
+
+@pytest.mark.parametrize("vectorize", END_TO_END.values(), ids=END_TO_END)
+@EVERY_CELL
+def test_learning_has_the_gradient_of_what_the_environment_was_seen_to_do(cell, options, vectorize):
+    learns_with_the_gradient_of_what_was_seen(cell, options, vectorize, bptt_length=None)
+
+
+@pytest.mark.parametrize("cell, options", CUT_CELLS.values(), ids=CUT_CELLS)
+def test_learning_in_pieces_has_the_gradient_of_these(cell, options):
+    learns_with_the_gradient_of_what_was_seen(cell, options, DummyVecEnv, bptt_length=3)
