@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fw_rl.agents import WorkerError, workers
-from fw_rl.agents.workers import START_METHODS, Workers
+from fw_rl import processes
+from fw_rl.processes import START_METHODS, WorkerError, Workers
 
 EVERY_START_METHOD = pytest.mark.parametrize("start_method", START_METHODS)
 BIG = b"." * 2**20
@@ -20,7 +20,7 @@ BIG = b"." * 2**20
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(workers, "PATIENCE", 0.5)
+    monkeypatch.setattr(processes, "PATIENCE", 0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -225,7 +225,7 @@ def test_workers_that_are_killed_again_and_again_end_the_run():
 
 
 def test_workers_that_report_end_by_themselves(monkeypatch):
-    monkeypatch.setattr(workers, "PATIENCE", 60.0)
+    monkeypatch.setattr(processes, "PATIENCE", 60.0)
     shared = torch.zeros(1).share_memory_()
     with start(count, 10**9, shared, BIG, n_workers=2) as running:
         assert running.next_report(timeout=60.0) is not None
