@@ -83,7 +83,7 @@ class ParallelVectorEnv(VectorEnv):
         tasks = [(theirs, packed, layout, blocks, share) for (theirs, _), share in zip(ends, self._shares, strict=True)]
         self._commands = [ours for _, ours in ends]
         self._workers = Workers(_serve, lambda number, restarts: tasks[number], workers, start_method, max_restarts=0)
-        self._stop = weakref.finalize(self, _stop, self._workers, self._commands)
+        self._finalizer = weakref.finalize(self, _stop, self._workers, self._commands)
         try:
             self._workers.start()
             for theirs, _ in ends:
@@ -102,8 +102,8 @@ class ParallelVectorEnv(VectorEnv):
         """
         if not (seed is None or isinstance(seed, int)) and len(seed) != self.num_envs:
             raise ValueError(f"there are {len(seed)} seeds for {self.num_envs} environments")
-        mask = (options or {}).get("reset_mask")
-        if mask is not None and (np.shape(mask) != (self.num_envs,) or not np.any(mask)):
+        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_))
+        if np.shape(mask) != (self.num_envs,) or not np.any(mask):
             raise ValueError(f"reset_mask must be a boolean array of shape ({self.num_envs},) with a True in it")
         infos = self._ask("reset", [(_part_of_seed(seed, share), _part_of_options(options, share)) for share in self._shares])
         observations, *_ = _map(np.copy, self._arrays.results)
@@ -145,7 +145,7 @@ class ParallelVectorEnv(VectorEnv):
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the workers, which close their environments."""
-        self._stop()
+        self._finalizer()
 
     def _ask(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Let every worker run a method of its `_Share`; returns what each of them returns."""
@@ -297,7 +297,7 @@ def _part_of_seed(seed: int | Sequence[int | None] | None, share: slice) -> int 
 
 
 def _part_of_options(options: dict[str, Any] | None, share: slice) -> dict[str, Any] | None:
-    if options is None or options.get("reset_mask") is None:
+    if options is None or "reset_mask" not in options:
         return options
     return options | dict(reset_mask=options["reset_mask"][share])
 

@@ -146,8 +146,12 @@ def test_an_exception_comes_with_number_and_traceback(error):
 
 
 def test_a_net_that_has_diverged_is_no_failure_of_a_worker():
-    with pytest.raises(FloatingPointError, match=r"^too large$"), start(fail, FloatingPointError("too large")) as running:
+    with (
+        pytest.raises(FloatingPointError, match=r"^too large$") as failure,
+        start(fail, FloatingPointError("too large")) as running,
+    ):
         list(all_reports(running))
+    assert failure.value.__cause__.summary == "worker 0 failed: too large"
 
 
 def test_a_report_that_cannot_be_sent():

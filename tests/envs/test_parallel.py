@@ -222,7 +222,7 @@ def test_options_and_masks(opened):
     envs.reset(seed=0)
     assert ((envs.reset(options=options)[0] > 50).all(axis=1) == options["reset_mask"]).all()
     assert [*options] == ["shift", "reset_mask"]
-    for mask in (np.zeros(4, bool), np.ones(3, bool), np.True_, object()):
+    for mask in (np.zeros(4, bool), np.ones(3, bool), np.True_, None, object()):
         with pytest.raises(ValueError, match=r"^reset_mask must be a boolean array of shape \(4,\) with a True in it$"):
             envs.reset(options=dict(reset_mask=mask))
     assert (envs.reset(options=dict(shift=100))[0] > 50).all()
