@@ -119,7 +119,7 @@ class ParallelVectorEnv(VectorEnv):
     def render(self) -> tuple[Any, ...] | None:
         """The pictures of all environments, or None if they draw nothing."""
         pictures = self._ask("render", [()] * len(self._shares))
-        return None if None in pictures else tuple(chain.from_iterable(pictures))
+        return None if any(part is None for part in pictures) else tuple(chain.from_iterable(pictures))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """What the method `name` of each environment returns, or the attribute itself.
@@ -167,7 +167,8 @@ class ParallelVectorEnv(VectorEnv):
             if report is None:
                 ended = next(number for number, process in enumerate(self._workers.processes) if not process.is_alive())
                 raise WorkerError(f"worker {ended} ended by itself")
-            answers.update([report])
+            number, answer = report
+            answers[number] = answer
         return [answers[number] for number in range(len(self._shares))]
 
     def _together(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
