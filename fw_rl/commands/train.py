@@ -42,6 +42,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
         folder, config, model = _prepare(options)
     except (ValueError, gym.error.Error) as error:
         return fail(program, error)
+    except WorkerError as error:
+        return fail(program, error.summary, code=1, details=error.details)
     try:
         _train(folder, config, model, options.quiet)
     except KeyboardInterrupt:
@@ -84,8 +86,10 @@ def load_model(config: RunConfig, checkpoint: Path, device: str = "cpu") -> Recu
 
 
 def _make_env(config: RunConfig) -> Callable[[], VectorEnv]:
-    """What makes the environments of one process that acts."""
-    return partial(make_vector_env, config.env, config.n_envs // (config.workers if config.algo == "a3c" else 1))
+    """What makes the environments of one process that acts: every worker of A3C, or A2C, whose workers only step them."""
+    if config.algo == "a3c":
+        return partial(make_vector_env, config.env, config.n_envs // config.workers)
+    return partial(make_vector_env, config.env, config.n_envs, config.workers)
 
 
 def _prepare(options: TrainOptions) -> tuple[RunFolder, RunConfig, RecurrentA2C]:
@@ -136,6 +140,7 @@ def _train(folder: RunFolder, config: RunConfig, model: RecurrentA2C, quiet: boo
         for shown in bar:
             shown.close()
         model.logger.close()
+        model.get_env().close()  # type: ignore[union-attr]
 
 
 def _report(folder: RunFolder, config: RunConfig, model: RecurrentA2C, episodes: int) -> None:
