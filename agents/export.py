@@ -70,7 +70,10 @@ def export_onnx(model: RecurrentA2C, path: str | os.PathLike[str]) -> None:
             verbose=False,
         )
     assert program is not None
-    write_file(Path(path), program.model_proto.SerializeToString())
+    document = program.model_proto
+    for part in (*document.graph.node, *document.graph.value_info):
+        part.ClearField("metadata_props")  # where on this machine its line of code lies
+    write_file(Path(path), document.SerializeToString())
 
 
 class _Step(nn.Module):

@@ -168,6 +168,11 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
         export_onnx(agent, tmp_path / "agent.onnx")
 
 
+def test_a_file_does_not_tell_where_it_was_made(tmp_path):
+    export_onnx(make_agent(CatchVectorEnv(1, n=5, m=2), "rnn"), tmp_path / "agent.onnx")
+    assert b"forward" not in (tmp_path / "agent.onnx").read_bytes()
+
+
 def test_an_export_leaves_the_agent_as_it_was(tmp_path):
     agent = make_agent(CatchVectorEnv(2, n=5, m=2), "fast-weights")
     before = {name: part.clone() for name, part in agent.policy.state_dict().items()}
