@@ -11,6 +11,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "train": "train an agent with memory on a Gymnasium environment",
     "curves": "draw the learning curves of many runs, with their mean and interval over seeds, as one picture",
+    "play": "watch a trained agent, on the screen or as a GIF or MP4, and what its memory attends to",
     "export": "write a trained agent as an ONNX file, with the state of its memory as inputs and outputs",
     "deblur": "repeat Hinton and Plaut 1987: fast weights that deblur old memories",
 }

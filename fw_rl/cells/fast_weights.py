@@ -176,6 +176,23 @@ class FastWeightsCell(Cell):
                 attention += weights.sum().item()
         return {"recall_strength": recall / max(boundary, 1e-12), "attention_age": age / max(attention, 1e-12)}
 
+    def attention(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> Tensor:
+        """How strongly each step of x [T, B, I] attends to each step before it (Ba16 Eq. 4), [T, B, T]; no gradient.
+
+        ``attention[t, b, j] = eta * decay**(t-1-j) * (h(j) . h_s(t))`` with Hebb's rule, for the query h_s of the last read;
+        with the others the key that was written takes the place of h(j). It is 0 for j >= t and for earlier episodes. What
+        `state` holds is read as ever, but has no place in the sequence and is left out.
+        """
+        steps, batch = x.shape[:2]
+        attention = x.new_zeros(steps, batch, steps)
+        with torch.no_grad():
+            unrolled = self._unroll(x, state, episode_starts, window=steps + state[2].shape[1])
+            for t, (_, seen, _) in enumerate(unrolled):
+                pending = memory.attend(seen.memory, seen.query)
+                recent = min(t, pending.shape[1])
+                attention[t, :, t - recent : t] = pending[:, pending.shape[1] - recent :]
+        return attention
+
     def extra_repr(self) -> str:
         with torch.no_grad():
             eta, decay = (torch.as_tensor(rate).item() for rate in (self.eta, self.decay))

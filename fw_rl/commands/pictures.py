@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
-from PIL import Image
 from stable_baselines3.common.base_class import BaseAlgorithm
+
+from fw_rl.commands.animation import write_gif
+from fw_rl.commands.episodes import frames_per_second, open_env, play_episode
 
 __all__ = ["STYLE", "animate_episodes", "draw_learning_curve", "smooth"]
 
@@ -46,24 +47,12 @@ def smooth(values: NDArray[np.float64], share: float = 0.05) -> NDArray[np.float
     return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
 
 
-def animate_episodes(model: BaseAlgorithm, env_id: str, path: Path, episodes: int, seed: int, max_frames: int = 600) -> None:
+def animate_episodes(model: BaseAlgorithm, env_id: str, path: Path, episodes: int, seed: int, max_steps: int = 100) -> None:
     """Greedy episodes as a GIF that rests on the last frame of each.
 
-    Raises gymnasium.error.Error if the environment can't draw itself.
+    Raises ValueError if the environment can't draw itself.
     """
-    env = gym.make(env_id, render_mode="rgb_array")
-    frames: list[Any] = []
-    milliseconds: list[int] = []
-    for episode in range(episodes):
-        (observation, _), state, ended = env.reset(seed=seed + episode), None, False
-        frames.append(env.render())
-        while not ended and len(frames) < max_frames:
-            action, state = model.predict(observation, state, deterministic=True)
-            observation, _, terminated, truncated, _ = env.step(action)
-            ended = terminated or truncated
-            frames.append(env.render())
-        milliseconds += [1000 // env.metadata.get("render_fps", 10)] * (len(frames) - len(milliseconds))
-        milliseconds[-1] = 1000
+    env = open_env(env_id, "rgb_array")
+    played = [play_episode(model, env, seed + i, max_steps=max_steps) for i in range(episodes)]
     env.close()
-    pictures = [Image.fromarray(frame) for frame in frames]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+    write_gif(path, [episode.frames for episode in played], frames_per_second(env))
