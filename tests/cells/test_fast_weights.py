@@ -586,3 +586,17 @@ def test_attention_times_what_is_attended_to_is_what_comes_back():
     outputs, _ = cell(x, cell.initial_state(1))
     recalled = torch.cat([seen.recalled for _, seen, _ in cell._unroll(x, cell.initial_state(1))])
     torch.testing.assert_close(attention @ outputs[:, 0], recalled)
+
+
+def test_attention_leaves_out_what_lies_before_the_sequence_or_the_episode():
+    cell = scrambled(FastWeightsCell(3, 5, eta=0.4, decay=0.8))
+    x = torch.randn(7, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole = cell.attention(x, cell.initial_state(2))
+    _, state = cell(x[:3], cell.initial_state(2))
+    torch.testing.assert_close(cell.attention(x[3:], state), whole[3:, :, 3:])
+
+    starts = torch.zeros(7, 2, dtype=torch.bool)
+    starts[3] = True
+    begun = cell.attention(x, cell.initial_state(2), starts)
+    assert not begun[3:, :, :3].any()
+    torch.testing.assert_close(begun[3:, :, 3:], cell.attention(x[3:], cell.initial_state(2)))

@@ -73,6 +73,12 @@ def test_a_curve_reaches_as_far_as_every_run_has_come_and_lies_between_their_row
     assert (mean[0], mean[-1]) == pytest.approx((0.5, 1.5))
 
 
+def test_a_curve_is_smoothed(tmp_path):
+    run = read_run(make_run(tmp_path / "jagged", [0.0, 1.0] * 50))
+    assert np.abs(run.returns - 0.5).max() < 0.2
+    assert (run.frames == np.arange(100, 10_001, 100)).all()
+
+
 @pytest.mark.parametrize("freedom, quantile", [(1, 12.706), (10, 2.228), (11, 2.201), (30, 2.042), (120, 1.980)])
 def test_students_t_is_that_of_the_tables(freedom, quantile):
     assert student_t(freedom) == pytest.approx(quantile, abs=6e-4)
