@@ -3,6 +3,7 @@
 from fw_rl.agents.a2c import RecurrentA2C
 from fw_rl.agents.a3c import A3C
 from fw_rl.agents.checkpoint import Checkpoint, CheckpointError, read_checkpoint
+from fw_rl.agents.export import export_onnx
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.processes import WorkerError
 
@@ -13,5 +14,6 @@ __all__ = [
     "RecurrentA2C",
     "RecurrentActorCriticPolicy",
     "WorkerError",
+    "export_onnx",
     "read_checkpoint",
 ]
