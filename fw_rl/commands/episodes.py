@@ -44,6 +44,8 @@ def open_env(name: str, render_mode: str | None) -> gym.Env:
             env.close()
             raise ValueError(f"its render modes are {', '.join(modes) or 'none'}")
         env.reset(seed=0)  # opens the window, if there is one to be opened
+        if render_mode == "rgb_array":
+            env.render()  # which asks for what it draws with
     except (gym.error.Error, ValueError, TypeError, RuntimeError, NotImplementedError) as error:  # pygame's are RuntimeErrors
         how = dict(rgb_array="draw itself", human="be shown in a window").get(render_mode or "", "be played")
         raise ValueError(f"{env_id} cannot {how}: {error}") from error
