@@ -3,9 +3,10 @@
 from fw_rl.agents.a2c import RecurrentA2C
 from fw_rl.agents.a3c import A3C
 from fw_rl.agents.checkpoint import Checkpoint, CheckpointError, read_checkpoint
+from fw_rl.agents.export import export_onnx
 from fw_rl.agents.player import Player
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
-from fw_rl.agents.workers import WorkerError
+from fw_rl.processes import WorkerError
 
 __all__ = [
     "A3C",
@@ -15,5 +16,6 @@ __all__ = [
     "RecurrentA2C",
     "RecurrentActorCriticPolicy",
     "WorkerError",
+    "export_onnx",
     "read_checkpoint",
 ]

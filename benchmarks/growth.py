@@ -114,7 +114,9 @@ def draw(curves: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
         right = panel.twinx()
         _plot(right, list(curve), [point["mebibytes"] for point in curve.values()], "tab:gray", "s--")
         panel.set_xlabel(NAMES[name])
-        panel.set_xticks(list(curve))
+        panel.set_xscale("log")
+        panel.set_xticks(list(curve), [str(value) for value in curve])
+        panel.minorticks_off()
         panel.grid(alpha=0.3)
         if panel is panels[0]:
             panel.set_ylabel("thousand frames a second", color="tab:blue")

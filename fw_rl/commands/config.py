@@ -45,7 +45,7 @@ class TrainOptions:
     algo: Annotated[str | None, _option("NAME", "a2c")] = None
     """Algorithm: a2c (all environments act, then one update) or a3c (workers update shared parameters without waiting)."""
     workers: Annotated[int | None, _option("INT", "1 for a2c, 2 for a3c")] = None
-    """Processes. Those of a3c act and learn; with more than one, a2c lets them step its environments."""
+    """Processes. Those of a3c act and learn; with more than one, a2c lets them step its environments, if these are slow."""
     timesteps: _TunedInt = None
     """Frames to train on, counted over all environments."""
     seed: Annotated[int | None, _option("INT", "0")] = None

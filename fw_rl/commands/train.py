@@ -17,7 +17,8 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from fw_rl.agents import A3C, RecurrentA2C, WorkerError
-from fw_rl.commands.callbacks import Checkpoints, LogRows, ProgressBar, StopOnInterrupt
+from fw_rl.cells import FastWeightsCell
+from fw_rl.commands.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
 from fw_rl.commands.command_line import fail
 from fw_rl.commands.config import RunConfig, TrainOptions, check_workers, resolve
 from fw_rl.commands.environments import make_vector_env
@@ -30,6 +31,7 @@ __all__ = ["main"]
 
 LOG_ROWS = 200
 CHECKPOINTS = 20
+ATTENTION_PICTURES, FRAMES_A_PICTURE = 4, 100_000
 EVALUATION_ENVS = 100
 FREE_WHEN_RESUMING = ("resume", "workers", "device", "threads", "eval_episodes", "quiet")
 
@@ -42,6 +44,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
         folder, config, model = _prepare(options)
     except (ValueError, gym.error.Error) as error:
         return fail(program, error)
+    except WorkerError as error:
+        return fail(program, error.summary, code=1, details=error.details)
     try:
         _train(folder, config, model, options.quiet)
     except KeyboardInterrupt:
@@ -84,8 +88,10 @@ def load_model(config: RunConfig, checkpoint: Path, device: str = "cpu") -> Recu
 
 
 def _make_env(config: RunConfig) -> Callable[[], VectorEnv]:
-    """What makes the environments of one process that acts."""
-    return partial(make_vector_env, config.env, config.n_envs // (config.workers if config.algo == "a3c" else 1))
+    """What makes the environments of one process that acts: every worker of A3C, or A2C, whose workers only step them."""
+    if config.algo == "a3c":
+        return partial(make_vector_env, config.env, config.n_envs // config.workers)
+    return partial(make_vector_env, config.env, config.n_envs, config.workers)
 
 
 def _prepare(options: TrainOptions) -> tuple[RunFolder, RunConfig, RecurrentA2C]:
@@ -118,11 +124,13 @@ def _train(folder: RunFolder, config: RunConfig, model: RecurrentA2C, quiet: boo
     rows = LogRows(interval=math.ceil(config.timesteps / LOG_ROWS))
     bar = [] if quiet else [ProgressBar()]
     stop = StopOnInterrupt(checkpoints)
+    between = max(math.ceil(config.timesteps / ATTENTION_PICTURES), FRAMES_A_PICTURE)
+    pictures = [AttentionPictures(config.env, between)] if isinstance(model.policy.cell, FastWeightsCell) else []
     try:
         with stop:
             model.learn(
                 config.timesteps - model.num_timesteps,
-                callback=[checkpoints, stop, rows, *bar],
+                callback=[checkpoints, stop, *pictures, rows, *bar],
                 log_interval=None,  # type: ignore[arg-type]
                 reset_num_timesteps=False,
             )
@@ -136,6 +144,7 @@ def _train(folder: RunFolder, config: RunConfig, model: RecurrentA2C, quiet: boo
         for shown in bar:
             shown.close()
         model.logger.close()
+        model.get_env().close()  # type: ignore[union-attr]
 
 
 def _report(folder: RunFolder, config: RunConfig, model: RecurrentA2C, episodes: int) -> None:
@@ -150,8 +159,8 @@ def _report(folder: RunFolder, config: RunConfig, model: RecurrentA2C, episodes:
     try:
         animate_episodes(model, config.env, folder.episodes, episodes=6, seed=config.seed + 1)
         pictures.append(folder.episodes)
-    except (gym.error.Error, NotImplementedError) as error:
-        print(f"No animation: {config.env} does not draw itself ({' '.join(str(error).split())})")
+    except (ValueError, NotImplementedError) as error:
+        print(f"No animation: {' '.join(str(error).split())}")
 
     print(f"\nGreedy return over {episodes:,} episodes: {mean:.3f} (95 % interval {low:.3f} to {high:.3f})")
     print(f"The run:      {folder.path}")
