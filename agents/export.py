@@ -95,7 +95,10 @@ class _Step(nn.Module):
         space = self.policy.action_space
         if isinstance(space, spaces.Box):
             low, high = (torch.as_tensor(bound, device=action.device) for bound in (space.low, space.high))
-            action = action.view(-1, *space.shape).clamp(low, high)
+            action = action.view(-1, *space.shape)
+            if self.policy.squash_output:
+                action = low + (action + 1) / 2 * (high - low)
+            action = action.clamp(low, high)
         return action
 
     @torch.no_grad()

@@ -24,7 +24,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from fw_rl.agents.rollout import Observation, map_observation
-from fw_rl.cells import State, Stepper, make_cell
+from fw_rl.cells import Cell, CellPair, State, Stepper, make_cell
 
 __all__ = ["RecurrentActorCriticPolicy"]
 
@@ -35,7 +35,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         observation -> features -> encoder -> cell -> heads -> distribution over actions, and a value
 
     `cell`: a name from `fw_rl.cells`; `hidden_size`: its units; `cell_kwargs`: its options. `encoder_arch`: sizes of the layers
-    before the cell. `net_arch`: sizes of layers after it, as in SB3 (a list, or a dict with `pi` and `vf`). `activation_fn` is
+    before the cell. `shared_cell`: False gives the critic an encoder and a cell of its own; then `share_features_extractor` may
+    also be False. `net_arch`: sizes of layers after it, as in SB3 (a list, or a dict with `pi` and `vf`). `activation_fn` is
     used in both. `ortho_init` is off: fast weights learned Catch more reliably from Torch's own initial weights. Without a
     `features_extractor_class` a Dict observation gets SB3's `CombinedExtractor`, an image of 36 x 36 or more its `NatureCNN`,
     any other observation its `FlattenExtractor`. `squash_output`: actions in a Box are squashed into its bounds by tanh rather
@@ -55,6 +56,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         hidden_size: int = 128,
         cell_kwargs: dict[str, Any] | None = None,
         encoder_arch: Sequence[int] = (128,),
+        shared_cell: bool = True,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         activation_fn: type[nn.Module] = nn.ReLU,
         ortho_init: bool = False,
@@ -62,6 +64,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         squash_output: bool = False,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         features_extractor_kwargs: dict[str, Any] | None = None,
+        share_features_extractor: bool = True,
         normalize_images: bool = True,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
@@ -74,7 +77,10 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
                 raise ValueError(f"{space} does not begin at 0, as SB3 takes it to: shift it in the environment")
         if squash_output and not isinstance(action_space, spaces.Box):
             raise ValueError(f"squash_output is True, but there is nothing to squash in actions of {action_space}")
+        if shared_cell and not share_features_extractor:
+            raise ValueError("share_features_extractor is False: to see apart, actor and critic need shared_cell=False")
         self._squashes = squash_output
+        self.shared_cell = shared_cell
         self.cell_name, self.hidden_size, self.cell_kwargs = cell, hidden_size, cell_kwargs or {}
         self.encoder_arch = list(encoder_arch)
         super().__init__(
@@ -87,6 +93,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             log_std_init=log_std_init,
             features_extractor_class=features_extractor_class or _standard_extractor(observation_space),
             features_extractor_kwargs=features_extractor_kwargs,
+            share_features_extractor=share_features_extractor,
             normalize_images=normalize_images,
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
@@ -100,12 +107,18 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
 
     def _build_mlp_extractor(self) -> None:
         """SB3's hook for what lies between the features and the heads."""
-        self.encoder = nn.Sequential(*create_mlp(self.features_dim, 0, self.encoder_arch, self.activation_fn))
-        if self.ortho_init:
-            self.encoder.apply(partial(self.init_weights, gain=np.sqrt(2)))
-        encoded_size = self.encoder_arch[-1] if self.encoder_arch else self.features_dim
-        self.cell = make_cell(self.cell_name, int(encoded_size), self.hidden_size, **self.cell_kwargs)
+        self.encoder, self.cell = self._make_memory()
+        if not self.shared_cell:
+            self.critic_encoder, critic_cell = self._make_memory()
+            self.cell = CellPair(self.cell, critic_cell)
         self.mlp_extractor = MlpExtractor(self.hidden_size, self.net_arch, self.activation_fn, self.device)
+
+    def _make_memory(self) -> tuple[nn.Module, Cell]:
+        encoder = nn.Sequential(*create_mlp(self.features_dim, 0, self.encoder_arch, self.activation_fn))
+        if self.ortho_init:
+            encoder.apply(partial(self.init_weights, gain=np.sqrt(2)))
+        encoded_size = self.encoder_arch[-1] if self.encoder_arch else self.features_dim
+        return encoder, make_cell(self.cell_name, int(encoded_size), self.hidden_size, **self.cell_kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         parameters = super()._get_constructor_parameters()
@@ -116,6 +129,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             hidden_size=self.hidden_size,
             cell_kwargs=self.cell_kwargs,
             encoder_arch=self.encoder_arch,
+            shared_cell=self.shared_cell,
+            share_features_extractor=self.share_features_extractor,
             squash_output=self.squash_output,
         )
 
@@ -124,12 +139,14 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         return self.cell.initial_state(n_envs)
 
     def encode(self, observations: Observation) -> Tensor:
-        """What the cell gets to see of observations [T, B, ...]: [T, B, I]."""
+        """What the cell gets to see of observations [T, B, ...]: [T, B, I], or [T, B, 2 I] for two cells."""
         part = next(iter(observations.values())) if isinstance(observations, dict) else observations
         steps, batch = part.shape[:2]
         features = self.extract_features(map_observation(lambda part: part.flatten(0, 1), observations))
-        assert isinstance(features, Tensor)
-        return self.encoder(features).view(steps, batch, -1)
+        if self.shared_cell:
+            return self.encoder(features).view(steps, batch, -1)
+        of_actor, of_critic = features if isinstance(features, tuple) else (features, features)
+        return torch.cat([self.encoder(of_actor), self.critic_encoder(of_critic)], dim=-1).view(steps, batch, -1)
 
     def remember(self, observations: Observation, state: State, episode_starts: Tensor) -> tuple[Tensor, State]:
         """Run encoder and cell over observations [T, B, ...]: the cell's output [T, B, H] and the state after them."""
@@ -250,16 +267,21 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         if not isinstance(self.action_dist, CategoricalDistribution):
             return self._distribution(latent).get_actions(deterministic=deterministic)
         # The Gumbel-max trick on the logits: an SB3 distribution for a sample alone takes longer than the cell.
-        logits = self.action_net(self.mlp_extractor.forward_actor(latent))
+        logits = self.action_net(self._actor_latent(latent))
         if not deterministic:
             logits = logits - torch.empty_like(logits).exponential_().log_()
         return logits.argmax(dim=1)
 
     def _distribution(self, latent: Tensor) -> Distribution:
-        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent))
+        return self._get_action_dist_from_latent(self._actor_latent(latent))
 
     def _value(self, latent: Tensor) -> Tensor:
-        return self.value_net(self.mlp_extractor.forward_critic(latent)).squeeze(-1)
+        of_critic = latent if self.shared_cell else latent[..., self.hidden_size :]
+        return self.value_net(self.mlp_extractor.forward_critic(of_critic)).squeeze(-1)
+
+    def _actor_latent(self, latent: Tensor) -> Tensor:
+        of_actor = latent if self.shared_cell else latent[..., : self.hidden_size]
+        return self.mlp_extractor.forward_actor(of_actor)
 
 
 def _standard_extractor(space: spaces.Space) -> type[BaseFeaturesExtractor]:

@@ -5,11 +5,13 @@ from fw_rl.cells.base import Cell, State, Stepper, available_cells, make_cell, r
 from fw_rl.cells.fast_weights import FastWeightsCell
 from fw_rl.cells.gru import GRUCell
 from fw_rl.cells.lstm import LSTMCell
+from fw_rl.cells.pair import CellPair
 from fw_rl.cells.rnn import RNNCell
 
 __all__ = [
     "AssociativeLSTMCell",
     "Cell",
+    "CellPair",
     "FastWeightsCell",
     "GRUCell",
     "LSTMCell",

@@ -1,0 +1,81 @@
+"""Two cells side by side."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fw_rl.cells.base import Cell, State, Stepper
+
+__all__ = ["CellPair"]
+
+
+class CellPair(Cell):
+    """Two cells of one kind as one: each sees its half of the inputs, has its half of the state and gives half of the outputs.
+
+    So an actor and a critic can remember apart. Nothing goes from one cell to the other.
+
+    >>> pair = CellPair(make_cell("gru", 3, 8), make_cell("gru", 3, 8))
+    >>> y, state = pair(torch.zeros(5, 2, 6), pair.initial_state(2))
+    >>> y.shape
+    torch.Size([5, 2, 16])
+    """
+
+    def __init__(self, first: Cell, second: Cell) -> None:
+        super().__init__(first.input_size + second.input_size, first.hidden_size + second.hidden_size)
+        self.first, self.second = first, second
+
+    def initial_state(self, batch_size: int) -> State:
+        return self.first.initial_state(batch_size) + self.second.initial_state(batch_size)
+
+    def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
+        (x1, x2), (state1, state2) = halves(x), _split(state)
+        y1, state1 = self.first(x1, state1, episode_starts)
+        y2, state2 = self.second(x2, state2, episode_starts)
+        return torch.cat([y1, y2], dim=-1), state1 + state2
+
+    def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
+        (x1, x2), (state1, state2), (outputs1, outputs2) = halves(x), _split(state), halves(outputs)
+        y1 = self.first.replay(x1, state1, episode_starts, outputs1)
+        y2 = self.second.replay(x2, state2, episode_starts, outputs2)
+        return torch.cat([y1, y2], dim=-1)
+
+    def stepper(self, state: State) -> Stepper:
+        return _PairStepper(self, state)
+
+    def with_fixed_state(self) -> CellPair:
+        return CellPair(self.first.with_fixed_state(), self.second.with_fixed_state())
+
+    def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
+        (x1, x2), (state1, state2) = halves(x), _split(state)
+        first = self.first.diagnostics(x1, state1, episode_starts)
+        second = self.second.diagnostics(x2, state2, episode_starts)
+        return {f"first_{name}": value for name, value in first.items()} | {
+            f"second_{name}": value for name, value in second.items()
+        }
+
+
+class _PairStepper(Stepper):
+    def __init__(self, cell: CellPair, state: State) -> None:
+        state1, state2 = _split(state)
+        self.first, self.second = cell.first.stepper(state1), cell.second.stepper(state2)
+
+    @property
+    def state(self) -> State:
+        return self.first.state + self.second.state
+
+    @torch.no_grad()
+    def step(self, x: Tensor, episode_starts: Tensor) -> Tensor:
+        x1, x2 = halves(x)
+        return torch.cat([self.first.step(x1, episode_starts), self.second.step(x2, episode_starts)], dim=-1)
+
+
+def halves(features: Tensor) -> tuple[Tensor, Tensor]:
+    """[..., 2 N] as two of [..., N]."""
+    first, second = features.chunk(2, dim=-1)
+    return first, second
+
+
+def _split(state: State) -> tuple[State, State]:
+    half = len(state) // 2
+    return state[:half], state[half:]
