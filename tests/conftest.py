@@ -1,7 +1,7 @@
 """What every test can rely on, however pytest was started.
 
-One thread: small products on two threads spend their time waiting for each other. And Ctrl-C works: a shell that starts a command
-in the background has it ignore the signal, which the processes that tests start would inherit.
+One thread: small products on two threads spend their time waiting for each other. And Ctrl-C works: a shell that starts a
+command in the background has it ignore the signal, which the processes that tests start would inherit.
 """
 
 import signal
