@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from fw_rl.agents.a2c import RecurrentA2C
 from fw_rl.agents.checkpoint import build_agent, constructor_arguments, read_checkpoint
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
-from fw_rl.agents.workers import START_METHODS, Send, Workers
+from fw_rl.processes import START_METHOD, Send, Workers, check_start_method
 
 __all__ = ["A3C"]
 
@@ -59,14 +59,13 @@ class A3C(RecurrentA2C):
         learning_rate: float | Schedule = 1e-3,
         n_workers: int = 2,
         shared_statistics: bool = True,
-        start_method: str = "forkserver" if "forkserver" in START_METHODS else "spawn",
+        start_method: str = START_METHOD,
         device: torch.device | str = "cpu",
         **kwargs: Any,
     ) -> None:
         if n_workers < 1:
             raise ValueError(f"n_workers is {n_workers}: it must be at least 1")
-        if start_method not in START_METHODS:
-            raise ValueError(f"start_method is {start_method!r}: choose from {', '.join(START_METHODS)}")
+        check_start_method(start_method)
         if torch.device("cpu" if device == "auto" else device).type != "cpu":
             raise ValueError(f"device is {device!r}: the workers of A3C share their parameters in the processor's memory")
         self.n_workers, self.shared_statistics, self.start_method = n_workers, shared_statistics, start_method

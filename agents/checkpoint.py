@@ -37,10 +37,10 @@ from fw_rl.agents.document import (
     problems_named,
     read_file,
     unpack,
-    write_file,
 )
 from fw_rl.cells import available_cells
 from fw_rl.envs.sb3 import VecEnvAdapter
+from fw_rl.files import write_file
 
 if TYPE_CHECKING:
     from fw_rl.agents.a2c import RecurrentA2C

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -40,7 +39,6 @@ __all__ = [
     "problems_named",
     "read_file",
     "unpack",
-    "write_file",
 ]
 
 CLASSES: dict[str, type] = {
@@ -177,20 +175,6 @@ def make_space(description: dict[str, Any]) -> spaces.Space:
     if kind == "MultiDiscrete":
         return spaces.MultiDiscrete(description["nvec"], dtype=dtype.type, start=description["start"])
     raise ValueError(f"there is no space {one_line(repr(kind))}")
-
-
-def write_file(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_file(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

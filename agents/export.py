@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from fw_rl.agents.a2c import RecurrentA2C
-from fw_rl.agents.document import write_file
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rollout import Observation, map_observation
 from fw_rl.cells import State
+from fw_rl.files import write_file
 
 __all__ = ["export_onnx"]
 

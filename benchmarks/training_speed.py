@@ -1,40 +1,41 @@
-"""Training frames per second on Catch-16-3: our A2C beside sb3-contrib's RecurrentPPO.
+"""Training frames per second on Catch-16-3: our A2C and A3C beside sb3-contrib's RecurrentPPO and SB3's A2C.
 
-    python benchmarks/training_speed.py --out training_speed.json
+    python benchmarks/training_speed.py --out results/training_speed.json
 
-Both act and learn with a layer of 128 ReLUs, 128 recurrent units shared by actor and critic, and linear heads, on the same
-vector environment. First RecurrentPPO looks for its best number of environments, batch size and number of threads, and each
-of our cells for its best number of threads with its tuned settings; then all of them are measured in turn, each time in a
-process of its own.
+All act and learn with a layer of 128 ReLUs, 128 recurrent units shared by actor and critic (SB3's A2C, the bound without
+memory, has 128 more ReLUs), and linear heads, on the same vector environment. First RecurrentPPO looks for its best number of
+environments, batch size and number of threads; then all are measured in turn, each time in a process of its own and after a
+warm-up.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from functools import partial
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import tyro
+from measure import in_new_process, in_turn, ratio_row, write_report
 from sb3_contrib import RecurrentPPO
+from stable_baselines3 import A2C
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from fw_rl.commands.config import TrainOptions, resolve
-from fw_rl.commands.train import make_model, make_vector_env
+from fw_rl.commands.environments import make_vector_env
+from fw_rl.commands.train import make_model
 from fw_rl.envs.sb3 import VecEnvAdapter
 
 ENV = "fw_rl/Catch-16-3-v0"
+CORES = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,21 @@ class Settings:
 
     cells: tuple[str, ...] = ("fast-weights", "lstm", "rnn")
     """Our memory cells."""
-    n_envs: tuple[int, ...] = ()
-    """Also measure our cells with these numbers of environments, beside the tuned one."""
-    peer_envs: tuple[int, ...] = (16, 64)
+    n_envs: tuple[int, ...] = (64, 512)
+    """Environments of each process that learns, of ours."""
+    workers: tuple[int, ...] = tuple(sorted({1, CORES}))
+    """Numbers of A3C's workers."""
+    peer_envs: tuple[int, ...] = (16, 64, 512)
     """Numbers of environments that RecurrentPPO tries."""
-    peer_batches: tuple[int, ...] = (128, 256, 512, 1024)
+    peer_batches: tuple[int, ...] = (128, 256, 512, 1024, 8192)
     """Batch sizes that RecurrentPPO tries."""
-    threads: tuple[int, ...] = tuple(sorted({1, os.cpu_count() or 1}))
-    """Numbers of Torch threads that everybody tries."""
+    threads: tuple[int, ...] = tuple(sorted({1, CORES}))
+    """Numbers of Torch threads that RecurrentPPO, SB3's A2C and our A2C try."""
+    precision: str = "highest"
+    """Of matrix products, for all alike: highest, or medium for bfloat16 inside them where the processor has it."""
     repeats: int = 5
     """Times that each is measured, in turn."""
-    seconds: float = 5.0
+    seconds: float = 4.0
     """Length of one measurement, at least."""
     out: Path | None = None
     """A JSON file for the settings, versions and all measurements."""
@@ -61,25 +66,38 @@ class Settings:
 
 @dataclass(frozen=True)
 class Contender:
-    """One algorithm with its settings; `cell` is None for RecurrentPPO."""
+    """One algorithm with its settings; `n_envs` are those of each process that learns."""
 
-    cell: str | None
+    algo: str
     n_envs: int
-    threads: int
+    threads: int = 1
+    cell: str = "lstm"
+    workers: int = 1
     batch_size: int = 0
 
     def __str__(self) -> str:
-        name = f"ours, {self.cell}" if self.cell else f"RecurrentPPO, batch {self.batch_size}"
-        return f"{name}, {self.n_envs} envs, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        if self.algo == "RecurrentPPO":
+            return f"RecurrentPPO, lstm, {self.n_envs} envs, batch {self.batch_size}, {threads}"
+        if self.algo == "SB3 A2C":
+            return f"SB3 A2C, no memory, {self.n_envs} envs, {threads}"
+        if self.algo == "a2c":
+            return f"ours, A2C, {self.cell}, {self.n_envs} envs, {threads}"
+        return f"ours, A3C, {self.cell}, {self.workers} worker{'s' if self.workers > 1 else ''} of {self.n_envs} envs"
 
     def make(self) -> BaseAlgorithm:
-        if self.cell:
-            return make_model(resolve(TrainOptions(env=ENV, cell=self.cell, n_envs=self.n_envs)))
-        policy = dict(
-            lstm_hidden_size=128, shared_lstm=True, enable_critic_lstm=False, net_arch=[], features_extractor_class=Encoder
-        )
+        if self.algo in ("a2c", "a3c"):
+            n_envs = self.n_envs * self.workers
+            own = dict(workers=self.workers) if self.algo == "a3c" else {}
+            precision = torch.get_float32_matmul_precision()
+            options = TrainOptions(env=ENV, cell=self.cell, algo=self.algo, n_envs=n_envs, matmul_precision=precision, **own)
+            return make_model(resolve(options))
         env = VecEnvAdapter(make_vector_env(ENV, self.n_envs), monitor=True)
-        return RecurrentPPO("MlpLstmPolicy", env, batch_size=self.batch_size, policy_kwargs=policy, device="cpu")
+        encoder = dict(features_extractor_class=Encoder)
+        if self.algo == "SB3 A2C":
+            return A2C("MlpPolicy", env, n_steps=15, policy_kwargs=encoder | dict(net_arch=[128]), device="cpu")
+        memory = dict(lstm_hidden_size=128, shared_lstm=True, enable_critic_lstm=False, net_arch=[])
+        return RecurrentPPO("MlpLstmPolicy", env, batch_size=self.batch_size, policy_kwargs=encoder | memory, device="cpu")
 
 
 class Encoder(BaseFeaturesExtractor):
@@ -93,62 +111,70 @@ class Encoder(BaseFeaturesExtractor):
         return self.layers(observations)
 
 
-def frames_per_second(contender: Contender, seconds: float) -> float:
-    """Act and learn for at least that long, after a warm-up of one update."""
+class Clock(BaseCallback):
+    """Counts frames from chunk to chunk, after a warm-up, and stops the training when it has enough."""
+
+    def __init__(self, seconds: float, warm_up: float = 1.5) -> None:
+        super().__init__()
+        self.seconds, self.warm_up = seconds, warm_up
+        self.first = self.begin = self.end = (0.0, 0)
+
+    @property
+    def frames_per_second(self) -> float:
+        return (self.end[1] - self.begin[1]) / (self.end[0] - self.begin[0])
+
+    def _on_rollout_end(self) -> None:
+        now = (time.perf_counter(), self.model.num_timesteps)
+        self.first = self.first if self.first[1] else now
+        if not self.begin[1]:
+            self.begin = now if now[0] - self.first[0] >= self.warm_up else self.begin
+        else:
+            self.end = now
+
+    def _on_step(self) -> bool:
+        return self.end[0] - self.begin[0] < self.seconds or not self.end[1]
+
+
+def frames_per_second(contender: Contender, seconds: float, precision: str) -> float:
+    """Act and learn for at least that long, after a warm-up."""
     torch.set_num_threads(contender.threads)
-    model = contender.make()
-    chunk = model.n_steps * model.n_envs  # type: ignore[attr-defined]
-    model.learn(chunk)
-    frames, begin = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - begin) < seconds:
-        model.learn(chunk if contender.cell is None else 20 * chunk)
-        frames += model.num_timesteps
-    return frames / elapsed
+    torch.set_float32_matmul_precision(precision)
+    clock = Clock(seconds)
+    contender.make().learn(10**9, callback=clock, log_interval=None)  # type: ignore[call-arg]
+    return clock.frames_per_second
 
 
 def main(settings: Settings) -> None:
-    measure = _in_new_process
-    print(f"Catch-16-3, 128 units, {platform.machine()}, {os.cpu_count()} cores")
+    measure = partial(_measure, settings)
+    print(f"Catch-16-3, 128 units, {CORES} cores, matrix products in precision {settings.precision}")
     peers = [
-        Contender(None, n_envs, threads, batch)
+        Contender("RecurrentPPO", n_envs, threads, batch_size=batch)
         for n_envs, batch, threads in product(settings.peer_envs, settings.peer_batches, settings.threads)
+        if batch <= n_envs * 128
     ]
-    tuned = {cell: resolve(TrainOptions(env=ENV, cell=cell)).n_envs for cell in settings.cells}
-    sizes = [(cell, n) for cell in settings.cells for n in dict.fromkeys((tuned[cell], *settings.n_envs))]
-    groups = [peers, *([Contender(cell, n, threads) for threads in settings.threads] for cell, n in sizes)]
-    search = {contender: measure(contender, settings.seconds) for group in groups for contender in group}
+    groups = [peers, [Contender("SB3 A2C", 512, threads) for threads in settings.threads]]
+    for cell, n_envs in product(settings.cells, settings.n_envs):
+        groups.append([Contender("a2c", n_envs, threads, cell) for threads in settings.threads])
+        groups += [[Contender("a3c", n_envs, cell=cell, workers=workers)] for workers in settings.workers]
+    search = {contender: measure(contender) for group in groups if len(group) > 1 for contender in group}
     for contender, speed in search.items():
-        print(f"  {contender!s:45s}{speed:10,.0f} frames/s", flush=True)
+        print(f"  {contender!s:58s}{speed:10,.0f} frames/s", flush=True)
 
-    best = [max(group, key=lambda contender: search[contender]) for group in groups]
-    speeds: dict[Contender, list[float]] = {contender: [] for contender in best}
-    for _ in range(settings.repeats):
-        for contender in best:
-            speeds[contender].append(measure(contender, settings.seconds))
-    print(f"\nmedian of {settings.repeats} in turn{'frames/s':>35}{'ratio':>10}   min to max")
+    best = [max(group, key=lambda contender: search.get(contender, 0.0)) for group in groups]
+    speeds = in_turn(measure, best, settings.repeats)
+    print(f"\n{'median of ' + str(settings.repeats) + ' in turn':58s}{'frames/s':>12}{'ratio':>10}   min to max")
     for contender, measured in speeds.items():
-        ratios = np.divide(measured, speeds[best[0]])
-        spread = f"{ratios.min():.1f} to {ratios.max():.1f}"
-        print(f"{contender!s:45s}{np.median(measured):10,.0f}{np.median(ratios):10.1f}   {spread}")
-    if settings.out:
-        settings.out.write_text(json.dumps(_report(settings, search, speeds), indent=2) + "\n")
+        print(ratio_row(str(contender), measured, speeds[best[0]]))
+    write_report(
+        settings.out,
+        settings=asdict(settings) | {"out": None},
+        search={str(contender): round(speed) for contender, speed in search.items()},
+        frames_per_second={str(contender): [round(speed) for speed in measured] for contender, measured in speeds.items()},
+    )
 
 
-def _in_new_process(contender: Contender, seconds: float) -> float:
-    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(frames_per_second, contender, seconds).result()
-
-
-def _report(settings: Settings, search: dict[Contender, float], speeds: dict[Contender, list[float]]) -> dict[str, Any]:
-    packages = ("torch", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy")
-    return {
-        "settings": asdict(settings) | {"out": None},
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-        "search": {str(contender): round(speed) for contender, speed in search.items()},
-        "frames_per_second": {str(contender): [round(speed) for speed in measured] for contender, measured in speeds.items()},
-    }
+def _measure(settings: Settings, contender: Contender) -> float:
+    return in_new_process(frames_per_second, contender, settings.seconds, settings.precision)
 
 
 if __name__ == "__main__":

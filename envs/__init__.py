@@ -1,4 +1,5 @@
-"""Catch (Ba16 §4.4) for Gymnasium: one game, many games in arrays, and the ids of both; adapters to and from SB3's `VecEnv`.
+"""Catch (Ba16 §4.4) for Gymnasium: one game, many games in arrays, and the ids of both; any environments in worker processes;
+adapters to and from SB3's `VecEnv`.
 
 The adapters import SB3, and with it PyTorch; so they are imported only when they are asked for.
 """
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fw_rl.envs.catch import CatchEnv
 from fw_rl.envs.catch_vector import CatchVectorEnv
+from fw_rl.envs.parallel import ParallelVectorEnv
 from fw_rl.envs.registration import catch_id, register_catch
 from fw_rl.envs.rules import CatchRules
 
@@ -15,7 +17,16 @@ if TYPE_CHECKING:
     from fw_rl.envs.sb3 import VecEnvAdapter
     from fw_rl.envs.sb3_vector import VectorEnvAdapter
 
-__all__ = ["CatchEnv", "CatchRules", "CatchVectorEnv", "VecEnvAdapter", "VectorEnvAdapter", "catch_id", "register_catch"]
+__all__ = [
+    "CatchEnv",
+    "CatchRules",
+    "CatchVectorEnv",
+    "ParallelVectorEnv",
+    "VecEnvAdapter",
+    "VectorEnvAdapter",
+    "catch_id",
+    "register_catch",
+]
 
 _LATER = {"VecEnvAdapter": "fw_rl.envs.sb3", "VectorEnvAdapter": "fw_rl.envs.sb3_vector"}
 

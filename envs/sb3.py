@@ -30,13 +30,13 @@ class VecEnvAdapter(VecEnv):
     `seed(s)` seeds environment i with s + i, or the one generator of a vector environment that has but one with s.
 
     With `AutoresetMode.SAME_STEP` the environment begins the next episodes itself. In the modes `NEXT_STEP` and `DISABLED` the
-    adapter does, by `reset(options={"reset_mask": ...})`, which `SyncVectorEnv`, `AsyncVectorEnv` and `CatchVectorEnv` honour.
-    Then Gymnasium's wrappers that sum up over an episode (`RecordEpisodeStatistics`, `NormalizeReward`) forget the sums of all
+    adapter does, by `reset(options={"reset_mask": ...})`, which Gymnasium's vector environments and those here honour. Then
+    Gymnasium's wrappers that sum up over an episode (`RecordEpisodeStatistics`, `NormalizeReward`) forget the sums of all
     environments whenever one begins: use `SAME_STEP` with them.
 
     Attributes and methods are those of the single environments. A vector environment that is one object has one attribute for
     all; what its method returns is split among them if it is a tuple, list or array of `num_envs`. What wraps the environments
-    of an `AsyncVectorEnv` cannot be seen: `env_is_wrapped` is False there.
+    of an `AsyncVectorEnv` or `ParallelVectorEnv` cannot be seen: `env_is_wrapped` is False there.
 
     `monitor`: also put return, length and time of an ended episode into `infos[i]["episode"]`, as SB3's `VecMonitor` does.
 

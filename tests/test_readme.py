@@ -27,7 +27,7 @@ def test_python_code_runs(page, tmp_path, monkeypatch):
     examples = blocks("python", page)
     assert examples
     for number, code in enumerate(examples):
-        exec(compile(code, f"{page}, example {number}", "exec"), {"__name__": "example"})
+        exec(compile(code, f"{page}, example {number}", "exec"), {"__name__": "__main__"})
 
 
 def test_the_main_command_ends_with_a_training_that_runs(tmp_path):

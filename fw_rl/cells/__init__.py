@@ -1,5 +1,6 @@
-"""Recurrent memory cells behind one protocol: fast weights, ReLU RNN (IRNN), LSTM, GRU."""
+"""Recurrent memory cells behind one protocol: fast weights, ReLU RNN (IRNN), LSTM, GRU, associative LSTM."""
 
+from fw_rl.cells.associative_lstm import AssociativeLSTMCell
 from fw_rl.cells.base import Cell, State, Stepper, available_cells, make_cell, register_cell
 from fw_rl.cells.fast_weights import FastWeightsCell
 from fw_rl.cells.gru import GRUCell
@@ -7,6 +8,7 @@ from fw_rl.cells.lstm import LSTMCell
 from fw_rl.cells.rnn import RNNCell
 
 __all__ = [
+    "AssociativeLSTMCell",
     "Cell",
     "FastWeightsCell",
     "GRUCell",

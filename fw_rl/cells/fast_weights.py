@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from fw_rl import memory
 from fw_rl.cells.base import Cell, State, Stepper, register_cell, scaled_identity_
@@ -137,8 +138,8 @@ class FastWeightsCell(Cell):
         `wipe`: [T, B] bool, True zeroes h after it was put out and stored, so that the next step starts from A alone: the
         control signal of Ba16 §4.2. Returns y [T, B, H], which holds every h(t) as it was before a wipe, and the new state.
         """
-        not_compiled = [part for part in (*state[2:], write_gate) if part is not None and part.requires_grad]
-        if self._is_compiled and not not_compiled:
+        needs_autograd = any(part is not None and part.requires_grad for part in (*state[2:], write_gate))
+        if self._is_compiled and not needs_autograd and not is_functorch_wrapped_tensor(x):
             return self._run(x, state, episode_starts, write_gate, wipe)
         outputs = []
         for h, _, after in self._unroll(x, state, episode_starts, write_gate, wipe):
@@ -209,6 +210,7 @@ class FastWeightsCell(Cell):
             and not learned
             and weight.device.type == "cpu"
             and weight.dtype in (torch.float32, torch.float64)
+            and not is_functorch_wrapped_tensor(weight)  # torch.func has to see every operation
         )
 
     def _run(

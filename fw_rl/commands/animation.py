@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fw_rl.agents.document import write_file
+from fw_rl.files import write_file
 
 __all__ = ["require_video", "write_gif", "write_mp4"]
 

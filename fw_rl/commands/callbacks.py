@@ -100,7 +100,7 @@ class StopOnInterrupt(BaseCallback):
     def __init__(self, checkpoints: Checkpoints) -> None:
         super().__init__()
         self.checkpoints = checkpoints
-        self._asked = False
+        self.asked = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopOnInterrupt:
@@ -112,11 +112,11 @@ class StopOnInterrupt(BaseCallback):
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+        self.asked = True
         self.__exit__()
 
     def _on_rollout_start(self) -> None:
-        if self._asked:
+        if self.asked:
             self.checkpoints.save()
             raise KeyboardInterrupt
 

@@ -16,7 +16,7 @@ import yaml
 from fw_rl.cells import available_cells
 from fw_rl.commands.environments import environment_id
 
-__all__ = ["RunConfig", "TrainOptions", "check_workers", "resolve"]
+__all__ = ["RunConfig", "TrainOptions", "check_workers", "parse_cell_options", "resolve"]
 
 WORKERS = {"a2c": 1, "a3c": 2}
 """The algorithms, and how many processes each has by default."""
@@ -41,11 +41,11 @@ class TrainOptions:
     env: Annotated[str | None, _option("ID", "Catch-16-3")] = None
     """Environment: Catch-N-M (N x N pixels, M frames seen), or any Gymnasium id."""
     cell: Annotated[str | None, _option("NAME", "fast-weights")] = None
-    """Memory cell: fast-weights, rnn, lstm, gru."""
+    """Memory cell: fast-weights, rnn, lstm, gru, associative-lstm."""
     algo: Annotated[str | None, _option("NAME", "a2c")] = None
     """Algorithm: a2c (all environments act, then one update) or a3c (workers update shared parameters without waiting)."""
     workers: Annotated[int | None, _option("INT", "1 for a2c, 2 for a3c")] = None
-    """Processes. Those of a3c act and learn; with more than one, a2c lets them step its environments."""
+    """Processes. Those of a3c act and learn; with more than one, a2c lets them step its environments, if these are slow."""
     timesteps: _TunedInt = None
     """Frames to train on, counted over all environments."""
     seed: Annotated[int | None, _option("INT", "0")] = None
@@ -148,7 +148,7 @@ def resolve(options: TrainOptions) -> RunConfig:
         raise ValueError(f"unknown algorithm {algo!r}: choose from {', '.join(WORKERS)}")
     settings = _tuned(env, cell, algo) | dict(workers=WORKERS[algo])
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(RunConfig)}
-    given["cell_options"] = _parse_cell_options(options.cell_options)
+    given["cell_options"] = parse_cell_options(options.cell_options)
     for name, value in given.items():
         if name == "cell_options":
             settings[name] = settings[name] | (value or {})
@@ -170,7 +170,8 @@ def _tuned(env: str, cell: str, algo: str) -> dict[str, Any]:
     return settings
 
 
-def _parse_cell_options(pairs: tuple[str, ...] | None) -> dict[str, Any] | None:
+def parse_cell_options(pairs: tuple[str, ...] | None) -> dict[str, Any] | None:
+    """Words such as eta=0.1 and rule=delta as a dictionary; raises ValueError for a word of another form."""
     if pairs is None:
         return None
     for pair in pairs:

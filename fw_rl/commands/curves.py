@@ -18,12 +18,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
-from fw_rl.agents.document import write_file
 from fw_rl.commands.command_line import check_output, fail
 from fw_rl.commands.config import RunConfig
 from fw_rl.commands.pictures import STYLE, smooth
 from fw_rl.commands.run_folder import RunFolder
 from fw_rl.commands.statistics import mean_interval
+from fw_rl.files import write_file
 
 __all__ = ["main"]
 

@@ -14,10 +14,10 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from fw_rl.agents.document import write_file
 from fw_rl.commands.command_line import fail
 from fw_rl.commands.deblur_pictures import PICTURES
 from fw_rl.commands.deblur_report import describe
+from fw_rl.files import write_file
 from fw_rl.tasks.deblur.simulation import Protocol, Rates
 from fw_rl.tasks.deblur.study import (
     Sequences,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from fw_rl.envs import catch_id
+from fw_rl.envs import ParallelVectorEnv, catch_id
 
 __all__ = ["environment_id", "make_vector_env"]
 
@@ -26,8 +27,10 @@ def environment_id(name: str) -> str:
     return name
 
 
-def make_vector_env(name: str, n_envs: int) -> VectorEnv:
-    """`n_envs` environments in this process: those of Catch in arrays, others one by one."""
+def make_vector_env(name: str, n_envs: int, workers: int = 1) -> VectorEnv:
+    """`n_envs` environments: those of Catch in arrays, others one by one; in this process, or in more than one worker."""
+    if workers > 1:
+        return ParallelVectorEnv(partial(make_vector_env, name), n_envs, workers)
     env_id = environment_id(name)
     autoreset: dict[str, Any] = dict(autoreset_mode=AutoresetMode.SAME_STEP)
     if env_id.startswith("fw_rl/"):

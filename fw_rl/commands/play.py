@@ -14,7 +14,6 @@ import torch
 import tyro
 
 from fw_rl.agents import RecurrentA2C
-from fw_rl.agents.document import write_file
 from fw_rl.cells import FastWeightsCell
 from fw_rl.commands.animation import require_video, write_gif, write_mp4
 from fw_rl.commands.attention import animate_attention, attention_shares, draw_attention
@@ -22,6 +21,7 @@ from fw_rl.commands.command_line import check_output, fail
 from fw_rl.commands.config import RunConfig
 from fw_rl.commands.episodes import Episode, frames_per_second, open_env, play_episode
 from fw_rl.commands.trained import load_trained
+from fw_rl.files import write_file
 
 __all__ = ["main"]
 

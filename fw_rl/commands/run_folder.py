@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import platform
 import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 
-from fw_rl.agents.document import write_file
 from fw_rl.commands.config import RunConfig
+from fw_rl.files import write_json
 
 __all__ = ["RunFolder"]
 
@@ -113,11 +111,6 @@ class RunFolder:
         whole = [line for line in lines if line.endswith("\n")]
         rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(whole)]
         return [row for row in rows if "time/total_timesteps" in row]
-
-
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a whole file or none."""
-    write_file(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def _versions() -> dict[str, str]:

@@ -23,8 +23,9 @@ from fw_rl.commands.command_line import fail
 from fw_rl.commands.config import RunConfig, TrainOptions, check_workers, resolve
 from fw_rl.commands.environments import make_vector_env
 from fw_rl.commands.pictures import animate_episodes, draw_learning_curve
-from fw_rl.commands.run_folder import RunFolder, write_json
+from fw_rl.commands.run_folder import RunFolder
 from fw_rl.envs.sb3 import VecEnvAdapter
+from fw_rl.files import write_json
 
 __all__ = ["main"]
 
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
         folder, config, model = _prepare(options)
     except (ValueError, gym.error.Error) as error:
         return fail(program, error)
+    except WorkerError as error:
+        return fail(program, error.summary, code=1, details=error.details)
     try:
         _train(folder, config, model, options.quiet)
     except KeyboardInterrupt:
@@ -85,8 +88,10 @@ def load_model(config: RunConfig, checkpoint: Path, device: str = "cpu") -> Recu
 
 
 def _make_env(config: RunConfig) -> Callable[[], VectorEnv]:
-    """What makes the environments of one process that acts."""
-    return partial(make_vector_env, config.env, config.n_envs // (config.workers if config.algo == "a3c" else 1))
+    """What makes the environments of one process that acts: every worker of A3C, or A2C, whose workers only step them."""
+    if config.algo == "a3c":
+        return partial(make_vector_env, config.env, config.n_envs // config.workers)
+    return partial(make_vector_env, config.env, config.n_envs, config.workers)
 
 
 def _prepare(options: TrainOptions) -> tuple[RunFolder, RunConfig, RecurrentA2C]:
@@ -118,10 +123,11 @@ def _train(folder: RunFolder, config: RunConfig, model: RecurrentA2C, quiet: boo
     checkpoints = Checkpoints(folder, interval=math.ceil(config.timesteps / CHECKPOINTS))
     rows = LogRows(interval=math.ceil(config.timesteps / LOG_ROWS))
     bar = [] if quiet else [ProgressBar()]
+    stop = StopOnInterrupt(checkpoints)
     between = max(math.ceil(config.timesteps / ATTENTION_PICTURES), FRAMES_A_PICTURE)
     pictures = [AttentionPictures(config.env, between)] if isinstance(model.policy.cell, FastWeightsCell) else []
     try:
-        with StopOnInterrupt(checkpoints) as stop:
+        with stop:
             model.learn(
                 config.timesteps - model.num_timesteps,
                 callback=[checkpoints, stop, *pictures, rows, *bar],
@@ -129,13 +135,16 @@ def _train(folder: RunFolder, config: RunConfig, model: RecurrentA2C, quiet: boo
                 reset_num_timesteps=False,
             )
         checkpoints.save()
-    except WorkerError:
+    except WorkerError as error:
         checkpoints.save()
+        if stop.asked:  # who asked may have asked the workers too
+            raise KeyboardInterrupt from error
         raise
     finally:
         for shown in bar:
             shown.close()
         model.logger.close()
+        model.get_env().close()  # type: ignore[union-attr]
 
 
 def _report(folder: RunFolder, config: RunConfig, model: RecurrentA2C, episodes: int) -> None:

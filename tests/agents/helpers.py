@@ -200,3 +200,10 @@ def chunks_of(model, count, **kwargs):
     model.learn(count * model.n_steps * model.n_envs, callback=snapshots, **kwargs)
     assert len(snapshots.chunks) == count
     return snapshots.chunks
+
+
+def act(policy, observation, state, starts, deterministic=False):
+    """One step of the policy from a state: the actions, what the cell put out, and the state after it."""
+    stepper = policy.cell.stepper(state)
+    actions, output = policy.act(observation, stepper, starts, deterministic)
+    return actions, output, stepper.state

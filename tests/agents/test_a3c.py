@@ -27,12 +27,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from fw_rl.agents import A3C, CheckpointError, RecurrentA2C, WorkerError, a3c
 from fw_rl.agents.a3c import _Learner, _statistics
-from fw_rl.agents.workers import START_METHODS
 from fw_rl.envs import CatchVectorEnv
 from fw_rl.envs.sb3 import VecEnvAdapter
+from fw_rl.processes import START_METHODS
 from tests.agents.helpers import Recorder, Scripted, same_parameters, scramble, scripted_envs
 from tests.agents.test_a2c import Written
 from tests.agents.test_loss import SlowNet, assert_near, slow_loss
+from tests.helpers import processes_of_session
 
 N_ENVS, N_STEPS = 3, 5
 CHUNK = N_ENVS * N_STEPS
@@ -364,7 +365,6 @@ def test_it_logs_what_a2c_logs():
     assert all(np.isfinite(value) for value in rows[0][-1].values())
     assert [row["time/total_timesteps"] for row in rows[0]] == [CHUNK * (i + 1) for i in range(len(rows[0]))]
     assert [row["train/n_updates"] for row in rows[0]] == list(range(1, len(rows[0]) + 1))
-    assert any(name.startswith("memory/") for name in rows[0][0])
 
 
 @pytest.mark.filterwarnings("ignore:Training and eval env are not of the same type")
@@ -644,19 +644,6 @@ if __name__ == "__main__":
         print("interrupted", len(multiprocessing.active_children()), flush=True)
     model.learn(10**9, callback=Tell())
 """
-
-
-def processes_of_session(session):
-    """The processes of a session that are alive."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state, _, _, its_session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(its_session) == session and state not in "ZX":
-            found.append(int(folder.name))
-    return found
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")

@@ -23,6 +23,7 @@ CELLS = {
     "rnn": {},
     "lstm": {},
     "gru": {},
+    "associative-lstm": {},
 }
 
 
@@ -40,6 +41,8 @@ def make_agent(env, cell, **options):
     with torch.no_grad():  # so that the actions are many, and none is a near miss of another
         for part in agent.policy.parameters():
             part.mul_(1.5)
+        if cell == "associative-lstm":  # whose outputs are small beside the bias
+            agent.policy.action_net.bias.zero_()
     return agent
 
 

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from fw_rl.agents.loss import actor_critic_loss
 from fw_rl.agents.rollout import RecurrentRollout
 from fw_rl.envs.sb3 import VecEnvAdapter
-from tests.agents.helpers import CELLS, Recorder, chunks_of, make_model, make_policy, scramble, scripted_envs
+from tests.agents.helpers import CELLS, Recorder, act, chunks_of, make_model, make_policy, scramble, scripted_envs
 
 EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)
 STEPS, ROWS, GAMMA = 5, 3, 0.9
@@ -110,7 +110,7 @@ def random_chunks(policy, count, *, seed=0, end_probability=0.25, gae_lambda=0.9
     for _ in range(count):
         rollout.reset(state)
         for _ in range(steps):
-            actions, output, state = policy.act(*split(rollout.see(observations, starts), state))
+            actions, output, state = act(policy, *split(rollout.see(observations, starts), state))
             rewards = rng.normal(size=rows).astype(np.float32)
             ends = rng.random(rows) < end_probability
             rollout.act(actions, rewards, output)
@@ -294,18 +294,6 @@ def test_advantages_and_returns_are_constants():
     assert not actor.any()
 
 
-def test_a_distribution_without_an_entropy_is_held_open_by_its_log_probability():
-    policy = scramble(make_policy("gru"))
-    rollout, _ = random_chunks(policy, 1)
-    evaluate = policy.evaluate_actions
-    plain = actor_critic_loss(policy, rollout, ent_coef=0.5, vf_coef=0.0)
-    policy.evaluate_actions = lambda *arguments: (*evaluate(*arguments)[:2], None)
-    loss = actor_critic_loss(policy, rollout, ent_coef=0.5, vf_coef=0.0)
-    _, log_prob, _ = evaluate(rollout.observations, rollout.actions, rollout.state, rollout.episode_starts)
-    assert_close(loss.entropy, log_prob.mean())
-    assert_close(loss.total, plain.policy + 0.5 * log_prob.mean())
-
-
 def log_prob_and_entropy(space, policy, latent, action):
     """For one step of actions from this space, by the textbook."""
     head = policy.action_net.weight.double() @ latent + policy.action_net.bias.double()
@@ -337,7 +325,7 @@ def test_log_probabilities_and_entropies_of_other_actions(space):
     observations = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0))
     actions, latents = [], []
     for t in range(3):
-        action, latent, state = policy.act(observations[t], state, starts[t])
+        action, latent, state = act(policy, observations[t], state, starts[t])
         actions.append(action)
         latents.append(latent)
     values, log_prob, entropy = policy.evaluate_actions(observations, torch.stack(actions), policy.initial_state(2), starts)

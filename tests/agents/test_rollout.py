@@ -296,9 +296,9 @@ def test_at_the_first_step_of_an_episode_the_agent_acts_as_with_a_fresh_memory(v
     policy, calls = model.policy, []
     act = policy.act
 
-    def spy(observation, state, starts, deterministic=False):
-        calls.append((observation.clone(), state, starts.clone()))
-        return act(observation, state, starts, deterministic)
+    def spy(observation, stepper, starts, deterministic=False):
+        calls.append((observation.clone(), stepper.state, starts.clone()))
+        return act(observation, stepper, starts, deterministic)
 
     policy.act = spy
     model.learn(16 * model.n_envs)

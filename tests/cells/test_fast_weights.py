@@ -563,6 +563,24 @@ def test_examples_in_the_docstrings():
     assert result.failed == 0
 
 
+def test_torch_func_sees_every_operation():
+    """vmap over inputs, and over weights, gives what single calls give."""
+    cell = FastWeightsCell(I, H)
+    x = torch.randn(4, 5, 2, I, generator=torch.Generator().manual_seed(0))
+
+    def run(part):
+        return cell(part, cell.initial_state(2))[0]
+
+    torch.testing.assert_close(torch.func.vmap(run)(x), torch.stack([run(part) for part in x]))
+    weights = {name: torch.stack([weight, 2 * weight]).detach() for name, weight in cell.named_parameters()}
+
+    def run_with(parameters):
+        return torch.func.functional_call(cell, parameters, (x[0], cell.initial_state(2)))[0]
+
+    single = [run_with({name: weight[i] for name, weight in weights.items()}) for i in range(2)]
+    torch.testing.assert_close(torch.func.vmap(run_with)(weights), torch.stack(single))
+
+
 @pytest.mark.parametrize("window", [0, 2, 32])
 def test_attention_is_equation_4_step_by_step_whatever_the_window(window):
     cell = scrambled(FastWeightsCell(3, 5, eta=0.4, decay=0.8, inner_steps=2, window=window))

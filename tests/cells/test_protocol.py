@@ -26,6 +26,8 @@ CELLS = {
     "rnn": ("rnn", {}),
     "lstm": ("lstm", {}),
     "gru": ("gru", {}),
+    "associative-lstm": ("associative-lstm", {}),
+    "associative-lstm, one head": ("associative-lstm", dict(copies=2, heads=1, forget_bias=0.0)),
 }
 REGISTERED = available_cells()
 

@@ -2,10 +2,13 @@
 
 import csv
 import json
+import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -124,6 +127,37 @@ def test_the_same_seed_gives_the_same_run(tmp_path):
     assert not all(torch.equal(policies[0][name], policies[2][name]) for name in policies[0])
 
 
+def test_workers_that_step_the_environments_change_nothing(tmp_path):
+    settings = ["--env", "CartPole-v1", "--eval-episodes", "2"]
+    one, two = (weights(train(tmp_path / workers, *settings, "--workers", workers)[1]) for workers in "12")
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_run_whose_worker_is_killed_goes_on_with_other_workers(tmp_path, capsys):
+    def kill():
+        while not list(tmp_path.rglob("*.safetensors")):
+            time.sleep(0.05)
+        multiprocessing.active_children()[0].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    code, run = train(tmp_path, "--env", "CartPole-v1", "--workers", "2", timesteps=10**7)
+    killer.join()
+    assert code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(rf"worker \d was killed by signal 9; go on with: .* --resume {run}$", line)
+    assert multiprocessing.active_children() == []
+
+    config = json.loads((run / "config.json").read_text())
+    config["settings"]["timesteps"] = int(max((run / "checkpoints").iterdir()).stem) + 480
+    (run / "config.json").write_text(json.dumps(config))
+    assert main(["--resume", str(run), "--quiet", "--eval-episodes", "2", "--workers", "4"]) == 0
+    assert json.loads((run / "eval.json").read_text())["timesteps"] >= config["settings"]["timesteps"]
+    assert multiprocessing.active_children() == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_goes_on_as_if_it_never_stopped(tmp_path, number):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
@@ -169,7 +203,7 @@ BAD_INPUT = {
     "no whole number": (["--env", "Catch-16-3.5"], "Catch-<n>-<m>"),
     "no number": (["--env", "Catch-a-b"], "Catch-<n>-<m>"),
     "unknown environment": (["--env", "Chase-16-3"], "unknown environment 'Chase-16-3'"),
-    "unknown cell": (["--cell", "lsmt"], "choose from fast-weights"),
+    "unknown cell": (["--cell", "lsmt"], "unknown cell 'lsmt': choose from associative-lstm, fast-weights"),
     "unknown cell option": (["--cell-options", "etta=1"], "has no option 'etta'"),
     "cell option out of range": (["--cell-options", "decay=2"], "decay is 2"),
     "cell option of a wrong type": (["--cell-options", "decay=high"], "decay"),

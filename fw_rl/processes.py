@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -20,12 +21,11 @@ from multiprocessing import connection
 from types import TracebackType
 from typing import Any
 
-import torch
-import torch.multiprocessing  # tensors that are sent to a process share their memory with it
-
-__all__ = ["START_METHODS", "WorkerError", "Workers"]
+__all__ = ["START_METHOD", "START_METHODS", "Send", "WorkerError", "Workers", "check_start_method"]
 
 START_METHODS = multiprocessing.get_all_start_methods()
+START_METHOD = "forkserver" if "forkserver" in START_METHODS else "spawn"
+"""The one that is safe beside threads and, where there is a choice, quick."""
 PATIENCE = 2.0
 """Seconds that a worker has to end by itself before it is ended."""
 
@@ -40,6 +40,12 @@ class WorkerError(RuntimeError):
     def __init__(self, summary: str, details: str = "") -> None:
         super().__init__(f"{summary}\n{details}".strip())
         self.summary, self.details = summary, details
+
+
+def check_start_method(name: str) -> None:
+    """Raises ValueError for a start method that Python does not have here."""
+    if name not in START_METHODS:
+        raise ValueError(f"start_method is {name!r}: choose from {', '.join(START_METHODS)}")
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,8 @@ class Workers:
     started again, `max_restarts` times over all of them, after a call of `on_death` with its number. `start_method`: "spawn",
     "forkserver" or "fork".
 
-    Each worker uses one thread for Torch, ignores Ctrl-C, which is the main process's to handle, and ends at once when the main
-    process is gone.
+    Each worker uses one thread for NumPy and Torch, ignores Ctrl-C, which is the main process's to handle, and ends at once
+    when the main process is gone.
 
     Raises WorkerError from `next_report` when a worker fails or dies too often, and FloatingPointError when a worker raises it.
     """
@@ -87,12 +93,7 @@ class Workers:
         self._ready: Iterator[Any] = iter(())
 
     def __enter__(self) -> Workers:
-        try:
-            for number in range(len(self.processes)):
-                self._start(number)
-        except BaseException:
-            self.stop()
-            raise
+        self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -103,8 +104,20 @@ class Workers:
         """Whether another report can come."""
         return bool(self._numbers)
 
-    def next_report(self, timeout: float) -> tuple[int, Any] | None:
-        """A worker's number and what it sent; None if nothing came for `timeout` seconds, or a worker has ended."""
+    def start(self) -> None:
+        """Start all workers, or none if one of them cannot be started; `stop` must be called in the end."""
+        try:
+            for number in range(len(self.processes)):
+                self._start(number)
+        except BaseException:
+            self.stop()
+            raise
+
+    def next_report(self, timeout: float | None) -> tuple[int, Any] | None:
+        """A worker's number and what it sent; None if nothing came for `timeout` seconds, or a worker has ended.
+
+        Without a `timeout` it waits as long as a worker runs.
+        """
         pipe = next(self._ready, None)
         if pipe is None:
             self._ready = iter(connection.wait(list(self._numbers), timeout))
@@ -118,9 +131,10 @@ class Workers:
             self._end(number, pipe)  # type: ignore[arg-type]
             return None
         if isinstance(report, _Failure):
+            failure = WorkerError(f"worker {number} failed: {report.message}", report.traceback)
             if report.diverged:
-                raise FloatingPointError(report.message)
-            raise WorkerError(f"worker {number} failed: {report.message}", report.traceback)
+                raise FloatingPointError(report.message) from failure
+            raise failure
         return number, report
 
     def stop(self) -> None:
@@ -165,7 +179,8 @@ class Workers:
             raise WorkerError(f"worker {number} ended with code {process.exitcode}, as its last words may explain")
         cause = f"was killed by signal {-process.exitcode}"
         if self.restarts > self.max_restarts:
-            raise WorkerError(f"worker {number} {cause}, after {self.max_restarts} workers had been started again")
+            before = f", after {self.max_restarts} workers had been started again" if self.max_restarts else ""
+            raise WorkerError(f"worker {number} {cause}{before}")
         warnings.warn(f"worker {number} {cause}: another takes its place", stacklevel=4)
         self._start(number)
 
@@ -174,7 +189,8 @@ def _run(task: Task, pipe: connection.Connection, arguments: tuple[Any, ...]) ->
     """The whole life of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process has the main one's handler
-    torch.set_num_threads(1)
+    if "torch" in sys.modules:  # else it will read the environment when it is imported
+        sys.modules["torch"].set_num_threads(1)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
     def send(report: Any) -> None:
@@ -205,7 +221,7 @@ def _die_with_parent() -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Lets processes that start here read from their environment that they have one thread, before they import Torch."""
+    """Lets processes that start here read from their environment that they have one thread, before they import a library."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))

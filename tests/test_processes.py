@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fw_rl.agents import WorkerError, workers
-from fw_rl.agents.workers import START_METHODS, Workers
+from fw_rl import processes
+from fw_rl.processes import START_METHODS, WorkerError, Workers
 
 EVERY_START_METHOD = pytest.mark.parametrize("start_method", START_METHODS)
 BIG = b"." * 2**20
@@ -20,7 +20,7 @@ BIG = b"." * 2**20
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(workers, "PATIENCE", 0.5)
+    monkeypatch.setattr(processes, "PATIENCE", 0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -146,8 +146,12 @@ def test_an_exception_comes_with_number_and_traceback(error):
 
 
 def test_a_net_that_has_diverged_is_no_failure_of_a_worker():
-    with pytest.raises(FloatingPointError, match=r"^too large$"), start(fail, FloatingPointError("too large")) as running:
+    with (
+        pytest.raises(FloatingPointError, match=r"^too large$") as failure,
+        start(fail, FloatingPointError("too large")) as running,
+    ):
         list(all_reports(running))
+    assert failure.value.__cause__.summary == "worker 0 failed: too large"
 
 
 def test_a_report_that_cannot_be_sent():
@@ -225,7 +229,7 @@ def test_workers_that_are_killed_again_and_again_end_the_run():
 
 
 def test_workers_that_report_end_by_themselves(monkeypatch):
-    monkeypatch.setattr(workers, "PATIENCE", 60.0)
+    monkeypatch.setattr(processes, "PATIENCE", 60.0)
     shared = torch.zeros(1).share_memory_()
     with start(count, 10**9, shared, BIG, n_workers=2) as running:
         assert running.next_report(timeout=60.0) is not None
@@ -259,7 +263,7 @@ class Interrupting:
 
     def __reduce__(self):
         os.kill(os.getpid(), signal.SIGINT)
-        return (str, ())
+        return int, (signal.SIGTERM,)
 
 
 def test_ctrl_c_while_a_worker_starts_is_not_lost_and_leaves_none():
@@ -270,6 +274,6 @@ def test_ctrl_c_while_a_worker_starts_is_not_lost_and_leaves_none():
     try:
         with start(say, "hello", Interrupting()) as running:
             assert heard == [signal.SIGINT]
-            assert list(all_reports(running)) == [(0, "hello"), (0, "")]
+            assert list(all_reports(running)) == [(0, "hello"), (0, signal.SIGTERM)]
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,0 +1,133 @@
+"""Forward and backward of our cells over whole sequences beside `torch.nn.LSTM`: time and memory.
+
+    python benchmarks/cell_speed.py --out results/cell_speed.json
+
+Each cell gets the same sequence [T, B, H], whose gradient is asked for too. Time is taken in turn in one process; memory is by
+how much the resident size grows at most during five passes, in a process of its own (Linux).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from measure import in_new_process, in_turn, ratio_row, write_report
+from torch import nn
+
+from fw_rl.cells import make_cell
+
+CELLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "nn.LSTM": ("", {}),
+    "fast-weights, S = 1": ("fast-weights", dict(inner_steps=1)),
+    "fast-weights, S = 3": ("fast-weights", dict(inner_steps=3)),
+    "rnn": ("rnn", {}),
+    "gru": ("gru", {}),
+    "lstm": ("lstm", {}),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure."""
+
+    sizes: tuple[tuple[int, int, int], ...] = (
+        (128, 11, 50),
+        (128, 11, 100),
+        (128, 24, 200),
+        (64, 16, 128),
+        (16, 128, 128),
+        (32, 400, 128),
+    )
+    """Batch, steps and hidden units."""
+    device: str = "cpu"
+    """cpu, or cuda, where nn.LSTM is cuDNN's."""
+    repeats: int = 9
+    """Times that each cell is measured, in turn."""
+    seconds: float = 0.2
+    """Length of one measurement, at least one pass."""
+    out: Path | None = None
+    """A JSON file for the settings, versions and all measurements."""
+
+
+def make_pass(name: str, size: tuple[int, int, int], device: str) -> Callable[[], None]:
+    """One pass forward and backward of a new cell."""
+    batch, steps, hidden = size
+    cell_name, options = CELLS[name]
+    x = torch.randn(steps, batch, hidden, device=device, requires_grad=True)
+    layer = make_cell(cell_name, hidden, hidden, **options).to(device) if cell_name else nn.LSTM(hidden, hidden).to(device)
+
+    def run() -> None:
+        y, _ = layer(x, layer.initial_state(batch)) if cell_name else layer(x)
+        y.sum().backward()
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def milliseconds(run: Callable[[], None], seconds: float) -> float:
+    """The mean time of a pass."""
+    passes, begin = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - begin) < seconds or not passes:
+        run()
+        passes += 1
+    return elapsed / passes * 1000
+
+
+def peak_mebibytes(name: str, size: tuple[int, int, int], device: str) -> float:
+    """How much more memory five passes need than none at all."""
+    torch.set_num_threads(1)
+    make_pass(name, (1, 2, 8), device)()  # the libraries are loaded now
+    run = make_pass(name, size, device)
+    before = _restart_peak(device)
+    for _ in range(5):
+        run()
+    return _peak(device) - before
+
+
+def _restart_peak(device: str) -> float:
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the largest size begins anew at the present one
+    return _peak(device)
+
+
+def _peak(device: str) -> float:
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated() / 2**20
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 2**10
+
+
+def main(settings: Settings) -> None:
+    torch.set_num_threads(1)
+    results = {}
+    for size in settings.sizes:
+        passes = {name: make_pass(name, size, settings.device) for name in CELLS}
+        for run in passes.values():
+            run()
+        measure = partial(_measure, passes, settings.seconds)
+        times = in_turn(measure, list(CELLS), settings.repeats)
+        memory = {name: in_new_process(peak_mebibytes, name, size, settings.device) for name in CELLS}
+        title = f"batch {size[0]}, {size[1]} steps, {size[2]} units"
+        print(f"\n{title:34s}{'ms':>12}{'ratio':>10}   min to max     MiB", flush=True)
+        for name in CELLS:
+            print(f"{ratio_row(name, times[name], times['nn.LSTM'], width=34, number='.2f'):74s}{memory[name]:8.1f}")
+        results[title] = {name: dict(milliseconds=np.round(times[name], 3).tolist(), mebibytes=memory[name]) for name in CELLS}
+    write_report(settings.out, settings=asdict(settings) | {"out": None}, cells=results)
+
+
+def _measure(passes: dict[str, Callable[[], None]], seconds: float, name: str) -> float:
+    return milliseconds(passes[name], seconds)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))

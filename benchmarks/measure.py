@@ -1,0 +1,52 @@
+"""What the benchmarks share: measurements in processes of their own, taken in turn, with ratios and a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import distributions
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+__all__ = ["in_new_process", "in_turn", "ratio_row", "write_report"]
+
+_Key = TypeVar("_Key")
+_PACKAGES = ("fw-rl", "torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "numba", "envpool")
+
+
+def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns in a fresh interpreter: nothing of one measurement is left for the next."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def in_turn(measure: Callable[[_Key], float], contenders: Sequence[_Key], repeats: int) -> dict[_Key, list[float]]:
+    """Measure each contender `repeats` times, one after another, so that a change of the machine's load meets all."""
+    measured: dict[_Key, list[float]] = {contender: [] for contender in contenders}
+    for _ in range(repeats):
+        for contender in contenders:
+            measured[contender].append(measure(contender))
+    return measured
+
+
+def ratio_row(name: str, measured: Sequence[float], peer: Sequence[float], width: int = 58, number: str = ",.0f") -> str:
+    """A line of a table: the median, and the ratio to the peer's measurement of the same turn with its spread."""
+    ratios = np.divide(measured, peer)
+    spread = f"{ratios.min():.2f} to {ratios.max():.2f}"
+    return f"{name:{width}s}{np.median(measured):>12{number}}{np.median(ratios):10.2f}   {spread}"
+
+
+def write_report(path: Path | None, **content: Any) -> None:
+    """Write what was measured, with versions and machine, as JSON; nothing without a path."""
+    if path is None:
+        return
+    installed = {distribution.name: distribution.version for distribution in distributions()}
+    versions = {"python": platform.python_version()} | {name: installed[name] for name in _PACKAGES if name in installed}
+    report = {"machine": platform.machine(), "cores": os.cpu_count(), "versions": versions} | content
+    path.write_text(json.dumps(report, indent=2, default=str) + "\n")

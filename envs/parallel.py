@@ -1,0 +1,339 @@
+"""Environments that are slow to step, stepped in worker processes: a Gymnasium vector environment of vector environments."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import chain
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from gymnasium.vector.utils import CloudpickleWrapper, batch_space, create_empty_array
+from numpy.typing import DTypeLike, NDArray
+
+from fw_rl.processes import START_METHOD, Send, WorkerError, Workers, check_start_method
+
+__all__ = ["ParallelVectorEnv"]
+
+
+class ParallelVectorEnv(VectorEnv):
+    """A Gymnasium `VectorEnv` that lets `workers` processes step its environments, an equal share each.
+
+    `make_env(k)` makes a vector environment of k environments; every process makes its own. Together they do what
+    `make_env(num_envs)` does in one process: `reset(seed=s)` seeds environment i with s + i, and the autoreset mode is theirs.
+    (A vector environment with one generator for all, such as `CatchVectorEnv`, has one in each process instead, with the seeds
+    s, s + k, s + 2k, ...) Actions, observations, rewards and flags lie in shared memory, and infos travel by pipe when there
+    are any. Actions are cast to the type of the action space. What `reset` and `step` return is copied.
+
+    It pays when a worker's share takes longer to step than the workers take to wake, some 50 microseconds. `make_env` is also
+    called once in this process, to see the spaces of one environment. `start_method`: "forkserver", "spawn" or "fork"; the
+    first two want a script to be guarded by `if __name__ == "__main__"`, as Python's multiprocessing says.
+
+    Whatever fails ends all workers and closes the environments: no worker outlives `close`, this object or this process, and
+    nothing is left in shared memory. What is still stepping when `close` is called is ended after two seconds.
+
+    Raises ValueError for `num_envs` that are no multiple of `workers`, for spaces without a fixed size, and for actions or a
+    "reset_mask" of a wrong shape; WorkerError, with the worker's number, if a worker is killed or, with the traceback, if an
+    environment raises an exception; gymnasium's ClosedEnvironmentError once it is closed.
+
+    >>> from functools import partial
+    >>> import gymnasium as gym
+    >>> from fw_rl.envs import ParallelVectorEnv
+    >>> make_env = partial(gym.make_vec, "CartPole-v1", vectorization_mode="sync")
+    >>> envs = ParallelVectorEnv(make_env, num_envs=8, workers=2)
+    >>> observations, infos = envs.reset(seed=0)
+    >>> observations.shape
+    (8, 4)
+    >>> envs.close()
+    """
+
+    def __init__(
+        self, make_env: Callable[[int], VectorEnv], num_envs: int, workers: int, start_method: str = START_METHOD
+    ) -> None:
+        check_start_method(start_method)
+        if workers < 1 or num_envs < 1 or num_envs % workers:
+            raise ValueError(f"num_envs is {num_envs}: it must be a multiple of workers, {workers}, and both at least 1")
+        specimen = make_env(1)
+        specimen.close()
+        self.num_envs = num_envs
+        self.metadata, self.render_mode = dict(specimen.metadata), specimen.render_mode
+        self.single_observation_space = specimen.single_observation_space
+        self.single_action_space = specimen.single_action_space
+        _check_space("observation", self.single_observation_space)
+        _check_space("action", self.single_action_space)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+        size = num_envs // workers
+        self._shares = [slice(begin, begin + size) for begin in range(0, num_envs, size)]
+        context = multiprocessing.get_context(start_method)
+        blocks: list[Any] = []
+        layout = (self.single_observation_space, self.single_action_space, num_envs)
+        self._arrays = _Arrays.lay_out(*layout, partial(_allocate, context, blocks))
+        ends = [context.Pipe(duplex=False) for _ in self._shares]
+        packed: Any = CloudpickleWrapper(partial(make_env, size))
+        tasks = [(theirs, packed, layout, blocks, share) for (theirs, _), share in zip(ends, self._shares, strict=True)]
+        self._commands = [ours for _, ours in ends]
+        self._workers = Workers(_serve, lambda number, restarts: tasks[number], workers, start_method, max_restarts=0)
+        self._finalizer = weakref.finalize(self, _stop, self._workers, self._commands)
+        try:
+            self._workers.start()
+            for theirs, _ in ends:
+                theirs.close()
+            self._answers()  # the environments are made
+        except BaseException:
+            self.close()
+            raise
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin the episodes of all environments, or of `options["reset_mask"]`; the other options go to all workers.
+
+        `seed`: environment i gets `seed + i`, or `seed[i]`.
+        """
+        if not (seed is None or isinstance(seed, int)) and len(seed) != self.num_envs:
+            raise ValueError(f"there are {len(seed)} seeds for {self.num_envs} environments")
+        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_))
+        if np.shape(mask) != (self.num_envs,) or not np.any(mask):
+            raise ValueError(f"reset_mask must be a boolean array of shape ({self.num_envs},) with a True in it")
+        infos = self._ask("reset", [(_part_of_seed(seed, share), _part_of_options(options, share)) for share in self._shares])
+        observations, *_ = _map(np.copy, self._arrays.results)
+        return observations, self._together(infos)
+
+    def step(self, actions: Any) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """One step of every environment."""
+        _write(self._arrays.actions, actions)
+        infos = self._ask("step", [()] * len(self._shares))
+        observations, rewards, terminations, truncations = _map(np.copy, self._arrays.results)
+        return observations, rewards, terminations, truncations, self._together(infos)
+
+    def render(self) -> tuple[Any, ...] | None:
+        """The pictures of all environments, or None if they draw nothing."""
+        pictures = self._ask("render", [()] * len(self._shares))
+        return None if any(part is None for part in pictures) else tuple(chain.from_iterable(pictures))
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """What the method `name` of each environment returns, or the attribute itself.
+
+        A vector environment that is one object answers for all environments of its worker.
+        """
+        return tuple(chain.from_iterable(self._ask("call", [(name, args, kwargs)] * len(self._shares))))
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """The attribute `name` of each environment."""
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set the attribute `name`: a list or tuple has one for each environment, anything else is for all.
+
+        Raises ValueError for a list or tuple of another length.
+        """
+        if not isinstance(values, list | tuple):
+            values = [values] * self.num_envs
+        if len(values) != self.num_envs:
+            raise ValueError(f"{name} has {len(values)} values for {self.num_envs} environments")
+        self._ask("set_attr", [(name, values[share]) for share in self._shares])
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End the workers, which close their environments."""
+        self._finalizer()
+
+    def _ask(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Let every worker run a method of its `_Share`; returns what each of them returns."""
+        if self.closed:
+            raise gym.error.ClosedEnvironmentError(f"{self} is closed")
+        try:
+            for pipe, its_arguments in zip(self._commands, arguments, strict=True):
+                with suppress(BrokenPipeError):  # the worker is gone, which its answer will tell
+                    pipe.send((name, its_arguments))
+            return self._answers()
+        except BaseException:  # also Ctrl-C: some workers may have answered and others not
+            self.close()
+            raise
+
+    def _answers(self) -> list[Any]:
+        answers: dict[int, Any] = {}
+        while len(answers) < len(self._shares):
+            report = self._workers.next_report(timeout=None)
+            if report is None:
+                ended = next(number for number, process in enumerate(self._workers.processes) if not process.is_alive())
+                raise WorkerError(f"worker {ended} ended by itself")
+            number, answer = report
+            answers[number] = answer
+        return [answers[number] for number in range(len(self._shares))]
+
+    def _together(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        infos: dict[str, Any] = {}
+        for share, part in zip(self._shares, parts, strict=True):
+            _merge(infos, part, share, self.num_envs)
+        return infos
+
+
+class _Arrays(NamedTuple):
+    """What steps take and give: arrays [num_envs, ...], or dictionaries and tuples of these.
+
+    `results`: observations, rewards, terminations and truncations.
+    """
+
+    actions: Any
+    results: tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
+
+    @staticmethod
+    def lay_out(
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        num_envs: int,
+        allocate: Callable[..., NDArray[Any]],
+    ) -> _Arrays:
+        """Arrays by `allocate(shape, dtype)`, which is called in the same order in every process."""
+        actions = create_empty_array(action_space, num_envs, allocate)
+        observations = create_empty_array(observation_space, num_envs, allocate)
+        rewards, terminations, truncations = (allocate((num_envs,), dtype) for dtype in (np.float64, np.bool_, np.bool_))
+        return _Arrays(actions, (observations, rewards, terminations, truncations))
+
+
+class _Share:
+    """The environments of one worker, and their rows of the shared arrays."""
+
+    def __init__(self, env: VectorEnv, arrays: _Arrays) -> None:
+        self.env, self.arrays = env, arrays
+
+    def reset(self, seed: int | Sequence[int | None] | None, options: dict[str, Any] | None) -> dict[str, Any]:
+        if not np.any((options or {}).get("reset_mask", True)):
+            return {}
+        observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
+        _write(self.arrays.results[0], observations)
+        return infos
+
+    def step(self) -> dict[str, Any]:
+        *results, infos = self.env.step(_map(np.copy, self.arrays.actions))
+        _write(self.arrays.results, results)
+        return infos
+
+    def render(self) -> Any:
+        return self.env.render()
+
+    def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        inner: Any = self.env.unwrapped
+        if hasattr(inner, "call"):
+            return inner.call(name, *args, **kwargs)
+        questions = dict(has_wrapper_attr=hasattr, get_wrapper_attr=getattr)  # which only single environments answer
+        if name in questions:
+            answer = questions[name](inner, *args)
+        else:
+            answer = getattr(inner, name)
+            answer = answer(*args, **kwargs) if callable(answer) else answer
+        return (answer,) * self.env.num_envs
+
+    def set_attr(self, name: str, values: Sequence[Any]) -> None:
+        inner: Any = self.env.unwrapped
+        inner.set_attr(name, values)
+
+
+def _serve(
+    send: Send,
+    commands: Connection,
+    make_env: Any,
+    layout: tuple[spaces.Space, spaces.Space, int],
+    blocks: list[Any],
+    rows: slice,
+) -> None:
+    """The task of a worker: what it is asked to do, until there is nothing more."""
+    env = make_env.fn()
+    try:
+        expected = (*layout[:2], rows.stop - rows.start)
+        made = (env.single_observation_space, env.single_action_space, env.num_envs)
+        if made != expected:
+            raise ValueError(f"make_env made {env} with {made}, where the main process expects {expected}")
+        left = iter(blocks)
+        arrays = _Arrays.lay_out(*layout, lambda shape, dtype: np.ndarray(shape, dtype, next(left)))
+        share = _Share(env, _Arrays(*_map(lambda array: array[rows], tuple(arrays))))
+        send(None)
+        while (command := commands.recv()) is not None:
+            name, arguments = command
+            send(getattr(share, name)(*arguments))
+    finally:
+        env.close()
+
+
+def _allocate(context: Any, blocks: list[Any], shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """An array of zeros in a new block of shared memory, which has no name that could be left behind."""
+    blocks.append(context.RawArray(ctypes.c_byte, max(int(np.prod(shape)) * np.dtype(dtype).itemsize, 1)))
+    return np.ndarray(shape, dtype, blocks[-1])
+
+
+def _stop(workers: Workers, commands: list[Any]) -> None:
+    for pipe in commands:
+        with suppress(OSError):  # the worker is gone
+            pipe.send(None)
+        pipe.close()
+    workers.stop()
+
+
+def _check_space(kind: str, space: spaces.Space) -> None:
+    if not _has_fixed_size(space):
+        taken = "Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these"
+        raise ValueError(f"the {kind} space {' '.join(str(space).split())} has no fixed size to share: use {taken}")
+
+
+def _has_fixed_size(space: spaces.Space) -> bool:
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return all(_has_fixed_size(part) for part in (space.values() if isinstance(space, spaces.Dict) else space))
+    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
+
+
+def _part_of_seed(seed: int | Sequence[int | None] | None, share: slice) -> int | Sequence[int | None] | None:
+    if seed is None:
+        return None
+    return seed + share.start if isinstance(seed, int) else seed[share]
+
+
+def _part_of_options(options: dict[str, Any] | None, share: slice) -> dict[str, Any] | None:
+    if options is None or "reset_mask" not in options:
+        return options
+    return options | dict(reset_mask=options["reset_mask"][share])
+
+
+def _map(function: Callable[[NDArray[Any]], NDArray[Any]], tree: Any) -> Any:
+    """Apply a function to all arrays of a tree."""
+    if isinstance(tree, dict):
+        return {key: _map(function, part) for key, part in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(_map(function, part) for part in tree)
+    return function(tree)
+
+
+def _write(target: Any, source: Any) -> None:
+    """Copy a tree of arrays into another."""
+    if isinstance(target, dict):
+        for key, part in target.items():
+            _write(part, source[key])
+    elif isinstance(target, tuple):
+        for part, its_source in zip(target, source, strict=True):
+            _write(part, its_source)
+    elif np.shape(source) != target.shape:
+        raise ValueError(f"an array has the shape {np.shape(source)}, where {target.shape} is expected")
+    else:
+        target[...] = source
+
+
+def _merge(infos: dict[str, Any], part: dict[str, Any], share: slice, num_envs: int) -> None:
+    """Put the infos of one worker, arrays of its environments or dictionaries of these, among those of all."""
+    for key, value in part.items():
+        if isinstance(value, dict):
+            _merge(infos.setdefault(key, {}), value, share, num_envs)
+            continue
+        rows = np.asarray(value)
+        if key not in infos:
+            nothing = None if rows.dtype == object else 0
+            infos[key] = np.full((num_envs, *rows.shape[1:]), nothing, rows.dtype)
+        infos[key][share] = rows

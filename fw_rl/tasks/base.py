@@ -1,0 +1,108 @@
+"""What a supervised task is: data in three splits, a net for every row of its table, and the paper's numbers."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Generator, Tensor, nn
+
+from fw_rl.cells import available_cells
+
+__all__ = ["Data", "Row", "Split", "Task", "layers"]
+
+
+class Split(NamedTuple):
+    """Examples: `inputs` [N, ...] and `labels` [N]."""
+
+    inputs: Tensor
+    labels: Tensor
+
+
+class Data(NamedTuple):
+    """What is learned from, what chooses the learning rate and the epoch, and what is measured."""
+
+    train: Split
+    valid: Split
+    test: Split
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of a table: its label, the cell with its options, and the kind of net that the cell is put into."""
+
+    label: str
+    cell: str
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    net: str = "recurrent"
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """A supervised task with a table in Ba16. Its fields are the settings of its data, and go into every record of a run."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    rows: ClassVar[Mapping[str, Row]]
+    hidden_sizes: ClassVar[tuple[int, ...]]
+    accuracy: ClassVar[bool] = False
+    """Whether the paper states 100 % minus the error."""
+
+    @property
+    @abstractmethod
+    def paper(self) -> Mapping[tuple[str, int], float]:
+        """The paper's numbers in percent by row and size; empty where the data is not like the paper's."""
+
+    @property
+    @abstractmethod
+    def data_name(self) -> str:
+        """The data in words, for the table."""
+
+    @abstractmethod
+    def load(self) -> Data:
+        """Read or make the data.
+
+        Raises ValueError, in one line, where it cannot be had.
+        """
+
+    @abstractmethod
+    def make_net(self, row: Row, hidden_size: int) -> nn.Module:
+        """A new net that maps a batch of inputs [B, ...] to logits [B, classes].
+
+        Raises ValueError for an option that the cell does not take.
+        """
+
+    def vary(self, inputs: Tensor, generator: Generator) -> Tensor:
+        """A batch of training inputs as it is shown this time; by default as it is."""
+        return inputs
+
+    def row(self, name: str, options: Mapping[str, Any] | None = None) -> Row:
+        """A row of the table by name, or one for any registered cell, with further options for its cell.
+
+        Raises ValueError for an unknown name.
+        """
+        row = self.rows.get(name)
+        if row is None and name in available_cells():
+            row = Row(name, name)
+        if row is None:
+            choices = dict.fromkeys([*self.rows, *available_cells()])
+            raise ValueError(f"unknown cell {name!r}: choose from {', '.join(choices)}")
+        if not options:
+            return row
+        shown = ", ".join(f"{key}={value}" for key, value in options.items())
+        return replace(row, label=f"{row.label}, {shown}", options={**row.options, **options})
+
+
+def layers(*sizes: int, last_relu: bool = True) -> nn.Sequential:
+    """ReLU layers of these sizes; weights start uniform within 1 / sqrt(number of outgoing weights), as in Ba16 A.1."""
+    parts: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        linear = nn.Linear(inputs, outputs)
+        nn.init.uniform_(linear.weight, -1 / math.sqrt(outputs), 1 / math.sqrt(outputs))
+        nn.init.zeros_(linear.bias)
+        parts += [linear, nn.ReLU()]
+    return nn.Sequential(*(parts if last_relu else parts[:-1]))

@@ -1,0 +1,112 @@
+"""The MNIST handwritten digits (LeCun et al. 1998) from idx files, which are downloaded where there are none."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+__all__ = ["FILES", "MIRRORS", "default_folder", "load_mnist", "read_idx"]
+
+
+class _File(NamedTuple):
+    shape: tuple[int, ...]
+    sha256: str
+    """Of the file as it is before compression."""
+
+
+FILES = {
+    "train-images-idx3-ubyte": _File((60_000, 28, 28), "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
+    "train-labels-idx1-ubyte": _File((60_000,), "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
+    "t10k-images-idx3-ubyte": _File((10_000, 28, 28), "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
+    "t10k-labels-idx1-ubyte": _File((10_000,), "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
+}
+MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+
+
+def default_folder() -> Path:
+    """Where the files are kept once they are downloaded: beside Torch's other downloads, see `torch.hub.get_dir`."""
+    return Path(torch.hub.get_dir()) / "fw_rl" / "mnist"
+
+
+def load_mnist(folder: Path | None = None) -> tuple[NDArray[np.uint8], ...]:
+    """Training images [60000, 28, 28] and labels [60000], test images [10000, 28, 28] and labels [10000], all uint8.
+
+    The four idx files lie in `folder`, gzipped or not; without a folder they are downloaded once.
+
+    Raises ValueError, in one line, for a file that is missing, cut short or not MNIST's.
+    """
+    return tuple(_load(name, file, folder) for name, file in FILES.items())
+
+
+def read_idx(content: bytes) -> NDArray[np.uint8]:
+    """An array of bytes in the idx format: two zeros, the type 8, the number of axes, their lengths, the values.
+
+    Raises ValueError for a content that is something else, or of another length than it says.
+    """
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise ValueError("it does not begin like an idx file of bytes")
+    axes = content[3]
+    begin = 4 + 4 * axes
+    if len(content) < begin:
+        raise ValueError("it is cut short")
+    shape = tuple(np.frombuffer(content[4:begin], ">u4").tolist())
+    size = int(np.prod(shape, dtype=np.int64))
+    if len(content) != begin + size:
+        raise ValueError(f"it is cut short or too long: {len(content) - begin:,} values, not {size:,}")
+    return np.frombuffer(content, np.uint8, offset=begin).reshape(shape).copy()
+
+
+def _load(name: str, file: _File, folder: Path | None) -> NDArray[np.uint8]:
+    path = _find(name, folder) if folder is not None else _find_or_download(name)
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        array = read_idx(content)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as MNIST's {name}: {error}") from error
+    if array.shape != file.shape:
+        raise ValueError(f"{path} is not MNIST's {name}: its shape is {array.shape}, not {file.shape}")
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise ValueError(f"{path} is not MNIST's {name}: its sha256 differs")
+    return array
+
+
+def _find(name: str, folder: Path) -> Path:
+    for path in (folder / f"{name}.gz", folder / name):
+        if path.is_file():
+            return path
+    raise ValueError(f"there is no {name} or {name}.gz in {folder}")
+
+
+def _find_or_download(name: str) -> Path:
+    folder = default_folder()
+    try:
+        return _find(name, folder)
+    except ValueError:
+        folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.gz"
+    reasons = []
+    for mirror in MIRRORS:
+        reason = _download(f"{mirror}{name}.gz", path)
+        if reason is None:
+            return path
+        reasons.append(reason)
+    raise ValueError(
+        f"MNIST could not be downloaded ({'; '.join(reasons)}): put {', '.join(f'{file}.gz' for file in FILES)} into {folder}, "
+        "or name the folder that has them with --data-dir"
+    )
+
+
+def _download(url: str, path: Path) -> str | None:
+    """Download a whole file; what went wrong, if it did."""
+    try:
+        torch.hub.download_url_to_file(url, str(path), progress=False)
+    except OSError as error:
+        return str(error)
+    return None

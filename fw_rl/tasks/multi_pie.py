@@ -1,0 +1,74 @@
+"""The images of a user's copy of CMU Multi-PIE (Gross et al. 2010), which is licensed and comes with no package.
+
+The names of the files are those of the data set, in any folders, such as its own
+``session01/multiview/001/01/05_1/001_01_01_051_07.png``: person, session, recording, camera and light. Each image has to be a
+square that is cropped to the face and aligned by eyes and nose, as in Ba16 §4.3; it is made grey and 48 x 48 here.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["CAMERAS", "EXPRESSION_OF", "Faces", "load_multi_pie"]
+
+CAMERAS = {"051": 0, "050": 15, "140": -15}
+"""The three central cameras (05_1, 05_0, 14_0), and how many degrees each stands to the side."""
+
+EXPRESSION_OF = {
+    **{(1, 1): 0, (2, 1): 0, (3, 1): 0, (4, 1): 0, (4, 2): 0},
+    **{(1, 2): 1, (3, 2): 1, (2, 2): 2, (2, 3): 3, (3, 3): 4, (4, 3): 5},
+}
+"""The expression (neutral, smile, surprise, squint, disgust, scream) of each session and recording."""
+
+_NAME = re.compile(r"(\d{3})_(\d{2})_(\d{2})_(\d{3})_(\d{2})\.(png|jpg|jpeg|bmp)", re.IGNORECASE)
+
+
+class Faces(NamedTuple):
+    """Images [N, 48, 48] of bytes, the number of the person [N] and of the expression [N]."""
+
+    images: NDArray[np.uint8]
+    people: NDArray[np.int64]
+    expressions: NDArray[np.int64]
+
+
+def load_multi_pie(folder: Path, size: int = 48) -> Faces:
+    """All images of the three central cameras in the folder and below.
+
+    Raises ValueError, in one line, where there are none, or for an image that cannot be read or is not square.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    images, people, expressions = [], [], []
+    for path in sorted(folder.rglob("*")):
+        match = _NAME.fullmatch(path.name)
+        if match is None:
+            continue
+        person, session, recording, camera = match.group(1, 2, 3, 4)
+        expression = EXPRESSION_OF.get((int(session), int(recording)))
+        if camera in CAMERAS and expression is not None:
+            images.append(_read(path, size))
+            people.append(int(person))
+            expressions.append(expression)
+    if not images:
+        raise ValueError(
+            f"{folder} holds no image of Multi-PIE's central cameras: their names are like 001_01_01_051_07.png "
+            "(person, session, recording, camera 051, 050 or 140, light)"
+        )
+    return Faces(np.stack(images), np.array(people), np.array(expressions))
+
+
+def _read(path: Path, size: int) -> NDArray[np.uint8]:
+    try:
+        with Image.open(path) as image:
+            shape, pixels = image.size, np.asarray(image.convert("L").resize((size, size), Image.Resampling.BOX))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    if shape[0] != shape[1]:
+        raise ValueError(f"{path} is {shape[0]} x {shape[1]}: crop the images to squares, aligned by eyes and nose")
+    return pixels

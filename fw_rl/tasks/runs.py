@@ -1,0 +1,141 @@
+"""One run of a supervised task, and the small record that it leaves, so that a table can grow over many days."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from fw_rl.files import write_json
+from fw_rl.tasks.base import Data, Task
+from fw_rl.tasks.training import Epoch, Training, best_epoch, train
+
+__all__ = ["Record", "Run", "execute", "read_record", "read_records"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A net of one row and size of a task's table, and how it is trained."""
+
+    task: Task
+    row: str
+    hidden_size: int
+    training: Training
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def name(self) -> str:
+        """As a word for files: fast-weights-20-seed0."""
+        options = "".join(f"_{key}={value}" for key, value in self.options.items())
+        return f"{self.row}{options}-{self.hidden_size}-seed{self.training.seed}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All but the seed that has an influence on the result."""
+        row = self.task.row(self.row, self.options)
+        training = dataclasses.asdict(self.training)
+        del training["seed"]
+        # Where the data lies is no setting; what it is, is.
+        task = {key: value for key, value in vars(self.task).items() if not key.endswith("_dir")}
+        return dict(net=row.net, cell=row.cell, cell_options=dict(row.options), **training, **task, data=self.task.data_name)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is kept of a run: its settings and what every epoch came to, all as JSON takes it."""
+
+    task: str
+    label: str
+    hidden_size: int
+    seed: int
+    settings: dict[str, Any]
+    parameters: int
+    epochs: list[Epoch]
+    diverged: bool = False
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch that the validation set chooses."""
+        return self.epochs[best_epoch(self.epochs) - 1]
+
+    @property
+    def group(self) -> tuple[str, int]:
+        """The runs that differ by their seed alone have this in common."""
+        return self.label, self.hidden_size
+
+    def is_of(self, run: Run) -> bool:
+        """Whether this is what the run would give again."""
+        return self.seed == run.training.seed and self.settings == run.settings
+
+
+@cache
+def load_data(task: Task) -> Data:
+    """The data of a task, once a process."""
+    return task.load()
+
+
+def execute(run: Run, record_path: Path, log_dir: Path, *, resume: bool = True, quiet: bool = False) -> Record:
+    """Train the net of a run and write its record; if `resume`, go on at its checkpoint in `log_dir`, if there is one.
+
+    A net whose loss is not finite leaves a record that says so.
+
+    Raises ValueError where the data cannot be had or the settings do not fit the cell.
+    """
+    task, seed, settings = run.task, run.training.seed, run.settings
+    digest = hashlib.sha256(json.dumps([settings, seed], sort_keys=True).encode()).hexdigest()[:8]
+    checkpoint = log_dir / "checkpoints" / f"{run.name}-{digest}.safetensors"
+    if not resume:
+        checkpoint.unlink(missing_ok=True)
+    data, row = load_data(task), task.row(run.row, run.options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = task.make_net(row, run.hidden_size)
+
+    writers: list[SummaryWriter] = []
+
+    def log(number: int, epoch: Epoch) -> None:
+        if not writers:
+            folder = log_dir / "tensorboard" / f"{run.name}-{digest}"
+            writers.append(SummaryWriter(str(folder), purge_step=number))
+        for name, value in epoch.items():
+            writers[0].add_scalar(name, value, number)
+
+    history: list[Epoch] = []
+    try:
+        history = train(
+            net, data, run.training,
+            vary=task.vary, checkpoint=checkpoint, on_epoch=log, description=run.name, quiet=quiet,
+        )  # fmt: skip
+    except FloatingPointError:
+        pass
+    finally:
+        for writer in writers:
+            writer.close()
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    record = Record(task.name, row.label, run.hidden_size, seed, settings, parameters, history, diverged=not history)
+    write_json(record_path, dataclasses.asdict(record))
+    return record
+
+
+def read_record(path: Path) -> Record:
+    """Raises ValueError, in one line, for a file that is not the record of a run."""
+    try:
+        record = Record(**json.loads(path.read_text()))
+        if not record.diverged:
+            best_epoch(record.epochs)
+        return record
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not the record of a run ({type(error).__name__}: {error})") from error
+
+
+def read_records(folder: Path) -> list[Record]:
+    """All records of a folder, by name."""
+    return [read_record(path) for path in sorted(folder.glob("*.json"))]

@@ -1,0 +1,172 @@
+"""The training loop of every supervised task."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from fw_rl.files import write_file
+from fw_rl.tasks.base import Data, Split
+
+__all__ = ["Epoch", "Training", "best_epoch", "evaluate", "train"]
+
+Epoch = dict[str, float]
+"""What one epoch came to: train_loss, valid_loss, test_loss (nats), valid_error, test_error (percent), and the seconds that the
+processor trained."""
+
+EPOCHS_WITHOUT_ERROR = 3
+"""A run ends early after so many epochs in a row without an error on the validation set."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a net is trained: Adam, its learning rate going down to 0 along a cosine where `anneal` says so."""
+
+    learning_rate: float
+    epochs: int
+    seed: int
+    batch_size: int = 128
+    anneal: bool = True
+
+
+def train(
+    net: nn.Module,
+    data: Data,
+    training: Training,
+    *,
+    vary: Callable[[Tensor, Generator], Tensor] | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[int, Epoch], None] | None = None,
+    description: str = "",
+    quiet: bool = True,
+) -> list[Epoch]:
+    """Train to the end, or go on at the last whole epoch if there is a `checkpoint`; returns what every epoch came to.
+
+    A run that was stopped at any moment and goes on gives the same numbers, to the last bit, as one that was not: all that
+    is random in an epoch comes from the seed and the number of the epoch. `vary` changes a batch of training inputs.
+
+    Raises FloatingPointError if the loss is not finite, ValueError for a checkpoint that is damaged or of another net.
+    """
+    optimizer = torch.optim.Adam(net.parameters(), fused=True)
+    history = _load(checkpoint, net, optimizer) if checkpoint is not None and checkpoint.exists() else []
+    batches = math.ceil(len(data.train.labels) / training.batch_size)
+    with tqdm(
+        total=training.epochs * batches,
+        initial=len(history) * batches,
+        desc=description,
+        unit=" batches",
+        mininterval=0.5,
+        disable=quiet,
+    ) as bar:
+        while len(history) < training.epochs and not _done(history):
+            begin = time.process_time()
+            train_loss = _train_epoch(net, optimizer, data.train, training, len(history), vary, bar)
+            seconds = time.process_time() - begin
+            valid_error, valid_loss = evaluate(net, data.valid)
+            test_error, test_loss = evaluate(net, data.test)
+            epoch = Epoch(
+                train_loss=train_loss,
+                valid_loss=valid_loss,
+                valid_error=valid_error,
+                test_loss=test_loss,
+                test_error=test_error,
+                seconds=seconds,
+            )
+            history.append(epoch)
+            bar.set_postfix_str(f"validation error {valid_error:.2f} %", refresh=False)
+            if checkpoint is not None:
+                _save(checkpoint, net, optimizer, history)
+            if on_epoch is not None:
+                on_epoch(len(history), epoch)
+    return history
+
+
+def best_epoch(history: list[Epoch]) -> int:
+    """The number of the epoch, from 1, with the lowest error on the validation set; at equal errors that of the lowest loss."""
+    return 1 + min(range(len(history)), key=lambda i: (history[i]["valid_error"], history[i]["valid_loss"]))
+
+
+@torch.no_grad()
+def evaluate(net: nn.Module, split: Split, batch_size: int = 1000) -> tuple[float, float]:
+    """The error in percent and the mean cross-entropy in nats."""
+    net.eval()
+    wrong, loss = 0, 0.0
+    for inputs, labels in zip(split.inputs.split(batch_size), split.labels.split(batch_size), strict=True):
+        logits = net(inputs)
+        wrong += int((logits.argmax(dim=1) != labels).sum())
+        loss += F.cross_entropy(logits, labels, reduction="sum").item()
+    return 100 * wrong / len(split.labels), loss / len(split.labels)
+
+
+def _train_epoch(
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    split: Split,
+    training: Training,
+    epoch: int,
+    vary: Callable[[Tensor, Generator], Tensor] | None,
+    bar: tqdm,
+) -> float:
+    """One pass over the examples in a new order; the mean loss."""
+    generator = torch.Generator().manual_seed(1_000_003 * training.seed + epoch)
+    batches = torch.randperm(len(split.labels), generator=generator).split(training.batch_size)
+    total = torch.zeros(())
+    net.train()
+    for number, rows in enumerate(batches):
+        progress = (epoch + number / len(batches)) / training.epochs
+        factor = (1 + math.cos(math.pi * progress)) / 2 if training.anneal else 1.0
+        optimizer.param_groups[0]["lr"] = training.learning_rate * factor
+        inputs = split.inputs[rows]
+        loss = F.cross_entropy(net(inputs if vary is None else vary(inputs, generator)), split.labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.detach() * len(rows)
+        bar.update()
+    mean = total.item() / len(split.labels)
+    if not math.isfinite(mean):
+        raise FloatingPointError(f"the loss is not finite in epoch {epoch + 1}: lower the learning rate")
+    return mean
+
+
+def _done(history: list[Epoch]) -> bool:
+    last = history[-EPOCHS_WITHOUT_ERROR:]
+    return len(last) == EPOCHS_WITHOUT_ERROR and all(epoch["valid_error"] == 0 for epoch in last)
+
+
+def _save(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, history: list[Epoch]) -> None:
+    tensors = {f"net.{name}": tensor.contiguous() for name, tensor in net.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{number}.{name}": tensor for name, tensor in state.items()}
+    write_file(path, safetensors.torch.save(tensors, {"history": json.dumps(history)}))
+
+
+def _load(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> list[Epoch]:
+    """Put net and optimiser into the state of the file; the epochs done."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            history: list[Epoch] = json.loads(file.metadata()["history"])
+            # Clones, since the file will be replaced while these are in use.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        net.load_state_dict({name.removeprefix("net."): tensors[name] for name in tensors if name.startswith("net.")})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name in tensors:
+            if name.startswith("adam."):
+                _, number, key = name.split(".")
+                state.setdefault(int(number), {})[key] = tensors[name]
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} is no checkpoint of this run ({reason}): delete it to begin the run anew") from error
+    return history
