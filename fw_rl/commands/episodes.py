@@ -44,8 +44,8 @@ def open_env(name: str, render_mode: str | None) -> gym.Env:
             env.close()
             raise ValueError(f"its render modes are {', '.join(modes) or 'none'}")
         env.reset(seed=0)  # opens the window, if there is one to be opened
-        if render_mode == "rgb_array":
-            env.render()  # which asks for what it draws with
+        if render_mode == "rgb_array" and env.render() is None:
+            raise ValueError("its render() gives no picture")
     except (gym.error.Error, ValueError, TypeError, RuntimeError, NotImplementedError) as error:  # pygame's are RuntimeErrors
         how = dict(rgb_array="draw itself", human="be shown in a window").get(render_mode or "", "be played")
         raise ValueError(f"{env_id} cannot {how}: {error}") from error
@@ -70,10 +70,7 @@ def play_episode(model: BaseAlgorithm, env: gym.Env, seed: int, greedy: bool = T
 
 def _draw(env: gym.Env, episode: Episode) -> None:
     if env.render_mode == "rgb_array":
-        frame: Any = env.render()
-        if frame is None:
-            raise NotImplementedError("its render() gives no picture")
-        episode.frames.append(np.asarray(frame))
+        episode.frames.append(np.asarray(env.render()))
 
 
 def frames_per_second(env: gym.Env) -> float:

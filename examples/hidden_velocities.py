@@ -1,0 +1,36 @@
+"""CartPole whose velocities are hidden, so that they must be remembered: `python examples/hidden_velocities.py --cell lstm`."""
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from gymnasium.wrappers import TransformObservation
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from fw_rl.agents import RecurrentA2C
+
+
+def make_env() -> gym.Env:
+    """CartPole that shows the position of the cart and the angle of the pole alone."""
+    env = gym.make("CartPole-v1")
+    shown = [0, 2]
+    space = gym.spaces.Box(env.observation_space.low[shown], env.observation_space.high[shown], dtype=np.float32)
+    return TransformObservation(env, lambda observation: observation[shown], space)
+
+
+def main(timesteps: int = 400_000, cell: str = "fast-weights", seed: int = 0) -> None:
+    """Train for so many frames, and say how long the pole then stands, 500 steps at most."""
+    torch.set_num_threads(1)
+    env = make_vec_env(make_env, n_envs=16, seed=seed)
+    options = dict(eta=0.01, decay=0.3) if cell == "fast-weights" else {}
+    memory = dict(cell=cell, hidden_size=64, cell_kwargs=options)
+    settings = dict(n_steps=8, learning_rate=2e-3, gae_lambda=0.95, ent_coef=0.0, optimizer="adam")
+    model = RecurrentA2C("RecurrentPolicy", env, policy_kwargs=memory, seed=seed, **settings)
+    model.learn(timesteps)
+    mean, _ = evaluate_policy(model, env, n_eval_episodes=50)
+    print(f"the pole stands for {mean:.0f} steps")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
