@@ -3,6 +3,8 @@
 from fw_rl.agents.a2c import RecurrentA2C
 from fw_rl.agents.a3c import A3C
 from fw_rl.agents.checkpoint import Checkpoint, CheckpointError, read_checkpoint
+from fw_rl.agents.export import export_onnx
+from fw_rl.agents.player import Player
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.processes import WorkerError
 
@@ -10,8 +12,10 @@ __all__ = [
     "A3C",
     "Checkpoint",
     "CheckpointError",
+    "Player",
     "RecurrentA2C",
     "RecurrentActorCriticPolicy",
     "WorkerError",
+    "export_onnx",
     "read_checkpoint",
 ]

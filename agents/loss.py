@@ -49,6 +49,6 @@ def actor_critic_loss(
 
     policy_loss = -(advantages * log_prob).mean()
     value_loss = F.mse_loss(values, returns)
-    entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
+    entropy_loss = -entropy.mean()
     total = policy_loss + vf_coef * value_loss + ent_coef * entropy_loss
     return ActorCriticLoss(total, policy_loss, value_loss, entropy_loss, old_values, returns)

@@ -9,13 +9,15 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
+from stable_baselines3.common.distributions import CategoricalDistribution, Distribution, SquashedDiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import get_action_dim, is_image_space
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
     FlattenExtractor,
     MlpExtractor,
+    NatureCNN,
     create_mlp,
 )
 from stable_baselines3.common.type_aliases import Schedule
@@ -35,12 +37,13 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     `cell`: a name from `fw_rl.cells`; `hidden_size`: its units; `cell_kwargs`: its options. `encoder_arch`: sizes of the layers
     before the cell. `net_arch`: sizes of layers after it, as in SB3 (a list, or a dict with `pi` and `vf`). `activation_fn` is
     used in both. `ortho_init` is off: fast weights learned Catch more reliably from Torch's own initial weights. Without a
-    `features_extractor_class` a Dict observation gets SB3's `CombinedExtractor`, any other the `FlattenExtractor`. The other
-    arguments are those of SB3's `ActorCriticPolicy`.
+    `features_extractor_class` a Dict observation gets SB3's `CombinedExtractor`, an image of 36 x 36 or more its `NatureCNN`,
+    any other observation its `FlattenExtractor`. `squash_output`: actions in a Box are squashed into its bounds by tanh rather
+    than clipped there. The other arguments are those of SB3's `ActorCriticPolicy`.
 
     Sequences are time first: observations [T, B, ...], episode starts [T, B].
 
-    Raises ValueError for an unknown cell or an option that it does not take.
+    Raises ValueError for an unknown cell or an option that it does not take, and for a space that does not begin at 0.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         activation_fn: type[nn.Module] = nn.ReLU,
         ortho_init: bool = False,
         log_std_init: float = 0.0,
+        squash_output: bool = False,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
@@ -65,11 +69,14 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     ) -> None:
         if use_sde:
             raise ValueError("use_sde is True: state-dependent exploration is not available with a memory cell")
+        for space in (observation_space, *getattr(observation_space, "spaces", {}).values(), action_space):
+            if np.any(getattr(space, "start", 0)):
+                raise ValueError(f"{space} does not begin at 0, as SB3 takes it to: shift it in the environment")
+        if squash_output and not isinstance(action_space, spaces.Box):
+            raise ValueError(f"squash_output is True, but there is nothing to squash in actions of {action_space}")
+        self._squashes = squash_output
         self.cell_name, self.hidden_size, self.cell_kwargs = cell, hidden_size, cell_kwargs or {}
         self.encoder_arch = list(encoder_arch)
-        if features_extractor_class is None:
-            is_dict = isinstance(observation_space, spaces.Dict)
-            features_extractor_class = CombinedExtractor if is_dict else FlattenExtractor
         super().__init__(
             observation_space,
             action_space,
@@ -78,12 +85,18 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             activation_fn=activation_fn,
             ortho_init=ortho_init,
             log_std_init=log_std_init,
-            features_extractor_class=features_extractor_class,
+            features_extractor_class=features_extractor_class or _standard_extractor(observation_space),
             features_extractor_kwargs=features_extractor_kwargs,
             normalize_images=normalize_images,
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
         )
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        if self._squashes:  # set here, since SB3's constructor takes it with state-dependent exploration only
+            self._squash_output = True
+            self.action_dist = SquashedDiagGaussianDistribution(get_action_dim(self.action_space))
+        super()._build(lr_schedule)
 
     def _build_mlp_extractor(self) -> None:
         """SB3's hook for what lies between the features and the heads."""
@@ -96,10 +109,14 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         parameters = super()._get_constructor_parameters()
-        for unused in ("squash_output", "full_std", "use_expln"):
+        for unused in ("full_std", "use_expln"):
             del parameters[unused]
         return parameters | dict(
-            cell=self.cell_name, hidden_size=self.hidden_size, cell_kwargs=self.cell_kwargs, encoder_arch=self.encoder_arch
+            cell=self.cell_name,
+            hidden_size=self.hidden_size,
+            cell_kwargs=self.cell_kwargs,
+            encoder_arch=self.encoder_arch,
+            squash_output=self.squash_output,
         )
 
     def initial_state(self, n_envs: int) -> State:
@@ -137,11 +154,12 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         state: State,
         episode_starts: Tensor,
         outputs: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Values, log-probabilities and entropies, each [T, B], of what was done over a chunk that began in `state`.
 
         `outputs`: [T, B, H], what `act` said that the cell put out, if the parameters are still those that acted: see
-        `Cell.replay`. The entropy is None for a distribution that has no closed form of it.
+        `Cell.replay`. The entropy of squashed actions has no closed form: it is minus the log-probability of one more sample,
+        and its gradient goes through that sample.
         """
         if outputs is None:
             latent, _ = self.remember(observations, state, episode_starts)
@@ -154,11 +172,10 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             taken = taken.flatten(1).float()
         log_prob = distribution.log_prob(taken).view(episode_starts.shape)
         entropy = distribution.entropy()
-        return (
-            self._value(flat).view(episode_starts.shape),
-            log_prob,
-            None if entropy is None else entropy.view(episode_starts.shape),
-        )
+        if isinstance(distribution, SquashedDiagGaussianDistribution):
+            entropy = -distribution.log_prob(distribution.sample(), distribution.gaussian_actions)
+        assert entropy is not None
+        return self._value(flat).view(episode_starts.shape), log_prob, entropy.view(episode_starts.shape)
 
     def predict_values(  # type: ignore[override]
         self, observation: Observation, state: State, episode_starts: Tensor
@@ -185,19 +202,25 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """The action for an observation, or for a batch of them, as SB3's `predict` gives it.
 
-        `state`: what the last call returned; None begins an episode. `episode_start`: [B] bool, True where the observation is
-        the first of an episode; None means that none is. Returns the actions and the state to hand to the next call.
+        `state`: what the last call returned; None begins episodes. `episode_start`: [B] bool, or one for all, True where the
+        observation is the first of an episode; a state does not go without it, or an episode would remember the one before.
+        Returns the actions and the state to hand to the next call.
+
+        Raises ValueError for a state without `episode_start`, and for one of another number of rows.
         """
+        if state is not None and episode_start is None:
+            raise ValueError("a state needs episode_start, which says where episodes begin: the dones of the step before")
         self.set_training_mode(False)
         tensor, batched = self.obs_to_tensor(observation)
-        n_envs = len(next(iter(tensor.values())) if isinstance(tensor, dict) else tensor)
+        n_envs = rows_of(tensor)
         if state is None:
             memory = self.initial_state(n_envs)
         else:
             memory = tuple(torch.as_tensor(part, device=self.device) for part in state)
             if len(memory[0]) != n_envs:
                 raise ValueError(f"the state has {len(memory[0])} rows for {n_envs} observations: they must be as many")
-        starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.atleast_1d(episode_start).astype(bool)
+        starts = np.array(state is None if episode_start is None else episode_start, dtype=bool)
+        starts = np.full(n_envs, starts) if starts.ndim == 0 else starts
         if len(starts) != n_envs:
             raise ValueError(f"episode_start has {len(starts)} entries for {n_envs} observations: they must be as many")
         stepper = self.cell.stepper(memory)
@@ -215,9 +238,11 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         raise NotImplementedError("load the agent, RecurrentA2C.load(path), and take its policy")
 
     def to_env_actions(self, actions: Tensor) -> np.ndarray:
-        """Actions [B, ...] as the environment takes them: NumPy, in the space's shape and, for a Box, within its bounds."""
+        """Actions [B, ...] as the environment takes them: NumPy, in the space's shape, and within the bounds of a Box."""
         numpy_actions = actions.cpu().numpy().reshape(-1, *(self.action_space.shape or ()))
         if isinstance(self.action_space, spaces.Box):
+            if self.squash_output:
+                numpy_actions = self.unscale_action(numpy_actions)  # which may be outside by a rounding
             return np.clip(numpy_actions, self.action_space.low, self.action_space.high)
         return numpy_actions
 
@@ -235,6 +260,18 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
 
     def _value(self, latent: Tensor) -> Tensor:
         return self.value_net(self.mlp_extractor.forward_critic(latent)).squeeze(-1)
+
+
+def _standard_extractor(space: spaces.Space) -> type[BaseFeaturesExtractor]:
+    if isinstance(space, spaces.Dict):
+        return CombinedExtractor
+    # The kernels and strides of NatureCNN leave nothing of a smaller image.
+    return NatureCNN if is_image_space(space) and min(space.shape[1:]) >= 36 else FlattenExtractor  # type: ignore[index]
+
+
+def rows_of(observation: Observation) -> int:
+    """The B of an observation [B, ...]."""
+    return len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
 
 
 def _add_time(part: Tensor) -> Tensor:

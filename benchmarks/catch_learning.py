@@ -8,7 +8,6 @@ Each run is a process of its own. The table has the mean over seeds with its 95 
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -21,9 +20,9 @@ from typing import Any
 import numpy as np
 import tyro
 
+from fw_rl.commands.statistics import mean_interval
+
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
-STUDENT_T_975 = (math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""By degrees of freedom, from 0."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,11 @@ def train(settings: Settings, cell: str, seed: int) -> dict[str, Any]:
 def row(cell: str, results: list[dict[str, Any]]) -> str:
     returns = np.array([result["mean"] for result in results])
     count = len(returns)
-    margin = STUDENT_T_975[count - 1] * returns.std(ddof=1) / math.sqrt(count) if count > 1 else math.inf
+    mean, low, high = mean_interval(returns)
     solved = f"{(returns >= 0.95).sum()} of {count}"
     seconds = np.median([result["seconds"] for result in results])
-    interval = f"{returns.mean() - margin:.3f} to {returns.mean() + margin:.3f}"
-    return f"{cell:15s}{results[0]['timesteps']:10,}{seconds:9.0f}{solved:>9}{returns.mean():15.3f}   {interval}"
+    interval = f"{low:.3f} to {high:.3f}"
+    return f"{cell:15s}{results[0]['timesteps']:10,}{seconds:9.0f}{solved:>9}{mean:15.3f}   {interval}"
 
 
 if __name__ == "__main__":

@@ -61,6 +61,13 @@ class Cell(nn.Module, ABC):
         """What acts from this state on, step by step and without gradient; the state itself is left as it is."""
         return Stepper(self, state)
 
+    def with_fixed_state(self) -> Cell:
+        """The same net, on the same parameters, with a state whose tensors keep their shapes from call to call.
+
+        It is what runs elsewhere, such as in ONNX: one step of it, without `episode_starts`, is plain Torch without branches.
+        """
+        return self
+
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
         """Numbers that say what the memory does on a sequence, by name, for logging; a cell with nothing to say returns {}."""
         return {}

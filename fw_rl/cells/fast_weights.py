@@ -155,6 +155,10 @@ class FastWeightsCell(Cell):
     def stepper(self, state: State) -> Stepper:
         return _WindowStepper(self, state) if self._is_compiled else super().stepper(state)
 
+    def with_fixed_state(self) -> Cell:
+        """The cell with the state h [B, H] and A [B, H, H]: every write goes into the matrix at once."""
+        return _MatrixCell(self)
+
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
         """What the memory does on a sequence [T, B, I]; no gradient.
 
@@ -164,7 +168,7 @@ class FastWeightsCell(Cell):
         """
         recall, boundary, age, attention = (0.0,) * 4
         with torch.no_grad():
-            for _, seen, _ in self._unroll(x, state, episode_starts, None, None):
+            for _, seen, _ in self._unroll(x, state, episode_starts):
                 recall += seen.recalled.norm(dim=1).sum().item()
                 boundary += seen.boundary.norm(dim=1).sum().item()
                 weights = memory.attend(seen.memory, seen.query).abs().sum(0)
@@ -172,6 +176,23 @@ class FastWeightsCell(Cell):
                 age += (weights * ages).sum().item()
                 attention += weights.sum().item()
         return {"recall_strength": recall / max(boundary, 1e-12), "attention_age": age / max(attention, 1e-12)}
+
+    def attention(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> Tensor:
+        """How strongly each step of x [T, B, I] attends to each step before it (Ba16 Eq. 4), [T, B, T]; no gradient.
+
+        ``attention[t, b, j] = eta * decay**(t-1-j) * (h(j) . h_s(t))`` with Hebb's rule, for the query h_s of the last read;
+        with the others the key that was written takes the place of h(j). It is 0 for j >= t and for earlier episodes. What
+        `state` holds is read as ever, but has no place in the sequence and is left out.
+        """
+        steps, batch = x.shape[:2]
+        attention = x.new_zeros(steps, batch, steps)
+        with torch.no_grad():
+            unrolled = self._unroll(x, state, episode_starts, window=steps + state[2].shape[1])
+            for t, (_, seen, _) in enumerate(unrolled):
+                pending = memory.attend(seen.memory, seen.query)
+                recent = min(t, pending.shape[1])
+                attention[t, :, t - recent : t] = pending[:, pending.shape[1] - recent :]
+        return attention
 
     def extra_repr(self) -> str:
         with torch.no_grad():
@@ -236,9 +257,16 @@ class FastWeightsCell(Cell):
         return Constants(eps, self._decay, self.inner_steps, self.activation == "tanh")
 
     def _unroll(
-        self, x: Tensor, state: State, episode_starts: Tensor | None, write_gate: Tensor | None, wipe: Tensor | None
+        self,
+        x: Tensor,
+        state: State,
+        episode_starts: Tensor | None = None,
+        write_gate: Tensor | None = None,
+        wipe: Tensor | None = None,
+        window: int | None = None,
     ) -> Iterator[tuple[Tensor, _Settling, State]]:
-        """Step by step: h(t), how it came about, and the state after it."""
+        """Step by step: h(t), how it came about, and the state after it; `window` in place of the cell's own."""
+        window = self.window if window is None else window
         driven = self.input_map(x)
         eta, decay = self.eta, self.decay
         full_strength = x.new_full((x.shape[1],), eta) if isinstance(eta, float) else eta.expand(x.shape[1])
@@ -255,7 +283,7 @@ class FastWeightsCell(Cell):
             h, seen = self._settle(boundary, fast, decay)
             strength = full_strength if write_gate is None else full_strength * write_gate[t]
             fast = memory.write(fast, *self._write_rule(fast, h, decay), strength, decay)
-            if fast.keys.shape[1] > self.window:
+            if fast.keys.shape[1] > window:
                 fast = memory.fold(fast, decay)
             state = _pack(h if wipe is None else h.masked_fill(wipe[t, :, None], 0.0), fast)
             yield h, seen, state
@@ -291,6 +319,28 @@ class _WindowStepper(Stepper):
         self._window.weights = Weights(*(part.detach() for part in self.cell._weights))
         write = np.full(len(x), self.cell._eta, dtype=self._window.h.numpy().dtype)
         return self._window.step(self.cell.input_map(x), write, episode_starts)
+
+
+class _MatrixCell(Cell):
+    """A fast-weight cell whose state is h [B, H] and the matrix A [B, H, H]."""
+
+    def __init__(self, cell: FastWeightsCell) -> None:
+        super().__init__(cell.input_size, cell.hidden_size)
+        self.cell = cell
+
+    def initial_state(self, batch_size: int) -> State:
+        blank = self.cell.recurrent_map.weight.new_zeros
+        return blank(batch_size, self.hidden_size), blank(batch_size, self.hidden_size, self.hidden_size)
+
+    def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
+        h, matrix = state
+        blank, outputs = memory.empty(h.shape[0], self.hidden_size, separate_values=self.cell.rule != "hebb", like=h), []
+        state = _pack(h, blank._replace(matrix=matrix))
+        for output, _, after in self.cell._unroll(x, state, episode_starts, window=0):
+            outputs.append(output)
+            state = after
+        h, fast = _unpack(state)
+        return torch.stack(outputs), (h, fast.matrix)
 
 
 def _piece_lengths(steps: int, room: int, pending: int) -> list[int]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import random
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import numpy as np
+import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Image
 from stable_baselines3.common.utils import safe_mean
 from tqdm import tqdm
 
+from fw_rl.commands.attention import attention_shares, draw_attention
+from fw_rl.commands.episodes import open_env, play_episode
 from fw_rl.commands.run_folder import RunFolder
 
-__all__ = ["Checkpoints", "LogRows", "ProgressBar", "StopOnInterrupt"]
+__all__ = ["AttentionPictures", "Checkpoints", "LogRows", "ProgressBar", "StopOnInterrupt"]
 
 
 class ProgressBar(BaseCallback):
@@ -114,3 +122,53 @@ class StopOnInterrupt(BaseCallback):
 
     def _on_step(self) -> bool:
         return True
+
+
+class AttentionPictures(BaseCallback):
+    """What the fast weights attend to in a greedy episode, as a picture for TensorBoard every `interval` frames.
+
+    The episode is played apart from those that are trained on, always from the same seed, for `max_steps` steps at most, and
+    whatever random numbers it takes from the global generators are put back: the training does not notice.
+    """
+
+    def __init__(self, env_id: str, interval: int, max_steps: int = 48) -> None:
+        super().__init__()
+        self.env_id, self.interval, self.max_steps = env_id, interval, max_steps
+
+    def _on_training_start(self) -> None:
+        with _same_random_numbers():
+            try:
+                self.env = open_env(self.env_id, "rgb_array")
+            except ValueError:  # then without frames
+                self.env = open_env(self.env_id, None)
+
+    def _on_rollout_end(self) -> None:
+        now = self.model.num_timesteps
+        before = now - self.model.n_steps * self.model.n_envs  # type: ignore[attr-defined]
+        if now // self.interval > before // self.interval:
+            with _same_random_numbers():
+                self._draw()
+
+    def _draw(self) -> None:
+        episode = play_episode(self.model, self.env, seed=0, max_steps=self.max_steps)
+        title = f"greedy, after {self.model.num_timesteps:,} frames: return {sum(episode.rewards):.3g}"
+        picture = draw_attention(episode, attention_shares(self.model, episode), title, dpi=60)  # type: ignore[arg-type]
+        self.logger.record("memory/attention", Image(picture, "HWC"), exclude=("csv", "stdout", "log", "json"))
+
+    def _on_training_end(self) -> None:
+        self.env.close()
+
+    def _on_step(self) -> bool:
+        return True
+
+
+@contextmanager
+def _same_random_numbers() -> Iterator[None]:
+    """Leaves the global generators as they were."""
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002 (environments may draw from it)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        random.setstate(before[2])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-__all__ = ["fail"]
+__all__ = ["check_output", "fail"]
 
 
 def fail(program: str, error: Exception | str, code: int = 2, details: str = "") -> int:
@@ -13,3 +14,15 @@ def fail(program: str, error: Exception | str, code: int = 2, details: str = "")
         print(details, file=sys.stderr)
     print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
     return code
+
+
+def check_output(path: Path, *endings: str) -> None:
+    """Make the folder of a file that a command is going to write, before the work begins.
+
+    Raises ValueError if the name has none of the endings or is that of a folder, and OSError if the folder can't be made.
+    """
+    if path.suffix.lower() not in endings:
+        raise ValueError(f"{path} must end in {' or '.join(endings)}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file")
+    path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,63 +5,54 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
-from PIL import Image
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-__all__ = ["animate_episodes", "draw_learning_curve"]
+from fw_rl.commands.animation import write_gif
+from fw_rl.commands.episodes import frames_per_second, open_env, play_episode
+
+__all__ = ["STYLE", "animate_episodes", "draw_learning_curve", "smooth"]
+
+STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
+"""What the pictures of learning have in common, for `matplotlib.rc_context`."""
 
 
 def draw_learning_curve(rows: list[dict[str, float]], path: Path, title: str, greedy: float | None = None) -> None:
     """Mean return of the training episodes over frames, from the rows of progress.csv, and the greedy result at the end."""
     rows = [row for row in rows if "rollout/ep_rew_mean" in row]
     frames = [row["time/total_timesteps"] for row in rows]
-    with matplotlib.rc_context({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
         axes = figure.subplots()
         returns = np.array([row["rollout/ep_rew_mean"] for row in rows])
         axes.plot(frames, returns, color="#2563eb", alpha=0.25, linewidth=1)
-        axes.plot(frames, _smooth(returns), color="#2563eb", linewidth=2, label="training episodes")
+        axes.plot(frames, smooth(returns), color="#2563eb", linewidth=2, label="training episodes")
         if greedy is not None and frames:
             axes.plot(
                 frames[-1], greedy, "o", color="#dc2626", clip_on=False, zorder=3, label=f"greedy at the end: {greedy:.3f}"
             )
         axes.set(title=title, xlabel="frames", ylabel="mean return")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.grid(alpha=0.25)
         axes.legend(frameon=False, loc="lower right")
         figure.savefig(path)
 
 
-def _smooth(values: NDArray[np.float64], share: float = 0.05) -> NDArray[np.float64]:
+def smooth(values: NDArray[np.float64], share: float = 0.05) -> NDArray[np.float64]:
     """The mean over a window of that share of all values around each."""
     half = int(len(values) * share / 2)
     return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
 
 
-def animate_episodes(model: BaseAlgorithm, env_id: str, path: Path, episodes: int, seed: int, max_frames: int = 600) -> None:
+def animate_episodes(model: BaseAlgorithm, env_id: str, path: Path, episodes: int, seed: int, max_steps: int = 100) -> None:
     """Greedy episodes as a GIF that rests on the last frame of each.
 
-    Raises gymnasium.error.Error if the environment can't draw itself.
+    Raises ValueError if the environment can't draw itself.
     """
-    env = gym.make(env_id, render_mode="rgb_array")
-    frames: list[Any] = []
-    milliseconds: list[int] = []
-    for episode in range(episodes):
-        (observation, _), state, ended = env.reset(seed=seed + episode), None, False
-        frames.append(env.render())
-        while not ended and len(frames) < max_frames:
-            action, state = model.predict(observation, state, deterministic=True)
-            observation, _, terminated, truncated, _ = env.step(action)
-            ended = terminated or truncated
-            frames.append(env.render())
-        milliseconds += [1000 // env.metadata.get("render_fps", 10)] * (len(frames) - len(milliseconds))
-        milliseconds[-1] = 1000
+    env = open_env(env_id, "rgb_array")
+    played = [play_episode(model, env, seed + i, max_steps=max_steps) for i in range(episodes)]
     env.close()
-    pictures = [Image.fromarray(frame) for frame in frames]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+    write_gif(path, [episode.frames for episode in played], frames_per_second(env))

@@ -17,7 +17,8 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from fw_rl.agents import A3C, RecurrentA2C, WorkerError
-from fw_rl.commands.callbacks import Checkpoints, LogRows, ProgressBar, StopOnInterrupt
+from fw_rl.cells import FastWeightsCell
+from fw_rl.commands.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
 from fw_rl.commands.command_line import fail
 from fw_rl.commands.config import RunConfig, TrainOptions, check_workers, resolve
 from fw_rl.commands.environments import make_vector_env
@@ -30,6 +31,7 @@ __all__ = ["main"]
 
 LOG_ROWS = 200
 CHECKPOINTS = 20
+ATTENTION_PICTURES, FRAMES_A_PICTURE = 4, 100_000
 EVALUATION_ENVS = 100
 FREE_WHEN_RESUMING = ("resume", "workers", "device", "threads", "eval_episodes", "quiet")
 
@@ -122,11 +124,13 @@ def _train(folder: RunFolder, config: RunConfig, model: RecurrentA2C, quiet: boo
     rows = LogRows(interval=math.ceil(config.timesteps / LOG_ROWS))
     bar = [] if quiet else [ProgressBar()]
     stop = StopOnInterrupt(checkpoints)
+    between = max(math.ceil(config.timesteps / ATTENTION_PICTURES), FRAMES_A_PICTURE)
+    pictures = [AttentionPictures(config.env, between)] if isinstance(model.policy.cell, FastWeightsCell) else []
     try:
         with stop:
             model.learn(
                 config.timesteps - model.num_timesteps,
-                callback=[checkpoints, stop, rows, *bar],
+                callback=[checkpoints, stop, *pictures, rows, *bar],
                 log_interval=None,  # type: ignore[arg-type]
                 reset_num_timesteps=False,
             )
@@ -155,8 +159,8 @@ def _report(folder: RunFolder, config: RunConfig, model: RecurrentA2C, episodes:
     try:
         animate_episodes(model, config.env, folder.episodes, episodes=6, seed=config.seed + 1)
         pictures.append(folder.episodes)
-    except (gym.error.Error, NotImplementedError) as error:
-        print(f"No animation: {config.env} does not draw itself ({' '.join(str(error).split())})")
+    except (ValueError, NotImplementedError) as error:
+        print(f"No animation: {' '.join(str(error).split())}")
 
     print(f"\nGreedy return over {episodes:,} episodes: {mean:.3f} (95 % interval {low:.3f} to {high:.3f})")
     print(f"The run:      {folder.path}")

@@ -421,7 +421,7 @@ def test_it_learns_on_a_gpu(cell):
     assert {parameter.device.type for parameter in model.policy.parameters()} == {"cuda"}
     observation, state = np.zeros((2, 3), dtype=np.float32), None
     for _ in range(3):
-        actions, state = model.predict(observation, state)
+        actions, state = model.predict(observation, state, episode_start=state is None)
     assert isinstance(actions, np.ndarray)
     assert all(isinstance(part, np.ndarray) for part in state)
 

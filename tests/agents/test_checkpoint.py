@@ -297,7 +297,7 @@ def test_predictions_are_the_same(tmp_path, make_env):
                 torch.manual_seed(1)
                 state, actions = None, []
                 for observation in observations:
-                    action, state = agent.predict(observation, state, deterministic=deterministic)
+                    action, state = agent.predict(observation, state, state is None, deterministic=deterministic)
                     actions.append(action)
                 results.append([actions, list(state)])
             assert_same(*results)

@@ -294,18 +294,6 @@ def test_advantages_and_returns_are_constants():
     assert not actor.any()
 
 
-def test_a_distribution_without_an_entropy_is_held_open_by_its_log_probability():
-    policy = scramble(make_policy("gru"))
-    rollout, _ = random_chunks(policy, 1)
-    evaluate = policy.evaluate_actions
-    plain = actor_critic_loss(policy, rollout, ent_coef=0.5, vf_coef=0.0)
-    policy.evaluate_actions = lambda *arguments: (*evaluate(*arguments)[:2], None)
-    loss = actor_critic_loss(policy, rollout, ent_coef=0.5, vf_coef=0.0)
-    _, log_prob, _ = evaluate(rollout.observations, rollout.actions, rollout.state, rollout.episode_starts)
-    assert_close(loss.entropy, log_prob.mean())
-    assert_close(loss.total, plain.policy + 0.5 * log_prob.mean())
-
-
 def log_prob_and_entropy(space, policy, latent, action):
     """For one step of actions from this space, by the textbook."""
     head = policy.action_net.weight.double() @ latent + policy.action_net.bias.double()

@@ -248,7 +248,7 @@ def test_predicted_actions_belong_to_the_space(action_space):
     policy = scramble(make_policy("gru", action_space=action_space), scale=2.0)
     state = None
     for observation in rand(5, 3, 4).numpy():
-        actions, state = policy.predict(observation, state)
+        actions, state = policy.predict(observation, state, episode_start=state is None)
         assert actions.shape == (3, *action_space.shape)
         assert actions.dtype == action_space.dtype or not isinstance(action_space, spaces.Box)
         assert all(action_space.contains(action.astype(action_space.dtype)) for action in actions)
@@ -281,7 +281,7 @@ def test_predict_remembers_through_the_state_that_it_returns(cell, options):
         forgetful = policy.action_net(latent).argmax(2).view(8, 3).numpy()
     assert (forgetful != expected).any()
     for t in range(8):
-        actions, state = policy.predict(observations[t].numpy(), state, deterministic=True)
+        actions, state = policy.predict(observations[t].numpy(), state, t == 0, deterministic=True)
         np.testing.assert_array_equal(actions, expected[t])
         assert isinstance(state, tuple)
         assert all(isinstance(part, np.ndarray) and len(part) == 3 for part in state)
@@ -292,8 +292,9 @@ def test_predict_without_a_batch_is_that_row_of_a_batch(cell, options):
     policy = scramble(make_policy(cell, cell_kwargs=options))
     states, state = None, None
     for observation in rand(8, 3, 4).numpy():
-        actions, states = policy.predict(observation, states, deterministic=True)
-        action, state = policy.predict(observation[1], state, deterministic=True)
+        first = states is None
+        actions, states = policy.predict(observation, states, first, deterministic=True)
+        action, state = policy.predict(observation[1], state, first, deterministic=True)
         assert np.shape(action) == ()
         assert action == actions[1]
         for one, many in zip(state, states, strict=True):
@@ -308,14 +309,39 @@ def test_episode_start_resets_those_rows_only(cell, options):
     for observation in observations[1:3]:
         _, used = policy.predict(observation, used, episode_start=np.zeros(3, dtype=bool))
     _, after = policy.predict(observations[3], used, episode_start=np.array([False, True, False]))
-    _, going_on = policy.predict(observations[3], used)
+    _, going_on = policy.predict(observations[3], used, episode_start=False)
     _, fresh = policy.predict(observations[3])
     assert not np.allclose(going_on[0], fresh[0], atol=1e-3)
     np.testing.assert_allclose(after[0][[0, 2]], going_on[0][[0, 2]], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(after[0][1], fresh[0][1], rtol=1e-5, atol=1e-6)
-    later = [policy.predict(observations[0], state)[1] for state in (after, going_on, fresh)]
+    later = [policy.predict(observations[0], state, episode_start=False)[1] for state in (after, going_on, fresh)]
     np.testing.assert_allclose(later[0][0][[0, 2]], later[1][0][[0, 2]], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(later[0][0][1], later[2][0][1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_state_without_a_word_of_where_episodes_begin_is_refused_in_one_line():
+    policy = make_policy("gru")
+    observation = np.zeros((2, 4), dtype=np.float32)
+    _, state = policy.predict(observation)
+    with pytest.raises(ValueError, match=r"^a state needs episode_start, .*$"):
+        policy.predict(observation, state)
+
+
+@pytest.mark.parametrize("episode_start", [[], [True], [False] * 3])
+def test_episode_starts_of_other_rows_are_refused_in_one_line(episode_start):
+    with pytest.raises(ValueError, match=rf"^episode_start has {len(episode_start)} entries for 2 observations: .*$"):
+        make_policy("gru").predict(np.zeros((2, 4), dtype=np.float32), episode_start=episode_start)
+
+
+def test_one_episode_start_is_that_of_all_rows():
+    policy = scramble(make_policy("gru"))
+    observation = rand(3, 4).numpy()
+    _, used = policy.predict(observation)
+    for one in (True, False):
+        for given in (one, [one] * 3):
+            _, after = policy.predict(observation, used, episode_start=given)
+            np.testing.assert_array_equal(after[0], policy.predict(observation, used, np.full(3, one))[1][0])
+        assert np.allclose(after[0], used[0], atol=1e-6) == one
 
 
 @pytest.mark.parametrize("episode_start", [True, [True], np.array([True]), np.array([1.0])], ids=repr)
@@ -330,7 +356,7 @@ def test_predict_leaves_the_given_state_as_it_was():
     policy = scramble(make_policy("fast-weights", cell_kwargs=dict(window=2)))
     observation, state = rand(2, 4).numpy(), None
     for _ in range(4):
-        _, state = policy.predict(observation, state)
+        _, state = policy.predict(observation, state, episode_start=state is None)
         copies = [part.copy() for part in state]
         policy.predict(observation, state, episode_start=np.array([True, False]))
         for part, copied in zip(state, copies, strict=True):
@@ -342,7 +368,7 @@ def test_a_state_of_other_rows_is_refused_in_one_line(rows):
     policy = make_policy("gru")
     state = tuple(part.numpy() for part in policy.initial_state(rows))
     with pytest.raises(ValueError, match=rf"^the state has {rows} rows for 2 observations: they must be as many$"):
-        policy.predict(np.zeros((2, 4), dtype=np.float32), state)
+        policy.predict(np.zeros((2, 4), dtype=np.float32), state, episode_start=False)
 
 
 def test_predict_leaves_the_training_mode_of_sb3():
@@ -389,7 +415,7 @@ def test_dict_observations():
     assert row == actions[1]
     np.testing.assert_allclose(alone[0][0], state[0][1], rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="the state has 2 rows for 1 observations"):
-        policy.predict({key: part[1] for key, part in observation.items()}, state)
+        policy.predict({key: part[1] for key, part in observation.items()}, state, episode_start=False)
 
 
 @pytest.mark.parametrize("channel_last", [False, True])

@@ -3,6 +3,7 @@
 import doctest
 import math
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -578,3 +579,42 @@ def test_torch_func_sees_every_operation():
 
     single = [run_with({name: weight[i] for name, weight in weights.items()}) for i in range(2)]
     torch.testing.assert_close(torch.func.vmap(run_with)(weights), torch.stack(single))
+
+
+@pytest.mark.parametrize("window", [0, 2, 32])
+def test_attention_is_equation_4_step_by_step_whatever_the_window(window):
+    cell = scrambled(FastWeightsCell(3, 5, eta=0.4, decay=0.8, inner_steps=2, window=window))
+    x = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    starts = torch.zeros(6, 2, dtype=torch.bool)
+    starts[0] = True
+    starts[3, 1] = True
+    attention = cell.attention(x, cell.initial_state(2), starts)
+    outputs, _ = cell(x, cell.initial_state(2), starts)
+    queries = torch.stack([seen.query for _, seen, _ in cell._unroll(x, cell.initial_state(2), starts)])
+    begins = torch.tensor([[0, 0]] * 3 + [[0, 3]] * 3)
+    for t, row, j in product(range(6), range(2), range(6)):
+        expected = 0.4 * 0.8 ** (t - 1 - j) * outputs[j, row] @ queries[t, row] if begins[t, row] <= j < t else 0.0
+        assert attention[t, row, j].item() == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_attention_times_what_is_attended_to_is_what_comes_back():
+    cell = scrambled(FastWeightsCell(3, 5, eta=0.4, decay=0.8))
+    x = torch.randn(6, 1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    attention = cell.attention(x, cell.initial_state(1))[:, 0]
+    outputs, _ = cell(x, cell.initial_state(1))
+    recalled = torch.cat([seen.recalled for _, seen, _ in cell._unroll(x, cell.initial_state(1))])
+    torch.testing.assert_close(attention @ outputs[:, 0], recalled)
+
+
+def test_attention_leaves_out_what_lies_before_the_sequence_or_the_episode():
+    cell = scrambled(FastWeightsCell(3, 5, eta=0.4, decay=0.8))
+    x = torch.randn(7, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole = cell.attention(x, cell.initial_state(2))
+    _, state = cell(x[:3], cell.initial_state(2))
+    torch.testing.assert_close(cell.attention(x[3:], state), whole[3:, :, 3:])
+
+    starts = torch.zeros(7, 2, dtype=torch.bool)
+    starts[3] = True
+    begun = cell.attention(x, cell.initial_state(2), starts)
+    assert not begun[3:, :, :3].any()
+    torch.testing.assert_close(begun[3:, :, 3:], cell.attention(x[3:], cell.initial_state(2)))

@@ -333,3 +333,17 @@ def test_a_representation_names_the_class_and_the_sizes(label):
     cell = build(label)
     assert repr(cell).startswith(f"{type(cell).__name__}(")
     assert f"input_size={I}, hidden_size={H}" in repr(cell)
+
+
+@EVERY_CELL
+def test_a_fixed_state_keeps_its_shapes_and_gives_the_same_numbers(label):
+    cell = build(label)
+    fixed, x = cell.with_fixed_state(), rand(T, B, I)
+    expected, _ = cell(x, cell.initial_state(B))
+    state = fixed.initial_state(B)
+    shapes = [part.shape for part in state]
+    for t in range(T):
+        y, state = fixed(x[t : t + 1], state)
+        assert [part.shape for part in state] == shapes
+        assert_close(y[0], expected[t])
+    assert_close(fixed(x, fixed.initial_state(B), None)[0], expected)

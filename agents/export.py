@@ -1,0 +1,146 @@
+"""A trained policy as an ONNX file, with its memory as inputs and outputs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from fw_rl.agents.a2c import RecurrentA2C
+from fw_rl.agents.policy import RecurrentActorCriticPolicy
+from fw_rl.agents.rollout import Observation, map_observation
+from fw_rl.cells import State
+from fw_rl.files import write_file
+
+__all__ = ["export_onnx"]
+
+_PACKAGES = ("onnx", "onnxscript")
+_EXAMPLES = 2
+"""Rows of the inputs that the export is traced with; with one alone the batch would be taken for a constant."""
+
+
+def export_onnx(model: RecurrentA2C, path: str | os.PathLike[str]) -> None:
+    """Write one greedy step of an agent as an ONNX file, for any number B of environments.
+
+    Inputs: `observation` [B, ...] as the agent's `observation_space` has it, or `observation.KEY` for each key of a Dict;
+    `episode_start` [B] bool, True where the observation is the first of an episode; `state_0`, `state_1`, ... [B, ...], what
+    the memory holds, zeros before the first step. Outputs: `action` [B, ...] as the environment takes it, and `next_state_0`,
+    `next_state_1`, ... to hand in as `state_0`, `state_1`, ... at the next step. Fast weights are held as h [B, H] and the
+    matrix A [B, H, H].
+
+    Raises ModuleNotFoundError without the packages of `pip install 'fw-rl[onnx]'`, and ValueError for a cell whose state
+    changes its shape from step to step.
+
+    >>> export_onnx(model, "agent.onnx")  # doctest: +SKIP
+    >>> session = onnxruntime.InferenceSession("agent.onnx")  # doctest: +SKIP
+    >>> action, *state = session.run(None, dict(observation=seen, episode_start=starts, state_0=state[0]))  # doctest: +SKIP
+    """
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ModuleNotFoundError(f"the export needs {' and '.join(missing)}: pip install 'fw-rl[onnx]'")
+    policy = model.policy
+    policy.set_training_mode(False)
+    step = _Step(policy)
+    observation = _blank(policy.observation_space, policy.device)
+    start = torch.ones(_EXAMPLES, dtype=torch.bool, device=policy.device)
+    state = step.cell.initial_state(_EXAMPLES)
+    step.check(observation, start, state)
+
+    several = isinstance(observation, dict)
+    seen = [f"observation.{key}" for key in observation] if several else ["observation"]
+    parts = [f"state_{i}" for i in range(len(state))]
+    batch = {0: "batch"}
+    with _quiet(), _unchecked_distributions():
+        program = torch.onnx.export(
+            step,
+            (observation, start, *state),
+            input_names=[*seen, "episode_start", *parts],
+            output_names=["action", *(f"next_{part}" for part in parts)],
+            dynamic_shapes=({key: batch for key in observation} if several else batch, batch, tuple(batch for _ in state)),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    document = program.model_proto
+    for part in (*document.graph.node, *document.graph.value_info):
+        part.ClearField("metadata_props")  # where on this machine its line of code lies
+    write_file(Path(path), document.SerializeToString())
+
+
+class _Step(nn.Module):
+    """One greedy step of a policy, whose memory is a matter of tensors alone."""
+
+    def __init__(self, policy: RecurrentActorCriticPolicy) -> None:
+        super().__init__()
+        self.policy, self.cell = policy, policy.cell.with_fixed_state()
+
+    def forward(self, observation: Observation, episode_start: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        initial = self.cell.initial_state(episode_start.shape[0])  # len() would make a constant of it
+        begun = (torch.where(_like(episode_start, new), new, old) for new, old in zip(initial, state, strict=True))
+        encoded = self.policy.encode(map_observation(lambda part: part.unsqueeze(0), observation))
+        latent, after = self.cell(encoded, tuple(begun))
+        return self._bounded(self.policy._choose(latent[0], deterministic=True)), *after
+
+    def _bounded(self, action: Tensor) -> Tensor:
+        """The action in the shape of its space and, for a Box, within its bounds."""
+        space = self.policy.action_space
+        if isinstance(space, spaces.Box):
+            low, high = (torch.as_tensor(bound, device=action.device) for bound in (space.low, space.high))
+            action = action.view(-1, *space.shape).clamp(low, high)
+        return action
+
+    @torch.no_grad()
+    def check(self, observation: Observation, episode_start: Tensor, state: State) -> None:
+        """Raises ValueError if a step changes the shapes of the state."""
+        _, *after = self(observation, episode_start, *state)
+        if [part.shape for part in after] != [part.shape for part in state]:
+            raise ValueError(
+                f"the state of the cell {self.policy.cell_name!r} changes its shape from step to step: "
+                "to be exported, the cell needs a method with_fixed_state"
+            )
+
+
+def _like(rows: Tensor, part: Tensor) -> Tensor:
+    """A mark for each row [B] in a shape that goes with a part of the state [B, ...]."""
+    return rows.view(-1, *(1,) * (part.dim() - 1))
+
+
+def _blank(space: spaces.Space, device: torch.device) -> Observation:
+    if isinstance(space, spaces.Dict):
+        return {key: _blank(part, device) for key, part in space.spaces.items()}  # type: ignore[misc]
+    assert space.shape is not None and space.dtype is not None
+    return torch.zeros(_EXAMPLES, *space.shape, device=device, dtype=getattr(torch, space.dtype.name))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back what the exporter says about packages that are not needed, and about itself."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _unchecked_distributions() -> Iterator[None]:
+    """Lets distributions be traced: looking at their values would be a branch."""
+    checked = Distribution._validate_args  # type: ignore[attr-defined]
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(checked)

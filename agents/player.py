@@ -1,0 +1,84 @@
+"""Who plays with a trained agent, and remembers for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from fw_rl.agents.policy import rows_of
+from fw_rl.cells import State, Stepper
+
+if TYPE_CHECKING:
+    from fw_rl.agents.a2c import RecurrentA2C
+
+__all__ = ["Player"]
+
+
+class Player:
+    """An agent at play in one environment, or in a batch of them: it remembers for each, and forgets when an episode ends.
+
+    `act` and `observe` take turns. They are `predict` without its bookkeeping, and faster, for the memory stays where it is.
+
+    >>> from fw_rl.agents import RecurrentA2C
+    >>> from fw_rl.envs import CatchVectorEnv
+    >>> model = RecurrentA2C("RecurrentPolicy", CatchVectorEnv(64, n=16, m=3))
+    >>> env, player = model.get_env(), Player(model)
+    >>> observation = env.reset()
+    >>> for _ in range(15):
+    ...     observation, reward, done, info = env.step(player.act(observation))
+    ...     player.observe(reward, done)
+    """
+
+    def __init__(self, model: RecurrentA2C) -> None:
+        self.policy = model.policy
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all: the next observations are the first of episodes, in any number of environments."""
+        self._stepper: Stepper | None = None
+        self._starts = np.ones(0, dtype=bool)
+        self._has_acted = False
+
+    @property
+    def state(self) -> State | None:
+        """What the memory holds, as the policy's cell takes it; None before the first act."""
+        return None if self._stepper is None else self._stepper.state
+
+    def act(self, observation: NDArray[Any] | dict[str, NDArray[Any]], deterministic: bool = True) -> NDArray[Any]:
+        """The action for an observation, or the actions for a batch of B, as the environment takes them.
+
+        Raises ValueError if the number of environments has changed, and if nothing was observed since the last act.
+        """
+        if self._has_acted:
+            raise ValueError("say what came of the last action: player.observe(reward, done), or player.reset()")
+        self.policy.set_training_mode(False)
+        tensor, batched = self.policy.obs_to_tensor(observation)
+        n_envs = rows_of(tensor)
+        if self._stepper is None:
+            self._stepper = self.policy.cell.stepper(self.policy.initial_state(n_envs))
+            self._starts = np.ones(n_envs, dtype=bool)
+        if n_envs != len(self._starts):
+            raise ValueError(
+                f"there are {n_envs} observations for a player of {len(self._starts)} environments: reset it first"
+            )
+        starts = torch.as_tensor(self._starts, device=self.policy.device)
+        actions, _ = self.policy.act(tensor, self._stepper, starts, deterministic)
+        self._has_acted = True
+        in_env = self.policy.to_env_actions(actions)
+        return in_env if batched else in_env[0]
+
+    def observe(self, reward: ArrayLike, done: ArrayLike) -> None:
+        """Take note of what came of the last action: its reward, and whether the episode ended; [B], or a number and a bool.
+
+        Raises ValueError before the first act, and for another number of environments.
+        """
+        if not self._has_acted:
+            raise ValueError("there is no action to which this could be the answer: call player.act first")
+        for name, value in (("reward", reward), ("done", done)):
+            if np.size(value) != len(self._starts):
+                raise ValueError(f"{name} has {np.size(value)} entries for {len(self._starts)} environments")
+        self._starts = np.array(done, dtype=bool).reshape(-1)
+        self._has_acted = False

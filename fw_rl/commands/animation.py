@@ -1,0 +1,51 @@
+"""Frames as a GIF or an MP4 file."""
+
+from __future__ import annotations
+
+import importlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fw_rl.files import write_file
+
+__all__ = ["require_video", "write_gif", "write_mp4"]
+
+Frames = Sequence[NDArray[np.uint8]]
+"""Pictures [height, width, 3]."""
+
+REST = 1.0
+"""Seconds that the last frame of an episode stays."""
+
+
+def write_gif(path: Path, episodes: Sequence[Frames], fps: float) -> None:
+    """Episodes as a GIF that repeats, and rests on the last frame of each."""
+    pictures, milliseconds = [], []
+    for frames in episodes:
+        pictures += [Image.fromarray(frame) for frame in frames]
+        milliseconds += [*[round(1000 / fps)] * (len(frames) - 1), round(1000 * REST)]
+    content = io.BytesIO()
+    pictures[0].save(content, format="GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+    write_file(path, content.getvalue())
+
+
+def write_mp4(path: Path, episodes: Sequence[Frames], fps: float) -> None:
+    """Episodes as a video (H.264) that rests on the last frame of each; see `require_video`."""
+    frames = [frame for episode in episodes for frame in (*episode, *[episode[-1]] * round(fps * REST))]
+    even = [frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames]  # as the codec wants them
+    content = require_video().imwrite("<bytes>", even, extension=".mp4", plugin="FFMPEG", fps=fps, macro_block_size=2)
+    write_file(path, content)
+
+
+def require_video() -> Any:
+    """What writes videos; raises ModuleNotFoundError, in one line, where it is not installed."""
+    try:
+        importlib.import_module("imageio_ffmpeg")
+        return importlib.import_module("imageio.v3")
+    except ImportError as error:
+        raise ModuleNotFoundError("--mp4 needs imageio with ffmpeg: pip install 'fw-rl[video]', or use --gif") from error

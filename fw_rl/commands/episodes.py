@@ -1,0 +1,81 @@
+"""Episodes that a trained agent plays, with everything that pictures of them need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from fw_rl.commands.environments import environment_id
+
+__all__ = ["Episode", "frames_per_second", "open_env", "play_episode"]
+
+
+@dataclass
+class Episode:
+    """What was seen, earned and drawn in an episode of T steps.
+
+    `observations`: T, without the last, at which nobody acts. `rewards`: T. `frames`: T + 1 with the last, each a picture
+    [height, width, 3] uint8; none if the environment shows itself or does not draw.
+    """
+
+    observations: list[Any] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    frames: list[NDArray[np.uint8]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+
+def open_env(name: str, render_mode: str | None) -> gym.Env:
+    """One environment that draws itself in this way: "rgb_array", "human" or None.
+
+    Raises ValueError if it does not exist or cannot be drawn so, in one line.
+    """
+    env_id = environment_id(name)
+    try:
+        env = gym.make(env_id, render_mode=render_mode)
+        modes = env.metadata.get("render_modes") or []
+        if render_mode is not None and render_mode not in modes:
+            env.close()
+            raise ValueError(f"its render modes are {', '.join(modes) or 'none'}")
+        env.reset(seed=0)  # opens the window, if there is one to be opened
+        if render_mode == "rgb_array":
+            env.render()  # which asks for what it draws with
+    except (gym.error.Error, ValueError, TypeError, RuntimeError, NotImplementedError) as error:  # pygame's are RuntimeErrors
+        how = dict(rgb_array="draw itself", human="be shown in a window").get(render_mode or "", "be played")
+        raise ValueError(f"{env_id} cannot {how}: {error}") from error
+    return env
+
+
+def play_episode(model: BaseAlgorithm, env: gym.Env, seed: int, greedy: bool = True, max_steps: int | None = None) -> Episode:
+    """One episode from a seed, to its end or for `max_steps` steps; the agent's most probable actions, or else random ones."""
+    episode, state, start = Episode(), None, np.ones(1, dtype=bool)
+    observation, _ = env.reset(seed=seed)
+    _draw(env, episode)
+    ended = False
+    while not ended and len(episode) != max_steps:
+        episode.observations.append(observation)
+        action, state = model.predict(observation, state, start, deterministic=greedy)
+        observation, reward, terminated, truncated, _ = env.step(action)
+        episode.rewards.append(float(reward))
+        _draw(env, episode)
+        ended, start = terminated or truncated, np.zeros(1, dtype=bool)
+    return episode
+
+
+def _draw(env: gym.Env, episode: Episode) -> None:
+    if env.render_mode == "rgb_array":
+        frame: Any = env.render()
+        if frame is None:
+            raise NotImplementedError("its render() gives no picture")
+        episode.frames.append(np.asarray(frame))
+
+
+def frames_per_second(env: gym.Env) -> float:
+    """How fast the environment wants to be watched."""
+    return float(env.metadata.get("render_fps") or 10)

@@ -1,0 +1,29 @@
+"""The agent that a run has trained, to be played or handed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from fw_rl.agents import A3C, RecurrentA2C
+from fw_rl.commands.config import RunConfig
+from fw_rl.commands.run_folder import RunFolder
+
+__all__ = ["load_trained"]
+
+
+def load_trained(run: Path, checkpoint: Path | None = None) -> tuple[RunConfig, RecurrentA2C]:
+    """The settings of a run, and its agent without an environment, from its last checkpoint or from another file.
+
+    Raises ValueError if there is no run, no checkpoint, or a damaged one.
+    """
+    folder, config = RunFolder.open(run)
+    if checkpoint is None:
+        saved = folder.saved_checkpoints()
+        if not saved:
+            raise ValueError(f"{run} has no checkpoint: its training has hardly begun")
+        checkpoint = saved[-1]
+    torch.set_float32_matmul_precision(config.matmul_precision)
+    agent_class = A3C if config.algo == "a3c" else RecurrentA2C
+    return config, agent_class.load(checkpoint, device="cpu")

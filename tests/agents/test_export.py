@@ -1,0 +1,188 @@
+"""A policy in ONNX acts as it does here: every cell, every space, any number of environments."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import Env, spaces
+
+from fw_rl.agents import RecurrentA2C, export_onnx
+from fw_rl.agents import export as export_module
+from fw_rl.cells import Cell, available_cells, register_cell
+from fw_rl.cells.base import _REGISTRY
+from fw_rl.envs import CatchVectorEnv, VecEnvAdapter
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs pip install 'fw-rl[onnx]'")
+pytest.importorskip("onnxscript", reason="needs pip install 'fw-rl[onnx]'")
+
+CELLS = {
+    "fast-weights": {},
+    "fast-weights, three inner steps": dict(inner_steps=3, eta=0.1),
+    "fast-weights, method 2": dict(method=2, eta=0.05, activation="tanh"),
+    "fast-weights, delta, learned rates": dict(rule="delta", learn_eta=True, learn_decay=True),
+    "fast-weights, oja": dict(rule="oja"),
+    "rnn": {},
+    "lstm": {},
+    "gru": {},
+    "associative-lstm": {},
+}
+
+
+class Space(Env):
+    """An environment that has spaces, and nothing else."""
+
+    def __init__(self, observation_space, action_space):
+        self.observation_space, self.action_space = observation_space, action_space
+
+
+def make_agent(env, cell, **options):
+    torch.manual_seed(0)
+    memory = dict(cell=cell, hidden_size=12, cell_kwargs=options, encoder_arch=[16])
+    agent = RecurrentA2C("RecurrentPolicy", env, policy_kwargs=memory, device="cpu")
+    with torch.no_grad():  # so that the actions are many, and none is a near miss of another
+        for part in agent.policy.parameters():
+            part.mul_(1.5)
+        if cell == "associative-lstm":  # whose outputs are small beside the bias
+            agent.policy.action_net.bias.zero_()
+    return agent
+
+
+class Session:
+    """Acts by an ONNX file, with the state handed from step to step."""
+
+    def __init__(self, path):
+        self.session = onnxruntime.InferenceSession(path)
+        self.inputs = {part.name: part for part in self.session.get_inputs()}
+        self.state = None
+
+    def act(self, observation, starts):
+        if self.state is None:
+            shapes = {name: part.shape for name, part in self.inputs.items() if name.startswith("state_")}
+            self.state = {name: np.zeros((len(starts), *shape[1:]), np.float32) for name, shape in shapes.items()}
+        seen = {f"observation.{key}": part for key, part in observation.items()} if isinstance(observation, dict) else None
+        action, *state = self.session.run(
+            None, (seen or {"observation": observation}) | dict(episode_start=starts) | self.state
+        )
+        self.state = dict(zip(self.state, state, strict=True))
+        return action
+
+
+def test_every_cell_is_among_those_that_are_tried():
+    assert {label.split(",")[0] for label in CELLS} == {name for name in available_cells() if _is_own(name)}
+
+
+def _is_own(name):
+    return _REGISTRY[name].__module__.startswith("fw_rl.")
+
+
+@pytest.mark.parametrize("label", CELLS)
+def test_onnx_gives_the_same_actions_for_a_thousand_steps(label, tmp_path):
+    env = VecEnvAdapter(CatchVectorEnv(3, n=9, m=3))
+    env.seed(5)
+    agent = make_agent(env, label.split(",")[0], **CELLS[label])
+    export_onnx(agent, tmp_path / "agent.onnx")
+    session = Session(tmp_path / "agent.onnx")
+    observation, state, starts = env.reset(), None, np.ones(3, dtype=bool)
+    seen = set()
+    for _ in range(1_000):
+        action, state = agent.predict(observation, state, starts, deterministic=True)
+        assert (session.act(observation, starts) == action).all()
+        seen |= set(action.tolist())
+        observation, _, starts, _ = env.step(action)
+    assert len(seen) >= 2
+
+
+def test_the_state_goes_in_and_out_under_its_names_and_starts_forget_it(tmp_path):
+    agent = make_agent(CatchVectorEnv(3, n=5, m=2), "fast-weights")
+    export_onnx(agent, tmp_path / "agent.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "agent.onnx")
+    assert [(part.name, part.shape) for part in session.get_inputs()] == [
+        ("observation", ["batch", 25]),
+        ("episode_start", ["batch"]),
+        ("state_0", ["batch", 12]),
+        ("state_1", ["batch", 12, 12]),
+    ]
+    assert [part.name for part in session.get_outputs()] == ["action", "next_state_0", "next_state_1"]
+
+    rng = np.random.default_rng(0)
+    used = dict(state_0=rng.random((2, 12), np.float32), state_1=rng.random((2, 12, 12), np.float32))
+    blank = {name: np.zeros_like(part) for name, part in used.items()}
+    step = dict(observation=rng.random((2, 25), np.float32), episode_start=np.array([True, False]))
+    after_used, after_blank = (session.run(None, step | state) for state in (used, blank))
+    for one, other in zip(after_used[1:], after_blank[1:], strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        assert not np.allclose(one[1], other[1])
+
+
+SPACES = {
+    "image": (spaces.Box(0, 255, (3, 40, 40), np.uint8), spaces.Discrete(4)),
+    "Dict": (spaces.Dict(b=spaces.Box(-1, 1, (2,)), a=spaces.Discrete(3)), spaces.Discrete(2)),
+    "Discrete": (spaces.Discrete(7), spaces.Discrete(3)),
+    "MultiBinary": (spaces.MultiBinary(4), spaces.MultiBinary(3)),
+    "MultiDiscrete": (spaces.MultiDiscrete([3, 4]), spaces.MultiDiscrete([2, 5])),
+    "bounded Box": (spaces.Box(-1, 1, (3,)), spaces.Box(-0.01, 0.02, (2, 2))),
+}
+
+
+@pytest.mark.parametrize("label", SPACES)
+def test_every_space_and_any_number_of_environments(label, tmp_path):
+    observation_space, action_space = SPACES[label]
+    agent = make_agent(Space(observation_space, action_space), "rnn")
+    export_onnx(agent, tmp_path / "agent.onnx")
+    agent.observation_space.seed(1)
+    for rows in (1, 5):
+        session, state = Session(tmp_path / "agent.onnx"), None
+        for step in range(10):
+            observation = batch([agent.observation_space.sample() for _ in range(rows)])
+            starts = np.full(rows, step % 4 == 0)
+            action, state = agent.predict(observation, state, starts, deterministic=True)
+            assert action.shape == (rows, *action_space.shape)
+            np.testing.assert_allclose(session.act(observation, starts), action, atol=1e-5)
+
+
+def batch(samples):
+    if isinstance(samples[0], dict):
+        return {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
+    return np.stack(samples)
+
+
+def test_a_state_that_changes_its_shape_is_refused(tmp_path):
+    @register_cell("diary")
+    class Diary(Cell):
+        def initial_state(self, batch_size):
+            return (torch.zeros(batch_size, 0, self.hidden_size),)
+
+        def forward(self, x, state, episode_starts=None):
+            pages = torch.cat([state[0], x.new_ones(x.shape[1], len(x), self.hidden_size)], dim=1)
+            return x.new_zeros(*x.shape[:2], self.hidden_size), (pages,)
+
+    try:
+        agent = make_agent(CatchVectorEnv(1, n=5, m=2), "diary")
+        with pytest.raises(ValueError, match="'diary' changes its shape"):
+            export_onnx(agent, tmp_path / "agent.onnx")
+    finally:
+        del _REGISTRY["diary"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_missing_is_named(tmp_path, monkeypatch):
+    agent = make_agent(CatchVectorEnv(1, n=5, m=2), "rnn")
+    monkeypatch.setattr(export_module, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="onnx and onnxscript: pip install"):
+        export_onnx(agent, tmp_path / "agent.onnx")
+
+
+def test_a_file_does_not_tell_where_it_was_made(tmp_path):
+    export_onnx(make_agent(CatchVectorEnv(1, n=5, m=2), "rnn"), tmp_path / "agent.onnx")
+    assert b"forward" not in (tmp_path / "agent.onnx").read_bytes()
+
+
+def test_an_export_leaves_the_agent_as_it_was(tmp_path):
+    agent = make_agent(CatchVectorEnv(2, n=5, m=2), "fast-weights")
+    before = {name: part.clone() for name, part in agent.policy.state_dict().items()}
+    random = torch.get_rng_state()
+    export_onnx(agent, tmp_path / "agent.onnx")
+    assert torch.equal(torch.get_rng_state(), random)
+    after = agent.policy.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], part) for name, part in before.items())
+    agent.learn(40)

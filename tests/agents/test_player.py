@@ -1,0 +1,124 @@
+"""A player remembers for its environments as `predict` does that is handed every state and every end."""
+
+import doctest
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from fw_rl.agents import Player, RecurrentA2C, player
+from fw_rl.envs import CatchEnv, CatchVectorEnv
+from tests.agents.helpers import CELLS, Scripted, make_model, scramble, scripted_envs
+
+EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)
+SCRIPTS = [((3, "terminated"), (5, "truncated")), ((2, "terminated"),)]
+
+
+def model_of(env, cell="gru", **options):
+    model = make_model(env, cell, cell_kwargs=options)
+    scramble(model.policy)
+    return model
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@EVERY_CELL
+def test_it_plays_as_predict_does(cell, options, deterministic):
+    model = model_of(DummyVecEnv(scripted_envs(SCRIPTS, scale=0.3)), cell, **options)
+    played = {}
+    for way in ("player", "predict"):
+        torch.manual_seed(5)
+        env, played[way] = DummyVecEnv(scripted_envs(SCRIPTS, scale=0.3)), []
+        observation, playing, state, done = env.reset(), Player(model), None, True
+        for _ in range(12):
+            if way == "player":
+                action = playing.act(observation, deterministic)
+                state = tuple(part.numpy() for part in playing.state)
+            else:
+                action, state = model.predict(observation, state, done, deterministic)
+            played[way].append((action, *state))
+            observation, reward, done, _ = env.step(action)
+            if way == "player":
+                playing.observe(reward, done)
+    for one, other in zip(played["player"], played["predict"], strict=True):
+        for part, expected in zip(one, other, strict=True):
+            np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_its_memory_is_that_of_the_running_episodes():
+    model = model_of(DummyVecEnv(scripted_envs(SCRIPTS)))
+    playing, observation = Player(model), np.ones((2, 3), dtype=np.float32)
+    assert playing.state is None
+    playing.act(observation)
+    (fresh,) = playing.state
+    playing.observe(np.zeros(2), np.array([False, True]))
+    playing.act(observation)
+    (after,) = playing.state
+    np.testing.assert_allclose(after[1], fresh[1], atol=1e-6)
+    assert (after[0] - fresh[0]).abs().max() > 1e-3
+
+
+def test_one_environment_without_a_batch():
+    model = model_of(CatchEnv(5, 2))
+    env, playing = CatchEnv(5, 2), Player(model)
+    for seed in range(3):
+        (observation, _), state, first, ended = env.reset(seed=seed), None, True, False
+        while not ended:
+            action = playing.act(observation)
+            expected, state = model.predict(observation, state, first, deterministic=True)
+            assert np.shape(action) == ()
+            assert action == expected
+            observation, reward, terminated, truncated, _ = env.step(action)
+            first, ended = False, terminated or truncated
+            playing.observe(reward, ended)
+
+
+def test_after_a_reset_it_may_play_in_other_environments():
+    model = model_of(CatchVectorEnv(3, 5, 2))
+    playing, observation = Player(model), np.ones((3, 25), dtype=np.float32)
+    playing.act(observation)
+    fresh = playing.state[0]
+    playing.reset()
+    assert playing.state is None
+    assert playing.act(observation[:2]).shape == (2,)
+    torch.testing.assert_close(playing.state[0], fresh[:2])
+
+
+def test_actions_of_a_box_stay_within_it():
+    space = spaces.Box(-0.1, 0.1, (2,), np.float32)
+    model = model_of(Scripted(action_space=space))
+    assert space.contains(Player(model).act(np.full(3, 9.0, dtype=np.float32)))
+
+
+def test_a_turn_that_is_missed_is_refused_in_one_line():
+    model, observation = model_of(CatchVectorEnv(2, 5, 2)), np.zeros((2, 25), dtype=np.float32)
+    playing = Player(model)
+    with pytest.raises(ValueError, match=r"^there is no action to which .*$"):
+        playing.observe(np.zeros(2), np.zeros(2, dtype=bool))
+    playing.act(observation)
+    with pytest.raises(ValueError, match=r"^say what came of the last action: .*$"):
+        playing.act(observation)
+    with pytest.raises(ValueError, match=r"^done has 3 entries for 2 environments$"):
+        playing.observe(np.zeros(2), np.zeros(3, dtype=bool))
+    playing.observe(np.zeros(2), np.zeros(2, dtype=bool))
+    with pytest.raises(ValueError, match=r"^there are 1 observations for a player of 2 environments: .*$"):
+        playing.act(observation[:1])
+
+
+def test_a_loaded_agent_plays(tmp_path):
+    model, observation = model_of(CatchVectorEnv(2, 5, 2)), np.eye(2, 25, dtype=np.float32)
+    model.save(tmp_path / "agent")
+    players = [Player(model), Player(RecurrentA2C.load(tmp_path / "agent"))]
+    for _ in range(4):
+        one, other = (playing.act(observation).tolist() for playing in players)
+        assert one == other
+        for playing in players:
+            playing.observe(np.zeros(2), np.array([False, True]))
+    torch.testing.assert_close(players[0].state, players[1].state)
+
+
+def test_the_documentation_is_true():
+    result = doctest.testmod(player)
+    assert result.attempted
+    assert not result.failed

@@ -1,0 +1,202 @@
+"""The agent learns, plays, is saved and is loaded with every space that SB3 takes."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch.testing import assert_close
+
+from fw_rl.agents import Player, RecurrentA2C
+from tests.agents.helpers import make_model, make_policy, same_parameters, scramble
+
+OBSERVATION_SPACES = {
+    "Box": spaces.Box(-1, 1, (3,), np.float32),
+    "Box of float64": spaces.Box(-1, 1, (2, 2), np.float64),
+    "Box of integers": spaces.Box(-5, 5, (3,), np.int16),
+    "Discrete": spaces.Discrete(5),
+    "MultiDiscrete": spaces.MultiDiscrete([2, 4]),
+    "MultiBinary": spaces.MultiBinary(3),
+    "MultiBinary of two dimensions": spaces.MultiBinary([2, 3]),
+    "image": spaces.Box(0, 255, (36, 40, 3), np.uint8),
+    "image, channels first": spaces.Box(0, 255, (1, 36, 36), np.uint8),
+    "small image": spaces.Box(0, 255, (8, 8, 1), np.uint8),
+    "Dict": spaces.Dict(
+        dict(
+            image=spaces.Box(0, 255, (36, 36, 1), np.uint8),
+            place=spaces.Discrete(3),
+            places=spaces.MultiDiscrete([2, 2]),
+            flags=spaces.MultiBinary(2),
+            speed=spaces.Box(-1, 1, (2,), np.float32),
+        )
+    ),
+}
+ACTION_SPACES = {
+    "Discrete": (spaces.Discrete(4), {}),
+    "MultiDiscrete": (spaces.MultiDiscrete([2, 3]), {}),
+    "MultiBinary": (spaces.MultiBinary(3), {}),
+    "Box": (spaces.Box(-0.5, 2.0, (2,), np.float32), {}),
+    "Box of two dimensions": (spaces.Box(-1, 1, (2, 2), np.float64), {}),
+    "Box, squashed": (spaces.Box(-0.5, 2.0, (2,), np.float32), dict(squash_output=True)),
+    "Box of two dimensions, squashed": (spaces.Box(-1, 3, (2, 2), np.float64), dict(squash_output=True)),
+}
+
+
+class Noise(gym.Env):
+    """Random observations of a space in episodes of five steps; each action must be of its space."""
+
+    def __init__(self, observation_space, action_space):
+        self.observation_space, self.action_space = observation_space, action_space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        self.t = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(self._exactly(action)), action
+        self.t += 1
+        return self.observation_space.sample(), float(np.sum(action)), False, self.t == 5, {}
+
+    def _exactly(self, action):
+        """SB3 hands over integers of another length."""
+        return np.asarray(action).astype(self.action_space.dtype) if self.action_space.shape else action
+
+
+def noise(observation_space=OBSERVATION_SPACES["Box"], action_space=ACTION_SPACES["Discrete"][0], count=2):
+    return DummyVecEnv([lambda: Noise(observation_space, action_space)] * count)
+
+
+def goes_through_its_life(env, path, **policy_kwargs):
+    model = make_model(env, "fast-weights", n_steps=4, policy_kwargs=policy_kwargs)
+    untaught = make_model(env, "fast-weights", n_steps=4, policy_kwargs=policy_kwargs)
+    model.learn(24)
+    assert not same_parameters(model, untaught)
+    assert all(parameter.isfinite().all() for parameter in model.policy.parameters())
+    model.save(path)
+    loaded = RecurrentA2C.load(path, env)
+    assert same_parameters(model, loaded)
+    players, env_observation = [Player(model), Player(loaded), Player(RecurrentA2C.load(path))], env.reset()
+    for _ in range(7):
+        actions = [player.act(env_observation) for player in players]
+        for other in actions[1:]:
+            np.testing.assert_array_equal(other, actions[0])
+        env_observation, rewards, dones, _ = env.step(actions[0])
+        for player in players:
+            player.observe(rewards, dones)
+    evaluate_policy(loaded, env, n_eval_episodes=3, deterministic=False, warn=False)
+    loaded.learn(24, reset_num_timesteps=False)
+    assert not same_parameters(model, loaded)
+    return model
+
+
+@pytest.mark.parametrize("observation_space", OBSERVATION_SPACES.values(), ids=OBSERVATION_SPACES)
+def test_every_observation_space(observation_space, tmp_path):
+    goes_through_its_life(noise(observation_space), tmp_path / "agent")
+
+
+@pytest.mark.parametrize("action_space, policy_kwargs", ACTION_SPACES.values(), ids=ACTION_SPACES)
+def test_every_action_space(action_space, policy_kwargs, tmp_path):
+    goes_through_its_life(noise(action_space=action_space), tmp_path / "agent", **policy_kwargs)
+
+
+@pytest.mark.parametrize(
+    "name, extractor",
+    [("Box", FlattenExtractor), ("image", NatureCNN), ("small image", FlattenExtractor), ("Dict", CombinedExtractor)],
+)
+def test_the_features_of_an_observation_are_those_of_sb3(name, extractor):
+    assert type(make_model(noise(OBSERVATION_SPACES[name])).policy.features_extractor) is extractor
+    own = make_model(noise(OBSERVATION_SPACES["image"]), policy_kwargs=dict(features_extractor_class=FlattenExtractor))
+    assert type(own.policy.features_extractor) is FlattenExtractor
+
+
+@pytest.mark.parametrize(
+    "observation_space, action_space",
+    [
+        (spaces.Discrete(3, start=1), spaces.Discrete(2)),
+        (spaces.Dict(a=spaces.Discrete(3, start=1)), spaces.Discrete(2)),
+        (spaces.Discrete(3), spaces.Discrete(2, start=-1)),
+        (spaces.Discrete(3), spaces.MultiDiscrete([2, 2], start=[0, 1])),
+    ],
+    ids=["Discrete", "in a Dict", "Discrete action", "MultiDiscrete action"],
+)
+def test_a_space_that_does_not_begin_at_0_is_refused_in_one_line(observation_space, action_space):
+    with pytest.raises(ValueError, match=r"^.* does not begin at 0, .*$"):
+        make_model(noise(observation_space, action_space))
+
+
+# Squashed actions.
+
+SQUASHED = spaces.Box(np.array([-0.5, 0.0], np.float32), np.array([2.0, 0.1], np.float32))
+
+
+def squashed_policy(**kwargs):
+    return make_policy("gru", action_space=SQUASHED, squash_output=True, **kwargs)
+
+
+def test_squashed_actions_reach_towards_the_bounds_smoothly():
+    policy = squashed_policy()
+    assert isinstance(policy.action_dist, SquashedDiagGaussianDistribution)
+    with torch.no_grad():
+        policy.action_net.weight.zero_()
+        policy.action_net.bias.copy_(torch.tensor([0.5, -1.0]))
+    observation = np.zeros((4000, 4), dtype=np.float32)
+    (action, *_), _ = policy.predict(observation, deterministic=True)
+    expected = SQUASHED.low + (np.tanh([0.5, -1.0]) + 1) / 2 * (SQUASHED.high - SQUASHED.low)
+    np.testing.assert_allclose(action, expected, rtol=1e-5)
+    torch.manual_seed(0)
+    actions, _ = policy.predict(observation)
+    assert ((actions >= SQUASHED.low) & (actions <= SQUASHED.high)).all()
+    assert np.mean((actions == SQUASHED.low) | (actions == SQUASHED.high)) < 0.01
+    pushed = np.arctanh(np.clip(2 * (actions - SQUASHED.low) / (SQUASHED.high - SQUASHED.low) - 1, -0.9999, 0.9999))
+    np.testing.assert_allclose(pushed.mean(0), [0.5, -1.0], atol=0.06)
+    np.testing.assert_allclose(pushed.std(0), 1.0, atol=0.06)
+
+
+def test_the_probability_of_a_squashed_action_counts_the_squashing():
+    policy = squashed_policy()
+    observations, starts = torch.randn(3, 2, 4), torch.zeros(3, 2, dtype=torch.bool)
+    actions = torch.tensor([0.3, -0.6]).expand(3, 2, 2)
+    _, log_prob, _ = policy.evaluate_actions(observations, actions, policy.initial_state(2), starts)
+    latent, _ = policy.remember(observations, policy.initial_state(2), starts)
+    normal = torch.distributions.Normal(policy.action_net(latent), policy.log_std.exp())
+    expected = torch.distributions.TransformedDistribution(normal, torch.distributions.transforms.TanhTransform())
+    assert_close(log_prob, expected.log_prob(actions).sum(2), rtol=1e-4, atol=1e-4)
+
+
+def test_the_entropy_of_squashed_actions_and_its_gradient():
+    """On average over many samples: the entropy of a narrow Gaussian at 0 is that of the Gaussian, and grows with its width."""
+    policy = squashed_policy(log_std_init=-3.0)
+    with torch.no_grad():
+        policy.action_net.weight.zero_()
+        policy.action_net.bias.zero_()
+    torch.manual_seed(0)
+    rows = 4000
+    observations, actions = torch.zeros(1, rows, 4), torch.zeros(1, rows, 2)
+    starts = torch.zeros(1, rows, dtype=torch.bool)
+    _, _, entropy = policy.evaluate_actions(observations, actions, policy.initial_state(rows), starts)
+    assert entropy.mean().item() == pytest.approx(2 * (0.5 * np.log(2 * np.pi * np.e) - 3), abs=0.05)
+    (gradient,) = torch.autograd.grad(entropy.mean(), policy.log_std)
+    assert_close(gradient, torch.ones(2), rtol=0, atol=0.05)
+
+
+def test_a_squashed_policy_acts_as_it_is_evaluated():
+    policy = scramble(squashed_policy(), scale=0.3)
+    observation, starts, state = torch.randn(5, 4), torch.zeros(5, dtype=torch.bool), policy.initial_state(5)
+    actions, values, log_prob, _ = policy.forward(observation, state, starts)
+    assert actions.abs().max() < 1
+    again, _ = policy.act(observation, policy.cell.stepper(state), starts, deterministic=True)
+    assert again.abs().max() < 1
+    evaluated = policy.evaluate_actions(observation[None], actions[None], state, starts[None])
+    assert_close(evaluated[0][0], values)
+    assert_close(evaluated[1][0], log_prob, rtol=1e-3, atol=1e-3)
+
+
+def test_there_is_nothing_to_squash_in_other_actions():
+    with pytest.raises(ValueError, match=r"^squash_output is True, but there is nothing to squash in .*$"):
+        make_policy("gru", squash_output=True)

@@ -1,0 +1,55 @@
+"""The export command: the file that it leaves, and what bad input is answered with."""
+
+import shutil
+
+import pytest
+
+from fw_rl.commands.export import main
+
+pytest.importorskip("onnxscript", reason="needs pip install 'fw-rl[onnx]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs pip install 'fw-rl[onnx]'")
+
+
+def test_a_run_becomes_one_file(catch_run, tmp_path, capsys):
+    out = tmp_path / "new" / "agent.onnx"
+    assert main([str(catch_run), "--onnx", str(out)]) == 0
+    assert list(out.parent.iterdir()) == [out]
+    names = [part.name for part in onnxruntime.InferenceSession(out).get_inputs()]
+    assert names == ["observation", "episode_start", "state_0", "state_1"]
+    assert str(out) in capsys.readouterr().out
+
+
+def test_another_checkpoint_gives_another_agent(catch_run, tmp_path):
+    first, *_, last = sorted((catch_run / "checkpoints").iterdir())
+    for name, checkpoint in (("first", ["--checkpoint", str(first)]), ("last", ["--checkpoint", str(last)]), ("default", [])):
+        assert main([str(catch_run), "--onnx", str(tmp_path / f"{name}.onnx"), *checkpoint]) == 0
+    content = {path.stem: path.read_bytes() for path in tmp_path.iterdir()}
+    assert content["default"] == content["last"] != content["first"]
+
+
+def without_checkpoints(run, to):
+    shutil.copytree(run, to)
+    shutil.rmtree(to / "checkpoints")
+    return to
+
+
+@pytest.mark.parametrize("case", ["no run", "no checkpoint", "no file", "damaged", "no onnx"])
+def test_bad_input_gets_one_line_and_exit_code_2(case, catch_run, tmp_path, capsys):
+    out, extra, run, expected = tmp_path / "agent.onnx", [], catch_run, ""
+    if case == "no run":
+        run, expected = tmp_path, "is not the folder of a run"
+    elif case == "no checkpoint":
+        run, expected = without_checkpoints(catch_run, tmp_path / "copy"), "has no checkpoint"
+    elif case == "no file":
+        extra, expected = ["--checkpoint", str(tmp_path / "nothing.safetensors")], "nothing.safetensors"
+    elif case == "damaged":
+        (tmp_path / "damaged.safetensors").write_bytes(b"\x00" * 100)
+        extra, expected = ["--checkpoint", str(tmp_path / "damaged.safetensors")], "damaged.safetensors"
+    else:
+        out, expected = tmp_path / "agent.pt", "must end in .onnx"
+    assert main([str(run), "--onnx", str(out), *extra]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("fw-rl export: error: ")
+    assert expected in printed
+    assert printed.count("\n") == 1
+    assert not out.exists()

@@ -1,0 +1,237 @@
+"""The play command: what it writes and shows, what fast weights attend to, and what bad input is answered with."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from PIL import Image
+
+from fw_rl.agents import RecurrentA2C
+from fw_rl.commands.attention import animate_attention, attention_shares, draw_attention
+from fw_rl.commands.episodes import Episode, open_env, play_episode
+from fw_rl.commands.play import main
+from fw_rl.commands.trained import load_trained
+
+
+class Walk(gym.Env):
+    """Five steps that are drawn in shades of grey, and shown as a line in a list."""
+
+    metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 5}  # noqa: RUF012
+    shown: list = []  # noqa: RUF012
+
+    def __init__(self, render_mode=None):
+        self.observation_space, self.action_space = spaces.Box(0, 9, (2,)), spaces.Discrete(2)
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.step_number = 0
+        self._show()
+        return self._observe(), {}
+
+    def step(self, action):
+        self.step_number += 1
+        self._show()
+        return self._observe(), 1.0, self.step_number == 5, False, {}
+
+    def render(self):
+        return np.full((33, 47, 3), 40 * self.step_number, dtype=np.uint8)
+
+    def _observe(self):
+        return self.np_random.random(2, dtype=np.float32)
+
+    def _show(self):
+        if self.render_mode == "human":
+            Walk.shown.append(self.step_number)
+
+
+gym.register("tests/Walk-v0", Walk)
+gym.register("tests/Unseen-v0", lambda: Walk())
+
+
+@pytest.fixture(scope="module")
+def walk_run(catch_run, tmp_path_factory):
+    """The folder of a run on an environment with a window."""
+    return other_run(catch_run, tmp_path_factory.mktemp("walk"), "tests/Walk-v0")
+
+
+def other_run(catch_run, folder, env_id, cell="fast-weights"):
+    """A run folder for this environment with an agent that has not learned."""
+    settings = (catch_run / "config.json").read_text()
+    settings = settings.replace("fw_rl/Catch-5-2-v0", env_id).replace('"cell": "fast-weights"', f'"cell": "{cell}"')
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.json").write_text(settings)
+    agent = RecurrentA2C("RecurrentPolicy", env_id, policy_kwargs=dict(cell=cell, hidden_size=8), device="cpu", seed=0)
+    agent.save(folder / "checkpoints" / "000000000000.safetensors")
+    return folder
+
+
+def test_episodes_become_an_animation(catch_run, tmp_path, capsys):
+    out = tmp_path / "new" / "episodes.gif"
+    assert main([str(catch_run), "--episodes", "3", "--gif", str(out)]) == 0
+    with Image.open(out) as animation:
+        assert animation.n_frames == 3 * 5
+        assert animation.info["loop"] == 0
+    printed = capsys.readouterr().out
+    assert printed.count("in 4 steps") == 3
+    assert str(out) in printed
+
+
+def test_the_same_seed_gives_the_same_episodes(catch_run, tmp_path):
+    for name, arguments in {"a": [], "b": [], "c": ["--seed", "7"]}.items():
+        assert main([str(catch_run), "--gif", str(tmp_path / f"{name}.gif"), "--sample", *arguments]) == 0
+    a, b, c = ((tmp_path / f"{name}.gif").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_long_episodes_are_cut_off(walk_run, capsys, tmp_path):
+    assert main([str(walk_run), "--episodes", "1", "--max-steps", "2", "--gif", str(tmp_path / "a.gif")]) == 0
+    assert "Episode 1: return 2 in 2 steps" in capsys.readouterr().out
+
+
+def test_episodes_become_a_video_of_even_size(walk_run, tmp_path):
+    imageio = pytest.importorskip("imageio.v3", reason="needs pip install 'fw-rl[video]'")
+    pytest.importorskip("imageio_ffmpeg", reason="needs pip install 'fw-rl[video]'")
+    assert main([str(walk_run), "--episodes", "2", "--mp4", str(tmp_path / "episodes.mp4")]) == 0
+    frames = imageio.imread(tmp_path / "episodes.mp4")
+    assert frames.shape == (2 * (6 + 5), 32, 46, 3)  # six frames and a second's rest
+    assert abs(int(frames[3].mean()) - 120) < 10
+    assert list(tmp_path.iterdir()) == [tmp_path / "episodes.mp4"]
+
+
+def test_without_a_file_episodes_are_shown_on_the_screen(walk_run, capsys):
+    Walk.shown.clear()
+    assert main([str(walk_run), "--episodes", "2"]) == 0
+    assert Walk.shown[-12:] == [0, 1, 2, 3, 4, 5] * 2
+    assert "Episode 2: return 5 in 5 steps" in capsys.readouterr().out
+
+
+def test_without_a_screen_one_line_says_so(catch_run):
+    pytest.importorskip("pygame", reason="needs pip install 'fw-rl[human]'")
+    environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    command = [sys.executable, "-m", "fw_rl", "play", str(catch_run)]
+    done = subprocess.run(command, env=environment | {"SDL_VIDEODRIVER": "x11"}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "cannot be shown in a window" in done.stderr.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def played(catch_run):
+    """An agent, and an episode that it has played."""
+    config, agent = load_trained(catch_run)
+    return agent, play_episode(agent, open_env(config.env, "rgb_array"), seed=3)
+
+
+def test_an_episode_has_what_its_pictures_need(played):
+    _, episode = played
+    assert len(episode) == len(episode.observations) == len(episode.rewards) == 4
+    assert len(episode.frames) == 5
+
+
+def test_shares_of_attention_are_those_of_the_cell(played):
+    agent, episode = played
+    shares = attention_shares(agent, episode)
+    observations = torch.tensor(np.stack(episode.observations))[:, None]
+    weights = agent.policy.cell.attention(agent.policy.encode(observations), agent.policy.initial_state(1))[:, 0]
+    assert shares.shape == (4, 4)
+    assert shares.sum(axis=1) == pytest.approx([0, 1, 1, 1])
+    assert shares[3] * weights[3].sum().item() == pytest.approx(weights[3].numpy())
+    assert shares[3, 2] != pytest.approx(shares[3, 1])
+
+
+def test_a_picture_shows_a_row_for_each_step(played):
+    agent, episode = played
+    shares = attention_shares(agent, episode)
+    whole = draw_attention(episode, shares, "title")
+    blank = draw_attention(episode, np.zeros_like(shares), "title")
+    assert whole.dtype == np.uint8
+    assert min(whole.shape[:2]) >= 800
+    assert (whole != blank).any()
+
+
+def test_an_animation_goes_step_by_step_beside_the_frame(played):
+    agent, episode = played
+    pictures = animate_attention(episode, attention_shares(agent, episode), "title")
+    assert len(pictures) == len(episode)
+    assert len({picture.shape for picture in pictures}) == 1
+    left = [picture[:, : picture.shape[0] * 6 // 10] for picture in pictures]
+    assert (left[0] != left[1]).any()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 40])
+def test_a_picture_needs_no_frames_and_takes_any_length(steps):
+    episode = Episode([0] * steps, [0.0] * steps)
+    assert draw_attention(episode, np.tril(np.ones((steps, steps)), -1), "title").ndim == 3
+    episode.frames = [np.zeros((20, 30, 3), dtype=np.uint8)] * (steps + 1)
+    assert draw_attention(episode, np.tril(np.ones((steps, steps)), -1), "title").ndim == 3
+
+
+@pytest.mark.parametrize("name, frames", [("attention.png", 1), ("attention.gif", 8)])
+def test_the_command_writes_what_is_attended_to(name, frames, catch_run, tmp_path):
+    assert main([str(catch_run), "--episodes", "2", "--show-attention", str(tmp_path / name)]) == 0
+    with Image.open(tmp_path / name) as picture:
+        assert getattr(picture, "n_frames", 1) == frames
+
+
+BAD_INPUT = {
+    "no run": "is not the folder of a run",
+    "no checkpoint": "has no checkpoint",
+    "no episodes": "--episodes is 0: it must be at least 1",
+    "no steps": "--max-steps is 0",
+    "a negative seed": "--seed is -1",
+    "no GIF": "must end in .gif",
+    "no picture": "must end in .png or .gif",
+    "unknown environment": "unknown environment 'tests/Gone-v0'",
+    "another environment": "its spaces are not those of",
+    "another cell": "--show-attention is for fast-weights: the cell of this run is lstm",
+    "nothing to see": "cannot draw itself",
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_gets_one_line_and_exit_code_2(case, catch_run, tmp_path, capsys):
+    run, out, extra = catch_run, ["--gif", str(tmp_path / "out.gif")], []
+    if case == "no run":
+        run = tmp_path
+    elif case == "no checkpoint":
+        run = shutil.copytree(catch_run, tmp_path / "run")
+        shutil.rmtree(run / "checkpoints")
+    elif case == "unknown environment":
+        run = shutil.copytree(catch_run, tmp_path / "run")
+        (run / "config.json").write_text((run / "config.json").read_text().replace("fw_rl/Catch-5-2-v0", "tests/Gone-v0"))
+    elif case == "another environment":
+        other = other_run(catch_run, tmp_path / "run", "tests/Walk-v0")
+        extra = ["--checkpoint", str(next((other / "checkpoints").iterdir()))]
+    elif case == "another cell":
+        run, extra = (
+            other_run(catch_run, tmp_path / "run", "tests/Walk-v0", "lstm"),
+            ["--show-attention", str(tmp_path / "a.png")],
+        )
+    elif case == "nothing to see":
+        run = other_run(catch_run, tmp_path / "run", "tests/Unseen-v0")
+    else:
+        extra = {
+            "no episodes": ["--episodes", "0"],
+            "no steps": ["--max-steps", "0"],
+            "a negative seed": ["--seed", "-1"],
+            "no GIF": ["--gif", str(tmp_path / "out.avi")],
+            "no picture": ["--show-attention", str(tmp_path / "out.jpg")],
+        }[case]
+    assert main([str(run), *out, *extra]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("fw-rl play: error: ")
+    assert BAD_INPUT[case] in printed
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "out.gif").exists()
+
+
+def test_a_video_without_its_package_gets_one_line(catch_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    assert main([str(catch_run), "--mp4", str(tmp_path / "a.mp4")]) == 2
+    assert "pip install 'fw-rl[video]'" in capsys.readouterr().err
