@@ -8,9 +8,8 @@ how much the resident size grows at most during five passes, in a process of its
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from measure import in_new_process, in_turn, ratio_row, write_report
+from measure import calls_per_second, in_new_process, in_turn, ratio_row, write_report
 from torch import nn
 
 from fw_rl.cells import make_cell
@@ -72,15 +71,6 @@ def make_pass(name: str, size: tuple[int, int, int], device: str) -> Callable[[]
     return run
 
 
-def milliseconds(run: Callable[[], None], seconds: float) -> float:
-    """The mean time of a pass."""
-    passes, begin = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - begin) < seconds or not passes:
-        run()
-        passes += 1
-    return elapsed / passes * 1000
-
-
 def peak_mebibytes(name: str, size: tuple[int, int, int], device: str) -> float:
     """How much more memory five passes need than none at all."""
     torch.set_num_threads(1)
@@ -122,11 +112,11 @@ def main(settings: Settings) -> None:
         for name in CELLS:
             print(f"{ratio_row(name, times[name], times['nn.LSTM'], width=34, number='.2f'):74s}{memory[name]:8.1f}")
         results[title] = {name: dict(milliseconds=np.round(times[name], 3).tolist(), mebibytes=memory[name]) for name in CELLS}
-    write_report(settings.out, settings=asdict(settings) | {"out": None}, cells=results)
+    write_report(settings.out, settings, cells=results)
 
 
 def _measure(passes: dict[str, Callable[[], None]], seconds: float, name: str) -> float:
-    return milliseconds(passes[name], seconds)
+    return 1000 / calls_per_second(passes[name], seconds)
 
 
 if __name__ == "__main__":

@@ -1,37 +1,30 @@
-"""Environment steps per second of `CatchVectorEnv`, beside EnvPool's Catch.
+"""Environment steps per second of `CatchVectorEnv`, beside EnvPool's Catch and bsuite's.
 
-    python benchmarks/env_speed.py --out env_speed.json
+    python benchmarks/env_speed.py --out results/env_speed.json
 
-Both run alternately on one core, each with its own autoreset, and get the same random actions.
-EnvPool's `Catch-v0` is the fully observable game on 10 x 5 pixels, so it has five times fewer
-pixels to write at n = 16. It is optional: pip install envpool.
+All run in turn on one core, each with its own autoreset, and get the same random actions. EnvPool's `Catch-v0` and bsuite's
+`Catch` are the fully observable game on 10 x 5 pixels, so they have five times fewer pixels to write at n = 16. bsuite has no
+vector environment: with more than one it is a Python loop over single ones. Both are optional: pip install envpool bsuite.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import json
 import os
-import platform
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
-from numpy.typing import NDArray
+from measure import calls_per_second, in_turn, ratio_row, write_report
 
 from fw_rl.envs import CatchVectorEnv
 
-Step = Callable[[NDArray[np.integer]], Any]
-
-try:
-    envpool: Any = importlib.import_module("envpool")
-except ImportError:
-    envpool = None
+OURS, ENVPOOL, BSUITE = "fw-rl", "EnvPool", "bsuite"
 
 
 @dataclass(frozen=True)
@@ -52,66 +45,55 @@ class Settings:
     """A JSON file for the settings, versions and all measurements."""
 
 
-@dataclass
-class Row:
-    """The measurements of one batch size, in environment steps per second."""
-
-    num_envs: int
-    fw_rl: list[float] = field(default_factory=list)
-    envpool: list[float] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        text = f"{self.num_envs:8d}{np.median(self.fw_rl) / 1e6:12.3f}"
-        if not self.envpool:
-            return text
-        ratios = np.divide(self.fw_rl, self.envpool)
-        return text + (
-            f"{np.median(self.envpool) / 1e6:12.3f}{np.median(ratios):10.1f}   {ratios.min():.1f} to {ratios.max():.1f}"
-        )
-
-
 def main(settings: Settings) -> None:
     pinned = pin_to_one_core()
     print(f"Catch-{settings.n}-{settings.m}, {'pinned to one core' if pinned else 'not pinned'}")
-    if envpool is None:
-        print("EnvPool is not installed, so only CatchVectorEnv is measured: pip install envpool")
-    print("million environment steps/s: median of", settings.repeats, "runs")
-    print("num_envs       fw_rl" + ("     envpool     ratio   min to max" if envpool else ""))
-    rows = []
-    for num_envs in settings.num_envs:
-        rows.append(measure(num_envs, settings))
-        print(rows[-1], flush=True)
-    if settings.out:
-        settings.out.write_text(json.dumps(report(settings, pinned, rows), indent=2) + "\n")
+    for name in (ENVPOOL, BSUITE):
+        if not find_spec(name.lower()):
+            print(f"{name} is not installed, so it is left out: pip install {name.lower()}")
+    results = {num_envs: measure(num_envs, settings) for num_envs in settings.num_envs}
+    write_report(settings.out, settings, pinned=pinned, steps_per_second=results)
 
 
-def measure(num_envs: int, settings: Settings) -> Row:
-    """Measure both environments in turn, so that a change of the machine's load meets both."""
-    rng = np.random.default_rng(0)
-    actions = rng.integers(3, size=(64, num_envs))
-    pool_actions = actions.astype(np.int32)  # the type that EnvPool needs
-    envs = CatchVectorEnv(num_envs, settings.n, settings.m)
-    envs.reset(seed=0)
-    pool = envpool and envpool.make_gymnasium("Catch-v0", num_envs=num_envs, num_threads=1)
-    if pool:
+def measure(num_envs: int, settings: Settings) -> dict[str, list[float]]:
+    """Environment steps per second of each, in turn, with a table."""
+    plays = contenders(num_envs, settings)
+    speeds = in_turn(
+        lambda name: num_envs * 64 * calls_per_second(plays[name], settings.seconds), list(plays), settings.repeats
+    )
+    peer = ENVPOOL if ENVPOOL in plays else list(plays)[-1]
+    title = f"{num_envs:,} environment{'s' if num_envs > 1 else ''}"
+    print(f"\n{title:20s}{'steps/s':>12}{'ratio':>10}   min to max, beside {peer}")
+    for name, measured in speeds.items():
+        print(ratio_row(name, measured, speeds[peer], width=20), flush=True)
+    return {name: [round(speed) for speed in measured] for name, measured in speeds.items()}
+
+
+def contenders(num_envs: int, settings: Settings) -> dict[str, Callable[[], None]]:
+    """For each that is installed, what plays 64 steps of all environments."""
+    actions = np.random.default_rng(0).integers(3, size=(64, num_envs))
+    ours = CatchVectorEnv(num_envs, settings.n, settings.m)
+    ours.reset(seed=0)
+    plays = {OURS: partial(play, ours.step, actions)}
+    if find_spec("envpool"):
+        pool = import_module("envpool").make_gymnasium("Catch-v0", num_envs=num_envs, num_threads=1)
         pool.reset()
-    row = Row(num_envs)
-    for _ in range(settings.repeats):
-        row.fw_rl.append(steps_per_second(envs.step, actions, settings.seconds))
-        if pool:
-            row.envpool.append(steps_per_second(pool.step, pool_actions, settings.seconds))
-    return row
+        plays[ENVPOOL] = partial(play, pool.step, actions.astype(np.int32))  # the type that EnvPool needs
+    if find_spec("bsuite"):
+        games = [import_module("bsuite.environments.catch").Catch(seed=seed) for seed in range(num_envs)]
+        for game in games:
+            game.reset()
+        plays[BSUITE] = partial(play, partial(step_each, games), actions.tolist())
+    return plays
 
 
-def steps_per_second(step: Step, actions: NDArray[np.integer], seconds: float) -> float:
-    """Environment steps per second of `step`, called with the rows of `actions` in turn."""
-    steps = 0
-    begin = time.perf_counter()
-    while (elapsed := time.perf_counter() - begin) < seconds:
-        for row in actions:
-            step(row)
-        steps += actions.size
-    return steps / elapsed
+def play(step: Callable[[Any], Any], actions: Iterable[Any]) -> None:
+    for row in actions:
+        step(row)
+
+
+def step_each(games: list[Any], actions: list[int]) -> list[Any]:
+    return [game.step(action) for game, action in zip(games, actions, strict=True)]
 
 
 def pin_to_one_core() -> bool:
@@ -120,18 +102,6 @@ def pin_to_one_core() -> bool:
         return False
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     return True
-
-
-def report(settings: Settings, pinned: bool, rows: list[Row]) -> dict[str, Any]:
-    packages = ["numpy", "gymnasium"] + (["envpool"] if envpool else [])
-    return {
-        "settings": asdict(settings) | {"out": None},
-        "pinned": pinned,
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-        "steps_per_second": [asdict(row) for row in rows],
-    }
 
 
 if __name__ == "__main__":

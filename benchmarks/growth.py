@@ -9,22 +9,21 @@ thread. Also: what share of the processor's matrix-multiply peak, of one thread,
 from __future__ import annotations
 
 import os
-import resource
-import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
 import tyro
-from measure import in_new_process, write_report
+from measure import calls_per_second, in_new_process, write_report
 from training_speed import Clock
 
 from fw_rl.commands.config import TrainOptions, resolve
 from fw_rl.commands.train import make_model
 
 BASE = dict(n=16, n_steps=15, hidden_size=128, workers=1)
+BLUE, ORANGE = "tab:blue", "tab:orange"
 NAMES = dict(n="rows of the screen N", n_steps="steps of a chunk", hidden_size="hidden units", workers="workers of A3C")
 
 
@@ -50,40 +49,65 @@ class Settings:
     """A PNG file for the plot."""
 
 
+class ClockWithMemory(Clock):
+    """Also takes the memory at the end, while all processes are there."""
+
+    mebibytes = 0.0
+
+    def _on_step(self) -> bool:
+        goes_on = super()._on_step()
+        if not goes_on:
+            self.mebibytes = peak_mebibytes(os.getpid())
+        return goes_on
+
+
+def peak_mebibytes(process: int) -> float:
+    """Of a process and all that it started, each at its own peak; what several share counts once (Linux)."""
+    return sum(_peak_mebibytes(Path(f"/proc/{number}")) for number in _family(process))
+
+
+def _family(process: int) -> Iterator[int]:
+    yield process
+    for children in Path(f"/proc/{process}/task").glob("*/children"):
+        for child in children.read_text().split():
+            yield from _family(int(child))
+
+
+def _peak_mebibytes(folder: Path) -> float:
+    text = (folder / "status").read_text() + (folder / "smaps_rollup").read_text()
+    kibibytes = {line.split(":")[0]: line.split()[1] for line in text.splitlines() if line.endswith("kB")}
+    peak, now, share = (int(kibibytes[name]) for name in ("VmHWM", "VmRSS", "Pss"))
+    return (share + peak - now) / 2**10
+
+
 def train(settings: Settings, n: int, n_steps: int, hidden_size: int, workers: int, asynchronous: bool) -> dict[str, float]:
-    """Frames per second and the largest resident size in MiB of the process (of one worker and the main one with A3C)."""
+    """Frames per second, and the peak memory in MiB of all processes together."""
     torch.set_num_threads(1)
     options = TrainOptions(env=f"Catch-{n}-3", n_envs=settings.n_envs * workers, n_steps=n_steps, hidden_size=hidden_size)
     config = resolve(replace(options, algo="a3c", workers=workers) if asynchronous else options)
-    clock = Clock(settings.seconds)
+    clock = ClockWithMemory(settings.seconds)
     make_model(config).learn(10**9, callback=clock, log_interval=None)  # type: ignore[arg-type]
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return dict(frames_per_second=round(clock.frames_per_second), mebibytes=round(used / 2**10))
+    return dict(frames_per_second=round(clock.frames_per_second), mebibytes=round(clock.mebibytes))
 
 
 def matmul_peak(size: int = 2048, repeats: int = 8) -> float:
     """Floating-point operations a second of a large matrix product on one thread."""
     torch.set_num_threads(1)
     a = torch.randn(size, size)
-    fastest = float("inf")
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        a @ a
-        fastest = min(fastest, time.perf_counter() - begin)
-    return 2 * size**3 / fastest
+    return 2 * size**3 * max(calls_per_second(lambda: a @ a, seconds=0.0) for _ in range(repeats))
 
 
 def operations_per_frame(n: int, n_steps: int, hidden_size: int) -> float:
-    """Of the matrix products for a frame: acting, the encoder again, and the way back; heads and reads of the memory too.
+    """Of the matrix products for a frame: acting, the same once more to learn from it, and twice that on the way back.
 
-    A multiplication and an addition are two operations; a read has on average half of the chunk's writes to look at.
+    A multiplication and an addition are two operations. A read multiplies h with every earlier h of its episode and chunk, and
+    those with the result; on average half of them are earlier. What lies before the chunk is left out, so this is a lower bound.
     """
     encoder, cell, heads = n * n * 128, 128 * hidden_size + hidden_size**2, 4 * hidden_size
-    reads = 2 * hidden_size * n_steps / 2
-    act = encoder + cell + heads + reads
-    learn = encoder + 128 * hidden_size + hidden_size**2 + heads + reads
-    back = encoder + 2 * cell + 2 * heads + 4 * reads  # nothing goes back to the observation
-    return 2 * (act + learn + back)
+    read = 2 * hidden_size * (min(n - 1, n_steps) - 1) / 2
+    forward = encoder + cell + heads + read
+    back = 2 * forward - encoder  # nothing goes back to the observation
+    return 2 * (2 * forward + back)
 
 
 def main(settings: Settings) -> None:
@@ -103,32 +127,33 @@ def main(settings: Settings) -> None:
     print(f"\nmatrix-multiply peak of one thread: {peak / 1e9:.0f} GFLOP/s")
     if settings.picture:
         draw(curves, settings.picture)
-    write_report(settings.out, settings=asdict(settings) | {"out": None, "picture": None}, peak=peak, curves=curves)
+    write_report(settings.out, settings, peak=peak, curves=curves)
 
 
 def draw(curves: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
-    """A panel for each setting: frames a second on the left, memory on the right."""
-    figure, panels = plt.subplots(1, len(curves), figsize=(13, 3.4), layout="constrained")
-    for panel, (name, curve) in zip(panels, curves.items(), strict=True):
-        _plot(panel, list(curve), [point["frames_per_second"] / 1000 for point in curve.values()], "tab:blue", "o-")
-        right = panel.twinx()
-        _plot(right, list(curve), [point["mebibytes"] for point in curve.values()], "tab:gray", "s--")
-        panel.set_xlabel(NAMES[name])
+    """A panel for each setting: frames a second on the left, memory on the right, on the same two scales everywhere."""
+    figure, panels = plt.subplots(1, len(curves), figsize=(13, 3.6), layout="constrained", sharey=True)
+    memories = [panel.twinx() for panel in panels]
+    points = [point for curve in curves.values() for point in curve.values()]
+    for panel, memory, (name, curve) in zip(panels, memories, curves.items(), strict=True):
+        (speed,) = panel.plot(curve, [point["frames_per_second"] / 1000 for point in curve.values()], "o-", color=BLUE)
+        (used,) = memory.plot(curve, [point["mebibytes"] for point in curve.values()], "s--", color=ORANGE, markersize=4)
+        panel.set_title(NAMES[name], fontsize=11)
         panel.set_xscale("log")
         panel.set_xticks(list(curve), [str(value) for value in curve])
         panel.minorticks_off()
+        panel.margins(x=0.08)
         panel.grid(alpha=0.3)
-        if panel is panels[0]:
-            panel.set_ylabel("thousand frames a second", color="tab:blue")
-        if panel is panels[-1]:
-            right.set_ylabel("peak memory, MiB", color="tab:gray")
+        panel.tick_params(axis="y", colors=BLUE)
+        memory.tick_params(axis="y", colors=ORANGE, labelright=memory is memories[-1])
+        memory.set_ylim(0, 1.15 * max(point["mebibytes"] for point in points))
+    panels[0].set_ylim(0, 1.15 * max(point["frames_per_second"] for point in points) / 1000)
+    panels[0].set_ylabel("thousand frames a second", color=BLUE)
+    memories[-1].set_ylabel("peak memory of all processes, MiB", color=ORANGE)
+    panels[0].legend([speed, used], ["frames a second", "memory"], loc="lower left", fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
-
-
-def _plot(axes: Any, x: list[int], y: list[float], colour: str, style: str) -> None:
-    axes.plot(x, y, style, color=colour, markersize=4)
-    axes.set_ylim(0, 1.15 * max(y))
-    axes.tick_params(axis="y", colors=colour)
+    plt.close(figure)
 
 
 if __name__ == "__main__":

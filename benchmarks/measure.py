@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from importlib.metadata import distributions
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,10 +15,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-__all__ = ["in_new_process", "in_turn", "ratio_row", "write_report"]
+from fw_rl.files import write_json
+
+__all__ = ["calls_per_second", "in_new_process", "in_turn", "ratio_row", "write_report"]
 
 _Key = TypeVar("_Key")
-_PACKAGES = ("fw-rl", "torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "numba", "envpool")
+_PACKAGES = ("fw-rl", "torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "numba", "envpool", "bsuite")
+
+
+def calls_per_second(call: Callable[[], Any], seconds: float) -> float:
+    """How often a function can be called a second, measured for at least that long."""
+    calls, begin = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - begin) < seconds or not calls:
+        call()
+        calls += 1
+    return calls / elapsed
 
 
 def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -42,11 +54,20 @@ def ratio_row(name: str, measured: Sequence[float], peer: Sequence[float], width
     return f"{name:{width}s}{np.median(measured):>12{number}}{np.median(ratios):10.2f}   {spread}"
 
 
-def write_report(path: Path | None, **content: Any) -> None:
-    """Write what was measured, with versions and machine, as JSON; nothing without a path."""
+def write_report(path: Path | None, settings: Any, **content: Any) -> None:
+    """Write what was measured, with settings, versions and machine, as JSON; nothing without a path."""
     if path is None:
         return
     installed = {distribution.name: distribution.version for distribution in distributions()}
     versions = {"python": platform.python_version()} | {name: installed[name] for name in _PACKAGES if name in installed}
-    report = {"machine": platform.machine(), "cores": os.cpu_count(), "versions": versions} | content
-    path.write_text(json.dumps(report, indent=2, default=str) + "\n")
+    machine = dict(machine=platform.machine(), processor=_processor(), cores=os.cpu_count(), versions=versions)
+    given = {name: value for name, value in asdict(settings).items() if not isinstance(value, Path)}
+    write_json(path, machine | dict(settings=given) | content)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -8,17 +8,14 @@ thread; the ratio is that of two neighbours in time.
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import time
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
-import numpy as np
 import torch
 import tyro
+from measure import in_turn, ratio_row, write_report
 from torch import Tensor, nn
 
 from fw_rl.tasks.retrieval import Retrieval, RetrievalNet
@@ -64,23 +61,20 @@ def main(settings: Settings) -> None:
     data = task.load()
     nets = {name: task.make_net(task.row(name), settings.hidden_size) for name in settings.cells}
     nets = {REFERENCE: RetrievalNet(TorchLSTM(100, settings.hidden_size)), **nets}  # type: ignore[arg-type]
-    seconds: dict[str, list[float]] = {name: [] for name in nets}
-    for repeat in range(settings.repeats + 1):
-        for name, net in nets.items():
-            begin = time.process_time()
-            train(net, data, Training(learning_rate=1e-3, epochs=1, seed=repeat))
-            if repeat:  # the first time warms up
-                seconds[name].append((time.process_time() - begin) / settings.share)
-    print(f"Seconds of an epoch, R = {settings.hidden_size}, median of {settings.repeats} in turn")
-    for name, measured in seconds.items():
-        ratios = np.divide(measured, seconds[REFERENCE])
-        spread = f"{ratios.min():.2f} to {ratios.max():.2f}"
-        print(f"{name:20s}{np.median(measured):7.2f}   ratio {np.median(ratios):.2f}   {spread}")
-    if settings.out:
-        versions = {"python": platform.python_version(), "torch": version("torch")}
-        machine = dict(machine=platform.machine(), cores=os.cpu_count(), versions=versions)
-        record = dict(settings=asdict(settings) | {"out": None}, **machine, seconds=seconds)
-        settings.out.write_text(json.dumps(record, indent=2) + "\n")
+    seeds = {name: count() for name in nets}
+
+    def seconds(name: str) -> float:
+        begin = time.process_time()
+        train(nets[name], data, Training(learning_rate=1e-3, epochs=1, seed=next(seeds[name])))
+        return (time.process_time() - begin) / settings.share
+
+    in_turn(seconds, list(nets), 1)  # warms up
+    results = in_turn(seconds, list(nets), settings.repeats)
+    title = f"R = {settings.hidden_size}, median of {settings.repeats} in turn"
+    print(f"{title:34s}{'s an epoch':>12}{'ratio':>10}   min to max")
+    for name, measured in results.items():
+        print(ratio_row(name, measured, results[REFERENCE], width=34, number=".2f"))
+    write_report(settings.out, settings, seconds=results)
 
 
 if __name__ == "__main__":

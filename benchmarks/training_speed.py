@@ -4,15 +4,16 @@
 
 All act and learn with a layer of 128 ReLUs, 128 recurrent units shared by actor and critic (SB3's A2C, the bound without
 memory, has 128 more ReLUs), and linear heads, on the same vector environment. First RecurrentPPO looks for its best number of
-environments, batch size and number of threads; then all are measured in turn, each time in a process of its own and after a
-warm-up.
+environments and batch size, then for the number of threads, as A2C does; then all are measured in turn, each time in a process of
+its own and after a warm-up.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -48,17 +49,17 @@ class Settings:
     """Environments of each process that learns, of ours."""
     workers: tuple[int, ...] = tuple(sorted({1, CORES}))
     """Numbers of A3C's workers."""
-    peer_envs: tuple[int, ...] = (16, 64, 512)
+    peer_envs: tuple[int, ...] = (16, 64, 128, 512)
     """Numbers of environments that RecurrentPPO tries."""
-    peer_batches: tuple[int, ...] = (128, 256, 512, 1024, 8192)
-    """Batch sizes that RecurrentPPO tries."""
+    peer_batches: tuple[int, ...] = (256, 1024, 8192, 32768)
+    """Batch sizes that RecurrentPPO tries, each where it is 2 to 128 steps of the environments: all of a chunk."""
     threads: tuple[int, ...] = tuple(sorted({1, CORES}))
     """Numbers of Torch threads that RecurrentPPO, SB3's A2C and our A2C try."""
     precision: str = "highest"
     """Of matrix products, for all alike: highest, or medium for bfloat16 inside them where the processor has it."""
-    repeats: int = 5
+    repeats: int = 3
     """Times that each is measured, in turn."""
-    seconds: float = 4.0
+    seconds: float = 3.0
     """Length of one measurement, at least."""
     out: Path | None = None
     """A JSON file for the settings, versions and all measurements."""
@@ -85,7 +86,8 @@ class Contender:
             return f"ours, A2C, {self.cell}, {self.n_envs} envs, {threads}"
         return f"ours, A3C, {self.cell}, {self.workers} worker{'s' if self.workers > 1 else ''} of {self.n_envs} envs"
 
-    def make(self) -> BaseAlgorithm:
+    def make(self, **peer_options: Any) -> BaseAlgorithm:
+        """The agent; `peer_options` are those of SB3's and sb3-contrib's."""
         if self.algo in ("a2c", "a3c"):
             n_envs = self.n_envs * self.workers
             own = dict(workers=self.workers) if self.algo == "a3c" else {}
@@ -93,11 +95,12 @@ class Contender:
             options = TrainOptions(env=ENV, cell=self.cell, algo=self.algo, n_envs=n_envs, matmul_precision=precision, **own)
             return make_model(resolve(options))
         env = VecEnvAdapter(make_vector_env(ENV, self.n_envs), monitor=True)
+        options = dict(device="cpu") | peer_options
         encoder = dict(features_extractor_class=Encoder)
         if self.algo == "SB3 A2C":
-            return A2C("MlpPolicy", env, n_steps=15, policy_kwargs=encoder | dict(net_arch=[128]), device="cpu")
+            return A2C("MlpPolicy", env, n_steps=15, policy_kwargs=encoder | dict(net_arch=[128]), **options)
         memory = dict(lstm_hidden_size=128, shared_lstm=True, enable_critic_lstm=False, net_arch=[])
-        return RecurrentPPO("MlpLstmPolicy", env, batch_size=self.batch_size, policy_kwargs=encoder | memory, device="cpu")
+        return RecurrentPPO("MlpLstmPolicy", env, batch_size=self.batch_size, policy_kwargs=encoder | memory, **options)
 
 
 class Encoder(BaseFeaturesExtractor):
@@ -144,30 +147,38 @@ def frames_per_second(contender: Contender, seconds: float, precision: str) -> f
     return clock.frames_per_second
 
 
+def best(group: Sequence[Contender], search: dict[Contender, float], measure: Callable[[Contender], float]) -> Contender:
+    """The fastest of a group by one measurement each, which `search` keeps; one alone needs none."""
+    for contender in group:
+        if len(group) > 1 and contender not in search:
+            search[contender] = measure(contender)
+            print(f"  {contender!s:58s}{search[contender]:10,.0f} frames/s", flush=True)
+    return max(group, key=lambda contender: search.get(contender, 0.0))
+
+
 def main(settings: Settings) -> None:
     measure = partial(_measure, settings)
     print(f"Catch-16-3, 128 units, {CORES} cores, matrix products in precision {settings.precision}")
+    search: dict[Contender, float] = {}
     peers = [
-        Contender("RecurrentPPO", n_envs, threads, batch_size=batch)
-        for n_envs, batch, threads in product(settings.peer_envs, settings.peer_batches, settings.threads)
-        if batch <= n_envs * 128
+        Contender("RecurrentPPO", n_envs, max(settings.threads), batch_size=batch)
+        for n_envs, batch in product(settings.peer_envs, settings.peer_batches)
+        if 2 * n_envs <= batch <= 128 * n_envs
     ]
-    groups = [peers, [Contender("SB3 A2C", 512, threads) for threads in settings.threads]]
+    peer = best(peers, search, measure)
+    groups = [[replace(peer, threads=threads) for threads in settings.threads]]
+    groups.append([Contender("SB3 A2C", 512, threads) for threads in settings.threads])
     for cell, n_envs in product(settings.cells, settings.n_envs):
         groups.append([Contender("a2c", n_envs, threads, cell) for threads in settings.threads])
         groups += [[Contender("a3c", n_envs, cell=cell, workers=workers)] for workers in settings.workers]
-    search = {contender: measure(contender) for group in groups if len(group) > 1 for contender in group}
-    for contender, speed in search.items():
-        print(f"  {contender!s:58s}{speed:10,.0f} frames/s", flush=True)
-
-    best = [max(group, key=lambda contender: search.get(contender, 0.0)) for group in groups]
-    speeds = in_turn(measure, best, settings.repeats)
+    chosen = [best(group, search, measure) for group in groups]
+    speeds = in_turn(measure, chosen, settings.repeats)
     print(f"\n{'median of ' + str(settings.repeats) + ' in turn':58s}{'frames/s':>12}{'ratio':>10}   min to max")
     for contender, measured in speeds.items():
-        print(ratio_row(str(contender), measured, speeds[best[0]]))
+        print(ratio_row(str(contender), measured, speeds[chosen[0]]))
     write_report(
         settings.out,
-        settings=asdict(settings) | {"out": None},
+        settings,
         search={str(contender): round(speed) for contender, speed in search.items()},
         frames_per_second={str(contender): [round(speed) for speed in measured] for contender, measured in speeds.items()},
     )
