@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
+from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from fw_rl.agents.checkpoint import build_agent, read_checkpoint, write_checkpoint
 from fw_rl.agents.loss import actor_critic_loss
+from fw_rl.agents.masks import check_masks
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rollout import RecurrentRollout
 from fw_rl.cells import State, Stepper
@@ -43,7 +45,8 @@ class RecurrentA2C(OnPolicyAlgorithm):
     chunk, the gradient does not. The acting pass keeps no graph: one pass over the whole chunk, with matrix products over all
     its steps at once, then serves values, loss and gradient.
 
-    `env`: an SB3 `VecEnv`, a Gymnasium `VectorEnv`, a Gymnasium `Env`, or an id. `learning_rate`: a number, or an SB3 schedule.
+    `env`: an SB3 `VecEnv`, a Gymnasium `VectorEnv`, a Gymnasium `Env`, or an id; if it has the method `action_masks` that
+    sb3-contrib's `MaskablePPO` asks for, no forbidden action is taken. `learning_rate`: a number, or an SB3 schedule.
     `bptt_length`: back-propagation goes through so many steps, from 1 to `n_steps`, and begins anew there; None is `n_steps`.
     `anneal`: a number as learning rate goes down to 0 along `learn`, linearly; `anneal_entropy`: so does `ent_coef`.
     `optimizer`: "rmsprop", as in the A3C paper (Mnih et al. 2016), or "adam". `policy_kwargs`: those of
@@ -101,6 +104,7 @@ class RecurrentA2C(OnPolicyAlgorithm):
             policy_kwargs["optimizer_class"], standard = OPTIMIZERS[optimizer]
             policy_kwargs["optimizer_kwargs"] = standard | (policy_kwargs.get("optimizer_kwargs") or {})
         self._stepper: Stepper | None = None
+        self._masked = False
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -140,6 +144,8 @@ class RecurrentA2C(OnPolicyAlgorithm):
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         total_timesteps, callback = super()._setup_learn(*args, **kwargs)
+        assert self.env is not None
+        self._masked = is_masking_supported(self.env)
         if self._last_state is None or len(self._last_state[0]) != self.n_envs:
             self._last_state = self.policy.initial_state(self.n_envs)
         return total_timesteps, callback
@@ -166,7 +172,10 @@ class RecurrentA2C(OnPolicyAlgorithm):
             if rollout_buffer.wants_state:
                 rollout_buffer.keep_state(self._stepper.state)
             observation, starts = rollout_buffer.see(self._last_obs, self._last_episode_starts)  # type: ignore[arg-type]
-            actions, output = self.policy.act(observation, self._stepper, starts)
+            masks = None
+            if self._masked:
+                masks = rollout_buffer.allow(check_masks(get_action_masks(env), self.action_space, env.num_envs))
+            actions, output = self.policy.act(observation, self._stepper, starts, action_masks=masks)
             new_obs, rewards, dones, infos = env.step(self.policy.to_env_actions(actions))
             self.num_timesteps += env.num_envs
             # Before the callback, which may save, or stop: observation and state belong together.
@@ -268,6 +277,17 @@ class RecurrentA2C(OnPolicyAlgorithm):
     ) -> _Self:
         """Train for at least `total_timesteps` steps, counted over all environments; see SB3's `learn`."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def predict(  # type: ignore[override]
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """The action for an observation, or for a batch of them; see `RecurrentActorCriticPolicy.predict`."""
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def save(self, path: str | os.PathLike[str]) -> None:  # type: ignore[override]
         """Write the agent into one safetensors file, whole or not at all; `path` gets the ending .safetensors.

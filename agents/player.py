@@ -47,10 +47,18 @@ class Player:
         """What the memory holds, as the policy's cell takes it; None before the first act."""
         return None if self._stepper is None else self._stepper.state
 
-    def act(self, observation: NDArray[Any] | dict[str, NDArray[Any]], deterministic: bool = True) -> NDArray[Any]:
+    def act(
+        self,
+        observation: NDArray[Any] | dict[str, NDArray[Any]],
+        deterministic: bool = True,
+        action_masks: ArrayLike | None = None,
+    ) -> NDArray[Any]:
         """The action for an observation, or the actions for a batch of B, as the environment takes them.
 
-        Raises ValueError if the number of environments has changed, and if nothing was observed since the last act.
+        `action_masks`: [B, D] or [D], what is allowed, see `check_masks`.
+
+        Raises ValueError if the number of environments has changed, if nothing was observed since the last act, and for masks
+        that don't fit.
         """
         if self._has_acted:
             raise ValueError("say what came of the last action: player.observe(reward, done), or player.reset()")
@@ -64,8 +72,9 @@ class Player:
             raise ValueError(
                 f"there are {n_envs} observations for a player of {len(self._starts)} environments: reset it first"
             )
+        masks = self.policy.mask_tensor(action_masks, n_envs)
         starts = torch.as_tensor(self._starts, device=self.policy.device)
-        actions, _ = self.policy.act(tensor, self._stepper, starts, deterministic)
+        actions, _ = self.policy.act(tensor, self._stepper, starts, deterministic, masks)
         self._has_acted = True
         in_env = self.policy.to_env_actions(actions)
         return in_env if batched else in_env[0]

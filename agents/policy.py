@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import ArrayLike
 from stable_baselines3.common.distributions import CategoricalDistribution, Distribution, SquashedDiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_action_dim, is_image_space
@@ -23,6 +24,7 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from fw_rl.agents.masks import check_masks, mask_logits
 from fw_rl.agents.rollout import Observation, map_observation
 from fw_rl.cells import Cell, CellPair, State, Stepper, make_cell
 
@@ -153,16 +155,21 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         return self.cell(self.encode(observations), state, episode_starts)
 
     def act(
-        self, observation: Observation, stepper: Stepper, episode_starts: Tensor, deterministic: bool = False
+        self,
+        observation: Observation,
+        stepper: Stepper,
+        episode_starts: Tensor,
+        deterministic: bool = False,
+        action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Actions for one step of B environments, without gradient and without what only learning needs.
 
-        `observation`: [B, ...]. `stepper`: of the policy's cell, which remembers. `episode_starts`: [B] bool. Returns actions
-        [B, ...] and what the cell put out [B, H].
+        `observation`: [B, ...]. `stepper`: of the policy's cell, which remembers. `episode_starts`: [B] bool. `action_masks`:
+        [B, D], see `check_masks`. Returns actions [B, ...] and what the cell put out [B, H].
         """
         with torch.no_grad():
             latent = stepper.step(self.encode(map_observation(_add_time, observation))[0], episode_starts)
-            return self._choose(latent, deterministic), latent
+            return self._choose(latent, deterministic, action_masks), latent
 
     def evaluate_actions(  # type: ignore[override]
         self,
@@ -171,19 +178,20 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         state: State,
         episode_starts: Tensor,
         outputs: Tensor | None = None,
+        action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Values, log-probabilities and entropies, each [T, B], of what was done over a chunk that began in `state`.
 
         `outputs`: [T, B, H], what `act` said that the cell put out, if the parameters are still those that acted: see
-        `Cell.replay`. The entropy of squashed actions has no closed form: it is minus the log-probability of one more sample,
-        and its gradient goes through that sample.
+        `Cell.replay`. `action_masks`: [T, B, D], what was allowed. The entropy of squashed actions has no closed form: it is
+        minus the log-probability of one more sample, and its gradient goes through that sample.
         """
         if outputs is None:
             latent, _ = self.remember(observations, state, episode_starts)
         else:
             latent = self.cell.replay(self.encode(observations), state, episode_starts, outputs)
         flat = latent.flatten(0, 1)
-        distribution = self._distribution(flat)
+        distribution = self._distribution(flat, None if action_masks is None else action_masks.flatten(0, 1))
         taken = actions.flatten(0, 1)
         if not isinstance(self.action_space, spaces.Discrete):
             taken = taken.flatten(1).float()
@@ -216,14 +224,16 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """The action for an observation, or for a batch of them, as SB3's `predict` gives it.
 
         `state`: what the last call returned; None begins episodes. `episode_start`: [B] bool, or one for all, True where the
         observation is the first of an episode; a state does not go without it, or an episode would remember the one before.
-        Returns the actions and the state to hand to the next call.
+        `action_masks`: [B, D] or [D], what is allowed, see `check_masks`. Returns the actions and the state to hand to the next
+        call.
 
-        Raises ValueError for a state without `episode_start`, and for one of another number of rows.
+        Raises ValueError for a state without `episode_start`, for one of another number of rows, and for masks that don't fit.
         """
         if state is not None and episode_start is None:
             raise ValueError("a state needs episode_start, which says where episodes begin: the dones of the step before")
@@ -241,7 +251,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         if len(starts) != n_envs:
             raise ValueError(f"episode_start has {len(starts)} entries for {n_envs} observations: they must be as many")
         stepper = self.cell.stepper(memory)
-        actions, _ = self.act(tensor, stepper, torch.as_tensor(starts, device=self.device), deterministic)
+        masks = self.mask_tensor(action_masks, n_envs)
+        actions, _ = self.act(tensor, stepper, torch.as_tensor(starts, device=self.device), deterministic, masks)
         numpy_actions = self.to_env_actions(actions)
         return numpy_actions if batched else numpy_actions[0], tuple(part.cpu().numpy() for part in stepper.state)
 
@@ -254,6 +265,12 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         """A policy alone is not loaded, since SB3 would unpickle it; raises NotImplementedError."""
         raise NotImplementedError("load the agent, RecurrentA2C.load(path), and take its policy")
 
+    def mask_tensor(self, action_masks: ArrayLike | None, n_envs: int) -> Tensor | None:
+        """Checked masks of B environments as a tensor [B, D]; None stays None."""
+        if action_masks is None:
+            return None
+        return torch.as_tensor(check_masks(action_masks, self.action_space, n_envs), device=self.device)
+
     def to_env_actions(self, actions: Tensor) -> np.ndarray:
         """Actions [B, ...] as the environment takes them: NumPy, in the space's shape, and within the bounds of a Box."""
         numpy_actions = actions.cpu().numpy().reshape(-1, *(self.action_space.shape or ()))
@@ -263,17 +280,23 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             return np.clip(numpy_actions, self.action_space.low, self.action_space.high)
         return numpy_actions
 
-    def _choose(self, latent: Tensor, deterministic: bool) -> Tensor:
+    def _choose(self, latent: Tensor, deterministic: bool, masks: Tensor | None = None) -> Tensor:
         if not isinstance(self.action_dist, CategoricalDistribution):
-            return self._distribution(latent).get_actions(deterministic=deterministic)
+            return self._distribution(latent, masks).get_actions(deterministic=deterministic)
         # The Gumbel-max trick on the logits: an SB3 distribution for a sample alone takes longer than the cell.
         logits = self.action_net(self._actor_latent(latent))
+        if masks is not None:
+            logits = mask_logits(logits, masks, self.action_space)
         if not deterministic:
             logits = logits - torch.empty_like(logits).exponential_().log_()
         return logits.argmax(dim=1)
 
-    def _distribution(self, latent: Tensor) -> Distribution:
-        return self._get_action_dist_from_latent(self._actor_latent(latent))
+    def _distribution(self, latent: Tensor, masks: Tensor | None = None) -> Distribution:
+        of_actor = self._actor_latent(latent)
+        if masks is None:
+            return self._get_action_dist_from_latent(of_actor)
+        logits = mask_logits(self.action_net(of_actor), masks, self.action_space)
+        return self.action_dist.proba_distribution(action_logits=logits)
 
     def _value(self, latent: Tensor) -> Tensor:
         of_critic = latent if self.shared_cell else latent[..., self.hidden_size :]

@@ -35,14 +35,23 @@ class Piece(NamedTuple):
     """L steps of a chunk through which a gradient flows, as `evaluate_actions` of the policy takes them.
 
     `observations`, `actions`: [L, B, ...]. `state`: the memory before them. `episode_starts`: [L, B] bool. `outputs`: what the
-    cell put out while acting, [L, B, H].
+    cell put out while acting, [L, B, H]; None if the parameters have changed since. `action_masks`: what was allowed,
+    [L, B, D]; None if everything was.
     """
 
     observations: Observation
     actions: Tensor
     state: State
     episode_starts: Tensor
-    outputs: Tensor
+    outputs: Tensor | None
+    action_masks: Tensor | None = None
+
+    def of(self, rows: Tensor) -> Piece:
+        """The same steps of some of the environments, for parameters that may have changed."""
+        observations = map_observation(lambda part: part[:, rows], self.observations)
+        state = tuple(part[rows] for part in self.state)
+        masks = None if self.action_masks is None else self.action_masks[:, rows]
+        return Piece(observations, self.actions[:, rows], state, self.episode_starts[:, rows], None, masks)
 
 
 class RecurrentRollout:
@@ -75,6 +84,7 @@ class RecurrentRollout:
         self.rewards = np.zeros((n_steps, n_envs), dtype=np.float32)
         self._outputs: list[Tensor] = []
         self._stacked: Tensor | None = None
+        self._action_masks: NDArray[np.bool_] | None = None
         self.last_dones = np.zeros(n_envs, dtype=bool)
         self.last_values = np.zeros(n_envs, dtype=np.float32)
         self.reset(())
@@ -84,6 +94,7 @@ class RecurrentRollout:
         self._states = [state]
         self.position = 0
         self._outputs, self._stacked = [], None
+        self._action_masks = None
 
     @property
     def state(self) -> State:
@@ -102,10 +113,12 @@ class RecurrentRollout:
     def pieces(self) -> Iterator[Piece]:
         """The chunk in pieces of `bptt_length` steps."""
         observations, actions, starts, outputs = self.observations, self.actions, self.episode_starts, self.outputs
+        masks = self.action_masks
         for i, state in enumerate(self._states):
             steps = slice(i * self.bptt_length, (i + 1) * self.bptt_length)
             seen = map_observation(itemgetter(steps), observations)
-            yield Piece(seen, actions[steps], state, starts[steps], outputs[steps])
+            allowed = None if masks is None else masks[steps]
+            yield Piece(seen, actions[steps], state, starts[steps], outputs[steps], allowed)
 
     def see(self, observation: NumpyObservation, episode_starts: NDArray[np.bool_]) -> tuple[Observation, Tensor]:
         """Keep what the B environments show at this step and whether an episode begins there; returns both as tensors."""
@@ -113,6 +126,13 @@ class RecurrentRollout:
         self._episode_starts[self.position] = episode_starts
         at_step = map_observation(lambda part: part[self.position], self._observations)
         return self._tensors(at_step), self._tensor(self._episode_starts[self.position])
+
+    def allow(self, masks: NDArray[np.bool_]) -> Tensor:
+        """Keep which actions are allowed at this step, [B, D]; returns them as a tensor."""
+        if self._action_masks is None:
+            self._action_masks = np.ones((self.n_steps, *masks.shape), dtype=bool)
+        self._action_masks[self.position] = masks
+        return self._tensor(self._action_masks[self.position])
 
     def act(self, actions: Tensor, rewards: NDArray[np.float32], output: Tensor) -> None:
         """Keep what was done at this step, what it earned and what the cell put out [B, H], and go on to the next."""
@@ -134,6 +154,11 @@ class RecurrentRollout:
     def actions(self) -> Tensor:
         """[T, B, ...]."""
         return self._tensor(self._actions)
+
+    @property
+    def action_masks(self) -> Tensor | None:
+        """What was allowed, [T, B, D]; None if everything was."""
+        return None if self._action_masks is None else self._tensor(self._action_masks)
 
     @property
     def outputs(self) -> Tensor:

@@ -101,7 +101,8 @@ def operations_per_frame(n: int, n_steps: int, hidden_size: int) -> float:
     """Of the matrix products for a frame: acting, the same once more to learn from it, and twice that on the way back.
 
     A multiplication and an addition are two operations. A read multiplies h with every earlier h of its episode and chunk, and
-    those with the result; on average half of them are earlier. What lies before the chunk is left out, so this is a lower bound.
+    those with the result; on average half of them are earlier. What lies before the chunk is left out, so this is a lower
+    bound.
     """
     encoder, cell, heads = n * n * 128, 128 * hidden_size + hidden_size**2, 4 * hidden_size
     read = 2 * hidden_size * (min(n - 1, n_steps) - 1) / 2

@@ -2,9 +2,10 @@
 
     python benchmarks/solve_time.py --out results/solve_time.json
 
-Every run is a process of its own, one at a time, whose clock runs from before Python starts. While the agent is evaluated, now and
-then, the clock stands still, but for A3C, whose workers go on. Our runs go on to the end of their budget, to which the learning
-rate is annealed: its time is told too. RecurrentPPO is stopped when it has solved the game, or at ten times our slower median.
+Every run is a process of its own, one at a time, whose clock runs from before Python starts. While the agent is evaluated, now
+and then, the clock stands still, but for A3C, whose workers go on. Our runs go on to the end of their budget, to which the
+learning rate is annealed: its time is told too. RecurrentPPO is stopped when it has solved the game, or at ten times our slower
+median.
 """
 
 from __future__ import annotations

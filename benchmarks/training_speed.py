@@ -4,16 +4,16 @@
 
 All act and learn with a layer of 128 ReLUs, 128 recurrent units shared by actor and critic (SB3's A2C, the bound without
 memory, has 128 more ReLUs), and linear heads, on the same vector environment. First RecurrentPPO looks for its best number of
-environments and batch size, then for the number of threads, as A2C does; then all are measured in turn, each time in a process of
-its own and after a warm-up.
+environments and batch size, then for the number of threads, as A2C does; then all are measured in turn, each time in a process
+of its own and after a warm-up.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path

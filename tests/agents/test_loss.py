@@ -177,7 +177,7 @@ def without_outputs(rollout):
 def one_piece(**parts):
     """A chunk of one piece."""
     rollout = SimpleNamespace(**parts)
-    rollout.pieces = lambda: [Piece(*(getattr(rollout, name) for name in Piece._fields))]
+    rollout.pieces = lambda: [Piece(*(getattr(rollout, name, None) for name in Piece._fields))]
     return rollout
 
 

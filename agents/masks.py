@@ -1,0 +1,51 @@
+"""Masks of invalid actions, as sb3-contrib's environments tell them by their method `action_masks`."""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+__all__ = ["check_masks", "mask_logits"]
+
+FORBIDDEN = 1e8
+"""How far the logit of a forbidden action is moved. Infinity would make its share of the entropy, 0 * log 0, not a number."""
+
+
+def check_masks(masks: ArrayLike, space: spaces.Space, n_envs: int) -> NDArray[np.bool_]:
+    """Masks [B, D] of what is allowed in B environments, in the order of sb3-contrib.
+
+    D is n for Discrete; for MultiDiscrete the sum of the choices of all its parts, one part after another; for MultiBinary 2 n,
+    off and on for each bit.
+
+    Raises ValueError for actions that have no mask, for another shape, and where nothing is allowed.
+    """
+    parts = _choices(space)
+    mask = np.asarray(masks, dtype=bool)
+    if mask.size != n_envs * sum(parts):
+        raise ValueError(f"the action masks have the shape {list(mask.shape)}: it must be {[n_envs, sum(parts)]}")
+    mask = mask.reshape(n_envs, -1)
+    for part in np.split(mask, np.cumsum(parts)[:-1], axis=1):
+        if not part.any(axis=1).all():
+            raise ValueError(f"the action mask of environment {int(part.any(axis=1).argmin())} allows no action")
+    return mask
+
+
+def mask_logits(logits: Tensor, masks: Tensor, space: spaces.Space) -> Tensor:
+    """Logits [N, L] with which no forbidden action is taken, and which get no gradient from one; masks [N, D]."""
+    if isinstance(space, spaces.MultiBinary):
+        off, on = masks.unflatten(1, (-1, 2)).unbind(2)
+        return logits.masked_fill(~on, -FORBIDDEN).masked_fill(~off, FORBIDDEN)
+    return logits.masked_fill(~masks, -FORBIDDEN)
+
+
+def _choices(space: spaces.Space) -> list[int]:
+    """The number of choices of each part of an action."""
+    if isinstance(space, spaces.Discrete):
+        return [int(space.n)]
+    if isinstance(space, spaces.MultiDiscrete):
+        return [int(n) for n in space.nvec.flatten()]
+    if isinstance(space, spaces.MultiBinary):
+        return [2] * int(np.prod(space.shape))
+    raise ValueError(f"{space} has no action masks: they go with Discrete, MultiDiscrete and MultiBinary actions")
