@@ -1,4 +1,4 @@
-"""Agents with memory for Gymnasium environments: a recurrent actor-critic policy, and A2C and A3C as SB3 algorithms."""
+"""Agents with memory for Gymnasium environments: a recurrent actor-critic policy, and A2C, A3C and PPO as SB3 algorithms."""
 
 from fw_rl.agents.a2c import RecurrentA2C
 from fw_rl.agents.a3c import A3C
@@ -6,6 +6,7 @@ from fw_rl.agents.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from fw_rl.agents.export import export_onnx
 from fw_rl.agents.player import Player
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
+from fw_rl.agents.ppo import RecurrentPPO
 from fw_rl.processes import WorkerError
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Player",
     "RecurrentA2C",
     "RecurrentActorCriticPolicy",
+    "RecurrentPPO",
     "WorkerError",
     "export_onnx",
     "read_checkpoint",

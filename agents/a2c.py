@@ -229,14 +229,10 @@ class RecurrentA2C(OnPolicyAlgorithm):
 
         Raises FloatingPointError if the net has diverged.
         """
-        if not self.rollout_buffer.outputs.sum().isfinite():
-            raise FloatingPointError(
-                f"the memory's output is not finite after {self.num_timesteps:,} frames: train with a lower learning rate"
-            )
+        self._require_finite_outputs()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        ent_coef = self.ent_coef * (self._current_progress_remaining if self.anneal_entropy else 1.0)
-        loss = actor_critic_loss(self.policy, self.rollout_buffer, ent_coef, self.vf_coef, self.normalize_advantage)
+        loss = actor_critic_loss(self.policy, self.rollout_buffer, self._entropy_weight, self.vf_coef, self.normalize_advantage)
         self.policy.zero_grad()
         loss.total.backward()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
@@ -244,11 +240,21 @@ class RecurrentA2C(OnPolicyAlgorithm):
 
         self._n_updates += 1
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/explained_variance", _explained_variance(loss.values, loss.returns))
+        self.logger.record("train/explained_variance", explained(loss.values, loss.returns))
         self.logger.record("train/entropy_loss", loss.entropy.item())
         self.logger.record("train/policy_loss", loss.policy.item())
         self.logger.record("train/value_loss", loss.value.item())
         self.logger.record("train/grad_norm", grad_norm.item())
+
+    @property
+    def _entropy_weight(self) -> float:
+        return self.ent_coef * (self._current_progress_remaining if self.anneal_entropy else 1.0)
+
+    def _require_finite_outputs(self) -> None:
+        if not self.rollout_buffer.outputs.sum().isfinite():
+            raise FloatingPointError(
+                f"the memory's output is not finite after {self.num_timesteps:,} frames: train with a lower learning rate"
+            )
 
     def _apply_gradients(self) -> None:
         self.policy.optimizer.step()
@@ -337,5 +343,6 @@ class RecurrentA2C(OnPolicyAlgorithm):
         super().set_parameters(load_path_or_dict, exact_match, device)
 
 
-def _explained_variance(values: Tensor, returns: Tensor) -> float:
+def explained(values: Tensor, returns: Tensor) -> float:
+    """The share of the variance of returns [T, B] that values [T, B] explain."""
     return float(explained_variance(values.flatten().cpu().numpy(), returns.flatten().cpu().numpy()))

@@ -1,4 +1,4 @@
-"""The loss of advantage actor-critic on one chunk of experience."""
+"""The losses of actor-critic on a chunk of experience: with its own actions' probabilities, and PPO's, which is clipped."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
-from fw_rl.agents.rollout import RecurrentRollout
+from fw_rl.agents.rollout import Piece, RecurrentRollout
 
-__all__ = ["ActorCriticLoss", "actor_critic_loss"]
+__all__ = ["ActorCriticLoss", "Batch", "ClippedLoss", "actor_critic_loss", "clipped_loss"]
 
 
 class ActorCriticLoss(NamedTuple):
@@ -43,11 +43,70 @@ def actor_critic_loss(
     old_values = values.detach()
     advantages = torch.as_tensor(rollout.advantages(old_values.cpu().numpy()), device=values.device)
     returns = advantages + old_values
-    if normalize_advantage and advantages.numel() > 1:
-        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    if normalize_advantage:
+        advantages = _normalized(advantages)
 
     policy_loss = -(advantages * log_prob).mean()
     value_loss = F.mse_loss(values, returns)
     entropy_loss = -entropy.mean()
     total = policy_loss + vf_coef * value_loss + ent_coef * entropy_loss
     return ActorCriticLoss(total, policy_loss, value_loss, entropy_loss, old_values, returns)
+
+
+class Batch(NamedTuple):
+    """A piece of a chunk with what is to be learned from it and what the acting policy said, each [L, B]."""
+
+    piece: Piece
+    advantages: Tensor
+    returns: Tensor
+    values: Tensor
+    log_prob: Tensor
+
+
+class ClippedLoss(NamedTuple):
+    """The total and its parts; how far the policy is from the one that acted, and the share of steps that are clipped."""
+
+    total: Tensor
+    policy: Tensor
+    value: Tensor
+    entropy: Tensor
+    divergence: Tensor
+    clipped: Tensor
+
+
+def clipped_loss(
+    policy: RecurrentActorCriticPolicy,
+    batch: Batch,
+    ent_coef: float,
+    vf_coef: float,
+    clip_range: float,
+    clip_range_vf: float | None = None,
+    normalize_advantage: bool = True,
+) -> ClippedLoss:
+    """The loss of PPO (Schulman et al. 2017, Eq. 7 and 9), the mean over the [L, B] steps of a batch.
+
+        q = pi(a) / pi_old(a)
+        loss = - min(q A, clip(q, 1 - c, 1 + c) A) + vf_coef (R - V)^2 - ent_coef H(pi)
+
+    The cell runs anew from the state that the memory had before the piece. With `clip_range_vf`, V is kept as near as that to
+    the old value. The divergence is that of the acting policy from this one, estimated as the mean of q - 1 - log q.
+    """
+    values, log_prob, entropy = policy.evaluate_actions(*batch.piece)
+    advantages = _normalized(batch.advantages) if normalize_advantage else batch.advantages
+    log_ratio = log_prob - batch.log_prob
+    ratio = log_ratio.exp()
+    policy_loss = -torch.minimum(advantages * ratio, advantages * ratio.clamp(1 - clip_range, 1 + clip_range)).mean()
+    if clip_range_vf is not None:
+        values = batch.values + (values - batch.values).clamp(-clip_range_vf, clip_range_vf)
+    value_loss = F.mse_loss(values, batch.returns)
+    entropy_loss = -entropy.mean()
+    with torch.no_grad():
+        divergence = (ratio - 1 - log_ratio).mean()
+        clipped = ((ratio - 1).abs() > clip_range).float().mean()
+    total = policy_loss + vf_coef * value_loss + ent_coef * entropy_loss
+    return ClippedLoss(total, policy_loss, value_loss, entropy_loss, divergence, clipped)
+
+
+def _normalized(advantages: Tensor) -> Tensor:
+    """With a mean of 0 and a standard deviation of 1; one alone stays as it is."""
+    return advantages if advantages.numel() == 1 else (advantages - advantages.mean()) / (advantages.std() + 1e-8)

@@ -296,9 +296,9 @@ def test_at_the_first_step_of_an_episode_the_agent_acts_as_with_a_fresh_memory(v
     policy, calls = model.policy, []
     act = policy.act
 
-    def spy(observation, stepper, starts, deterministic=False):
+    def spy(observation, stepper, starts, **options):
         calls.append((observation.clone(), stepper.state, starts.clone()))
-        return act(observation, stepper, starts, deterministic)
+        return act(observation, stepper, starts, **options)
 
     policy.act = spy
     model.learn(16 * model.n_envs)

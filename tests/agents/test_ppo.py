@@ -1,0 +1,162 @@
+"""PPO learns from the chunks of A2C, several times and with care."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch.testing import assert_close
+
+from fw_rl.agents import RecurrentPPO
+from fw_rl.agents.loss import Batch, actor_critic_loss, clipped_loss
+from tests.agents.helpers import CELLS, Snapshots, same_parameters, scramble, scripted_envs
+
+EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)
+SCRIPTS = [((3, "terminated"), (6, "truncated")), ((5, "terminated"), (2, "truncated")), ((40, "terminated"),)]
+
+
+def make_ppo(cell="gru", options=None, scripts=SCRIPTS, action_space=None, **kwargs):
+    policy = dict(cell=cell, hidden_size=8, encoder_arch=(6,), cell_kwargs=options)
+    env = DummyVecEnv(scripted_envs(scripts, scale=0.3, action_space=action_space))
+    settings = dict(n_steps=6, batch_size=6, n_epochs=2, gae_lambda=0.9, seed=0, device="cpu", policy_kwargs=policy)
+    model = RecurrentPPO("RecurrentPolicy", env, **settings | kwargs)
+    model.set_logger(configure(None, []))
+    scramble(model.policy, scale=0.4)
+    return model
+
+
+def collected(model, chunks=2):
+    """The agent with a chunk from which it has not learned."""
+    model.learning_rate, model.lr_schedule = 0.0, lambda progress: 0.0
+    model.learn(chunks * model.n_steps * model.n_envs)
+    return model
+
+
+@pytest.mark.parametrize("bptt_length", [None, 2])
+@EVERY_CELL
+def test_the_first_gradient_is_that_of_a2c(cell, options, bptt_length):
+    model = collected(make_ppo(cell, options, bptt_length=bptt_length, batch_size=100))
+    parameters = list(model.policy.parameters())
+    expected = actor_critic_loss(model.policy, model.rollout_buffer, 0.1, 0.7)
+    expected_gradient = torch.autograd.grad(expected.total, parameters, allow_unused=True, materialize_grads=True)
+    losses = [
+        clipped_loss(model.policy, batch, 0.1, 0.7, clip_range=0.2, normalize_advantage=False)
+        for batch in model._minibatches(model._evaluated_pieces())
+    ]
+    assert len(losses) == (1 if bptt_length is None else 3)
+    total = sum(loss.total for loss in losses) / len(losses)
+    gradient = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
+    assert_close(gradient, expected_gradient, atol=2e-6, rtol=1e-4)
+    for loss in losses:
+        assert_close(loss.divergence, torch.zeros(()), atol=1e-7, rtol=0)
+        assert loss.clipped == 0
+    assert_close(sum(loss.value for loss in losses) / len(losses), expected.value)
+
+
+def told(values, log_prob, entropy):
+    """A policy that says this of whatever was done."""
+    return SimpleNamespace(evaluate_actions=lambda: (torch.tensor(values), torch.tensor(log_prob), torch.tensor(entropy)))
+
+
+def batch_of(advantages, returns, values, log_prob):
+    return Batch((), *(torch.tensor(part) for part in (advantages, returns, values, log_prob)))
+
+
+def test_the_loss_by_hand():
+    ratios = [[1.5, 0.5], [1.1, 2.0]]
+    policy = told([[1.0, 2.0], [3.0, 4.0]], np.log(ratios).tolist(), [[0.5, 0.5], [1.0, 1.0]])
+    batch = batch_of([[1.0, -1.0], [2.0, -3.0]], [[0.0, 2.0], [3.0, 1.0]], [[0.0, 2.0], [2.9, 5.0]], [[0.0, 0.0], [0.0, 0.0]])
+    loss = clipped_loss(policy, batch, 0.1, 0.5, clip_range=0.2, normalize_advantage=False)
+    # The worse of both counts: a gain is cut off at 1.2, a loss is not.
+    assert_close(loss.policy, torch.tensor(-(1.2 * 1 + 0.8 * -1 + 1.1 * 2 + 2.0 * -3) / 4))
+    assert_close(loss.value, torch.tensor((1.0 + 0 + 0 + 9.0) / 4))
+    assert_close(loss.entropy, torch.tensor(-0.75))
+    assert_close(loss.clipped, torch.tensor(0.75))
+    assert_close(loss.divergence, torch.tensor(np.mean(np.subtract(ratios, 1) - np.log(ratios)).astype(np.float32)))
+    assert_close(loss.total, loss.policy + 0.5 * loss.value + 0.1 * loss.entropy)
+    near = clipped_loss(policy, batch, 0.1, 0.5, clip_range=0.2, clip_range_vf=0.3, normalize_advantage=False)
+    assert_close(near.value, torch.tensor((0.3**2 + 0 + 0 + 3.7**2) / 4))
+
+
+def test_advantages_are_normalized_in_the_minibatch():
+    policy = told([[0.0], [0.0]], [[0.1], [-0.1]], [[0.0], [0.0]])
+    loss = clipped_loss(policy, batch_of([[5.0], [7.0]], [[0.0], [0.0]], [[0.0], [0.0]], [[0.0], [0.0]]), 0, 0, clip_range=0.9)
+    root = 2**-0.5
+    assert_close(loss.policy, torch.tensor(-(-root * np.exp(0.1) + root * np.exp(-0.1)) / 2).float())
+    alone = clipped_loss(told([[0.0]], [[0.0]], [[0.0]]), batch_of([[5.0]], [[0.0]], [[0.0]], [[0.0]]), 0, 0, clip_range=0.2)
+    assert alone.policy == -5
+
+
+@pytest.mark.parametrize("bptt_length, batch_size, sizes", [(None, 6, [6] * 3), (None, 13, [12, 6]), (2, 4, [4, 2] * 3)])
+def test_every_step_is_learned_from_once_an_epoch(bptt_length, batch_size, sizes):
+    model = collected(make_ppo(bptt_length=bptt_length, batch_size=batch_size))
+    batches = list(model._minibatches(model._evaluated_pieces()))
+    assert sorted(batch.returns.numel() for batch in batches) == sorted(sizes)
+    seen = torch.cat([batch.piece.observations.flatten(0, 1) for batch in batches])
+    kept = model.rollout_buffer.observations.flatten(0, 1)
+    assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, kept.tolist()))
+    orders = {float(next(model._minibatches(batches)).returns[0, 0]) for _ in range(20)}
+    assert len(orders) > 1
+
+
+def test_learning_stops_where_the_policy_has_gone_too_far():
+    updates = []
+    for target_kl in (None, 1e-9):
+        model = make_ppo(n_epochs=5, target_kl=target_kl, learning_rate=1e-2)
+        model.learn(18)
+        updates.append(model._n_updates)
+    assert updates == [5, 1]
+
+
+def test_schedules_and_what_is_logged():
+    model = make_ppo(clip_range=LinearSchedule(0.4, 0.0, 1.0), clip_range_vf=0.5, learning_rate=1e-2)
+    told: list[dict] = []
+    model.logger.dump = lambda step=0: told.append(dict(model.logger.name_to_value))
+    model.learn(54)
+    told = told[1:]  # before the first update there is nothing to tell
+    assert [row["train/clip_range"] for row in told] == pytest.approx([0.4 * 2 / 3, 0.4 / 3])
+    names = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction", "loss", "explained_variance")
+    assert all(np.isfinite(row[f"train/{name}"]) for row in told for name in names)
+
+
+@EVERY_CELL
+def test_it_learns_and_goes_on_from_a_file(cell, options, tmp_path):
+    model = make_ppo(cell, options, learning_rate=1e-2)
+    model.learn(36)
+    model.save(tmp_path / "agent")
+    ways = []
+    for _ in range(2):
+        loaded = RecurrentPPO.load(tmp_path / "agent", DummyVecEnv(scripted_envs(SCRIPTS, scale=0.3)), device="cpu")
+        assert same_parameters(model, loaded)
+        assert (loaded.batch_size, loaded.n_epochs, loaded.clip_range) == (6, 2, 0.2)
+        ways.append(loaded.learn(36, reset_num_timesteps=False))
+    assert same_parameters(*ways)
+    assert not same_parameters(model, ways[0])
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (2,)), spaces.MultiDiscrete([3, 2]), spaces.MultiBinary(2)])
+def test_other_actions(space):
+    model, snapshots = make_ppo(action_space=space, bptt_length=3), Snapshots()
+    model.learn(36, callback=snapshots)
+    assert len(snapshots.chunks) == 2
+
+
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        (dict(batch_size=5), "batch_size is 5: it must be at least 6, the steps of one sequence"),
+        (dict(batch_size=1, bptt_length=2), "batch_size is 1: it must be at least 2, the steps of one sequence"),
+        (dict(n_epochs=0), "n_epochs is 0: it must be at least 1"),
+        (dict(clip_range=0), "clip_range is 0: it must be above 0"),
+        (dict(clip_range_vf=-1.0), "clip_range_vf is -1.0: it must be above 0"),
+        (dict(target_kl=0.0), "target_kl is 0.0: it must be above 0"),
+        (dict(bptt_length=7, batch_size=9), "bptt_length is 7: it must be from 1 to n_steps, 6"),
+    ],
+)
+def test_what_is_not_allowed(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        make_ppo(**kwargs)
