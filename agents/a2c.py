@@ -295,17 +295,19 @@ class RecurrentA2C(OnPolicyAlgorithm):
         """The action for an observation, or for a batch of them; see `RecurrentActorCriticPolicy.predict`."""
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
-    def save(self, path: str | os.PathLike[str]) -> None:  # type: ignore[override]
+    def save(self, path: str | os.PathLike[str], include_state: bool | None = None) -> None:  # type: ignore[override]
         """Write the agent into one safetensors file, whole or not at all; `path` gets the ending .safetensors.
 
-        A vector environment with the methods `get_state` and `set_state`, such as `CatchVectorEnv`, is saved with its running
-        episodes. Then a file from between two chunks (after `learn`, or by a callback's `_on_rollout_start`) lets training go
-        on bit for bit. One from amid a chunk, as of SB3's `CheckpointCallback`, is without the steps of that chunk. The
-        statistics of a `VecNormalize` are left to its own `save`.
+        `include_state`: whether the file also has what the memory holds now, and the observations and episode starts that
+        belong to it (`read_checkpoint(path).episodes`). None: where the environment goes with it, since it is a vector
+        environment with the methods `get_state` and `set_state`, such as `CatchVectorEnv`. Then a file from between two chunks
+        (after `learn`, or by a callback's `_on_rollout_start`) lets training go on bit for bit; one from amid a chunk, as of
+        SB3's `CheckpointCallback`, is without the steps of that chunk. True: with any environment; see `load`. False: never,
+        which makes the file smaller. Settings and statistics of a `VecNormalize` are saved too.
 
         Warns of what a file cannot hold, such as a learning rate that is a function; see `load`.
         """
-        write_checkpoint(path, self)
+        write_checkpoint(path, self, include_state)
 
     @classmethod
     def load(  # type: ignore[override]
@@ -319,7 +321,12 @@ class RecurrentA2C(OnPolicyAlgorithm):
 
         `env`: as for a new agent, with the same spaces. Without it the agent predicts only. With it, `learn(...,
         reset_num_timesteps=False)` goes on where the file stops, with the same random numbers: in the same episodes if the file
-        holds them and `env` takes them and has as many, else in new ones.
+        holds them and `env` takes them and has as many, else in new ones. An environment without `set_state` is taken to be
+        amid the episodes of a file saved with `include_state=True`: it is not reset.
+
+        If the agent learned with a `VecNormalize`, that of `env` takes over its statistics; if there is none, `env` is put into
+        one like it (`get_env()` then is what the agent sees). Without `env`, `get_vec_normalize_env().normalize_obs` turns what
+        an environment shows into what `predict` takes.
 
         `overrides`: arguments of the constructor to change. What `policy_kwargs` leaves out stays as it was; an optimizer or
         its options begin its state anew; a `seed` begins new random numbers and episodes, other `cell_kwargs` new episodes.

@@ -15,12 +15,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper, VecEnvObs, VecEnvStepReturn
 from torch import Tensor, nn
 
 from fw_rl.agents.a2c import RecurrentA2C
-from fw_rl.agents.checkpoint import build_agent, constructor_arguments, read_checkpoint
+from fw_rl.agents.checkpoint import CheckpointError, build_agent, constructor_arguments, read_checkpoint
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.processes import START_METHOD, Send, Workers, check_start_method
 
@@ -44,7 +44,8 @@ class A3C(RecurrentA2C):
     as the A3C paper found most robust; else each has its own. `start_method`: "forkserver", "spawn" or "fork", as in Python's
     multiprocessing. The other arguments are those of `RecurrentA2C`.
 
-    Raises ValueError for an environment where a function is wanted, and for a number or a name that is not allowed.
+    Raises ValueError for an environment where a function is wanted, for a `VecNormalize`, and for a number or a name that is
+    not allowed.
 
     >>> from functools import partial
     >>> from fw_rl.envs import CatchVectorEnv
@@ -140,7 +141,7 @@ class A3C(RecurrentA2C):
         Where each worker has statistics of its own, their mean is saved.
         """
         self._average_statistics()
-        super().save(path)
+        super().save(path, include_state=False)
 
     @classmethod
     def load(  # type: ignore[override]
@@ -150,8 +151,14 @@ class A3C(RecurrentA2C):
         device: torch.device | str = "cpu",
         **overrides: Any,
     ) -> _Self:
-        """As `RecurrentA2C.load`, with a function that makes the environments or an id, and any `n_workers`."""
-        return build_agent(cls, read_checkpoint(path), env, device, overrides)
+        """As `RecurrentA2C.load`, with a function that makes the environments or an id, and any `n_workers`.
+
+        Raises CheckpointError too for an agent that learned with a `VecNormalize`, if it is to learn on.
+        """
+        checkpoint = read_checkpoint(path)
+        if env is not None and checkpoint.normalization is not None:
+            raise CheckpointError(f"{checkpoint.path} goes with a VecNormalize, which the workers of A3C cannot share")
+        return build_agent(cls, checkpoint, env, device, overrides)
 
     def _share(self, total_timesteps: int) -> _Shared:
         """Move parameters and statistics to shared memory."""
@@ -210,6 +217,8 @@ class _Specimen(VecEnvWrapper):
             raise ValueError(f"env is {make}: every worker makes its own, so give a function that makes it, or an id")
         self.make = make
         super().__init__(RecurrentA2C._wrap_env(make(), monitor_wrapper=monitor_wrapper))
+        if unwrap_vec_normalize(self.venv) is not None:
+            raise ValueError("env makes a VecNormalize, whose statistics the workers of A3C cannot share: use RecurrentA2C")
 
     def reset(self) -> VecEnvObs:
         return self.venv.reset()

@@ -21,7 +21,14 @@ import numpy as np
 import safetensors.torch
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor, VecTransposeImage
+from stable_baselines3.common.vec_env import (
+    VecEnv,
+    VecEnvWrapper,
+    VecMonitor,
+    VecNormalize,
+    VecTransposeImage,
+    unwrap_vec_normalize,
+)
 from torch import Tensor, nn
 
 from fw_rl.agents.document import (
@@ -37,6 +44,12 @@ from fw_rl.agents.document import (
     problems_named,
     read_file,
     unpack,
+)
+from fw_rl.agents.normalization import (
+    describe_normalization,
+    normalize_as,
+    normalize_nothing_as,
+    restore_normalization,
 )
 from fw_rl.cells import available_cells
 from fw_rl.envs.sb3 import VecEnvAdapter
@@ -71,7 +84,8 @@ class Checkpoint:
     `arguments`: those of the agent's constructor, without `env`, `device` and `policy_kwargs`. `not_stored`: names of what a
     file cannot hold. `policy`: its parameters by name. `counters`: attributes of the agent that count its steps.
     `optimizer_state`: Torch's state dict. `statistics`: the last episodes, for logging. `random_state`: that of the global
-    generators. `episodes`: how far the running episodes are. The last four are None where there was none.
+    generators. `episodes`: how far the running episodes are. `normalization`: settings and statistics of a `VecNormalize`. The
+    last five are None where there was none.
     """
 
     path: Path
@@ -87,6 +101,7 @@ class Checkpoint:
     statistics: dict[str, list[Any]] | None
     random_state: dict[str, Any] | None
     episodes: dict[str, Any] | None
+    normalization: dict[str, Any] | None
 
 
 def checkpoint_path(path: str | os.PathLike[str]) -> Path:
@@ -99,13 +114,15 @@ def checkpoint_path(path: str | os.PathLike[str]) -> Path:
     return path if path.suffix == SUFFIX else path.with_name(path.name.removesuffix(".zip") + SUFFIX)
 
 
-def write_checkpoint(path: str | os.PathLike[str], model: RecurrentA2C) -> Path:
+def write_checkpoint(path: str | os.PathLike[str], model: RecurrentA2C, include_state: bool | None = None) -> Path:
     """Write all of an agent into one file, which gets its name only when it is whole; returns its path.
+
+    `include_state`: see `RecurrentA2C.save`.
 
     What a file cannot hold, such as a learning rate that is a function, is left out with a warning.
     """
     path = checkpoint_path(path)
-    document, tensors = _describe(model)
+    document, tensors = _describe(model, include_state)
     if document["not_stored"]:
         names = ", ".join(document["not_stored"])
         warnings.warn(f"a checkpoint cannot hold {names}: `load` takes arguments again, the rest begins anew", stacklevel=3)
@@ -152,6 +169,8 @@ def build_agent(
     arguments = _merge_arguments(agent_class, checkpoint, overrides, predicts_only=env is None)
     if env is not None:
         env = agent_class._wrap_env(env, monitor_wrapper=arguments.get("monitor_wrapper", True))
+        with problems_named(f"{checkpoint.path}: its environment cannot be normalized"):
+            env = agent_class._wrap_env(_normalized(env, checkpoint.normalization))
         _check_spaces(checkpoint, env)
     with problems_named(f"{checkpoint.path}: its agent cannot be built"):
         model = _construct(agent_class, checkpoint, arguments, env, device, seed=overrides.get("seed"))
@@ -160,6 +179,10 @@ def build_agent(
         if not _changes_optimizer(checkpoint, overrides):
             _load_optimizer(model.policy.optimizer, checkpoint)
         _load_counters(model, checkpoint)
+        if env is None and checkpoint.normalization is not None:
+            model._vec_normalize_env = normalize_nothing_as(
+                model.observation_space, model.action_space, model.n_envs, checkpoint.normalization
+            )
         if env is not None and "seed" not in overrides:
             _continue_episodes(model, checkpoint)
     return model
@@ -168,7 +191,7 @@ def build_agent(
 # From an agent to a document and its tensors.
 
 
-def _describe(model: RecurrentA2C) -> tuple[dict[str, Json], dict[str, Tensor]]:
+def _describe(model: RecurrentA2C, include_state: bool | None) -> tuple[dict[str, Json], dict[str, Tensor]]:
     required = dict(
         observation_space=describe_space(model.observation_space),
         action_space=describe_space(model.action_space),
@@ -180,7 +203,8 @@ def _describe(model: RecurrentA2C) -> tuple[dict[str, Json], dict[str, Tensor]]:
         optimizer_state=model.policy.optimizer.state_dict(),
         statistics=_statistics(model),
         random_state=_random_state(model.device),
-        episodes=_episodes(model),
+        episodes=None if include_state is False else _episodes(model, in_any_case=bool(include_state)),
+        normalization=None if model._vec_normalize_env is None else describe_normalization(model._vec_normalize_env),
     )
     arguments = constructor_arguments(model)
     policy_kwargs = arguments.pop("policy_kwargs", {})
@@ -246,15 +270,21 @@ def _random_state(device: torch.device) -> dict[str, Any]:
     )
 
 
-def _episodes(model: RecurrentA2C) -> dict[str, Any] | None:
-    """How far the running episodes are, if there are any and the environment tells: what the agent sees and remembers there."""
+def _episodes(model: RecurrentA2C, in_any_case: bool) -> dict[str, Any] | None:
+    """How far the running episodes are: what the agent sees and remembers there, and what the environment tells of itself.
+
+    None if there are none, or, unless `in_any_case`, if the environment tells nothing.
+    """
     keeper = None if model.env is None else _keeper(model.env)
-    if keeper is None or model._last_obs is None or model._last_state is None:
+    if model._last_obs is None or model._last_state is None:
         return None
-    try:
-        state = keeper.get_state()
-    except Exception as error:
-        warnings.warn(f"the checkpoint is without the running episodes: {one_line(error)}", stacklevel=5)
+    state = None
+    if keeper is not None:
+        try:
+            state = keeper.get_state()
+        except Exception as error:
+            warnings.warn(f"the checkpoint is without the state of the environment: {one_line(error)}", stacklevel=5)
+    if state is None and not in_any_case:
         return None
     monitors = _monitors(model.env)
     return dict(
@@ -271,7 +301,7 @@ def _keeper(env: VecEnv) -> Any | None:
     """The outermost layer of the environment that can tell and take its state, if all that lie around it have none."""
     layer: Any = env
     while not (hasattr(type(layer), "get_state") and hasattr(type(layer), "set_state")):
-        if isinstance(layer, VecMonitor | VecTransposeImage):
+        if isinstance(layer, VecMonitor | VecNormalize | VecTransposeImage):
             layer = layer.venv
         elif isinstance(layer, VecEnvAdapter):
             layer = layer.env
@@ -310,6 +340,7 @@ def _parse(path: Path, document: Json, tensors: dict[str, Tensor]) -> Checkpoint
         statistics=_typed(tree, "statistics", dict | None),
         random_state=_typed(tree, "random_state", dict | None),
         episodes=_typed(tree, "episodes", dict | None),
+        normalization=_typed(tree, "normalization", dict | None),
     )
     for name in checkpoint.policy:
         _typed(checkpoint.policy, name, Tensor)
@@ -362,6 +393,17 @@ def _merge_arguments(
 def _changes_optimizer(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> bool:
     given = {*overrides, *(f"policy_kwargs.{name}" for name in overrides.get("policy_kwargs") or {})}
     return not given.isdisjoint({"optimizer", *OPTIMIZER_KWARGS}.difference(checkpoint.not_stored))
+
+
+def _normalized(env: VecEnv, stored: dict[str, Any] | None) -> VecEnv:
+    """The environments with the stored statistics, in their own `VecNormalize` or else in one with the stored settings."""
+    if stored is None:
+        return env
+    normalizer = unwrap_vec_normalize(env)
+    if normalizer is None:
+        return normalize_as(env, stored)
+    restore_normalization(normalizer, stored)
+    return env
 
 
 def _check_spaces(checkpoint: Checkpoint, env: VecEnv) -> None:
@@ -450,7 +492,9 @@ def _continue_episodes(model: RecurrentA2C, checkpoint: Checkpoint) -> None:
 
 def _restore_episodes(model: RecurrentA2C, env: VecEnv, checkpoint: Checkpoint) -> bool:
     episodes, keeper = checkpoint.episodes, _keeper(env)
-    if episodes is None or keeper is None or checkpoint.n_envs != env.num_envs:
+    if episodes is None or checkpoint.n_envs != env.num_envs:
+        return False
+    if (keeper is None) != (episodes["env"] is None):
         return False
     if checkpoint.policy_kwargs.get("cell_kwargs") != model.policy_kwargs.get("cell_kwargs"):
         return False  # what the cell remembers may be of another form
@@ -462,7 +506,8 @@ def _restore_episodes(model: RecurrentA2C, env: VecEnv, checkpoint: Checkpoint) 
     model._predict_values(observation, memory)  # raises if one of them does not fit the policy
 
     try:
-        keeper.set_state(episodes["env"])
+        if keeper is not None:
+            keeper.set_state(episodes["env"])
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")
         warnings.warn(f"new episodes begin, since the environment does not take the stored state ({reason})", stacklevel=5)

@@ -265,7 +265,7 @@ def test_environments_that_fail_to_tell_their_state_do_not_hinder_saving(tmp_pat
             raise RuntimeError("not\nnow")
 
     model = make_agent(Shy(N_ENVS, 5, 2)).learn(1)
-    with pytest.warns(UserWarning, match=r"^the checkpoint is without the running episodes: not now$"):
+    with pytest.warns(UserWarning, match=r"^the checkpoint is without the state of the environment: not now$"):
         model.save(tmp_path / "agent")
     assert RecurrentA2C.load(tmp_path / "agent", catch())._last_obs is None
 
