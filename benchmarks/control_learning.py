@@ -106,8 +106,9 @@ def make_model(env_id: str, contender: str, seed: int) -> BaseAlgorithm:
         return PPO("MlpPolicy", env, **ppo, seed=seed, device="cpu")
     cell = OURS[contender]
     memory = dict(cell=cell, hidden_size=64, shared_cell=False, cell_kwargs=RATES if cell == "fast-weights" else {})
-    heads = dict(encoder_arch=(), net_arch=[64, 64], activation_fn=nn.Tanh, ortho_init=True)  # as the peer has them
-    return OwnPPO("RecurrentPolicy", env, **ppo, policy_kwargs=memory | heads, seed=seed, device="cpu")
+    # As many layers as the peer has, one of them before the cell: layer normalisation would lose how long an observation is.
+    layers = dict(encoder_arch=(64,), net_arch=[64], activation_fn=nn.Tanh, ortho_init=True)
+    return OwnPPO("RecurrentPolicy", env, **ppo, policy_kwargs=memory | layers, seed=seed, device="cpu")
 
 
 class Curve(BaseCallback):

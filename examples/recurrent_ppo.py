@@ -1,7 +1,7 @@
 """sb3-contrib's own RecurrentPPO with fast weights in the place of its LSTM: `python examples/recurrent_ppo.py`.
 
-The game is Catch with 8 x 8 pixels, of which the first two frames are seen. `--keep-chunk-starts` takes the RecurrentPPO of this
-package instead, which learns the same way and keeps a memory's state for the first step of a chunk only.
+The game is Catch with 8 x 8 pixels, of which the first two frames are seen. `--keep-chunk-starts` takes the RecurrentPPO of
+this package instead, which learns the same way and keeps a memory's state for the first step of a chunk only.
 """
 
 import sb3_contrib
