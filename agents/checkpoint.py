@@ -39,6 +39,7 @@ from fw_rl.agents.document import (
     unpack,
 )
 from fw_rl.cells import available_cells
+from fw_rl.envs.previous import VecPreviousStep
 from fw_rl.envs.sb3 import VecEnvAdapter
 from fw_rl.files import write_file
 
@@ -271,7 +272,7 @@ def _keeper(env: VecEnv) -> Any | None:
     """The outermost layer of the environment that can tell and take its state, if all that lie around it have none."""
     layer: Any = env
     while not (hasattr(type(layer), "get_state") and hasattr(type(layer), "set_state")):
-        if isinstance(layer, VecMonitor | VecTransposeImage):
+        if isinstance(layer, VecMonitor | VecTransposeImage | VecPreviousStep):
             layer = layer.venv
         elif isinstance(layer, VecEnvAdapter):
             layer = layer.env
