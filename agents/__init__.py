@@ -3,6 +3,7 @@
 from fw_rl.agents.a2c import RecurrentA2C
 from fw_rl.agents.a3c import A3C
 from fw_rl.agents.checkpoint import Checkpoint, CheckpointError, read_checkpoint
+from fw_rl.agents.contrib import CellLstmPolicy
 from fw_rl.agents.export import export_onnx
 from fw_rl.agents.player import Player
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
@@ -11,6 +12,7 @@ from fw_rl.processes import WorkerError
 
 __all__ = [
     "A3C",
+    "CellLstmPolicy",
     "Checkpoint",
     "CheckpointError",
     "Player",

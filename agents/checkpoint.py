@@ -52,6 +52,7 @@ from fw_rl.agents.normalization import (
     restore_normalization,
 )
 from fw_rl.cells import available_cells
+from fw_rl.envs.previous import VecPreviousStep
 from fw_rl.envs.sb3 import VecEnvAdapter
 from fw_rl.files import write_file
 
@@ -301,7 +302,7 @@ def _keeper(env: VecEnv) -> Any | None:
     """The outermost layer of the environment that can tell and take its state, if all that lie around it have none."""
     layer: Any = env
     while not (hasattr(type(layer), "get_state") and hasattr(type(layer), "set_state")):
-        if isinstance(layer, VecMonitor | VecNormalize | VecTransposeImage):
+        if isinstance(layer, VecMonitor | VecNormalize | VecPreviousStep | VecTransposeImage):
             layer = layer.venv
         elif isinstance(layer, VecEnvAdapter):
             layer = layer.env

@@ -27,14 +27,16 @@ from gymnasium.wrappers import TransformObservation
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from measure import in_new_process
-from sb3_contrib import RecurrentPPO
+from sb3_contrib import RecurrentPPO as PeerPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.utils import LinearSchedule
+from torch import nn
 
+from fw_rl.agents import RecurrentPPO as OwnPPO
 from fw_rl.commands.curves import COLORS
 from fw_rl.commands.pictures import STYLE
 from fw_rl.commands.statistics import mean_interval
@@ -47,6 +49,11 @@ FRAMES = {"CartPole-v1": 100_000, "Pendulum-v1": 100_000}
 
 PEER, NO_MEMORY = "RecurrentPPO (sb3-contrib), lstm", "PPO (SB3), no memory"
 
+OURS = {f"RecurrentPPO (ours), {cell}": cell for cell in ("fast-weights", "lstm", "gru", "rnn")}
+
+RATES = dict(eta=0.01, decay=0.3)
+"""Of the fast weights: with those of the paper what comes back outweighs what is seen."""
+
 POINTS = 40
 """Places of a curve at which a record has the mean return of the last 20 episodes."""
 
@@ -57,7 +64,7 @@ class Settings:
 
     envs: tuple[str, ...] = tuple(SHOWN)
     """Environments."""
-    contenders: tuple[str, ...] = (PEER, NO_MEMORY)
+    contenders: tuple[str, ...] = (PEER, NO_MEMORY, *OURS)
     """Who learns."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds of each."""
@@ -94,10 +101,14 @@ def make_model(env_id: str, contender: str, seed: int) -> BaseAlgorithm:
     )
     env = make_vec_env(lambda: hide_velocities(env_id), n_envs=8 if cart else 4, seed=seed)
     if contender == PEER:
-        return RecurrentPPO("MlpLstmPolicy", env, **ppo, policy_kwargs=dict(lstm_hidden_size=64), seed=seed, device="cpu")
+        return PeerPPO("MlpLstmPolicy", env, **ppo, policy_kwargs=dict(lstm_hidden_size=64), seed=seed, device="cpu")
     if contender == NO_MEMORY:
         return PPO("MlpPolicy", env, **ppo, seed=seed, device="cpu")
-    raise ValueError(f"unknown contender {contender!r}")
+    cell = OURS[contender]
+    memory = dict(cell=cell, hidden_size=64, shared_cell=False, cell_kwargs=RATES if cell == "fast-weights" else {})
+    # As many layers as the peer has, one of them before the cell: layer normalisation would lose how long an observation is.
+    layers = dict(encoder_arch=(64,), net_arch=[64], activation_fn=nn.Tanh, ortho_init=True)
+    return OwnPPO("RecurrentPolicy", env, **ppo, policy_kwargs=memory | layers, seed=seed, device="cpu")
 
 
 class Curve(BaseCallback):

@@ -1,7 +1,7 @@
 """Catch (Ba16 §4.4) for Gymnasium: one game, many games in arrays, and the ids of both; any environments in worker processes;
-adapters to and from SB3's `VecEnv`.
+adapters to and from SB3's `VecEnv`, and wrappers that tell the last action and reward.
 
-The adapters import SB3, and with it PyTorch; so they are imported only when they are asked for.
+Adapters and wrappers import SB3, and with it PyTorch; so they are imported only when they are asked for.
 """
 
 from importlib import import_module
@@ -14,6 +14,7 @@ from fw_rl.envs.registration import catch_id, register_catch
 from fw_rl.envs.rules import CatchRules
 
 if TYPE_CHECKING:
+    from fw_rl.envs.previous import PreviousStep, VecPreviousStep
     from fw_rl.envs.sb3 import VecEnvAdapter
     from fw_rl.envs.sb3_vector import VectorEnvAdapter
 
@@ -22,13 +23,20 @@ __all__ = [
     "CatchRules",
     "CatchVectorEnv",
     "ParallelVectorEnv",
+    "PreviousStep",
     "VecEnvAdapter",
+    "VecPreviousStep",
     "VectorEnvAdapter",
     "catch_id",
     "register_catch",
 ]
 
-_LATER = {"VecEnvAdapter": "fw_rl.envs.sb3", "VectorEnvAdapter": "fw_rl.envs.sb3_vector"}
+_LATER = {
+    "PreviousStep": "fw_rl.envs.previous",
+    "VecEnvAdapter": "fw_rl.envs.sb3",
+    "VecPreviousStep": "fw_rl.envs.previous",
+    "VectorEnvAdapter": "fw_rl.envs.sb3_vector",
+}
 
 
 def __getattr__(name: str) -> Any:

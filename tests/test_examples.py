@@ -14,6 +14,7 @@ SAYS = {
     "own_env_and_cell": (2_000, r"mean return -?\d\.\d\d"),
     "hidden_velocities": (2_000, r"the pole stands for \d+ steps"),
     "images": (2_000, r"caught \d+%"),
+    "recurrent_ppo": (900, r"caught \d+%"),
 }
 
 

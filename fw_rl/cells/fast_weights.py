@@ -334,13 +334,15 @@ class _MatrixCell(Cell):
 
     def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
         h, matrix = state
-        blank, outputs = memory.empty(h.shape[0], self.hidden_size, separate_values=self.cell.rule != "hebb", like=h), []
+        blank = memory.empty(h.shape[0], self.hidden_size, separate_values=self.cell.rule != "hebb", like=h)
         state = _pack(h, blank._replace(matrix=matrix))
-        for output, _, after in self.cell._unroll(x, state, episode_starts, window=0):
-            outputs.append(output)
-            state = after
+        if len(x) > 1:
+            y, state = self.cell(x, state, episode_starts)
+        else:  # in plain Torch
+            ((output, _, state),) = self.cell._unroll(x, state, episode_starts, window=0)
+            y = output.unsqueeze(0)
         h, fast = _unpack(state)
-        return torch.stack(outputs), (h, fast.matrix)
+        return y, (h, memory.fold(fast, self.cell.decay).matrix if fast.keys.shape[1] else fast.matrix)
 
 
 def _piece_lengths(steps: int, room: int, pending: int) -> list[int]:

@@ -346,4 +346,10 @@ def test_a_fixed_state_keeps_its_shapes_and_gives_the_same_numbers(label):
         y, state = fixed(x[t : t + 1], state)
         assert [part.shape for part in state] == shapes
         assert_close(y[0], expected[t])
-    assert_close(fixed(x, fixed.initial_state(B), None)[0], expected)
+    y, after = fixed(x, fixed.initial_state(B), None)
+    assert_close(y, expected)
+    assert_close(after, state)
+    starts = marks((0, 1), (3, 0), (3, 2), (T - 1, 1))
+    for rows in (starts, torch.ones_like(starts)):
+        assert_close(fixed(x, state, rows)[0], cell(x, cell(x, cell.initial_state(B))[1], rows)[0])
+        assert [part.shape for part in fixed(x, state, rows)[1]] == shapes
