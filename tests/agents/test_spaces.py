@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.testing import assert_close
 
 from fw_rl.agents import Player, RecurrentA2C
-from tests.agents.helpers import make_model, make_policy, same_parameters, scramble
+from tests.agents.helpers import CELLS, make_model, make_policy, same_parameters, scramble
 
 OBSERVATION_SPACES = {
     "Box": spaces.Box(-1, 1, (3,), np.float32),
@@ -46,6 +46,9 @@ ACTION_SPACES = {
 }
 
 
+EVERY_CELL = CELLS | {"associative-lstm": ("associative-lstm", {})}
+
+
 class Noise(gym.Env):
     """Random observations of a space in episodes of five steps; each action must be of its space."""
 
@@ -72,9 +75,8 @@ def noise(observation_space=OBSERVATION_SPACES["Box"], action_space=ACTION_SPACE
     return DummyVecEnv([lambda: Noise(observation_space, action_space)] * count)
 
 
-def goes_through_its_life(env, path, **policy_kwargs):
-    model = make_model(env, "fast-weights", n_steps=4, policy_kwargs=policy_kwargs)
-    untaught = make_model(env, "fast-weights", n_steps=4, policy_kwargs=policy_kwargs)
+def goes_through_its_life(env, path, cell="fast-weights", cell_kwargs=None, **policy_kwargs):
+    model, untaught = (make_model(env, cell, cell_kwargs=cell_kwargs, n_steps=4, policy_kwargs=policy_kwargs) for _ in range(2))
     model.learn(24)
     assert not same_parameters(model, untaught)
     assert all(parameter.isfinite().all() for parameter in model.policy.parameters())
@@ -103,6 +105,13 @@ def test_every_observation_space(observation_space, tmp_path):
 @pytest.mark.parametrize("action_space, policy_kwargs", ACTION_SPACES.values(), ids=ACTION_SPACES)
 def test_every_action_space(action_space, policy_kwargs, tmp_path):
     goes_through_its_life(noise(action_space=action_space), tmp_path / "agent", **policy_kwargs)
+
+
+@pytest.mark.parametrize("seen, done", [("Dict", "Discrete"), ("image", "Discrete"), ("Box", "MultiDiscrete")])
+@pytest.mark.parametrize("cell, options", EVERY_CELL.values(), ids=EVERY_CELL)
+def test_every_cell(cell, options, seen, done, tmp_path):
+    env = noise(OBSERVATION_SPACES[seen], ACTION_SPACES[done][0])
+    goes_through_its_life(env, tmp_path / "agent", cell, options)
 
 
 @pytest.mark.parametrize(
