@@ -136,6 +136,11 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             squash_output=self.squash_output,
         )
 
+    @property
+    def actor_cell(self) -> Cell:
+        """The cell that the actor sees: the only one, or the first of two."""
+        return self.cell.first if isinstance(self.cell, CellPair) else self.cell
+
     def initial_state(self, n_envs: int) -> State:
         """The memory at the start of an episode, for `n_envs` environments."""
         return self.cell.initial_state(n_envs)

@@ -29,13 +29,13 @@ class CellPair(Cell):
         return self.first.initial_state(batch_size) + self.second.initial_state(batch_size)
 
     def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
-        (x1, x2), (state1, state2) = halves(x), _split(state)
+        (x1, x2), (state1, state2) = _halves(x), _split(state)
         y1, state1 = self.first(x1, state1, episode_starts)
         y2, state2 = self.second(x2, state2, episode_starts)
         return torch.cat([y1, y2], dim=-1), state1 + state2
 
     def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
-        (x1, x2), (state1, state2), (outputs1, outputs2) = halves(x), _split(state), halves(outputs)
+        (x1, x2), (state1, state2), (outputs1, outputs2) = _halves(x), _split(state), _halves(outputs)
         y1 = self.first.replay(x1, state1, episode_starts, outputs1)
         y2 = self.second.replay(x2, state2, episode_starts, outputs2)
         return torch.cat([y1, y2], dim=-1)
@@ -47,7 +47,7 @@ class CellPair(Cell):
         return CellPair(self.first.with_fixed_state(), self.second.with_fixed_state())
 
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
-        (x1, x2), (state1, state2) = halves(x), _split(state)
+        (x1, x2), (state1, state2) = _halves(x), _split(state)
         first = self.first.diagnostics(x1, state1, episode_starts)
         second = self.second.diagnostics(x2, state2, episode_starts)
         return {f"first_{name}": value for name, value in first.items()} | {
@@ -66,11 +66,11 @@ class _PairStepper(Stepper):
 
     @torch.no_grad()
     def step(self, x: Tensor, episode_starts: Tensor) -> Tensor:
-        x1, x2 = halves(x)
+        x1, x2 = _halves(x)
         return torch.cat([self.first.step(x1, episode_starts), self.second.step(x2, episode_starts)], dim=-1)
 
 
-def halves(features: Tensor) -> tuple[Tensor, Tensor]:
+def _halves(features: Tensor) -> tuple[Tensor, Tensor]:
     """[..., 2 N] as two of [..., N]."""
     first, second = features.chunk(2, dim=-1)
     return first, second

@@ -34,9 +34,9 @@ class Space(Env):
         self.observation_space, self.action_space = observation_space, action_space
 
 
-def make_agent(env, cell, **options):
+def make_agent(env, cell, policy_kwargs=None, **options):
     torch.manual_seed(0)
-    memory = dict(cell=cell, hidden_size=12, cell_kwargs=options, encoder_arch=[16])
+    memory = dict(cell=cell, hidden_size=12, cell_kwargs=options, encoder_arch=[16]) | (policy_kwargs or {})
     agent = RecurrentA2C("RecurrentPolicy", env, policy_kwargs=memory, device="cpu")
     with torch.no_grad():  # so that the actions are many, and none is a near miss of another
         for part in agent.policy.parameters():
@@ -89,6 +89,28 @@ def test_onnx_gives_the_same_actions_for_a_thousand_steps(label, tmp_path):
         seen |= set(action.tolist())
         observation, _, starts, _ = env.step(action)
     assert len(seen) >= 2
+
+
+def test_cells_of_their_own_for_actor_and_critic_have_their_parts_of_the_state(tmp_path):
+    env = CatchVectorEnv(3, n=5, m=2)
+    agent = make_agent(env, "fast-weights", dict(shared_cell=False))
+    export_onnx(agent, tmp_path / "agent.onnx")
+    session = Session(tmp_path / "agent.onnx")
+    assert [name for name in session.inputs if name.startswith("state_")] == [f"state_{i}" for i in range(4)]
+    rng, state = np.random.default_rng(0), None
+    for step in range(30):
+        observation, starts = rng.random((3, 25), np.float32), np.full(3, step % 6 == 0)
+        action, state = agent.predict(observation, state, starts, deterministic=True)
+        assert (session.act(observation, starts) == action).all()
+
+
+def test_squashed_actions_reach_the_environment_s_bounds(tmp_path):
+    space = spaces.Box(np.array([-0.5, 0.0], np.float32), np.array([2.0, 0.1], np.float32))
+    agent = make_agent(Space(spaces.Box(-1, 1, (3,)), space), "gru", dict(squash_output=True))
+    export_onnx(agent, tmp_path / "agent.onnx")
+    observation = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    action, _ = agent.predict(observation, deterministic=True)
+    np.testing.assert_allclose(Session(tmp_path / "agent.onnx").act(observation, np.ones(50, bool)), action, atol=1e-5)
 
 
 def test_the_state_goes_in_and_out_under_its_names_and_starts_forget_it(tmp_path):
