@@ -1,4 +1,4 @@
-.PHONY: test slow lint format bench
+.PHONY: test slow lint format docs bench
 
 test:
 	python -m pytest
@@ -10,6 +10,9 @@ lint:
 	ruff check .
 	ruff format --check .
 	mypy
+
+docs:
+	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
 
 format:
 	ruff check --fix .

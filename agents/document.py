@@ -140,6 +140,10 @@ def _take(name: Json, tensors: dict[str, Tensor]) -> Tensor:
 
 
 def describe_space(space: spaces.Space) -> dict[str, Any]:
+    """A space as values that `pack` takes; `make_space` makes it again.
+
+    Raises ValueError for a space that a checkpoint cannot hold.
+    """
     if isinstance(space, spaces.Dict):
         return dict(type="Dict", spaces={key: describe_space(part) for key, part in space.spaces.items()})
     if isinstance(space, spaces.MultiBinary):
@@ -160,6 +164,7 @@ def _compact(bound: NDArray[Any]) -> Any:
 
 
 def make_space(description: dict[str, Any]) -> spaces.Space:
+    """The space that `describe_space` described; raises ValueError for a kind that there is not."""
     kind = description["type"]
     if kind == "Dict":
         return spaces.Dict(OrderedDict((key, make_space(part)) for key, part in description["spaces"].items()))
@@ -178,6 +183,7 @@ def make_space(description: dict[str, Any]) -> spaces.Space:
 
 
 def read_file(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file; raises CheckpointError if it is no whole one."""
     if not path.exists():
         raise CheckpointError(f"there is no file {path}")
     try:
@@ -210,5 +216,6 @@ def problems_named(context: str) -> Iterator[None]:
 
 
 def one_line(value: object, longest: int = 200) -> str:
+    """A text without line breaks, cut off where it is longer than `longest`."""
     text = " ".join(str(value).split())
     return text if len(text) <= longest else f"{text[:longest]}..."

@@ -60,26 +60,32 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
+        """Settings, versions and commit."""
         return self.path / "config.json"
 
     @property
     def checkpoints(self) -> Path:
+        """The agent at several moments of its training."""
         return self.path / "checkpoints"
 
     @property
     def progress(self) -> Path:
+        """One row of numbers every so many frames."""
         return self.path / "progress.csv"
 
     @property
     def evaluation(self) -> Path:
+        """The greedy return at the end."""
         return self.path / "eval.json"
 
     @property
     def curve(self) -> Path:
+        """Mean return over frames."""
         return self.path / "learning_curve.png"
 
     @property
     def episodes(self) -> Path:
+        """Greedy episodes as an animation."""
         return self.path / "episodes.gif"
 
     def checkpoint(self, timesteps: int) -> Path:
