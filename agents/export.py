@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from fw_rl.agents.a2c import RecurrentA2C
+from fw_rl.agents.masks import mask_size
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rollout import Observation, map_observation
 from fw_rl.cells import State
@@ -28,17 +29,19 @@ _EXAMPLES = 2
 """Rows of the inputs that the export is traced with; with one alone the batch would be taken for a constant."""
 
 
-def export_onnx(model: RecurrentA2C, path: str | os.PathLike[str]) -> None:
+def export_onnx(model: RecurrentA2C, path: str | os.PathLike[str], action_masks: bool = False) -> None:
     """Write one greedy step of an agent as an ONNX file, for any number B of environments.
 
     Inputs: `observation` [B, ...] as the agent's `observation_space` has it, or `observation.KEY` for each key of a Dict;
     `episode_start` [B] bool, True where the observation is the first of an episode; `state_0`, `state_1`, ... [B, ...], what
     the memory holds, zeros before the first step. Outputs: `action` [B, ...] as the environment takes it, and `next_state_0`,
     `next_state_1`, ... to hand in as `state_0`, `state_1`, ... at the next step. Fast weights are held as h [B, H] and the
-    matrix A [B, H, H].
+    matrix A [B, H, H]; where the critic has a cell of its own, it stays behind. With `action_masks` there is one more input,
+    `action_masks` [B, D] bool after `episode_start`, what is allowed (see `fw_rl.agents.masks.check_masks`); without it an
+    agent that learned under masks may choose what is forbidden.
 
     Raises ModuleNotFoundError without the packages of `pip install 'fw-rl[onnx]'`, and ValueError for a cell whose state
-    changes its shape from step to step.
+    changes its shape from step to step or for actions that have no masks.
 
     >>> export_onnx(model, "agent.onnx")  # doctest: +SKIP
     >>> session = onnxruntime.InferenceSession("agent.onnx")  # doctest: +SKIP
@@ -49,23 +52,27 @@ def export_onnx(model: RecurrentA2C, path: str | os.PathLike[str]) -> None:
         raise ModuleNotFoundError(f"the export needs {' and '.join(missing)}: pip install 'fw-rl[onnx]'")
     policy = model.policy
     policy.set_training_mode(False)
-    step = _Step(policy)
+    step = _Step(policy, action_masks)
     observation = _blank(policy.observation_space, policy.device)
-    start = torch.ones(_EXAMPLES, dtype=torch.bool, device=policy.device)
+    inputs = dict(episode_start=torch.ones(_EXAMPLES, dtype=torch.bool, device=policy.device))
+    if action_masks:
+        size = mask_size(policy.action_space)
+        inputs["action_masks"] = torch.ones(_EXAMPLES, size, dtype=torch.bool, device=policy.device)
     state = step.cell.initial_state(_EXAMPLES)
-    step.check(observation, start, state)
+    step.check(observation, inputs, state)
 
     several = isinstance(observation, dict)
     seen = [f"observation.{key}" for key in observation] if several else ["observation"]
     parts = [f"state_{i}" for i in range(len(state))]
     batch = {0: "batch"}
+    rest = (*inputs.values(), *state)
     with _quiet(), _unchecked_distributions():
         program = torch.onnx.export(
             step,
-            (observation, start, *state),
-            input_names=[*seen, "episode_start", *parts],
+            (observation, *rest),
+            input_names=[*seen, *inputs, *parts],
             output_names=["action", *(f"next_{part}" for part in parts)],
-            dynamic_shapes=({key: batch for key in observation} if several else batch, batch, tuple(batch for _ in state)),
+            dynamic_shapes=({key: batch for key in observation} if several else batch, batch, tuple(batch for _ in rest[1:])),
             dynamo=True,
             verbose=False,
         )
@@ -79,16 +86,17 @@ def export_onnx(model: RecurrentA2C, path: str | os.PathLike[str]) -> None:
 class _Step(nn.Module):
     """One greedy step of a policy, whose memory is a matter of tensors alone."""
 
-    def __init__(self, policy: RecurrentActorCriticPolicy) -> None:
+    def __init__(self, policy: RecurrentActorCriticPolicy, is_masked: bool) -> None:
         super().__init__()
-        self.policy, self.cell = policy, policy.cell.with_fixed_state()
+        self.policy, self.cell, self.is_masked = policy, policy.actor_cell.with_fixed_state(), is_masked
 
-    def forward(self, observation: Observation, episode_start: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, observation: Observation, episode_start: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        masks, state = (rest[0], rest[1:]) if self.is_masked else (None, rest)
         initial = self.cell.initial_state(episode_start.shape[0])  # len() would make a constant of it
         begun = (torch.where(_like(episode_start, new), new, old) for new, old in zip(initial, state, strict=True))
-        encoded = self.policy.encode(map_observation(lambda part: part.unsqueeze(0), observation))
+        encoded = self.policy.encode(map_observation(lambda part: part.unsqueeze(0), observation), actor_only=True)
         latent, after = self.cell(encoded, tuple(begun))
-        return self._bounded(self.policy._choose(latent[0], deterministic=True)), *after
+        return self._bounded(self.policy._choose(latent[0], True, masks)), *after
 
     def _bounded(self, action: Tensor) -> Tensor:
         """The action in the shape of its space and, for a Box, within its bounds."""
@@ -102,9 +110,9 @@ class _Step(nn.Module):
         return action
 
     @torch.no_grad()
-    def check(self, observation: Observation, episode_start: Tensor, state: State) -> None:
+    def check(self, observation: Observation, inputs: dict[str, Tensor], state: State) -> None:
         """Raises ValueError if a step changes the shapes of the state."""
-        _, *after = self(observation, episode_start, *state)
+        _, *after = self(observation, *inputs.values(), *state)
         if [part.shape for part in after] != [part.shape for part in state]:
             raise ValueError(
                 f"the state of the cell {self.policy.cell_name!r} changes its shape from step to step: "

@@ -7,7 +7,7 @@ from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-__all__ = ["check_masks", "mask_logits"]
+__all__ = ["check_masks", "mask_logits", "mask_size"]
 
 FORBIDDEN = 1e8
 """How far the logit of a forbidden action is moved. Infinity would make its share of the entropy, 0 * log 0, not a number."""
@@ -30,6 +30,11 @@ def check_masks(masks: ArrayLike, space: spaces.Space, n_envs: int) -> NDArray[n
         if not part.any(axis=1).all():
             raise ValueError(f"the action mask of environment {int(part.any(axis=1).argmin())} allows no action")
     return mask
+
+
+def mask_size(space: spaces.Space) -> int:
+    """The D of a mask [D]; raises ValueError for actions that have none."""
+    return sum(_choices(space))
 
 
 def mask_logits(logits: Tensor, masks: Tensor, space: spaces.Space) -> Tensor:

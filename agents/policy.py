@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from numpy.typing import ArrayLike
 from stable_baselines3.common.distributions import CategoricalDistribution, Distribution, SquashedDiagGaussianDistribution
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim, is_image_space
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
@@ -145,15 +145,21 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         """The memory at the start of an episode, for `n_envs` environments."""
         return self.cell.initial_state(n_envs)
 
-    def encode(self, observations: Observation) -> Tensor:
-        """What the cell gets to see of observations [T, B, ...]: [T, B, I], or [T, B, 2 I] for two cells."""
+    def encode(self, observations: Observation, actor_only: bool = False) -> Tensor:
+        """What the cell gets to see of observations [T, B, ...]: [T, B, I], or [T, B, 2 I] for two cells.
+
+        `actor_only`: what `actor_cell` sees, [T, B, I].
+        """
         part = next(iter(observations.values())) if isinstance(observations, dict) else observations
         steps, batch = part.shape[:2]
-        features = self.extract_features(map_observation(lambda part: part.flatten(0, 1), observations))
-        if self.shared_cell:
-            return self.encoder(features).view(steps, batch, -1)
-        of_actor, of_critic = features if isinstance(features, tuple) else (features, features)
-        return torch.cat([self.encoder(of_actor), self.critic_encoder(of_critic)], dim=-1).view(steps, batch, -1)
+        flat = map_observation(lambda part: part.flatten(0, 1), observations)
+        if self.shared_cell or actor_only:
+            encoded = self.encoder(BasePolicy.extract_features(self, flat, self.pi_features_extractor))
+        else:
+            features = self.extract_features(flat)
+            of_actor, of_critic = features if isinstance(features, tuple) else (features, features)
+            encoded = torch.cat([self.encoder(of_actor), self.critic_encoder(of_critic)], dim=-1)
+        return encoded.view(steps, batch, -1)
 
     def remember(self, observations: Observation, state: State, episode_starts: Tensor) -> tuple[Tensor, State]:
         """Run encoder and cell over observations [T, B, ...]: the cell's output [T, B, H] and the state after them."""

@@ -50,8 +50,8 @@ def attention_shares(model: RecurrentA2C, episode: Episode) -> NDArray[np.float6
         raise ValueError(f"the cell {model.policy.cell_name!r} does not attend to past steps: fast-weights does")
     observations, _ = model.policy.obs_to_tensor(_stack(episode.observations))
     with torch.no_grad():
-        encoded = model.policy.encode(map_observation(lambda part: part.unsqueeze(1), observations))
-        weights = cell.attention(encoded[..., : cell.input_size], cell.initial_state(1))[:, 0].abs().double()
+        encoded = model.policy.encode(map_observation(lambda part: part.unsqueeze(1), observations), actor_only=True)
+        weights = cell.attention(encoded, cell.initial_state(1))[:, 0].abs().double()
     shares: NDArray[np.float64] = (weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12)).cpu().numpy()
     return shares
 

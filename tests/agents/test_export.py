@@ -10,6 +10,8 @@ from fw_rl.agents import export as export_module
 from fw_rl.cells import Cell, available_cells, register_cell
 from fw_rl.cells.base import _REGISTRY
 from fw_rl.envs import CatchVectorEnv, VecEnvAdapter
+from tests.agents.test_masks import SPACES as MASKED
+from tests.agents.test_masks import random_masks
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs pip install 'fw-rl[onnx]'")
 pytest.importorskip("onnxscript", reason="needs pip install 'fw-rl[onnx]'")
@@ -54,14 +56,14 @@ class Session:
         self.inputs = {part.name: part for part in self.session.get_inputs()}
         self.state = None
 
-    def act(self, observation, starts):
+    def act(self, observation, starts, masks=None):
         if self.state is None:
             shapes = {name: part.shape for name, part in self.inputs.items() if name.startswith("state_")}
             self.state = {name: np.zeros((len(starts), *shape[1:]), np.float32) for name, shape in shapes.items()}
         seen = {f"observation.{key}": part for key, part in observation.items()} if isinstance(observation, dict) else None
-        action, *state = self.session.run(
-            None, (seen or {"observation": observation}) | dict(episode_start=starts) | self.state
-        )
+        allowed = {} if masks is None else dict(action_masks=masks)
+        inputs = (seen or {"observation": observation}) | dict(episode_start=starts) | allowed | self.state
+        action, *state = self.session.run(None, inputs)
         self.state = dict(zip(self.state, state, strict=True))
         return action
 
@@ -91,17 +93,43 @@ def test_onnx_gives_the_same_actions_for_a_thousand_steps(label, tmp_path):
     assert len(seen) >= 2
 
 
-def test_cells_of_their_own_for_actor_and_critic_have_their_parts_of_the_state(tmp_path):
-    env = CatchVectorEnv(3, n=5, m=2)
-    agent = make_agent(env, "fast-weights", dict(shared_cell=False))
+@pytest.mark.parametrize("share_features_extractor", [True, False])
+def test_of_two_cells_the_actor_s_alone_is_exported(share_features_extractor, tmp_path):
+    own = dict(shared_cell=False, share_features_extractor=share_features_extractor)
+    env = Space(spaces.Box(0, 255, (1, 36, 36), np.uint8), spaces.Discrete(3))
+    agent = make_agent(env, "fast-weights", own)
     export_onnx(agent, tmp_path / "agent.onnx")
     session = Session(tmp_path / "agent.onnx")
-    assert [name for name in session.inputs if name.startswith("state_")] == [f"state_{i}" for i in range(4)]
+    assert [name for name in session.inputs if name.startswith("state_")] == ["state_0", "state_1"]
+    weights = sum(part.numel() for part in agent.policy.parameters()) * 4
+    assert (tmp_path / "agent.onnx").stat().st_size < 0.7 * weights or share_features_extractor
     rng, state = np.random.default_rng(0), None
     for step in range(30):
-        observation, starts = rng.random((3, 25), np.float32), np.full(3, step % 6 == 0)
+        observation, starts = rng.integers(0, 256, (3, 1, 36, 36), np.uint8), np.full(3, step % 6 == 0)
         action, state = agent.predict(observation, state, starts, deterministic=True)
         assert (session.act(observation, starts) == action).all()
+
+
+@pytest.mark.parametrize("kind", MASKED)
+def test_masks_are_an_input(kind, tmp_path):
+    agent = make_agent(Space(spaces.Box(-1, 1, (4,)), MASKED[kind]), "gru")
+    export_onnx(agent, tmp_path / "agent.onnx", action_masks=True)
+    session, rng, state, differences = Session(tmp_path / "agent.onnx"), np.random.default_rng(0), None, 0
+    assert list(session.inputs) == ["observation", "episode_start", "action_masks", "state_0"]
+    for _ in range(10):
+        observation, starts = rng.normal(size=(4, 4)).astype(np.float32), np.full(4, state is None)
+        masks = random_masks(kind, rng, 4)
+        free, _ = agent.predict(observation, state, starts, deterministic=True)
+        action, state = agent.predict(observation, state, starts, deterministic=True, action_masks=masks)
+        np.testing.assert_array_equal(session.act(observation, starts, masks), action)
+        differences += (free != action).sum()
+    assert differences
+
+
+def test_masks_of_actions_that_have_none(tmp_path):
+    agent = make_agent(Space(spaces.Box(-1, 1, (4,)), spaces.Box(-1, 1, (2,))), "gru")
+    with pytest.raises(ValueError, match="has no action masks"):
+        export_onnx(agent, tmp_path / "agent.onnx", action_masks=True)
 
 
 def test_squashed_actions_reach_the_environment_s_bounds(tmp_path):
