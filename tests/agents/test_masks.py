@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.testing import assert_close
 
 from fw_rl.agents import A3C, Player
+from fw_rl.agents.loss import actor_critic_loss
 from fw_rl.agents.masks import check_masks, mask_logits
 from tests.agents.helpers import chunks_of, make_model, make_policy, scramble
 
@@ -137,6 +138,27 @@ def test_what_is_learned_is_learned_under_the_masks():
     assert masks[0].gather(1, drawn.unsqueeze(1)).all()
     assert_close(of_drawn, share[0].gather(1, drawn.unsqueeze(1)).squeeze(1).log())
     assert_close(entropy, -(share * torch.where(masks, share, 1.0).log()).sum(dim=2))
+
+
+class Forced(Picky):
+    """One action is allowed at each step, another one each time."""
+
+    def _see(self):
+        observation = super()._see()
+        self.mask = np.eye(5, dtype=bool)[self.rng.integers(5)]
+        return observation
+
+
+@pytest.mark.parametrize("bptt_length", [None, 2])
+def test_where_nothing_can_be_chosen_the_actor_learns_nothing(bptt_length):
+    env = DummyVecEnv([lambda i=i: Forced("Discrete", i) for i in range(3)])
+    model = make_model(env, n_steps=5, bptt_length=bptt_length).learn(15)
+    loss = actor_critic_loss(model.policy, model.rollout_buffer, ent_coef=0.3, vf_coef=0.0)
+    assert loss.policy == loss.entropy == 0
+    loss.total.backward()
+    assert not model.policy.action_net.weight.grad.any()
+    free = [piece._replace(action_masks=None) for piece in model.rollout_buffer.pieces()]
+    assert all((model.policy.evaluate_actions(*piece)[1] < -0.1).any() for piece in free)
 
 
 def test_an_environment_without_masks_after_one_with(monkeypatch):
