@@ -60,9 +60,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
 
 def make_model(config: RunConfig, device: str = "cpu") -> RecurrentA2C:
     """A new agent for the settings of a run."""
-    torch.set_float32_matmul_precision(config.matmul_precision)
     names = "learning_rate anneal anneal_entropy normalize_advantage n_steps gamma gae_lambda ent_coef vf_coef max_grad_norm"
-    settings = {name: getattr(config, name) for name in [*names.split(), "optimizer", "seed"]}
+    settings = {name: getattr(config, name) for name in [*names.split(), "matmul_precision", "optimizer", "seed"]}
     settings["policy_kwargs"] = dict(cell=config.cell, hidden_size=config.hidden_size, cell_kwargs=config.cell_options)
     if config.algo == "a3c":
         return A3C("RecurrentPolicy", _make_env(config), n_workers=config.workers, device=device, **settings)
@@ -74,7 +73,6 @@ def load_model(config: RunConfig, checkpoint: Path, device: str = "cpu") -> Recu
 
     Raises ValueError if the checkpoint is damaged, or of another run.
     """
-    torch.set_float32_matmul_precision(config.matmul_precision)
     model: RecurrentA2C
     if config.algo == "a3c":
         model = A3C.load(checkpoint, _make_env(config), device=device, n_workers=config.workers)
