@@ -2,9 +2,9 @@
 
     python benchmarks/ppo_speed.py --out results/ppo_speed.json
 
-All have 128 ReLUs, 128 recurrent units shared by actor and critic, linear heads, the same vector environment, and PPO's settings
-of sb3-contrib. Its buffer keeps the state of the memory at every step, ours at the start of a chunk. Each is measured in turn, in
-a process of its own and after a warm-up; the memory is the most that this process ever held.
+All have 128 ReLUs, 128 recurrent units shared by actor and critic, linear heads, the same vector environment, and PPO's
+settings of sb3-contrib. Its buffer keeps the state of the memory at every step, ours at the start of a chunk. Each is measured
+in turn, in a process of its own and after a warm-up; the memory is the most that this process ever held.
 """
 
 from __future__ import annotations
