@@ -14,9 +14,8 @@ import numpy as np
 import torch
 import tyro
 from gymnasium.vector import VectorEnv
-from stable_baselines3.common.evaluation import evaluate_policy
 
-from fw_rl.agents import A3C, RecurrentA2C, WorkerError
+from fw_rl.agents import A3C, Player, RecurrentA2C, WorkerError
 from fw_rl.cells import FastWeightsCell
 from fw_rl.commands.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
 from fw_rl.commands.command_line import fail
@@ -172,9 +171,9 @@ def evaluate(config: RunConfig, model: RecurrentA2C, episodes: int) -> np.ndarra
     """The returns of greedy episodes from a seed of their own."""
     env = VecEnvAdapter(make_vector_env(config.env, min(episodes, EVALUATION_ENVS)))
     env.seed(config.seed + 1_000_003)
-    returns, _ = evaluate_policy(model, env, episodes, deterministic=True, return_episode_rewards=True, warn=False)
+    returns = Player(model).play(env, episodes)
     env.close()
-    return np.array(returns)
+    return returns
 
 
 def confidence_interval(returns: np.ndarray[Any, Any]) -> tuple[float, float]:

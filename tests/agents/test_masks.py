@@ -157,8 +157,8 @@ def test_predict_and_play(kind):
         alone, state = model.predict(observation, state, state is None, True, single.action_masks())
         action = player.act(observation, action_masks=single.action_masks())
         assert np.array_equal(action, alone)
-        observation, reward, done, _, _ = single.step(action)
-        player.observe(reward, done)
+        observation, _reward, done, _, _ = single.step(action)
+        player.observe(done)
 
 
 @EVERY_SPACE

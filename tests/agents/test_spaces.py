@@ -88,9 +88,9 @@ def goes_through_its_life(env, path, cell="fast-weights", cell_kwargs=None, **po
         actions = [player.act(env_observation) for player in players]
         for other in actions[1:]:
             np.testing.assert_array_equal(other, actions[0])
-        env_observation, rewards, dones, _ = env.step(actions[0])
+        env_observation, _rewards, dones, _ = env.step(actions[0])
         for player in players:
-            player.observe(rewards, dones)
+            player.observe(dones)
     evaluate_policy(loaded, env, n_eval_episodes=3, deterministic=False, warn=False)
     loaded.learn(24, reset_num_timesteps=False)
     assert not same_parameters(model, loaded)
