@@ -132,6 +132,10 @@ def test_what_is_learned_is_learned_under_the_masks():
     share = policy.action_net(latent).exp() * masks
     share = share / share.sum(dim=2, keepdim=True)
     assert_close(log_prob, share.gather(2, actions.unsqueeze(2)).squeeze(2).log())
+    with torch.no_grad():
+        drawn, _, of_drawn, _ = policy.forward(observations[0], state, starts[0], action_masks=masks[0])
+    assert masks[0].gather(1, drawn.unsqueeze(1)).all()
+    assert_close(of_drawn, share[0].gather(1, drawn.unsqueeze(1)).squeeze(1).log())
     assert_close(entropy, -(share * torch.where(masks, share, 1.0).log()).sum(dim=2))
 
 
@@ -149,7 +153,8 @@ def test_an_environment_without_masks_after_one_with(monkeypatch):
 @EVERY_SPACE
 def test_predict_and_play(kind):
     model = make_model(VECTORIZATIONS["VecEnv"](kind))
-    evaluate_policy(model, model.get_env(), n_eval_episodes=9, warn=False)
+    with pytest.warns(UserWarning, match="no state came with it"):  # which sb3-contrib keeps for itself
+        evaluate_policy(model, model.get_env(), n_eval_episodes=9, warn=False)
     single, player = Picky(kind, 5), Player(model)
     observation, _ = single.reset()
     done, state = False, None
