@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -314,8 +315,8 @@ class RecurrentA2C(OnPolicyAlgorithm):
         belong to it (`read_checkpoint(path).episodes`). None: where the environment goes with it, since it is a vector
         environment with the methods `get_state` and `set_state`, such as `CatchVectorEnv`. Then a file from between two chunks
         (after `learn`, or by a callback's `_on_rollout_start`) lets training go on bit for bit; one from amid a chunk, as of
-        SB3's `CheckpointCallback`, is without the steps of that chunk. True: with any environment; see `load`. False: never,
-        which makes the file smaller. Settings and statistics of a `VecNormalize` are saved too.
+        SB3's `CheckpointCallback`, is without the steps of that chunk. True: with any environment; see `force_reset` of `load`.
+        False: never, which makes the file smaller. Settings and statistics of a `VecNormalize` are saved too.
 
         Warns of what a file cannot hold, such as a learning rate that is a function; see `load`.
         """
@@ -327,14 +328,17 @@ class RecurrentA2C(OnPolicyAlgorithm):
         path: str | os.PathLike[str],
         env: GymEnv | VectorEnv | str | None = None,
         device: torch.device | str = "auto",
+        force_reset: bool = True,
         **overrides: Any,
     ) -> _Self:
         """An agent from a file that `save` wrote, on any device; nothing in the file is run.
 
         `env`: as for a new agent, with the same spaces. Without it the agent predicts only. With it, `learn(...,
         reset_num_timesteps=False)` goes on where the file stops, with the same random numbers: in the same episodes if the file
-        holds them and `env` takes them and has as many, else in new ones. An environment without `set_state` is taken to be
-        amid the episodes of a file saved with `include_state=True`: it is not reset.
+        holds them and `env` takes them and has as many, else in new ones.
+
+        `force_reset`: as in SB3, `env` is reset before it learns, unless it takes its episodes from the file. False takes it to
+        be amid the episodes of a file saved with `include_state=True`, which then go on with what the memory held.
 
         If the agent learned with a `VecNormalize`, that of `env` takes over its statistics; if there is none, `env` is put into
         one like it (`get_env()` then is what the agent sees). Without `env`, `get_vec_normalize_env().normalize_obs` turns what
@@ -351,7 +355,10 @@ class RecurrentA2C(OnPolicyAlgorithm):
         >>> model = RecurrentA2C.load("agent", env)  # doctest: +SKIP
         >>> model = model.learn(1_000_000 - model.num_timesteps, reset_num_timesteps=False)  # doctest: +SKIP
         """
-        return build_agent(cls, read_checkpoint(path), env, device, overrides)
+        checkpoint = read_checkpoint(path)
+        if force_reset and checkpoint.episodes is not None and checkpoint.episodes["env"] is None:
+            checkpoint = replace(checkpoint, episodes=None)
+        return build_agent(cls, checkpoint, env, device, overrides)
 
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto") -> None:
         """Take parameters as `get_parameters` gives them; raises ValueError for a path, since `load` is what reads files."""

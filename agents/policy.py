@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NoReturn
@@ -221,11 +222,16 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         return self._value(latent[0])
 
     def forward(  # type: ignore[override]
-        self, observation: Observation, state: State, episode_starts: Tensor, deterministic: bool = False
+        self,
+        observation: Observation,
+        state: State,
+        episode_starts: Tensor,
+        deterministic: bool = False,
+        action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, State]:
         """Actions, values [B], log-probabilities [B] and the new state for one step of B environments."""
         latent, state = self.remember(map_observation(_add_time, observation), state, episode_starts[None])
-        distribution = self._distribution(latent[0])
+        distribution = self._distribution(latent[0], action_masks)
         actions = distribution.get_actions(deterministic=deterministic)
         return actions, self._value(latent[0]), distribution.log_prob(actions), state
 
@@ -244,7 +250,9 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         `action_masks`: [B, D] or [D], what is allowed, see `check_masks`. Returns the actions and the state to hand to the next
         call.
 
-        Raises ValueError for a state without `episode_start`, for one of another number of rows, and for masks that don't fit.
+        Warns where an episode goes on without a state, since then it is forgotten; sb3-contrib's maskable `evaluate_policy`,
+        for one, hands none on. Raises ValueError for a state without `episode_start`, for one of another number of rows, and
+        for masks that don't fit.
         """
         if state is not None and episode_start is None:
             raise ValueError("a state needs episode_start, which says where episodes begin: the dones of the step before")
@@ -261,6 +269,10 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         starts = np.full(n_envs, starts) if starts.ndim == 0 else starts
         if len(starts) != n_envs:
             raise ValueError(f"episode_start has {len(starts)} entries for {n_envs} observations: they must be as many")
+        if state is None and not starts.all():
+            warnings.warn(
+                "episode_start says that an episode goes on, but no state came with it: it is forgotten", stacklevel=3
+            )
         stepper = self.cell.stepper(memory)
         masks = self.mask_tensor(action_masks, n_envs)
         actions, _ = self.act(tensor, stepper, torch.as_tensor(starts, device=self.device), deterministic, masks)

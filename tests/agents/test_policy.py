@@ -1,5 +1,7 @@
 """The recurrent actor-critic: its network, its actions, and `predict` as whoever plays with it calls it."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -325,6 +327,17 @@ def test_a_state_without_a_word_of_where_episodes_begin_is_refused_in_one_line()
     _, state = policy.predict(observation)
     with pytest.raises(ValueError, match=r"^a state needs episode_start, .*$"):
         policy.predict(observation, state)
+
+
+def test_an_episode_that_goes_on_without_a_state_is_warned_of():
+    policy = make_policy("gru")
+    observation = np.zeros((2, 4), dtype=np.float32)
+    with pytest.warns(UserWarning, match=r"^episode_start says that an episode goes on, but no state came with it: .*$"):
+        policy.predict(observation, episode_start=np.array([True, False]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, state = policy.predict(observation, episode_start=np.array([True, True]))
+        policy.predict(observation, state, episode_start=np.array([True, False]))
 
 
 @pytest.mark.parametrize("episode_start", [[], [True], [False] * 3])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.testing import assert_close
 
@@ -27,17 +28,26 @@ def test_training_goes_on_amid_the_episodes_of_any_environment(cell, options, tm
     state = [part.clone() for part in models[1]._last_state]
     models[0].learn(40, reset_num_timesteps=False)
     disturb()
-    loaded = RecurrentA2C.load(tmp_path / "agent", envs[1])
+    loaded = RecurrentA2C.load(tmp_path / "agent", envs[1], force_reset=False)
     assert_close(list(loaded._last_state), state, rtol=0, atol=0)
     loaded.learn(40, reset_num_timesteps=False)
     assert envs[1].get_attr("t") == envs[0].get_attr("t")
     assert same_parameters(loaded, models[0])
 
 
+def test_environments_that_were_just_made_are_reset(tmp_path):
+    model = make_model(make_vec_env("CartPole-v1", n_envs=2), n_steps=4).learn(40)
+    model.save(tmp_path / "agent", include_state=True)
+    loaded = RecurrentA2C.load(tmp_path / "agent", make_vec_env("CartPole-v1", n_envs=2))
+    assert loaded._last_obs is None
+    loaded.learn(8, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 48
+
+
 def test_without_the_state_the_same_environment_begins_anew(tmp_path):
     env = scripted()
     make_model(env, n_steps=4).learn(40).save(tmp_path / "agent")
-    loaded = RecurrentA2C.load(tmp_path / "agent", env)
+    loaded = RecurrentA2C.load(tmp_path / "agent", env, force_reset=False)
     assert loaded._last_obs is None
     loaded.learn(8, reset_num_timesteps=False)
     assert env.get_attr("t") == [4, 4]
@@ -75,7 +85,7 @@ def test_a_file_without_the_state_is_smaller(tmp_path):
 def test_another_number_of_environments_begins_new_episodes(n_envs, tmp_path):
     make_model(scripted(), n_steps=4).learn(8).save(tmp_path / "agent", include_state=True)
     env = DummyVecEnv(scripted_envs([SCRIPTS[0]] * n_envs))
-    loaded = RecurrentA2C.load(tmp_path / "agent", env)
+    loaded = RecurrentA2C.load(tmp_path / "agent", env, force_reset=False)
     assert loaded._last_obs is None
     loaded.learn(8, reset_num_timesteps=False)
 
@@ -89,7 +99,7 @@ def test_an_environment_that_could_take_a_state_is_not_believed_to_be_amid_other
     with pytest.warns(UserWarning, match=r"^the checkpoint is without the state of the environment: not now$"):
         model.save(tmp_path / "agent", include_state=True)
     assert read_checkpoint(tmp_path / "agent").episodes["env"] is None
-    assert RecurrentA2C.load(tmp_path / "agent", CatchVectorEnv(2, n=5, m=2))._last_obs is None
+    assert RecurrentA2C.load(tmp_path / "agent", CatchVectorEnv(2, n=5, m=2), force_reset=False)._last_obs is None
 
 
 def test_an_agent_that_has_not_begun_has_no_state(tmp_path):
