@@ -4,8 +4,8 @@
 
 All get the same number of frames and have 64 units to remember with. PPO has the settings that rl-baselines3-zoo
 (hyperparams/ppo_lstm.yml) gives for these two environments, without state-dependent exploration, for every memory alike; "no
-memory" is SB3's PPO with them. "As in rl-zoo" also scales observations and rewards, as our A2C does, and has the zoo's net. Each
-run has one thread and becomes a line of `runs.jsonl`, so that a command that was interrupted goes on where it was.
+memory" is SB3's PPO with them. "As in rl-zoo" also scales observations and rewards, as our A2C does, and has the zoo's net.
+Each run has one thread and becomes a line of `runs.jsonl`, so that a command that was interrupted goes on where it was.
 
     python benchmarks/control_learning.py --out results/control --repeats 3
 
@@ -259,36 +259,29 @@ def report(settings: Settings, runs: Runs) -> str:
 def draw(settings: Settings, runs: Runs, path: Path) -> None:
     """A panel for each environment, a row for each algorithm of ours: mean and 95 % interval over the seeds."""
     rows, columns = len(settings.algorithms), len(settings.envs)
+    styles = {cell: dict(color=COLORS[i]) for i, cell in enumerate(settings.cells)}
+    others = {PEER: dict(linestyle="--"), ZOO_PEER: dict(linestyle="-."), NO_MEMORY: dict(color="#6b7280", linestyle=":")}
+    styles |= {name: others[name] for name in settings.others}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.5 * columns, 0.8 + 3.8 * rows), dpi=150, layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False)
-        for axes, (algorithm, env_id) in zip(panels.flat, product(settings.algorithms, settings.envs), strict=True):
-            for contender, style in styles(settings, algorithm).items():
-                draw_curve(axes, of(runs, env_id, contender), label=contender, **style)
-            axes.set(title=f"{env_id}, velocities hidden", xlabel="frames", ylabel="mean return")
+        panels = figure.subplots(rows, columns, squeeze=False, sharey="col").flat
+        for axes, (algorithm, env_id) in zip(panels, product(settings.algorithms, settings.envs), strict=True):
+            for name, style in styles.items():
+                contender = f"{algorithm}, {name}" if name in settings.cells else name
+                draw_curve(axes, of(runs, env_id, contender), label=name, **style)
+            axes.set(title=f"{algorithm}, {env_id} without velocities", xlabel="frames", ylabel="mean return")
+            axes.title.set_fontsize(11)
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        for row in panels:
-            handles, labels = row[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
         figure.savefig(path)
 
 
-def styles(settings: Settings, algorithm: str) -> dict[str, dict[str, Any]]:
-    """How the lines of a panel look: ours in colours, the others in black and grey."""
-    others = {
-        PEER: dict(color="black", linestyle="--"),
-        ZOO_PEER: dict(color="black", linestyle="-."),
-        NO_MEMORY: dict(color="#6b7280", linestyle=":"),
-    }
-    own = {f"{algorithm}, {cell}": dict(color=COLORS[i]) for i, cell in enumerate(settings.cells)}
-    return own | {name: others[name] for name in settings.others}
-
-
-def draw_curve(axes: Axes, runs: Runs, label: str, color: str, linestyle: str = "-") -> None:
+def draw_curve(axes: Axes, runs: Runs, label: str, color: str = "black", linestyle: str = "-") -> None:
     """The mean from where all seeds have ended an episode, and its interval."""
     frames = np.linspace(0, runs[0]["frames"], POINTS + 1)[1:]
     mean, low, high = mean_interval(np.array([run["curve"] for run in runs], dtype=float))
-    axes.fill_between(frames, low, high, color=color, alpha=0.15, linewidth=0)
+    axes.fill_between(frames, low, high, color=color, alpha=0.12, linewidth=0)
     axes.plot(frames, mean, color=color, linestyle=linestyle, linewidth=2, label=label)
 
 
