@@ -15,6 +15,7 @@ measures the frames per second too, in turn: for a machine that does nothing els
 from __future__ import annotations
 
 import json
+import math
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -257,15 +258,18 @@ def report(settings: Settings, runs: Runs) -> str:
 
 
 def draw(settings: Settings, runs: Runs, path: Path) -> None:
-    """A panel for each environment, a row for each algorithm of ours: mean and 95 % interval over the seeds."""
-    rows, columns = len(settings.algorithms), len(settings.envs)
+    """A panel for each environment and algorithm of ours: mean and 95 % interval over the seeds."""
+    jobs = list(product(settings.envs, settings.algorithms))
+    columns = min(len(jobs), 2)
+    rows = math.ceil(len(jobs) / columns)
+    sharey = "row" if len(settings.algorithms) > 1 else False
     styles = {cell: dict(color=COLORS[i]) for i, cell in enumerate(settings.cells)}
     others = {PEER: dict(linestyle="--"), ZOO_PEER: dict(linestyle="-."), NO_MEMORY: dict(color="#6b7280", linestyle=":")}
     styles |= {name: others[name] for name in settings.others}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.5 * columns, 0.8 + 3.8 * rows), dpi=150, layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False, sharey="col").flat
-        for axes, (algorithm, env_id) in zip(panels, product(settings.algorithms, settings.envs), strict=True):
+        panels = figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat
+        for axes, (env_id, algorithm) in zip(panels, jobs, strict=True):
             for name, style in styles.items():
                 contender = f"{algorithm}, {name}" if name in settings.cells else name
                 draw_curve(axes, of(runs, env_id, contender), label=name, **style)
@@ -273,7 +277,7 @@ def draw(settings: Settings, runs: Runs, path: Path) -> None:
             axes.title.set_fontsize(11)
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3 if columns > 1 else 1, frameon=False)
         figure.savefig(path)
 
 
