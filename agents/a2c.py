@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
@@ -29,7 +31,10 @@ from fw_rl.agents.rollout import RecurrentRollout
 from fw_rl.cells import State, Stepper
 from fw_rl.envs.sb3 import VecEnvAdapter
 
-__all__ = ["RecurrentA2C"]
+__all__ = ["PRECISIONS", "RecurrentA2C"]
+
+PRECISIONS = ("highest", "high", "medium")
+"""Of matrix products, as Torch names them."""
 
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "rmsprop": (torch.optim.RMSprop, dict(alpha=0.99, eps=1e-5)),
@@ -50,8 +55,10 @@ class RecurrentA2C(OnPolicyAlgorithm):
     sb3-contrib's `MaskablePPO` asks for, no forbidden action is taken. `learning_rate`: a number, or an SB3 schedule.
     `bptt_length`: back-propagation goes through so many steps, from 1 to `n_steps`, and begins anew there; None is `n_steps`.
     `anneal`: a number as learning rate goes down to 0 along `learn`, linearly; `anneal_entropy`: so does `ent_coef`.
-    `optimizer`: "rmsprop", as in the A3C paper (Mnih et al. 2016), or "adam". `policy_kwargs`: those of
-    `RecurrentActorCriticPolicy`, so `dict(cell="lstm", hidden_size=64)`. The other arguments are those of SB3's `A2C`.
+    `matmul_precision`: of the matrix products of learning, as in `torch.set_float32_matmul_precision`: "highest", "high", or
+    "medium", which lets a processor that has bfloat16 use it inside of them. `optimizer`: "rmsprop", as in the A3C paper (Mnih
+    et al. 2016), or "adam". `policy_kwargs`: those of `RecurrentActorCriticPolicy`, so `dict(cell="lstm", hidden_size=64)`. The
+    other arguments are those of SB3's `A2C`.
 
     Raises ValueError for an optimizer, a cell or an option that does not exist, and for a number that is not allowed.
 
@@ -81,6 +88,7 @@ class RecurrentA2C(OnPolicyAlgorithm):
         anneal: bool = True,
         anneal_entropy: bool = False,
         normalize_advantage: bool = False,
+        matmul_precision: str = "highest",
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         monitor_wrapper: bool = True,
@@ -93,7 +101,9 @@ class RecurrentA2C(OnPolicyAlgorithm):
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer is {optimizer!r}: choose from {', '.join(OPTIMIZERS)}")
         self.optimizer, self.anneal, self.anneal_entropy = optimizer, anneal, anneal_entropy
-        self.normalize_advantage = normalize_advantage
+        if matmul_precision not in PRECISIONS:
+            raise ValueError(f"matmul_precision is {matmul_precision!r}: choose from {', '.join(PRECISIONS)}")
+        self.normalize_advantage, self.matmul_precision = normalize_advantage, matmul_precision
         self.monitor_wrapper = monitor_wrapper
         if n_steps < 1:
             raise ValueError(f"n_steps is {n_steps}: it must be at least 1")
@@ -233,9 +243,11 @@ class RecurrentA2C(OnPolicyAlgorithm):
         self._require_finite_outputs()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        loss = actor_critic_loss(self.policy, self.rollout_buffer, self._entropy_weight, self.vf_coef, self.normalize_advantage)
-        self.policy.zero_grad()
-        loss.total.backward()
+        weights = self._entropy_weight, self.vf_coef
+        with matmul_precision(self.matmul_precision):
+            loss = actor_critic_loss(self.policy, self.rollout_buffer, *weights, self.normalize_advantage)
+            self.policy.zero_grad()
+            loss.total.backward()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         self._apply_gradients()
 
@@ -355,6 +367,17 @@ class RecurrentA2C(OnPolicyAlgorithm):
                 f"set_parameters takes a dictionary, not {load_path_or_dict!r}: {type(self).__name__}.load reads files"
             )
         super().set_parameters(load_path_or_dict, exact_match, device)
+
+
+@contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    """Compute matrix products with this precision; small ones, as while acting, are slower with a lower one."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def explained(values: Tensor, returns: Tensor) -> float:

@@ -184,7 +184,7 @@ class A3C(RecurrentA2C):
         arguments |= dict(policy=self.policy_class, seed=self._worker_seed(number, restarts))
         assert isinstance(self.env, _Specimen) and self._shared is not None
         shared = self._shared._replace(statistics=self._own_statistics[number]) if self._own_statistics else self._shared
-        return CloudpickleWrapper((self.env.make, arguments, torch.get_float32_matmul_precision())), shared, number
+        return CloudpickleWrapper((self.env.make, arguments)), shared, number
 
     def _average_statistics(self) -> None:
         """Where each worker has statistics of its own, keep their mean."""
@@ -255,8 +255,7 @@ class _Chunk(NamedTuple):
 
 def _work(send: Send, packed: CloudpickleWrapper, shared: _Shared, number: int) -> None:
     """The task of a worker: chunk after chunk until all workers together have enough frames."""
-    make_env, arguments, precision = packed.var
-    torch.set_float32_matmul_precision(precision)
+    make_env, arguments = packed.var
     learner = _Learner(env=make_env(), device="cpu", **arguments)
     learner.join(shared, number)
     while shared.timesteps < shared.total:

@@ -21,14 +21,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import (
-    VecEnv,
-    VecEnvWrapper,
-    VecMonitor,
-    VecNormalize,
-    VecTransposeImage,
-    unwrap_vec_normalize,
-)
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 
 from fw_rl.agents.document import (
@@ -45,15 +38,9 @@ from fw_rl.agents.document import (
     read_file,
     unpack,
 )
-from fw_rl.agents.normalization import (
-    describe_normalization,
-    normalize_as,
-    normalize_nothing_as,
-    restore_normalization,
-)
+from fw_rl.agents.normalization import describe_normalization, normalize_as, normalize_nothing_as, restore_normalization
+from fw_rl.agents.running_episodes import describe_episodes, restore_episodes
 from fw_rl.cells import available_cells
-from fw_rl.envs.previous import VecPreviousStep
-from fw_rl.envs.sb3 import VecEnvAdapter
 from fw_rl.files import write_file
 
 if TYPE_CHECKING:
@@ -204,7 +191,7 @@ def _describe(model: RecurrentA2C, include_state: bool | None) -> tuple[dict[str
         optimizer_state=model.policy.optimizer.state_dict(),
         statistics=_statistics(model),
         random_state=_random_state(model.device),
-        episodes=None if include_state is False else _episodes(model, in_any_case=bool(include_state)),
+        episodes=None if include_state is False else describe_episodes(model, in_any_case=bool(include_state)),
         normalization=None if model._vec_normalize_env is None else describe_normalization(model._vec_normalize_env),
     )
     arguments = constructor_arguments(model)
@@ -269,54 +256,6 @@ def _random_state(device: torch.device) -> dict[str, Any]:
         numpy=np.random.get_state(),  # noqa: NPY002 (SB3 draws from the global generator)
         python=random.getstate(),
     )
-
-
-def _episodes(model: RecurrentA2C, in_any_case: bool) -> dict[str, Any] | None:
-    """How far the running episodes are: what the agent sees and remembers there, and what the environment tells of itself.
-
-    None if there are none, or, unless `in_any_case`, if the environment tells nothing.
-    """
-    keeper = None if model.env is None else _keeper(model.env)
-    if model._last_obs is None or model._last_state is None:
-        return None
-    state = None
-    if keeper is not None:
-        try:
-            state = keeper.get_state()
-        except Exception as error:
-            warnings.warn(f"the checkpoint is without the state of the environment: {one_line(error)}", stacklevel=5)
-    if state is None and not in_any_case:
-        return None
-    monitors = _monitors(model.env)
-    return dict(
-        env=state,
-        returns=monitors[0].episode_returns if monitors else None,
-        lengths=monitors[0].episode_lengths if monitors else None,
-        memory=model._last_state,
-        observation=model._last_obs,
-        starts=model._last_episode_starts,
-    )
-
-
-def _keeper(env: VecEnv) -> Any | None:
-    """The outermost layer of the environment that can tell and take its state, if all that lie around it have none."""
-    layer: Any = env
-    while not (hasattr(type(layer), "get_state") and hasattr(type(layer), "set_state")):
-        if isinstance(layer, VecMonitor | VecNormalize | VecPreviousStep | VecTransposeImage):
-            layer = layer.venv
-        elif isinstance(layer, VecEnvAdapter):
-            layer = layer.env
-        else:
-            return None
-    return layer
-
-
-def _monitors(env: VecEnv | None) -> list[Any]:
-    """Those that sum up the returns and lengths of the running episodes."""
-    layers = [env]
-    while isinstance(layers[-1], VecEnvWrapper):
-        layers.append(layers[-1].venv)
-    return [layer for layer in layers if isinstance(layer, VecMonitor | VecEnvAdapter)]
 
 
 # From a document and its tensors to an agent.
@@ -484,40 +423,17 @@ def _load_counters(model: RecurrentA2C, checkpoint: Checkpoint) -> None:
 def _continue_episodes(model: RecurrentA2C, checkpoint: Checkpoint) -> None:
     """Go on in the running episodes and with the random numbers where the checkpoint was, or else in new episodes."""
     assert model.env is not None
-    goes_on = _restore_episodes(model, model.env, checkpoint)
+    goes_on = (
+        checkpoint.episodes is not None
+        and checkpoint.n_envs == model.n_envs
+        # What the cell remembers may be of another form.
+        and checkpoint.policy_kwargs.get("cell_kwargs") == model.policy_kwargs.get("cell_kwargs")
+        and restore_episodes(model, model.env, checkpoint.episodes)
+    )
     if checkpoint.random_state is not None:
         _set_random_state(checkpoint.random_state, model.device)
     if not goes_on and model.seed is not None:
         model.env.seed()  # a seed from NumPy's generator: other episodes than those that training began with
-
-
-def _restore_episodes(model: RecurrentA2C, env: VecEnv, checkpoint: Checkpoint) -> bool:
-    episodes, keeper = checkpoint.episodes, _keeper(env)
-    if episodes is None or checkpoint.n_envs != env.num_envs:
-        return False
-    if (keeper is None) != (episodes["env"] is None):
-        return False
-    if checkpoint.policy_kwargs.get("cell_kwargs") != model.policy_kwargs.get("cell_kwargs"):
-        return False  # what the cell remembers may be of another form
-    memory = tuple(part.to(model.device) for part in episodes["memory"])
-    observation, starts = episodes["observation"], np.asarray(episodes["starts"], dtype=bool)
-    seen = observation.values() if isinstance(observation, dict) else [observation]
-    if any(len(part) != env.num_envs for part in (*memory, *seen, starts)):
-        raise ValueError(f"the running episodes are not {env.num_envs}")
-    model._predict_values(observation, memory)  # raises if one of them does not fit the policy
-
-    try:
-        if keeper is not None:
-            keeper.set_state(episodes["env"])
-    except Exception as error:
-        reason = one_line(f"{type(error).__name__}: {error}")
-        warnings.warn(f"new episodes begin, since the environment does not take the stored state ({reason})", stacklevel=5)
-        return False
-    for monitor in _monitors(env):
-        if episodes["returns"] is not None:
-            monitor.episode_returns[:], monitor.episode_lengths[:] = episodes["returns"], episodes["lengths"]
-    model._last_obs, model._last_episode_starts, model._last_state = observation, starts, memory
-    return True
 
 
 def _set_random_state(state: dict[str, Any], device: torch.device) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents.policy import rows_of
 from fw_rl.cells import State, Stepper
@@ -29,7 +31,8 @@ class Player:
     >>> observation = env.reset()
     >>> for _ in range(15):
     ...     observation, reward, done, info = env.step(player.act(observation))
-    ...     player.observe(reward, done)
+    ...     player.observe(done)
+    >>> returns = player.play(env, n_episodes=100)
     """
 
     def __init__(self, model: RecurrentA2C) -> None:
@@ -61,7 +64,7 @@ class Player:
         that don't fit.
         """
         if self._has_acted:
-            raise ValueError("say what came of the last action: player.observe(reward, done), or player.reset()")
+            raise ValueError("say what came of the last action: player.observe(done), or player.reset()")
         self.policy.set_training_mode(False)
         tensor, batched = self.policy.obs_to_tensor(observation)
         n_envs = rows_of(tensor)
@@ -79,15 +82,36 @@ class Player:
         in_env = self.policy.to_env_actions(actions)
         return in_env if batched else in_env[0]
 
-    def observe(self, reward: ArrayLike, done: ArrayLike) -> None:
-        """Take note of what came of the last action: its reward, and whether the episode ended; [B], or a number and a bool.
+    def observe(self, done: ArrayLike) -> None:
+        """Take note of what came of the last action: whether the episode ended; [B], or a bool.
 
         Raises ValueError before the first act, and for another number of environments.
         """
         if not self._has_acted:
             raise ValueError("there is no action to which this could be the answer: call player.act first")
-        for name, value in (("reward", reward), ("done", done)):
-            if np.size(value) != len(self._starts):
-                raise ValueError(f"{name} has {np.size(value)} entries for {len(self._starts)} environments")
+        if np.size(done) != len(self._starts):
+            raise ValueError(f"done has {np.size(done)} entries for {len(self._starts)} environments")
         self._starts = np.array(done, dtype=bool).reshape(-1)
         self._has_acted = False
+
+    def play(self, env: VecEnv, n_episodes: int, deterministic: bool = True) -> NDArray[np.float64]:
+        """The returns [n_episodes] of episodes from their start to their end; those of a `Monitor` where there is one.
+
+        Every environment plays as many as the others, or one fewer, so that short episodes do not count more. What an
+        environment forbids by `action_masks` is not done.
+        """
+        self.reset()
+        masked = is_masking_supported(env)
+        left = np.array([(n_episodes + i) // env.num_envs for i in range(env.num_envs)])
+        earned, returns = np.zeros(env.num_envs), []
+        observation = env.reset()
+        while left.any():
+            masks = get_action_masks(env) if masked else None
+            observation, rewards, dones, infos = env.step(self.act(observation, deterministic, masks))  # type: ignore[arg-type]
+            self.observe(dones)
+            earned += rewards
+            for i in np.flatnonzero(dones & (left > 0)):
+                returns.append(infos[i].get("episode", {}).get("r", earned[i]))
+                left[i] -= 1
+            earned[dones] = 0.0
+        return np.array(returns, dtype=np.float64)

@@ -250,9 +250,9 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         `action_masks`: [B, D] or [D], what is allowed, see `check_masks`. Returns the actions and the state to hand to the next
         call.
 
-        Warns where an episode goes on without a state, since then it is forgotten: sb3-contrib's maskable `evaluate_policy`
-        hands none on. Raises ValueError for a state without `episode_start`, for one of another number of rows, and for masks
-        that don't fit.
+        Warns where an episode goes on without a state, since then it is forgotten; sb3-contrib's maskable `evaluate_policy`,
+        for one, hands none on. Raises ValueError for a state without `episode_start`, for one of another number of rows, and
+        for masks that don't fit.
         """
         if state is not None and episode_start is None:
             raise ValueError("a state needs episode_start, which says where episodes begin: the dones of the step before")

@@ -11,7 +11,7 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
-from fw_rl.agents.a2c import RecurrentA2C, explained
+from fw_rl.agents.a2c import RecurrentA2C, explained, matmul_precision
 from fw_rl.agents.loss import Batch, ClippedLoss, clipped_loss
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 
@@ -111,20 +111,14 @@ class RecurrentPPO(RecurrentA2C):
 
     def _learn_from(self, batch: Batch, losses: list[ClippedLoss]) -> bool:
         """One update, whose loss is appended; False, and no update, where the policy has gone too far."""
-        loss = clipped_loss(
-            self.policy,
-            batch,
-            self._entropy_weight,
-            self.vf_coef,
-            self._now(self.clip_range),
-            None if self.clip_range_vf is None else self._now(self.clip_range_vf),
-            self.normalize_advantage,
-        )
-        losses.append(ClippedLoss(*(part.detach() for part in loss)))
-        if self.target_kl is not None and loss.divergence > 1.5 * self.target_kl:
-            return False
-        self.policy.zero_grad()
-        loss.total.backward()
+        limits = self._now(self.clip_range), None if self.clip_range_vf is None else self._now(self.clip_range_vf)
+        with matmul_precision(self.matmul_precision):
+            loss = clipped_loss(self.policy, batch, self._entropy_weight, self.vf_coef, *limits, self.normalize_advantage)
+            losses.append(ClippedLoss(*(part.detach() for part in loss)))
+            if self.target_kl is not None and loss.divergence > 1.5 * self.target_kl:
+                return False
+            self.policy.zero_grad()
+            loss.total.backward()
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         self._apply_gradients()
         return True

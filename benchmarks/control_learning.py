@@ -2,19 +2,26 @@
 
     python benchmarks/control_learning.py --out results/control
 
-All get the same number of frames and the same observations, and have 64 units for the actor and as many for the critic. PPO has
-the settings that rl-baselines3-zoo (hyperparams/ppo_lstm.yml) gives for these two environments, without its state-dependent
-exploration, for every memory alike; "no memory" is SB3's PPO with them. Every run is a process with one thread and leaves a
-small record, so that a command that was interrupted goes on where it was.
+All get the same number of frames and have 64 units to remember with. PPO has the settings that rl-baselines3-zoo
+(hyperparams/ppo_lstm.yml) gives for these two environments, without state-dependent exploration, for every memory alike; "no
+memory" is SB3's PPO with them. "As in rl-zoo" also scales observations and rewards, as our A2C does, and has the zoo's net.
+Each run has one thread and becomes a line of `runs.jsonl`, so that a command that was interrupted goes on where it was.
+
+    python benchmarks/control_learning.py --out results/control --repeats 3
+
+measures the frames per second too, in turn: for a machine that does nothing else.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +31,10 @@ import numpy as np
 import torch
 import tyro
 from gymnasium.wrappers import TransformObservation
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
-from measure import in_new_process
+from measure import in_new_process, in_turn, ratio_row, write_report
 from sb3_contrib import RecurrentPPO as PeerPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -34,22 +42,38 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
 from torch import nn
+from training_speed import Clock
 
+from fw_rl.agents import RecurrentA2C
 from fw_rl.agents import RecurrentPPO as OwnPPO
 from fw_rl.commands.curves import COLORS
 from fw_rl.commands.pictures import STYLE
 from fw_rl.commands.statistics import mean_interval
-from fw_rl.files import write_file, write_json
+from fw_rl.files import write_file
 
 SHOWN = {"CartPole-v1": [0, 2], "Pendulum-v1": [0, 1]}
 """What is seen: place of the cart and angle of the pole; cosine and sine of the angle."""
 
 FRAMES = {"CartPole-v1": 100_000, "Pendulum-v1": 100_000}
 
-PEER, NO_MEMORY = "RecurrentPPO (sb3-contrib), lstm", "PPO (SB3), no memory"
+CELLS = ("fast-weights", "lstm", "gru", "rnn")
+A2C, OWN_PPO = "RecurrentA2C", "RecurrentPPO (ours)"
+PEER = "RecurrentPPO (sb3-contrib), lstm"
+ZOO_PEER = "RecurrentPPO (sb3-contrib, as in rl-zoo), lstm"
+NO_MEMORY = "PPO (SB3), no memory"
 
-OURS = {f"RecurrentPPO (ours), {cell}": cell for cell in ("fast-weights", "lstm", "gru", "rnn")}
+PPO_SETTINGS: dict[str, dict[str, Any]] = {
+    "CartPole-v1": dict(n_envs=8, n_steps=32, batch_size=256, n_epochs=20, gamma=0.98, gae_lambda=0.8, anneal=True),
+    "Pendulum-v1": dict(n_envs=4, n_steps=1024, batch_size=128, n_epochs=10, gamma=0.9, gae_lambda=0.95, anneal=False),
+}
+"""From rl-baselines3-zoo; with `anneal` both the learning rate of 1e-3 and the clip range of 0.2 go down to 0."""
+
+A2C_SETTINGS: dict[str, dict[str, Any]] = {
+    "CartPole-v1": dict(n_envs=16, n_steps=8, gamma=0.98),
+    "Pendulum-v1": dict(n_envs=8, n_steps=8, gamma=0.9),
+}
 
 RATES = dict(eta=0.01, decay=0.3)
 """Of the fast weights: with those of the paper what comes back outweighs what is seen."""
@@ -64,8 +88,12 @@ class Settings:
 
     envs: tuple[str, ...] = tuple(SHOWN)
     """Environments."""
-    contenders: tuple[str, ...] = (PEER, NO_MEMORY, *OURS)
-    """Who learns."""
+    algorithms: tuple[str, ...] = (A2C, OWN_PPO)
+    """Ours: RecurrentA2C, "RecurrentPPO (ours)"."""
+    cells: tuple[str, ...] = CELLS
+    """What remembers in them."""
+    others: tuple[str, ...] = (PEER, ZOO_PEER, NO_MEMORY)
+    """Those beside them; the speeds are compared with the first."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds of each."""
     episodes: int = 50
@@ -74,8 +102,15 @@ class Settings:
     """Frames of a run; 100,000 by default."""
     jobs: int = 1
     """Runs side by side."""
+    repeats: int = 0
+    """Times that the speed of each is measured, in turn; 0 leaves that out."""
     out: Path = Path("runs/control")
-    """Folder of the records, the table and the picture."""
+    """Folder of the records, the table, the speeds and the picture."""
+
+    @property
+    def contenders(self) -> list[str]:
+        """Who learns."""
+        return [*self.others, *(f"{algorithm}, {cell}" for algorithm, cell in product(self.algorithms, self.cells))]
 
 
 def hide_velocities(env_id: str) -> gym.Env:
@@ -87,136 +122,181 @@ def hide_velocities(env_id: str) -> gym.Env:
     return TransformObservation(env, lambda observation: observation[shown], seen)
 
 
+def settings_of(env_id: str, contender: str) -> dict[str, Any]:
+    """What a contender learns with, as it goes into its record."""
+    algorithm, memory = contender.rsplit(", ", 1)
+    rates = dict(cell_kwargs=RATES if memory == "fast-weights" else {})
+    if algorithm == A2C:
+        own = dict(learning_rate=2e-3, optimizer="adam", gae_lambda=0.95, ent_coef=0.0, normalize=True)
+        return own | rates | A2C_SETTINGS[env_id]
+    settings = dict(learning_rate=1e-3, clip_range=0.2, normalize=contender == ZOO_PEER) | PPO_SETTINGS[env_id]
+    # A minibatch of ours holds whole sequences.
+    return settings | rates | dict(bptt_length=32) if algorithm == OWN_PPO else settings
+
+
 def make_model(env_id: str, contender: str, seed: int) -> BaseAlgorithm:
     """A contender before its training."""
-    cart = env_id == "CartPole-v1"
-    ppo: dict[str, Any] = dict(
-        n_steps=32 if cart else 1024,
-        batch_size=256 if cart else 128,
-        n_epochs=20 if cart else 10,
-        gamma=0.98 if cart else 0.9,
-        gae_lambda=0.8 if cart else 0.95,
-        learning_rate=LinearSchedule(1e-3, 0, 1) if cart else 1e-3,
-        clip_range=LinearSchedule(0.2, 0, 1) if cart else 0.2,
-    )
-    env = make_vec_env(lambda: hide_velocities(env_id), n_envs=8 if cart else 4, seed=seed)
-    if contender == PEER:
-        return PeerPPO("MlpLstmPolicy", env, **ppo, policy_kwargs=dict(lstm_hidden_size=64), seed=seed, device="cpu")
+    algorithm, memory = contender.rsplit(", ", 1)
+    settings = settings_of(env_id, contender) | dict(seed=seed, device="cpu")
+    env: VecEnv = make_vec_env(partial(hide_velocities, env_id), n_envs=settings.pop("n_envs"), seed=seed)
+    if settings.pop("normalize"):
+        env = VecNormalize(env, gamma=settings["gamma"])
+    if settings.pop("anneal", False):
+        settings |= {name: LinearSchedule(settings[name], 0.0, 1.0) for name in ("learning_rate", "clip_range")}
     if contender == NO_MEMORY:
-        return PPO("MlpPolicy", env, **ppo, seed=seed, device="cpu")
-    cell = OURS[contender]
-    memory = dict(cell=cell, hidden_size=64, shared_cell=False, cell_kwargs=RATES if cell == "fast-weights" else {})
+        return PPO("MlpPolicy", env, **settings)
+    if contender in (PEER, ZOO_PEER):
+        zoo = dict(net_arch=[64], activation_fn=nn.ReLU, ortho_init=False) if contender == ZOO_PEER else {}
+        return PeerPPO("MlpLstmPolicy", env, policy_kwargs=dict(lstm_hidden_size=64) | zoo, **settings)
+    net = dict(cell=memory, hidden_size=64, encoder_arch=[64], cell_kwargs=settings.pop("cell_kwargs"))
+    if algorithm == A2C:
+        return RecurrentA2C("RecurrentPolicy", env, policy_kwargs=net, **settings)
     # As many layers as the peer has, one of them before the cell: layer normalisation would lose how long an observation is.
-    layers = dict(encoder_arch=(64,), net_arch=[64], activation_fn=nn.Tanh, ortho_init=True)
-    return OwnPPO("RecurrentPolicy", env, **ppo, policy_kwargs=memory | layers, seed=seed, device="cpu")
+    net |= dict(shared_cell=False, net_arch=[64], activation_fn=nn.Tanh, ortho_init=True)
+    return OwnPPO("RecurrentPolicy", env, policy_kwargs=net, **settings)
 
 
 class Curve(BaseCallback):
-    """Notes the mean return of the last 20 episodes at `POINTS` places."""
+    """Notes the mean return of the last 20 episodes at `POINTS` places, None before the first episode has ended."""
 
     def __init__(self, frames: int) -> None:
         super().__init__()
         self.every = frames / POINTS
-        self.points: list[tuple[int, float]] = []
+        self.points: list[float | None] = []
 
     def _on_step(self) -> bool:
         if self.num_timesteps >= self.every * (len(self.points) + 1):
             assert self.model.ep_info_buffer is not None
             last = [episode["r"] for episode in self.model.ep_info_buffer][-20:]
-            self.points.append((self.num_timesteps, round(float(np.mean(last)), 2) if last else float("nan")))
+            self.points.append(round(float(np.mean(last)), 1) if last else None)
         return True
 
 
 def train(env_id: str, contender: str, seed: int, frames: int, episodes: int) -> dict[str, Any]:
-    """One run: its curve, the greedy return at the end, and the frames a second."""
+    """One run: its curve, the greedy return at the end, and the seconds of processor time that the training took."""
     torch.set_num_threads(1)
     model = make_model(env_id, contender, seed)
     curve = Curve(frames)
     begin = time.process_time()
     model.learn(frames, callback=curve)
     seconds = time.process_time() - begin
-    env = make_vec_env(lambda: hide_velocities(env_id), n_envs=10, seed=1_000_003)
+    env: VecEnv = make_vec_env(partial(hide_velocities, env_id), n_envs=10, seed=1_000_003)
+    if isinstance(model.get_env(), VecNormalize):
+        env = VecNormalize(env, training=False, norm_reward=False)
+        sync_envs_normalization(model.get_env(), env)
     greedy = float(np.mean(evaluate_policy(model, env, episodes)[0]))
-    return dict(
-        env=env_id,
-        contender=contender,
-        seed=seed,
-        frames=frames,
-        frames_per_second=round(model.num_timesteps / seconds),
-        greedy=round(greedy, 2),
-        curve=curve.points,
-    )
+    return dict(seconds=round(seconds, 1), greedy=round(greedy, 2), curve=curve.points)
 
 
-def main(settings: Settings) -> None:
-    runs = settings.out / "runs"
-    jobs = list(product(settings.envs, settings.contenders, settings.seeds))
-    with ThreadPoolExecutor(settings.jobs) as pool:
-        records = list(pool.map(lambda job: _record(settings, runs, *job), jobs))
-    groups = {
-        env: {
-            name: [record for record in records if (record["env"], record["contender"]) == (env, name)]
-            for name in settings.contenders
-        }
-        for env in settings.envs
-    }
-    table = report(groups)
-    print("\n" + table)
-    write_file(settings.out / "table.txt", (table + "\n").encode())
-    draw(groups, settings.out / "curves.png")
+Runs = list[dict[str, Any]]
+"""What was asked for and what came of it, for each run."""
 
 
-def _record(settings: Settings, folder: Path, env_id: str, contender: str, seed: int) -> dict[str, Any]:
-    """The record of a run, which is made if it is not there."""
-    words = "".join(letter if letter.isalnum() else "-" for letter in f"{env_id} {contender} {seed}").lower()
-    path = folder / f"{words}.json"
-    if not path.exists():
-        frames = settings.frames or FRAMES[env_id]
-        record = in_new_process(train, env_id, contender, seed, frames, settings.episodes)
-        write_json(path, record)
-        print(
-            f"{env_id}, {contender}, seed {seed}: {record['greedy']:.1f} ({record['frames_per_second']:,} frames/s)", flush=True
+def train_all(settings: Settings) -> Runs:
+    """The runs, of which those that are not in the file are made, and put there as soon as they end."""
+    path = settings.out / "runs.jsonl"
+    known: Runs = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    asked = [_asked(settings, *job) for job in product(settings.envs, settings.contenders, settings.seeds)]
+    missing = [wanted for wanted in asked if not any(wanted.items() <= run.items() for run in known)]
+    with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
+        arguments = ("env", "contender", "seed", "frames", "episodes")
+        running = {pool.submit(train, *(wanted[name] for name in arguments)): wanted for wanted in missing}
+        for done in as_completed(running):
+            run = running[done] | done.result()
+            known.append(run)
+            known.sort(key=lambda run: (run["env"], run["contender"], run["seed"]))
+            write_file(path, "".join(json.dumps(run) + "\n" for run in known).encode())
+            print(f"{run['env']}, {run['contender']}, seed {run['seed']}: {run['greedy']:.1f}", flush=True)
+    return [run for wanted in asked for run in known if wanted.items() <= run.items()]
+
+
+def _asked(settings: Settings, env_id: str, contender: str, seed: int) -> dict[str, Any]:
+    wanted = dict(env=env_id, contender=contender, seed=seed, frames=settings.frames or FRAMES[env_id])
+    return wanted | dict(episodes=settings.episodes, settings=settings_of(env_id, contender))
+
+
+def frames_per_second(contender: str, env_id: str) -> float:
+    """Act and learn for at least eight seconds, after a warm-up."""
+    torch.set_num_threads(1)
+    clock = Clock(seconds=8.0)
+    make_model(env_id, contender, seed=0).learn(10**9, callback=clock)
+    return clock.frames_per_second
+
+
+def measure_speed(settings: Settings) -> None:
+    """Print and write the frames per second of each, and the ratio to the peer's."""
+    speeds = {}
+    for env_id in settings.envs:
+        measured = in_turn(
+            lambda contender, env_id=env_id: in_new_process(frames_per_second, contender, env_id),
+            settings.contenders,
+            settings.repeats,
         )
-    return dict(json.loads(path.read_text()))
+        print(f"\n{env_id:40s}{'frames/s':>12}{'ratio':>10}   min to max")
+        for contender, own in measured.items():
+            print(ratio_row(contender, own, measured[settings.contenders[0]], width=40))
+        speeds[env_id] = {contender: [round(speed) for speed in own] for contender, own in measured.items()}
+    write_report(settings.out / "speed.json", settings, frames_per_second=speeds)
 
 
-Groups = dict[str, dict[str, list[dict[str, Any]]]]
-"""Records by environment and contender."""
+def of(runs: Runs, env_id: str, contender: str) -> Runs:
+    """Those of one contender in one environment."""
+    return [run for run in runs if (run["env"], run["contender"]) == (env_id, contender)]
 
 
-def report(groups: Groups) -> str:
-    """The greedy returns with their 95 % interval, and the frames a second beside those of the peer."""
+def report(settings: Settings, runs: Runs) -> str:
+    """The greedy returns with their 95 % interval over seeds."""
     lines = []
-    for env, contenders in groups.items():
-        lines.append(f"{env:40s}{'greedy return':>16}   95 % interval        frames/s   ratio")
-        peer = contenders.get(PEER, [])
-        for name, records in contenders.items():
-            mean, low, high = mean_interval(np.array([record["greedy"] for record in records]))
-            speed = np.median([record["frames_per_second"] for record in records])
-            ratio = f"{speed / np.median([record['frames_per_second'] for record in peer]):8.1f}" if peer else ""
+    for env_id in settings.envs:
+        lines.append(f"{env_id:38s}{'greedy return':>16}   95 % interval         worst    best")
+        for contender in settings.contenders:
+            greedy = np.array([run["greedy"] for run in of(runs, env_id, contender)])
+            mean, low, high = mean_interval(greedy)
             interval = f"{low:.1f} to {high:.1f}"
-            lines.append(f"  {name:38s}{mean:16.1f}   {interval:20s}{speed:9,.0f}{ratio}")
+            lines.append(f"  {contender:36s}{mean:16.1f}   {interval:19s}{greedy.min():8.1f}{greedy.max():8.1f}")
     return "\n".join(lines)
 
 
-def draw(groups: Groups, path: Path) -> None:
-    """A panel for each environment: mean and 95 % interval over the seeds."""
-    names = dict.fromkeys(name for contenders in groups.values() for name in contenders)
-    colors = dict(zip(names, COLORS, strict=False))
+def draw(settings: Settings, runs: Runs, path: Path) -> None:
+    """A panel for each environment and algorithm of ours: mean and 95 % interval over the seeds."""
+    jobs = list(product(settings.envs, settings.algorithms))
+    columns = min(len(jobs), 2)
+    rows = math.ceil(len(jobs) / columns)
+    sharey = "row" if len(settings.algorithms) > 1 else False
+    styles = {cell: dict(color=COLORS[i]) for i, cell in enumerate(settings.cells)}
+    others = {PEER: dict(linestyle="--"), ZOO_PEER: dict(linestyle="-."), NO_MEMORY: dict(color="#6b7280", linestyle=":")}
+    styles |= {name: others[name] for name in settings.others}
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 4.6), dpi=150, layout="constrained")
-        for axes, (env, contenders) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
-            for name, records in contenders.items():
-                curves = np.array([[point for _, point in record["curve"]] for record in records])
-                frames = np.mean([[frame for frame, _ in record["curve"]] for record in records], axis=0)
-                mean, low, high = mean_interval(curves)
-                axes.fill_between(frames, low, high, color=colors[name], alpha=0.15, linewidth=0)
-                axes.plot(frames, mean, color=colors[name], linewidth=2, label=name)
-            axes.set(title=f"{env}, velocities hidden", xlabel="frames", ylabel="mean return of the last 20 episodes")
+        figure = Figure(figsize=(5.5 * columns, 0.8 + 3.8 * rows), dpi=150, layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat
+        for axes, (env_id, algorithm) in zip(panels, jobs, strict=True):
+            for name, style in styles.items():
+                contender = f"{algorithm}, {name}" if name in settings.cells else name
+                draw_curve(axes, of(runs, env_id, contender), label=name, **style)
+            axes.set(title=f"{algorithm}, {env_id} without velocities", xlabel="frames", ylabel="mean return")
+            axes.title.set_fontsize(11)
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3 if columns > 1 else 1, frameon=False)
         figure.savefig(path)
+
+
+def draw_curve(axes: Axes, runs: Runs, label: str, color: str = "black", linestyle: str = "-") -> None:
+    """The mean from where all seeds have ended an episode, and its interval."""
+    frames = np.linspace(0, runs[0]["frames"], POINTS + 1)[1:]
+    mean, low, high = mean_interval(np.array([run["curve"] for run in runs], dtype=float))
+    axes.fill_between(frames, low, high, color=color, alpha=0.12, linewidth=0)
+    axes.plot(frames, mean, color=color, linestyle=linestyle, linewidth=2, label=label)
+
+
+def main(settings: Settings) -> None:
+    runs = train_all(settings)
+    table = report(settings, runs)
+    print("\n" + table)
+    write_file(settings.out / "table.txt", (table + "\n").encode())
+    draw(settings, runs, settings.out / "curves.png")
+    if settings.repeats:
+        measure_speed(settings)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class Settings:
     threads: tuple[int, ...] = tuple(sorted({1, CORES}))
     """Numbers of Torch threads that RecurrentPPO, SB3's A2C and our A2C try."""
     precision: str = "highest"
-    """Of matrix products, for all alike: highest, or medium for bfloat16 inside them where the processor has it."""
+    """Of matrix products, of ours those of learning: highest, or medium for bfloat16 inside them where the processor has it."""
     repeats: int = 3
     """Times that each is measured, in turn."""
     seconds: float = 3.0
@@ -86,14 +86,14 @@ class Contender:
             return f"ours, A2C, {self.cell}, {self.n_envs} envs, {threads}"
         return f"ours, A3C, {self.cell}, {self.workers} worker{'s' if self.workers > 1 else ''} of {self.n_envs} envs"
 
-    def make(self, **peer_options: Any) -> BaseAlgorithm:
+    def make(self, precision: str = "highest", **peer_options: Any) -> BaseAlgorithm:
         """The agent; `peer_options` are those of SB3's and sb3-contrib's."""
         if self.algo in ("a2c", "a3c"):
             n_envs = self.n_envs * self.workers
             own = dict(workers=self.workers) if self.algo == "a3c" else {}
-            precision = torch.get_float32_matmul_precision()
             options = TrainOptions(env=ENV, cell=self.cell, algo=self.algo, n_envs=n_envs, matmul_precision=precision, **own)
             return make_model(resolve(options))
+        torch.set_float32_matmul_precision(precision)
         env = VecEnvAdapter(make_vector_env(ENV, self.n_envs), monitor=True)
         options = dict(device="cpu") | peer_options
         encoder = dict(features_extractor_class=Encoder)
@@ -141,9 +141,8 @@ class Clock(BaseCallback):
 def frames_per_second(contender: Contender, seconds: float, precision: str) -> float:
     """Act and learn for at least that long, after a warm-up."""
     torch.set_num_threads(contender.threads)
-    torch.set_float32_matmul_precision(precision)
     clock = Clock(seconds)
-    contender.make().learn(10**9, callback=clock, log_interval=None)  # type: ignore[call-arg]
+    contender.make(precision).learn(10**9, callback=clock, log_interval=None)  # type: ignore[call-arg]
     return clock.frames_per_second
 
 

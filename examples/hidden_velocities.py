@@ -6,9 +6,8 @@ import torch
 import tyro
 from gymnasium.wrappers import TransformObservation
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.evaluation import evaluate_policy
 
-from fw_rl.agents import RecurrentA2C
+from fw_rl.agents import Player, RecurrentA2C
 
 
 def make_env() -> gym.Env:
@@ -28,7 +27,7 @@ def main(timesteps: int = 400_000, cell: str = "fast-weights", seed: int = 0) ->
     settings = dict(n_steps=8, learning_rate=2e-3, gae_lambda=0.95, ent_coef=0.0, optimizer="adam")
     model = RecurrentA2C("RecurrentPolicy", env, policy_kwargs=memory, seed=seed, **settings)
     model.learn(timesteps)
-    mean, _ = evaluate_policy(model, env, n_eval_episodes=50)
+    mean = Player(model).play(env, n_episodes=50).mean()
     print(f"the pole stands for {mean:.0f} steps")
 
 

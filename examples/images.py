@@ -9,11 +9,10 @@ import torch
 import tyro
 from gymnasium.wrappers import TransformObservation
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from fw_rl.agents import RecurrentA2C
+from fw_rl.agents import Player, RecurrentA2C
 from fw_rl.envs import CatchEnv
 
 
@@ -47,7 +46,7 @@ def main(timesteps: int = 300_000, cell: str = "fast-weights", seed: int = 0) ->
         "RecurrentPolicy", env, n_steps=11, optimizer="adam", learning_rate=2e-3, policy_kwargs=memory, seed=seed
     )
     model.learn(timesteps)
-    mean, _ = evaluate_policy(model, env, n_eval_episodes=200)
+    mean = Player(model).play(env, n_episodes=200).mean()
     print(f"caught {(mean + 1) / 2:.0%}")
 
 

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 import tyro
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.evaluation import evaluate_policy
 from torch import nn
 
-from fw_rl.agents import RecurrentA2C
+from fw_rl.agents import Player, RecurrentA2C
 from fw_rl.cells import Cell, register_cell
 
 
@@ -64,7 +63,7 @@ def main(timesteps: int = 60_000, seed: int = 0) -> None:
     memory = dict(cell="leaky", hidden_size=32, cell_kwargs=dict(decay=0.95))
     model = RecurrentA2C("RecurrentPolicy", env, n_steps=10, learning_rate=3e-3, policy_kwargs=memory, seed=seed)
     model.learn(timesteps)
-    mean, _ = evaluate_policy(model, env, n_eval_episodes=200)
+    mean = Player(model).play(env, n_episodes=200).mean()
     print(f"mean return {mean:.2f}")
 
 

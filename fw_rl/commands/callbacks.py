@@ -16,6 +16,7 @@ from stable_baselines3.common.logger import Image
 from stable_baselines3.common.utils import safe_mean
 from tqdm import tqdm
 
+from fw_rl.agents import RecurrentA2C
 from fw_rl.commands.attention import attention_shares, draw_attention
 from fw_rl.commands.episodes import open_env, play_episode
 from fw_rl.commands.run_folder import RunFolder
@@ -131,6 +132,8 @@ class AttentionPictures(BaseCallback):
     whatever random numbers it takes from the global generators are put back: the training does not notice.
     """
 
+    model: RecurrentA2C
+
     def __init__(self, env_id: str, interval: int, max_steps: int = 48) -> None:
         super().__init__()
         self.env_id, self.interval, self.max_steps = env_id, interval, max_steps
@@ -144,7 +147,7 @@ class AttentionPictures(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         now = self.model.num_timesteps
-        before = now - self.model.n_steps * self.model.n_envs  # type: ignore[attr-defined]
+        before = now - self.model.n_steps * self.model.n_envs
         if now // self.interval > before // self.interval:
             with _same_random_numbers():
                 self._draw()
@@ -152,7 +155,7 @@ class AttentionPictures(BaseCallback):
     def _draw(self) -> None:
         episode = play_episode(self.model, self.env, seed=0, max_steps=self.max_steps)
         title = f"greedy, after {self.model.num_timesteps:,} frames: return {sum(episode.rewards):.3g}"
-        picture = draw_attention(episode, attention_shares(self.model, episode), title, dpi=60)  # type: ignore[arg-type]
+        picture = draw_attention(episode, attention_shares(self.model, episode), title, dpi=60)
         self.logger.record("memory/attention", Image(picture, "HWC"), exclude=("csv", "stdout", "log", "json"))
 
     def _on_training_end(self) -> None:

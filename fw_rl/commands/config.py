@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import tyro
 import yaml
 
+from fw_rl.agents.a2c import PRECISIONS
 from fw_rl.cells import available_cells
 from fw_rl.commands.environments import environment_id
 
@@ -20,7 +21,6 @@ __all__ = ["RunConfig", "TrainOptions", "check_workers", "parse_cell_options", "
 
 WORKERS = {"a2c": 1, "a3c": 2}
 """The algorithms, and how many processes each has by default."""
-PRECISIONS = ("highest", "high", "medium")
 
 
 def _option(metavar: str, default: str) -> object:
@@ -79,7 +79,7 @@ class TrainOptions:
     max_grad_norm: _TunedFloat = None
     """Longer gradients are clipped to this norm."""
     matmul_precision: Annotated[str | None, _option("NAME", "tuned")] = None
-    """highest, high or medium: medium lets processors that have bfloat16 use it inside matrix products."""
+    """highest, high or medium: medium lets processors that have bfloat16 use it inside the matrix products of learning."""
     device: str = "cpu"
     """cpu, cuda, or auto. Nets of this size are faster on a processor."""
     threads: int = 1

@@ -8,8 +8,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from stable_baselines3.common.base_class import BaseAlgorithm
+from sb3_contrib.common.maskable.utils import is_masking_supported
 
+from fw_rl.agents import Player, RecurrentA2C
 from fw_rl.commands.environments import environment_id
 
 __all__ = ["Episode", "frames_per_second", "open_env", "play_episode"]
@@ -52,19 +53,20 @@ def open_env(name: str, render_mode: str | None) -> gym.Env:
     return env
 
 
-def play_episode(model: BaseAlgorithm, env: gym.Env, seed: int, greedy: bool = True, max_steps: int | None = None) -> Episode:
+def play_episode(model: RecurrentA2C, env: gym.Env, seed: int, greedy: bool = True, max_steps: int | None = None) -> Episode:
     """One episode from a seed, to its end or for `max_steps` steps; the agent's most probable actions, or else random ones."""
-    episode, state, start = Episode(), None, np.ones(1, dtype=bool)
+    episode, player = Episode(), Player(model)
+    allowed = env.get_wrapper_attr("action_masks") if is_masking_supported(env) else lambda: None
     observation, _ = env.reset(seed=seed)
     _draw(env, episode)
     ended = False
     while not ended and len(episode) != max_steps:
         episode.observations.append(observation)
-        action, state = model.predict(observation, state, start, deterministic=greedy)
-        observation, reward, terminated, truncated, _ = env.step(action)
+        observation, reward, terminated, truncated, _ = env.step(player.act(observation, greedy, allowed()))
         episode.rewards.append(float(reward))
         _draw(env, episode)
-        ended, start = terminated or truncated, np.zeros(1, dtype=bool)
+        ended = terminated or truncated
+        player.observe(ended)
     return episode
 
 

@@ -29,7 +29,9 @@ class ExportOptions:
     """Folder of the run."""
     onnx: Path
     """The file to write, which ends in .onnx."""
-    checkpoint: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="(default: the last of the run)")] = None
+    checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the last of the run)")] = (
+        None
+    )
     """File of the agent."""
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
-from stable_baselines3.common.base_class import BaseAlgorithm
 
+from fw_rl.agents import RecurrentA2C
 from fw_rl.commands.animation import write_gif
 from fw_rl.commands.episodes import frames_per_second, open_env, play_episode
 
@@ -47,7 +47,7 @@ def smooth(values: NDArray[np.float64], share: float = 0.05) -> NDArray[np.float
     return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
 
 
-def animate_episodes(model: BaseAlgorithm, env_id: str, path: Path, episodes: int, seed: int, max_steps: int = 100) -> None:
+def animate_episodes(model: RecurrentA2C, env_id: str, path: Path, episodes: int, seed: int, max_steps: int = 100) -> None:
     """Greedy episodes as a GIF that rests on the last frame of each.
 
     Raises ValueError if the environment can't draw itself.

@@ -36,17 +36,19 @@ class PlayOptions:
     """How many episodes."""
     seed: int = 0
     """Seed of the first episode; each later one has the next number."""
-    checkpoint: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="(default: the last of the run)")] = None
+    checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the last of the run)")] = (
+        None
+    )
     """File of the agent."""
     sample: bool = False
     """Draw actions at random by their probabilities, as in training, instead of the most probable ones."""
     max_steps: int = 1000
     """Longer episodes are cut off."""
-    gif: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="(default: none)")] = None
+    gif: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     """Write the episodes as an animation."""
-    mp4: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="(default: none)")] = None
+    mp4: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     """Write the episodes as a video."""
-    show_attention: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="(default: none)")] = None
+    show_attention: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     """Draw which past steps the fast weights attend to, beside the frames: as a .png of the first episode, or a .gif of all."""
 
 

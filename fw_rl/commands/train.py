@@ -14,9 +14,8 @@ import numpy as np
 import torch
 import tyro
 from gymnasium.vector import VectorEnv
-from stable_baselines3.common.evaluation import evaluate_policy
 
-from fw_rl.agents import A3C, RecurrentA2C, WorkerError
+from fw_rl.agents import A3C, Player, RecurrentA2C, WorkerError
 from fw_rl.cells import FastWeightsCell
 from fw_rl.commands.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
 from fw_rl.commands.command_line import fail
@@ -61,9 +60,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
 
 def make_model(config: RunConfig, device: str = "cpu") -> RecurrentA2C:
     """A new agent for the settings of a run."""
-    torch.set_float32_matmul_precision(config.matmul_precision)
     names = "learning_rate anneal anneal_entropy normalize_advantage n_steps gamma gae_lambda ent_coef vf_coef max_grad_norm"
-    settings = {name: getattr(config, name) for name in [*names.split(), "optimizer", "seed"]}
+    settings = {name: getattr(config, name) for name in [*names.split(), "matmul_precision", "optimizer", "seed"]}
     settings["policy_kwargs"] = dict(cell=config.cell, hidden_size=config.hidden_size, cell_kwargs=config.cell_options)
     if config.algo == "a3c":
         return A3C("RecurrentPolicy", _make_env(config), n_workers=config.workers, device=device, **settings)
@@ -75,7 +73,6 @@ def load_model(config: RunConfig, checkpoint: Path, device: str = "cpu") -> Recu
 
     Raises ValueError if the checkpoint is damaged, or of another run.
     """
-    torch.set_float32_matmul_precision(config.matmul_precision)
     model: RecurrentA2C
     if config.algo == "a3c":
         model = A3C.load(checkpoint, _make_env(config), device=device, n_workers=config.workers)
@@ -172,9 +169,9 @@ def evaluate(config: RunConfig, model: RecurrentA2C, episodes: int) -> np.ndarra
     """The returns of greedy episodes from a seed of their own."""
     env = VecEnvAdapter(make_vector_env(config.env, min(episodes, EVALUATION_ENVS)))
     env.seed(config.seed + 1_000_003)
-    returns, _ = evaluate_policy(model, env, episodes, deterministic=True, return_episode_rewards=True, warn=False)
+    returns = Player(model).play(env, episodes)
     env.close()
-    return np.array(returns)
+    return returns
 
 
 def confidence_interval(returns: np.ndarray[Any, Any]) -> tuple[float, float]:

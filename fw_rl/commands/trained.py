@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from fw_rl.agents import A3C, RecurrentA2C
 from fw_rl.commands.config import RunConfig
 from fw_rl.commands.run_folder import RunFolder
@@ -24,6 +22,5 @@ def load_trained(run: Path, checkpoint: Path | None = None) -> tuple[RunConfig, 
         if not saved:
             raise ValueError(f"{run} has no checkpoint: its training has hardly begun")
         checkpoint = saved[-1]
-    torch.set_float32_matmul_precision(config.matmul_precision)
     agent_class = A3C if config.algo == "a3c" else RecurrentA2C
     return config, agent_class.load(checkpoint, device="cpu")

@@ -19,7 +19,7 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from torch.testing import assert_close
 
-from fw_rl.agents import a2c
+from fw_rl.agents import RecurrentA2C, RecurrentActorCriticPolicy, RecurrentPPO, a2c
 from fw_rl.envs import CatchEnv, CatchVectorEnv
 from fw_rl.envs.sb3 import VecEnvAdapter
 from tests.agents.helpers import (
@@ -380,12 +380,27 @@ def test_an_optimizer_of_one_s_own_has_its_own_defaults():
     assert type(optimizer) is torch.optim.Adam
 
 
+@pytest.mark.parametrize("agent_class", [RecurrentA2C, RecurrentPPO])
+def test_the_precision_is_that_of_learning_alone(agent_class):
+    seen = []
+
+    class Onlooker(RecurrentActorCriticPolicy):
+        def encode(self, observations):
+            seen.append((torch.is_grad_enabled(), torch.get_float32_matmul_precision()))
+            return super().encode(observations)
+
+    agent_class(Onlooker, CatchVectorEnv(8, 5, 2), n_steps=4, matmul_precision="medium", device="cpu").learn(64)
+    assert set(seen) == {(False, "highest"), (True, "medium")}
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 @pytest.mark.parametrize(
     "kwargs, message",
     [
         (dict(bptt_length=0), "bptt_length is 0: it must be from 1 to n_steps, 16"),
         (dict(bptt_length=17), "bptt_length is 17: it must be from 1 to n_steps, 16"),
         (dict(optimizer="sgd"), "optimizer is 'sgd': choose from rmsprop, adam"),
+        (dict(matmul_precision="low"), "matmul_precision is 'low': choose from highest, high, medium"),
         (dict(cell="elephant"), "unknown cell 'elephant'"),
         (dict(cell_kwargs=dict(eta=1.0)), "has no option 'eta'"),
     ],

@@ -330,6 +330,7 @@ def test_all_arguments_come_back(tmp_path):
         optimizer="adam",
         anneal=False,
         anneal_entropy=True,
+        matmul_precision="high",
         normalize_advantage=True,
         stats_window_size=11,
         tensorboard_log=str(tmp_path / "board"),

@@ -11,7 +11,7 @@ from sb3_contrib.common.maskable.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.testing import assert_close
 
-from fw_rl.agents import A3C, Player
+from fw_rl.agents import A3C, Player, RecurrentPPO
 from fw_rl.agents.loss import actor_critic_loss
 from fw_rl.agents.masks import check_masks, mask_logits
 from tests.agents.helpers import chunks_of, make_model, make_policy, scramble
@@ -184,8 +184,23 @@ def test_predict_and_play(kind):
         alone, state = model.predict(observation, state, state is None, True, single.action_masks())
         action = player.act(observation, action_masks=single.action_masks())
         assert np.array_equal(action, alone)
-        observation, reward, done, _, _ = single.step(action)
-        player.observe(reward, done)
+        observation, _reward, done, _, _ = single.step(action)
+        player.observe(done)
+
+
+@EVERY_SPACE
+def test_ppo_learns_under_the_masks_too(kind):
+    """With a learning rate of 0 the policy is the one that acted, also where all but a few actions are forbidden."""
+    policy = dict(hidden_size=4, encoder_arch=(4,), cell="gru")
+    env = VECTORIZATIONS["VecEnv"](kind)
+    model = RecurrentPPO("RecurrentPolicy", env, 0.0, n_steps=6, batch_size=6, n_epochs=2, policy_kwargs=policy, seed=0)
+    model.learn(36)
+    batches = model._evaluated_pieces()
+    for batch in model._minibatches(batches):
+        _, log_prob, _ = model.policy.evaluate_actions(*batch.piece)
+        assert_close(log_prob, batch.log_prob)
+        _, without, _ = model.policy.evaluate_actions(*batch.piece._replace(action_masks=None))
+        assert (without < log_prob - 1e-3).any()
 
 
 def make_picky():

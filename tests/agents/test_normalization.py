@@ -111,11 +111,11 @@ def test_what_was_loaded_is_saved_again(kind, tmp_path):
 @pytest.mark.parametrize("own", [True, False], ids=["in its own", "in one that load makes"])
 def test_training_goes_on_to_the_last_bit(own, tmp_path):
     env = VecNormalize(VecEnvAdapter(CatchVectorEnv(2, n=5, m=2)), gamma=0.9)
-    whole = make_model(env, n_steps=6).learn(144, callback=SaveAt(tmp_path / "half", 72))
+    whole = make_model(env, n_steps=6).learn(144, callback=SaveAt(tmp_path / "amid", 60))  # 30 steps: half an episode
     disturb()
     plain = VecEnvAdapter(CatchVectorEnv(2, n=5, m=2))
-    model = RecurrentA2C.load(tmp_path / "half", VecNormalize(plain, gamma=0.9) if own else plain)
-    model.learn(72, reset_num_timesteps=False)
+    model = RecurrentA2C.load(tmp_path / "amid", VecNormalize(plain, gamma=0.9) if own else plain)
+    model.learn(84, reset_num_timesteps=False)
     assert same_parameters(model, whole)
     normalizers = [agent.get_vec_normalize_env() for agent in (model, whole)]
     for name in ("mean", "var", "count"):

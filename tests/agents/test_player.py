@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from fw_rl.agents import Player, RecurrentA2C, player
-from fw_rl.envs import CatchEnv, CatchVectorEnv
+from fw_rl.envs import CatchEnv, CatchVectorEnv, VecEnvAdapter
 from tests.agents.helpers import CELLS, Scripted, make_model, scramble, scripted_envs
 
 EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)
@@ -38,9 +39,9 @@ def test_it_plays_as_predict_does(cell, options, deterministic):
             else:
                 action, state = model.predict(observation, state, done, deterministic)
             played[way].append((action, *state))
-            observation, reward, done, _ = env.step(action)
+            observation, _reward, done, _ = env.step(action)
             if way == "player":
-                playing.observe(reward, done)
+                playing.observe(done)
     for one, other in zip(played["player"], played["predict"], strict=True):
         for part, expected in zip(one, other, strict=True):
             np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-5)
@@ -52,7 +53,7 @@ def test_its_memory_is_that_of_the_running_episodes():
     assert playing.state is None
     playing.act(observation)
     (fresh,) = playing.state
-    playing.observe(np.zeros(2), np.array([False, True]))
+    playing.observe(np.array([False, True]))
     playing.act(observation)
     (after,) = playing.state
     np.testing.assert_allclose(after[1], fresh[1], atol=1e-6)
@@ -69,9 +70,9 @@ def test_one_environment_without_a_batch():
             expected, state = model.predict(observation, state, first, deterministic=True)
             assert np.shape(action) == ()
             assert action == expected
-            observation, reward, terminated, truncated, _ = env.step(action)
+            observation, _reward, terminated, truncated, _ = env.step(action)
             first, ended = False, terminated or truncated
-            playing.observe(reward, ended)
+            playing.observe(ended)
 
 
 def test_after_a_reset_it_may_play_in_other_environments():
@@ -95,15 +96,41 @@ def test_a_turn_that_is_missed_is_refused_in_one_line():
     model, observation = model_of(CatchVectorEnv(2, 5, 2)), np.zeros((2, 25), dtype=np.float32)
     playing = Player(model)
     with pytest.raises(ValueError, match=r"^there is no action to which .*$"):
-        playing.observe(np.zeros(2), np.zeros(2, dtype=bool))
+        playing.observe(np.zeros(2, dtype=bool))
     playing.act(observation)
     with pytest.raises(ValueError, match=r"^say what came of the last action: .*$"):
         playing.act(observation)
     with pytest.raises(ValueError, match=r"^done has 3 entries for 2 environments$"):
-        playing.observe(np.zeros(2), np.zeros(3, dtype=bool))
-    playing.observe(np.zeros(2), np.zeros(2, dtype=bool))
+        playing.observe(np.zeros(3, dtype=bool))
+    playing.observe(np.zeros(2, dtype=bool))
     with pytest.raises(ValueError, match=r"^there are 1 observations for a player of 2 environments: .*$"):
         playing.act(observation[:1])
+
+
+def test_every_environment_plays_its_share():
+    scripts = [((1, "terminated"),), ((4, "terminated"),), ((3, "truncated"), (2, "terminated"))]
+    model = model_of(DummyVecEnv(scripted_envs(scripts)))
+    returns = Player(model).play(DummyVecEnv(scripted_envs(scripts)), 7)
+    assert sorted(returns) == [1, 1, 1 + 2, 1 + 2 + 3, 1 + 2 + 3, 10, 10]
+
+
+def test_its_returns_are_those_that_sb3_evaluates():
+    model = model_of(CatchVectorEnv(5, 6, 2))
+    returns = []
+    for way in (
+        lambda env: Player(model).play(env, 12),
+        lambda env: evaluate_policy(model, env, 12, return_episode_rewards=True)[0],
+    ):
+        env = VecEnvAdapter(CatchVectorEnv(5, 6, 2), monitor=True)
+        env.seed(3)
+        returns.append(way(env))
+    assert np.array_equal(*returns)
+
+
+def test_a_monitor_knows_what_was_earned_before_it_was_normalized():
+    model = model_of(CatchVectorEnv(2, 6, 2))
+    env = VecNormalize(VecEnvAdapter(CatchVectorEnv(2, 6, 2), monitor=True), norm_obs=False)
+    assert set(Player(model).play(env, 6)) <= {-1.0, 1.0}
 
 
 def test_a_loaded_agent_plays(tmp_path):
@@ -114,7 +141,7 @@ def test_a_loaded_agent_plays(tmp_path):
         one, other = (playing.act(observation).tolist() for playing in players)
         assert one == other
         for playing in players:
-            playing.observe(np.zeros(2), np.array([False, True]))
+            playing.observe(np.array([False, True]))
     torch.testing.assert_close(players[0].state, players[1].state)
 
 

@@ -124,8 +124,8 @@ def test_it_learns_plays_and_comes_back_from_a_file(cell, options, tmp_path):
     for _ in range(6):
         action, state = model.predict(observation, state, done, deterministic=True)
         np.testing.assert_array_equal(player.act(observation), action)
-        observation, reward, done, _ = env.step(action)
-        player.observe(reward, done)
+        observation, _reward, done, _ = env.step(action)
+        player.observe(done)
     loaded.learn(24, reset_num_timesteps=False)
 
 

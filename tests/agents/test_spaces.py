@@ -11,7 +11,7 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.testing import assert_close
 
-from fw_rl.agents import Player, RecurrentA2C
+from fw_rl.agents import Player, RecurrentA2C, RecurrentPPO
 from tests.agents.helpers import CELLS, make_model, make_policy, same_parameters, scramble
 
 OBSERVATION_SPACES = {
@@ -88,9 +88,9 @@ def goes_through_its_life(env, path, cell="fast-weights", cell_kwargs=None, **po
         actions = [player.act(env_observation) for player in players]
         for other in actions[1:]:
             np.testing.assert_array_equal(other, actions[0])
-        env_observation, rewards, dones, _ = env.step(actions[0])
+        env_observation, _rewards, dones, _ = env.step(actions[0])
         for player in players:
-            player.observe(rewards, dones)
+            player.observe(dones)
     evaluate_policy(loaded, env, n_eval_episodes=3, deterministic=False, warn=False)
     loaded.learn(24, reset_num_timesteps=False)
     assert not same_parameters(model, loaded)
@@ -112,6 +112,28 @@ def test_every_action_space(action_space, policy_kwargs, tmp_path):
 def test_every_cell(cell, options, seen, done, tmp_path):
     env = noise(OBSERVATION_SPACES[seen], ACTION_SPACES[done][0])
     goes_through_its_life(env, tmp_path / "agent", cell, options)
+
+
+@pytest.mark.parametrize("seen, done", [("Dict", "Box, squashed"), ("image", "MultiBinary")])
+def test_ppo(seen, done, tmp_path):
+    action_space, policy_kwargs = ACTION_SPACES[done]
+    env = noise(OBSERVATION_SPACES[seen], action_space)
+    sizes = dict(cell="gru", hidden_size=8, encoder_arch=(6,)) | policy_kwargs
+    settings = dict(n_steps=8, batch_size=8, bptt_length=4, n_epochs=2, seed=0, device="cpu", policy_kwargs=sizes)
+    model = RecurrentPPO("RecurrentPolicy", env, **settings).learn(32)
+    assert not same_parameters(model, RecurrentPPO("RecurrentPolicy", env, **settings))
+    model.save(tmp_path / "agent")
+    loaded = RecurrentPPO.load(tmp_path / "agent", env)
+    assert same_parameters(model, loaded)
+    observation, states = env.reset(), [None, None]
+    for step in range(6):
+        actions = []
+        for i, agent in enumerate((model, loaded)):
+            action, states[i] = agent.predict(observation, states[i], step % 5 == 0, deterministic=True)
+            actions.append(action)
+        np.testing.assert_array_equal(*actions)
+        observation, *_ = env.step(actions[0])
+    loaded.learn(16, reset_num_timesteps=False)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""Every benchmark runs, with as little as it can measure, and writes a record that can be read; no time is asserted."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = {
+    "cell_speed": "--sizes 2 3 4 --repeats 1 --seconds 0.01",
+    "env_speed": "--num-envs 1 3 --repeats 1 --seconds 0.01",
+    "growth": "--n 8 --n-steps 5 --hidden-size 8 --workers 1 --n-envs 4 --seconds 0.1",
+    "ppo_speed": "--cells gru --n-envs 4 --n-steps 4 --batch-size 8 --repeats 1 --seconds 0.1",
+    "retrieval_epoch": "--cells fast-weights --hidden-size 4 --share 0.001 --repeats 1",
+    "solve_time": "--algos a2c --seeds 0 --timesteps 2000 --episodes 10 --peer-seeds 0 --peer-envs 4 --peer-batch 32",
+    "training_speed": "--cells gru --n-envs 4 --workers 1 --peer-envs 4 --peer-batches 32 --repeats 1 --seconds 0.1",
+    "worker_speed": "--num-envs 2 --microseconds 0 --repeats 1 --seconds 0.05",
+}
+NOT_HERE = {"measure", "catch_learning", "control_learning"}
+"""What the others share, and scripts whose runs cannot be made short enough."""
+
+
+def numbers(record):
+    """All numbers of a record."""
+    if isinstance(record, dict):
+        return [number for part in record.values() for number in numbers(part)]
+    if isinstance(record, list):
+        return [number for part in record for number in numbers(part)]
+    return [record] if isinstance(record, int | float) else []
+
+
+def test_no_script_is_forgotten():
+    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == set(SCRIPTS) | NOT_HERE
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_measures_something(name, tmp_path):
+    out = tmp_path / "record.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *SCRIPTS[name].split(), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    found = numbers(json.loads(out.read_text()))
+    assert found
+    assert all(math.isfinite(number) for number in found)
