@@ -356,7 +356,7 @@ class RecurrentA2C(OnPolicyAlgorithm):
         >>> model = model.learn(1_000_000 - model.num_timesteps, reset_num_timesteps=False)  # doctest: +SKIP
         """
         checkpoint = read_checkpoint(path)
-        if force_reset and checkpoint.episodes is not None and checkpoint.episodes["env"] is None:
+        if force_reset and checkpoint.episodes is not None and checkpoint.episodes.get("env") is None:
             checkpoint = replace(checkpoint, episodes=None)
         return build_agent(cls, checkpoint, env, device, overrides)
 

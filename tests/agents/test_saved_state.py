@@ -7,10 +7,10 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.testing import assert_close
 
-from fw_rl.agents import RecurrentA2C, read_checkpoint
+from fw_rl.agents import CheckpointError, RecurrentA2C, read_checkpoint
 from fw_rl.envs import CatchVectorEnv
 from tests.agents.helpers import CELLS, make_model, same_parameters, scripted_envs
-from tests.agents.test_checkpoint import disturb
+from tests.agents.test_checkpoint import disturb, rewrite
 
 EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)
 SCRIPTS = [((30, "terminated"),), ((7, "truncated"), (5, "terminated"))]
@@ -100,6 +100,21 @@ def test_an_environment_that_could_take_a_state_is_not_believed_to_be_amid_other
         model.save(tmp_path / "agent", include_state=True)
     assert read_checkpoint(tmp_path / "agent").episodes["env"] is None
     assert RecurrentA2C.load(tmp_path / "agent", CatchVectorEnv(2, n=5, m=2), force_reset=False)._last_obs is None
+
+
+@pytest.mark.parametrize("force_reset", [True, False])
+def test_episodes_that_lack_a_part_are_refused_or_begun_anew(force_reset, tmp_path):
+    make_model(scripted(), n_steps=4).learn(8).save(tmp_path / "agent", include_state=True)
+
+    def change(document, tensors, metadata):
+        del document["episodes"]["env"]
+
+    rewrite(tmp_path / "agent.safetensors", change)
+    if force_reset:
+        assert RecurrentA2C.load(tmp_path / "agent", scripted())._last_obs is None
+    else:
+        with pytest.raises(CheckpointError, match=r"^.*its agent cannot be restored .*$"):
+            RecurrentA2C.load(tmp_path / "agent", scripted(), force_reset=False)
 
 
 def test_an_agent_that_has_not_begun_has_no_state(tmp_path):
