@@ -173,19 +173,26 @@ class Curve(BaseCallback):
 
 
 def train(env_id: str, contender: str, seed: int, frames: int, episodes: int) -> dict[str, Any]:
-    """One run: its curve, the greedy return at the end, and the seconds of processor time that the training took."""
+    """One run: its curve, the greedy return at the end, and the seconds of processor time that the training took.
+
+    A run that diverges ends there, and its curve stays where it was.
+    """
     torch.set_num_threads(1)
     model = make_model(env_id, contender, seed)
     curve = Curve(frames)
-    begin = time.process_time()
-    model.learn(frames, callback=curve)
+    begin, diverged = time.process_time(), {}
+    try:
+        model.learn(frames, callback=curve)
+    except FloatingPointError:
+        diverged = dict(diverged_at=model.num_timesteps)
+        curve.points += curve.points[-1:] * (POINTS - len(curve.points))
     seconds = time.process_time() - begin
     env: VecEnv = make_vec_env(partial(hide_velocities, env_id), n_envs=10, seed=1_000_003)
     if isinstance(model.get_env(), VecNormalize):
         env = VecNormalize(env, training=False, norm_reward=False)
         sync_envs_normalization(model.get_env(), env)
     greedy = float(np.mean(evaluate_policy(model, env, episodes)[0]))
-    return dict(seconds=round(seconds, 1), greedy=round(greedy, 2), curve=curve.points)
+    return dict(seconds=round(seconds, 1), greedy=round(greedy, 2), curve=curve.points) | diverged
 
 
 Runs = list[dict[str, Any]]
@@ -253,7 +260,9 @@ def report(settings: Settings, runs: Runs) -> str:
             greedy = np.array([run["greedy"] for run in of(runs, env_id, contender)])
             mean, low, high = mean_interval(greedy)
             interval = f"{low:.1f} to {high:.1f}"
-            lines.append(f"  {contender:36s}{mean:16.1f}   {interval:19s}{greedy.min():8.1f}{greedy.max():8.1f}")
+            diverged = sum("diverged_at" in run for run in of(runs, env_id, contender))
+            told = f"   {diverged} diverged" if diverged else ""
+            lines.append(f"  {contender:36s}{mean:16.1f}   {interval:19s}{greedy.min():8.1f}{greedy.max():8.1f}{told}")
     return "\n".join(lines)
 
 
