@@ -165,7 +165,7 @@ def draw_curves(task: Task, records: Sequence[Record], path: Path) -> None:
         key=lambda label: (label not in order, order.index(label) if label in order else 0),
     )
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(1.5 + 3.6 * max(len(sizes), 1), 4), dpi=150, layout="constrained")
+        figure = Figure(figsize=(1.5 + 3.6 * max(len(sizes), 1), 4.4), dpi=150, layout="constrained")
         panels = figure.subplots(1, max(len(sizes), 1), sharey=True, squeeze=False)[0]
         for panel, size in zip(panels, sizes, strict=False):
             for number, label in enumerate(labels):
@@ -184,7 +184,7 @@ def draw_curves(task: Task, records: Sequence[Record], path: Path) -> None:
         panels[0].set_ylabel("test log-likelihood (nats)")
         figure.suptitle(task.title, fontsize=11)
         handles = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=1 + len(sizes), frameon=False)
         figure.savefig(path)
 
 
