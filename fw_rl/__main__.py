@@ -13,10 +13,10 @@ COMMANDS = {
     "retrieval": "associative retrieval, Table 1 and Figure 2 of Ba16",
     "glimpse": "digits in glimpses, Table 2 of Ba16",
     "faces": "facial expressions in glimpses, Table 3 of Ba16",
-    "curves": "draw the learning curves of many runs, with their mean and interval over seeds, as one picture",
-    "play": "watch a trained agent, on the screen or as a GIF or MP4, and what its memory attends to",
-    "export": "write a trained agent as an ONNX file, with the state of its memory as inputs and outputs",
-    "deblur": "repeat Hinton and Plaut 1987: fast weights that deblur old memories",
+    "curves": "draw the learning curves of many runs as one picture",
+    "play": "watch a trained agent play, and what its memory attends to",
+    "export": "write a trained agent as an ONNX file",
+    "deblur": "fast weights that deblur old memories (Hinton and Plaut 1987)",
 }
 """Each is a module of `fw_rl.commands` with a function `main(arguments, program)` that returns the exit code."""
 

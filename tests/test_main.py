@@ -15,6 +15,11 @@ def test_help_names_every_command(capsys):
     assert all(name in shown and summary in shown for name, summary in COMMANDS.items())
 
 
+def test_the_help_fits_a_narrow_terminal(capsys):
+    main(["--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 80
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_exists_and_has_a_help_text_in_its_own_name(name, capsys):
     assert callable(import_module(f"fw_rl.commands.{name.replace('-', '_')}").main)

@@ -27,7 +27,10 @@ def write_gif(path: Path, episodes: Sequence[Frames], fps: float) -> None:
     """Episodes as a GIF that repeats, and rests on the last frame of each."""
     pictures, milliseconds = [], []
     for frames in episodes:
-        pictures += [Image.fromarray(frame) for frame in frames]
+        # Unlike Pillow's default, this quantiser keeps the colour of what is only a few pixels large.
+        pictures += [
+            Image.fromarray(frame).quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) for frame in frames
+        ]
         milliseconds += [*[round(1000 / fps)] * (len(frames) - 1), round(1000 * REST)]
     content = io.BytesIO()
     pictures[0].save(content, format="GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)

@@ -92,7 +92,7 @@ class _Board:
                 self._draw_strip(self._axes(left, bottom + SIDE + GAP, SIDE, high), across=True)
                 self._draw_strip(self._axes(left - GAP - wide, bottom, wide, SIDE), across=False)
                 self.matrix.tick_params(left=False, labelleft=False)
-            self.figure.axes[-1 if self.frames else 0].set_ylabel("step")
+            self.figure.axes[-1 if self.frames else 0].set_ylabel("query: the step that attends")
             self.figure.text((left + SIDE / 2) / self.size[0], 1 - 0.15 / self.size[1], title, ha="center", va="top")
 
     def picture(self, steps: int) -> Image:
@@ -118,7 +118,7 @@ class _Board:
         axes.add_patch(row)
         self.now = row
         axes.plot([-0.5, steps - 0.5], [-0.5, steps - 0.5], color="#9ca3af", linewidth=0.8)
-        axes.set(xlabel="past step that it attends to", xlim=(-0.5, steps - 0.5), ylim=(steps - 0.5, -0.5))
+        axes.set(xlabel="key: the past step that is attended to", xlim=(-0.5, steps - 0.5), ylim=(steps - 0.5, -0.5))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[:].set_visible(False)
