@@ -305,7 +305,8 @@ def main(settings: Settings) -> None:
     table = report(settings, runs)
     print("\n" + table)
     write_file(settings.out / "table.txt", (table + "\n").encode())
-    draw(settings, runs, settings.out / "curves.png")
+    if settings.algorithms:
+        draw(settings, runs, settings.out / "curves.png")
     if settings.repeats:
         measure_speed(settings)
 
