@@ -59,7 +59,7 @@ SHOWN = {"CartPole-v1": [0, 2], "Pendulum-v1": [0, 1]}
 FRAMES = {"CartPole-v1": 100_000, "Pendulum-v1": 100_000}
 
 CELLS = ("fast-weights", "lstm", "gru", "rnn")
-A2C, OWN_PPO = "RecurrentA2C", "RecurrentPPO (ours)"
+A2C, OWN_PPO, OWN_ZOO = "RecurrentA2C", "RecurrentPPO (ours)", "RecurrentPPO (ours, as in rl-zoo)"
 PEER = "RecurrentPPO (sb3-contrib), lstm"
 ZOO_PEER = "RecurrentPPO (sb3-contrib, as in rl-zoo), lstm"
 NO_MEMORY = "PPO (SB3), no memory"
@@ -89,7 +89,7 @@ class Settings:
     envs: tuple[str, ...] = tuple(SHOWN)
     """Environments."""
     algorithms: tuple[str, ...] = (A2C, OWN_PPO)
-    """Ours: RecurrentA2C, "RecurrentPPO (ours)"."""
+    """Ours: RecurrentA2C, "RecurrentPPO (ours)", "RecurrentPPO (ours, as in rl-zoo)"."""
     cells: tuple[str, ...] = CELLS
     """What remembers in them."""
     others: tuple[str, ...] = (PEER, ZOO_PEER, NO_MEMORY)
@@ -129,9 +129,10 @@ def settings_of(env_id: str, contender: str) -> dict[str, Any]:
     if algorithm == A2C:
         own = dict(learning_rate=2e-3, optimizer="adam", gae_lambda=0.95, ent_coef=0.0, normalize=True)
         return own | rates | A2C_SETTINGS[env_id]
-    settings = dict(learning_rate=1e-3, clip_range=0.2, normalize=contender == ZOO_PEER) | PPO_SETTINGS[env_id]
+    zoo = "as in rl-zoo" in algorithm
+    settings = dict(learning_rate=1e-3, clip_range=0.2, normalize=zoo) | PPO_SETTINGS[env_id]
     # A minibatch of ours holds whole sequences.
-    return settings | rates | dict(bptt_length=32) if algorithm == OWN_PPO else settings
+    return settings | rates | dict(bptt_length=32) if algorithm in (OWN_PPO, OWN_ZOO) else settings
 
 
 def make_model(env_id: str, contender: str, seed: int) -> BaseAlgorithm:
@@ -152,7 +153,8 @@ def make_model(env_id: str, contender: str, seed: int) -> BaseAlgorithm:
     if algorithm == A2C:
         return RecurrentA2C("RecurrentPolicy", env, policy_kwargs=net, **settings)
     # As many layers as the peer has, one of them before the cell: layer normalisation would lose how long an observation is.
-    net |= dict(shared_cell=False, net_arch=[64], activation_fn=nn.Tanh, ortho_init=True)
+    zoo = dict(net_arch=[], activation_fn=nn.ReLU, ortho_init=False) if algorithm == OWN_ZOO else {}
+    net |= dict(shared_cell=False, net_arch=[64], activation_fn=nn.Tanh, ortho_init=True) | zoo
     return OwnPPO("RecurrentPolicy", env, policy_kwargs=net, **settings)
 
 

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from PIL import Image
 
 from fw_rl.agents import RecurrentA2C
+from fw_rl.commands.animation import write_gif
 from fw_rl.commands.attention import animate_attention, attention_shares, draw_attention
 from fw_rl.commands.episodes import Episode, open_env, play_episode
 from fw_rl.commands.play import main
@@ -81,6 +82,17 @@ def test_episodes_become_an_animation(catch_run, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.count("in 4 steps") == 3
     assert str(out) in printed
+
+
+def test_an_animation_keeps_the_colour_of_a_small_thing_among_many_shades(tmp_path):
+    shades = np.linspace(0, 255, 400)
+    frame = np.stack([np.broadcast_to(shades, (400, 400)), np.broadcast_to(shades[:, None], (400, 400))] * 2, -1)[..., :3]
+    frame = frame.astype(np.uint8)
+    frame[200:203, 200:203] = 255, 176, 64
+    write_gif(tmp_path / "shades.gif", [[frame]], fps=10)
+    with Image.open(tmp_path / "shades.gif") as animation:
+        drawn = np.asarray(animation.convert("RGB"))
+    assert np.abs(drawn[201, 201].astype(int) - (255, 176, 64)).max() < 32
 
 
 def test_the_same_seed_gives_the_same_episodes(catch_run, tmp_path):

@@ -41,8 +41,7 @@ class Only(gym.Env):
 def assert_passes(env):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for irrelevant in (".*infinity.*", ".*render.*", ".*spec.*", ".*normalize.*", ".*observation space minimum.*"):
-            warnings.filterwarnings("ignore", irrelevant)
+        warnings.filterwarnings("ignore", ".*infinity.*")  # the observations have no bounds, on purpose
         check_env(Only(env), skip_render_check=True)
         sb3_checker.check_env(Only(env))
 
