@@ -55,12 +55,17 @@ class CellLstmPolicy(LstmPolicy):
             features_extractor_class = CombinedExtractor if is_dict else FlattenExtractor
         kwargs["features_extractor_class"] = features_extractor_class
         super().__init__(observation_space, action_space, lr_schedule, lstm_hidden_size=hidden_size, **kwargs)
+        self._memory = dict(cell=cell, hidden_size=hidden_size, cell_kwargs=cell_kwargs)
         self.lstm_actor: Any = _CellAsLstm(make_cell(cell, self.features_dim, hidden_size, **cell_kwargs or {}))
         if self.enable_critic_lstm:
             self.lstm_critic: Any = _CellAsLstm(make_cell(cell, self.features_dim, hidden_size, **cell_kwargs or {}))
         self.lstm_hidden_state_shape = (1, 1, self.lstm_actor.hidden_size)
         make_optimizer: Any = self.optimizer_class
         self.optimizer = make_optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        critic = dict(shared_lstm=self.shared_lstm, enable_critic_lstm=self.enable_critic_lstm)
+        return super()._get_constructor_parameters() | self._memory | critic
 
     @staticmethod
     def _process_sequence(  # type: ignore[override]

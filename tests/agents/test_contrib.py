@@ -96,6 +96,19 @@ def test_it_learns_predicts_and_comes_back(cell, options, tmp_path):
         state, starts = new_state, np.zeros(3, dtype=bool)
 
 
+@pytest.mark.parametrize("critic", CRITICS.values(), ids=CRITICS)
+def test_the_policy_alone_comes_back_from_its_file(critic, tmp_path):
+    policy = make_model(cell="fast-weights", hidden_size=6, cell_kwargs=dict(eta=0.3), **critic).policy
+    policy.save(tmp_path / "policy")
+    loaded = CellLstmPolicy.load(tmp_path / "policy", device="cpu")
+    observation, starts = np.full((3, 3), 0.4, dtype=np.float32), np.ones(3, dtype=bool)
+    for state in (None, (np.full((1, 3, 21), 0.1, dtype=np.float32),) * 2):
+        expected, known = policy.predict(observation, state, starts & (state is None), deterministic=True)
+        action, new = loaded.predict(observation, state, starts & (state is None), deterministic=True)
+        assert np.array_equal(action, expected)
+        assert_close(new, known)
+
+
 @EVERY_CELL
 def test_the_ratio_is_1_before_the_first_update(cell, options):
     model = make_model(cell=cell, hidden_size=8, cell_kwargs=options)
