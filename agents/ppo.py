@@ -25,7 +25,8 @@ class RecurrentPPO(RecurrentA2C):
 
     It acts and remembers as `RecurrentA2C`, and learns from a chunk `n_epochs` times, in minibatches of whole sequences that
     begin in the state that the memory had there. So a minibatch is `batch_size // bptt_length` environments over one piece of
-    the chunk, and states are kept at the start of each piece only.
+    the chunk, and states are kept at the start of each piece only. It never spans two pieces: with one environment and a
+    `bptt_length` of 16 it has 16 steps, whatever `batch_size` is.
 
     `batch_size`: steps of a minibatch, at least `bptt_length`. `clip_range`, `clip_range_vf`: numbers, or SB3 schedules; None
     leaves the values unclipped. `target_kl`: learning from a chunk ends when the policy is 1.5 times as far from the one that

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TransformReward
 from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, StopTrainingOnMaxEpisodes
@@ -24,6 +23,7 @@ from fw_rl.envs import CatchEnv, CatchVectorEnv
 from fw_rl.envs.sb3 import VecEnvAdapter
 from tests.agents.helpers import (
     VECTORIZATIONS,
+    Recall,
     Scripted,
     chunks_of,
     make_model,
@@ -447,42 +447,6 @@ def test_the_documentation_is_true():
     result = doctest.testmod(a2c)
     assert result.attempted
     assert not result.failed
-
-
-class Recall(VectorEnv):
-    """Three steps: a cue of three, nothing, a question. The reward is 1 if the answer is the cue."""
-
-    def __init__(self, num_envs):
-        self.num_envs = num_envs
-        self.metadata = dict(autoreset_mode=AutoresetMode.SAME_STEP)
-        self.single_observation_space = spaces.Box(0, 1, (4,), np.float32)
-        self.single_action_space = spaces.Discrete(3)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-
-    def _begin(self):
-        self.t, self.cue = 0, self.np_random.integers(3, size=self.num_envs)
-        return self._observe()
-
-    def _observe(self):
-        observation = np.zeros((self.num_envs, 4), dtype=np.float32)
-        if self.t == 0:
-            observation[np.arange(self.num_envs), self.cue] = 1
-        observation[:, 3] = self.t == 2
-        return observation
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        return self._begin(), {}
-
-    def step(self, actions):
-        self.t += 1
-        over = np.full(self.num_envs, self.t == 3)
-        rewards, observation, infos = np.where(over, actions == self.cue, 0.0), self._observe(), {}
-        if over.all():
-            infos = dict(final_obs=observation, _final_obs=over)
-            observation = self._begin()
-        return observation, rewards, over, np.zeros_like(over), infos
 
 
 def taught_to_recall(cell):

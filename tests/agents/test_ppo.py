@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -13,7 +14,7 @@ from torch.testing import assert_close
 
 from fw_rl.agents import RecurrentPPO
 from fw_rl.agents.loss import Batch, actor_critic_loss, clipped_loss
-from tests.agents.helpers import CELLS, Snapshots, same_parameters, scramble, scripted_envs
+from tests.agents.helpers import CELLS, Recall, Snapshots, same_parameters, scramble, scripted_envs
 
 EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)
 SCRIPTS = [((3, "terminated"), (6, "truncated")), ((5, "terminated"), (2, "truncated")), ((40, "terminated"),)]
@@ -136,6 +137,16 @@ def test_it_learns_and_goes_on_from_a_file(cell, options, tmp_path):
         ways.append(loaded.learn(36, reset_num_timesteps=False))
     assert same_parameters(*ways)
     assert not same_parameters(model, ways[0])
+
+
+@pytest.mark.parametrize("cell", ["fast-weights", "lstm"])
+def test_a_cell_learns_to_recall(cell):
+    sizes = dict(cell=cell, hidden_size=32, encoder_arch=(32,))
+    settings = dict(n_steps=6, batch_size=96, n_epochs=4, learning_rate=3e-3, seed=0, device="cpu", policy_kwargs=sizes)
+    model = RecurrentPPO("RecurrentPolicy", Recall(64), **settings)
+    model.learn(64 * 6 * 30)
+    mean_reward, _ = evaluate_policy(model, model.get_env(), n_eval_episodes=256, warn=False)
+    assert mean_reward > 0.95
 
 
 @pytest.mark.parametrize("space", [spaces.Box(-1, 1, (2,)), spaces.MultiDiscrete([3, 2]), spaces.MultiBinary(2)])
