@@ -8,6 +8,7 @@ thread. Also: what share of the processor's matrix-multiply peak, of one thread,
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ import matplotlib.pyplot as plt
 import torch
 import tyro
 from measure import calls_per_second, in_new_process, write_report
+from operations import counted
 from training_speed import Clock
 
 from fw_rl.commands.config import TrainOptions, resolve
@@ -98,17 +100,14 @@ def matmul_peak(size: int = 2048, repeats: int = 8) -> float:
 
 
 def operations_per_frame(n: int, n_steps: int, hidden_size: int) -> float:
-    """Of the matrix products for a frame: acting, the same once more to learn from it, and twice that on the way back.
-
-    A multiplication and an addition are two operations. A read multiplies h with every earlier h of its episode and chunk, and
-    those with the result; on average half of them are earlier. What lies before the chunk is left out, so this is a lower
-    bound.
-    """
-    encoder, cell, heads = n * n * 128, 128 * hidden_size + hidden_size**2, 4 * hidden_size
-    read = 2 * hidden_size * (min(n - 1, n_steps) - 1) / 2
-    forward = encoder + cell + heads + read
-    back = 2 * forward - encoder  # nothing goes back to the observation
-    return 2 * (2 * forward + back)
+    """Of matrix products and reads of the memory, counted over as many chunks as it takes until an episode ends with one."""
+    torch.set_num_threads(1)
+    n_envs = 4  # an environment more computes as much again
+    options = TrainOptions(env=f"Catch-{n}-3", n_envs=n_envs, n_steps=n_steps, hidden_size=hidden_size)
+    model = make_model(resolve(options))
+    with counted() as operations:
+        model.learn(n_envs * math.lcm(n - 1, n_steps), log_interval=None)  # type: ignore[arg-type]
+    return operations.total / model.num_timesteps
 
 
 def main(settings: Settings) -> None:
@@ -121,9 +120,11 @@ def main(settings: Settings) -> None:
             sizes = BASE | {name: value}
             measured = in_new_process(train, settings, *sizes.values(), name == "workers")
             own = {key: sizes[key] for key in ("n", "n_steps", "hidden_size")}
-            measured["share_of_peak"] = measured["frames_per_second"] * operations_per_frame(**own) / (peak * sizes["workers"])
+            operations = in_new_process(operations_per_frame, *own.values())
+            measured["operations_per_frame"] = round(operations)
+            measured["share_of_peak"] = measured["frames_per_second"] * operations / (peak * sizes["workers"])
             curves[name][value] = measured
-            speed, used, share = measured.values()
+            speed, used, _, share = measured.values()
             print(f"{value:<24d}{speed:12,.0f}{used:8,.0f}{share:16.0%}", flush=True)
     print(f"\nmatrix-multiply peak of one thread: {peak / 1e9:.0f} GFLOP/s")
     if settings.picture:

@@ -4,15 +4,18 @@
 
 Every run is a process of its own, one at a time, whose clock runs from before Python starts. While the agent is evaluated, now
 and then, the clock stands still, but for A3C, whose workers go on. Our runs go on to the end of their budget, to which the
-learning rate is annealed: its time is told too. RecurrentPPO is stopped when it has solved the game, or at ten times our slower
-median.
+learning rate is annealed: its time is told too. RecurrentPPO has the number of environments and the batch size that its search
+for speed found fast, SB3's learning rate and a higher one, a weight of the entropy, and else its defaults. It is stopped when
+it has solved the game, or at ten times our slower median, in which a run of ours that did not solve it counts with its end. The
+record is written after every run, and runs that are in it already are not made again.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from fw_rl.commands.train import make_model
 from fw_rl.envs.sb3 import VecEnvAdapter
 
 SOLVED = 0.95
+PEER = "RecurrentPPO"
 
 
 @dataclass(frozen=True)
@@ -49,20 +53,42 @@ class Settings:
     """Seconds of training between two evaluations of ours; RecurrentPPO has ten times as many."""
     episodes: int = 1000
     """Episodes of an evaluation."""
-    peer_seeds: tuple[int, ...] = (0, 1, 2)
+    peer_seeds: tuple[int, ...] = (0, 1)
     """Seeds of RecurrentPPO."""
     peer_envs: int = 64
     """Environments of RecurrentPPO; the benchmark of training speed says which are fast."""
     peer_batch: int = 1024
     """Batch size of RecurrentPPO."""
-    peer_learning_rate: float = 3e-4
-    """Learning rate of RecurrentPPO; this one is its default."""
+    peer_learning_rates: tuple[float, ...] = (3e-4, 1e-3)
+    """Learning rates of RecurrentPPO, a row each; the first is its default."""
     peer_ent_coef: float = 0.01
     """Weight of the entropy in RecurrentPPO's loss."""
+    patience: float = 10.0
+    """How many times our slower median RecurrentPPO may take."""
     threads: int = 2
     """Torch threads of RecurrentPPO and A2C."""
     out: Path | None = None
-    """A JSON file for the settings, versions and all measurements."""
+    """A JSON file for the settings, versions and all runs; one that is there already is gone on with."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: all that it depends on but the limit."""
+
+    algo: str
+    seed: int
+    cell: str
+    threads: int
+    episodes: int
+    every: float
+    timesteps: int | None = None
+    n_envs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    ent_coef: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.algo}, {self.cell}" + (f", learning rate {self.learning_rate:g}" if self.learning_rate else "")
 
 
 class Examiner(BaseCallback):
@@ -104,20 +130,16 @@ class Examiner(BaseCallback):
         return math.isinf(self.limit) or (self.solved_at is None and self.seconds < self.limit)
 
 
-def ours(settings: Settings, begin: float, algo: str, seed: int) -> dict[str, Any]:
-    """When one of our runs solved the game and when it ended, in seconds, and the greedy return at the end."""
-    torch.set_num_threads(settings.threads if algo == "a2c" else 1)
-    config = resolve(TrainOptions(cell=settings.cell, algo=algo, seed=seed, timesteps=settings.timesteps))
-    examiner = Examiner(begin, settings.episodes, settings.every, stands_still=algo != "a3c")
+def train(job: Job, begin: float, limit: float) -> dict[str, Any]:
+    """When a run solved the game and when it ended, in seconds, and the greedy return at the end; only the peer has a limit."""
+    torch.set_num_threads(job.threads)
+    if job.algo == PEER:
+        contender = Contender(PEER, job.n_envs or 0, job.threads, batch_size=job.batch_size or 0)
+        model = contender.make(learning_rate=job.learning_rate, ent_coef=job.ent_coef, seed=job.seed)
+        return _train(model, 10**9, Examiner(begin, job.episodes, job.every, limit))
+    config = resolve(TrainOptions(cell=job.cell, algo=job.algo, seed=job.seed, timesteps=job.timesteps))
+    examiner = Examiner(begin, job.episodes, job.every, stands_still=job.algo != "a3c")
     return _train(make_model(config), config.timesteps, examiner)
-
-
-def peer(settings: Settings, begin: float, limit: float, seed: int) -> dict[str, Any]:
-    """The same of RecurrentPPO."""
-    torch.set_num_threads(settings.threads)
-    contender = Contender("RecurrentPPO", settings.peer_envs, settings.threads, batch_size=settings.peer_batch)
-    options = dict(learning_rate=settings.peer_learning_rate, ent_coef=settings.peer_ent_coef, seed=seed)
-    return _train(contender.make(**options), 10**9, Examiner(begin, settings.episodes, 10 * settings.every, limit))
 
 
 def _train(model: BaseAlgorithm, timesteps: int, examiner: Examiner) -> dict[str, Any]:
@@ -129,16 +151,52 @@ def _train(model: BaseAlgorithm, timesteps: int, examiner: Examiner) -> dict[str
 
 
 def main(settings: Settings) -> None:
-    print("seconds until a greedy mean return of 0.95 over 1,000 episodes, start-up included, by seed")
-    runs = {
-        algo: [in_new_process(ours, settings, time.time(), algo, seed) for seed in settings.seeds] for algo in settings.algos
-    }
-    for algo in settings.algos:
-        show(f"{algo}, {settings.cell}", runs[algo])
-    limit = 10 * max(typical(runs[algo]) for algo in settings.algos)
-    runs["RecurrentPPO"] = [in_new_process(peer, settings, time.time(), limit, seed) for seed in settings.peer_seeds]
-    show(f"RecurrentPPO, stopped at {limit:.0f} s", runs["RecurrentPPO"])
-    write_report(settings.out, settings, limit=limit, runs=runs)
+    print(f"seconds until a greedy mean return of {SOLVED} over {settings.episodes:,} episodes, start-up included, by seed")
+    record = Record(settings)
+    limit = settings.patience * max(typical(record.row(our_jobs(settings, algo))) for algo in settings.algos)
+    print(f"{PEER} is stopped at {limit:.0f} s")
+    for rate in settings.peer_learning_rates:
+        record.row(peer_jobs(settings, rate), limit)
+
+
+def our_jobs(settings: Settings, algo: str) -> list[Job]:
+    """A row of the table, one of our algorithms."""
+    threads = settings.threads if algo == "a2c" else 1
+    job = Job(algo, 0, settings.cell, threads, settings.episodes, settings.every, settings.timesteps)
+    return [replace(job, seed=seed) for seed in settings.seeds]
+
+
+def peer_jobs(settings: Settings, learning_rate: float) -> list[Job]:
+    """A row of the table, RecurrentPPO with one learning rate."""
+    own = dict(n_envs=settings.peer_envs, batch_size=settings.peer_batch, ent_coef=settings.peer_ent_coef)
+    job = Job(PEER, 0, "lstm", settings.threads, settings.episodes, 10 * settings.every, learning_rate=learning_rate, **own)  # type: ignore[arg-type]
+    return [replace(job, seed=seed) for seed in settings.peer_seeds]
+
+
+class Record:
+    """The runs so far, in the file that is named in the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        there = settings.out is not None and settings.out.exists()
+        self.runs: list[dict[str, Any]] = json.loads(settings.out.read_text())["runs"] if there else []  # type: ignore[union-attr]
+
+    def row(self, jobs: list[Job], limit: float | None = None) -> list[dict[str, Any]]:
+        """The runs of one row, which is printed."""
+        runs = [self.result(job, limit) for job in jobs]
+        show(str(jobs[0]), runs)
+        return runs
+
+    def result(self, job: Job, limit: float | None = None) -> dict[str, Any]:
+        """What a run came to, which is made if it is not there, or was stopped before the limit."""
+        known = [run for run in self.runs if run["job"] == asdict(job)]
+        if known and (limit is None or known[0]["solved_at"] is not None or known[0]["limit"] >= limit):
+            return known[0]
+        self.runs = [run for run in self.runs if run not in known]
+        result = in_new_process(train, job, time.time(), math.inf if limit is None else limit)
+        self.runs.append(dict(job=asdict(job), limit=limit) | result)
+        write_report(self.settings.out, self.settings, runs=self.runs)
+        return self.runs[-1]
 
 
 def typical(runs: list[dict[str, Any]]) -> float:
@@ -152,7 +210,7 @@ def show(name: str, runs: list[dict[str, Any]]) -> None:
     median = np.median(solved) if math.isfinite(solved[len(runs) // 2]) else math.inf
     each = ", ".join("no" if run["solved_at"] is None else f"{run['solved_at']:.0f}" for run in runs)
     ends = ", ".join(f"{run['end']:.0f} ({run['greedy']:.2f})" for run in runs)
-    print(f"{name:32s}median {median:6.1f}   {each}   ends, with greedy return: {ends}", flush=True)
+    print(f"{name:40s}median {median:6.1f}   {each}   ends, with greedy return: {ends}", flush=True)
 
 
 if __name__ == "__main__":

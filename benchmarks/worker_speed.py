@@ -1,6 +1,6 @@
 """Environment steps per second of `ParallelVectorEnv`, beside its peers of SB3 and Gymnasium and beside a single process.
 
-    python benchmarks/worker_speed.py --out worker_speed.json
+    python benchmarks/worker_speed.py --out results/worker_speed.json
 
 SB3's `SubprocVecEnv` and Gymnasium's `AsyncVectorEnv` have a process for each environment, `SyncVectorEnv` has none. All run in
 turn and get the same actions. The step of the environment counts, for as long as it would take on a core that nobody else uses.
@@ -8,13 +8,10 @@ turn and get the same actions. The step of the environment counts, for as long a
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import os
-import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +20,13 @@ import gymnasium as gym
 import numpy as np
 import tyro
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from measure import calls_per_second, in_turn, ratio_row, write_report
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from fw_rl.envs import ParallelVectorEnv
 
-PEERS = ("SubprocVecEnv", "AsyncVectorEnv", "SyncVectorEnv")
+REFERENCE = "SubprocVecEnv"
 
 
 @dataclass(frozen=True)
@@ -73,20 +71,15 @@ class Counting(gym.Env):
 
 
 def main(settings: Settings) -> None:
-    print(f"{settings.num_envs} environments, {settings.workers} workers on {os.cpu_count()} cores, environment steps/s:")
-    print("median of", settings.repeats, "runs, and how many times as fast ParallelVectorEnv is (min to max)")
-    print("us a step    Parallel" + "".join(f"{name:>28}" for name in PEERS))
+    print(f"{settings.num_envs} environments, {settings.workers} workers on {os.cpu_count()} cores")
     rows = {}
     for microseconds in settings.microseconds:
-        row = rows[microseconds] = measure(microseconds, settings)
-        ours = row["ParallelVectorEnv"]
-        text = f"{microseconds:9.0f}{np.median(ours):12,.0f}"
-        for name in PEERS:
-            ratios = np.divide(ours, row[name])
-            text += f"{np.median(row[name]):10,.0f}{np.median(ratios):6.2f} ({ratios.min():.2f}-{ratios.max():.2f})"
-        print(text, flush=True)
-    if settings.out:
-        settings.out.write_text(json.dumps(report(settings, rows), indent=2) + "\n")
+        speeds = rows[microseconds] = measure(microseconds, settings)
+        title = f"{microseconds:g} us a step"
+        print(f"\n{title:20s}{'steps/s':>12}{'ratio':>10}   min to max, beside {REFERENCE}")
+        for name, measured in speeds.items():
+            print(ratio_row(name, measured, speeds[REFERENCE], width=20), flush=True)
+    write_report(settings.out, settings, steps_per_second=rows)
 
 
 def measure(microseconds: float, settings: Settings) -> dict[str, list[float]]:
@@ -98,18 +91,18 @@ def measure(microseconds: float, settings: Settings) -> dict[str, list[float]]:
         "AsyncVectorEnv": AsyncVectorEnv([make_env] * settings.num_envs, autoreset_mode=AutoresetMode.SAME_STEP),
         "SyncVectorEnv": together(make_env, settings.num_envs),
     }
-    actions = np.zeros((8, settings.num_envs), np.int64)
-    speeds: dict[str, list[float]] = {name: [] for name in envs}
+    actions = np.zeros(settings.num_envs, np.int64)
     try:
         for env in envs.values():
             env.reset()
-        for _ in range(settings.repeats):
-            for name, env in envs.items():
-                speeds[name].append(steps_per_second(env.step, actions, settings.seconds))
+        return in_turn(
+            lambda name: settings.num_envs * calls_per_second(lambda: envs[name].step(actions), settings.seconds),
+            list(envs),
+            settings.repeats,
+        )
     finally:
         for env in envs.values():
             env.close()
-    return speeds
 
 
 def together(make_env: Callable[[], gym.Env], num_envs: int) -> VectorEnv:
@@ -126,29 +119,6 @@ def counts_in(microseconds: float) -> int:
         env.step(0)
         seconds.append(time.perf_counter() - begin)
     return round(microseconds * 1e-6 / min(seconds) * trial)
-
-
-def steps_per_second(step: Callable[[NDArray[np.integer]], Any], actions: NDArray[np.integer], seconds: float) -> float:
-    """Environment steps per second of `step`, called with the rows of `actions` in turn."""
-    steps = 0
-    begin = time.perf_counter()
-    while (elapsed := time.perf_counter() - begin) < seconds:
-        for row in actions:
-            step(row)
-        steps += actions.size
-    return steps / elapsed
-
-
-def report(settings: Settings, rows: dict[float, dict[str, list[float]]]) -> dict[str, Any]:
-    packages = ["numpy", "gymnasium", "stable-baselines3"]
-    return {
-        "settings": asdict(settings) | {"out": None},
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-        "steps_per_second": rows,
-    }
 
 
 if __name__ == "__main__":

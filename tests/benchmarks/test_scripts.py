@@ -16,11 +16,12 @@ SCRIPTS = {
     "growth": "--n 8 --n-steps 5 --hidden-size 8 --workers 1 --n-envs 4 --seconds 0.1",
     "ppo_speed": "--cells gru --n-envs 4 --n-steps 4 --batch-size 8 --repeats 1 --seconds 0.1",
     "retrieval_epoch": "--cells fast-weights --hidden-size 4 --share 0.001 --repeats 1",
-    "solve_time": "--algos a2c --seeds 0 --timesteps 2000 --episodes 10 --peer-seeds 0 --peer-envs 4 --peer-batch 32",
+    "solve_time": "--algos a2c --seeds 0 --timesteps 2000 --episodes 10 --peer-seeds 0 --peer-envs 4 --peer-batch 32"
+    " --peer-learning-rates 1e-3 --patience 1",
     "training_speed": "--cells gru --n-envs 4 --workers 1 --peer-envs 4 --peer-batches 32 --repeats 1 --seconds 0.1",
     "worker_speed": "--num-envs 2 --microseconds 0 --repeats 1 --seconds 0.05",
 }
-NOT_HERE = {"measure", "catch_learning", "control_learning"}
+NOT_HERE = {"measure", "operations", "catch_learning", "control_learning"}
 """What the others share, and scripts whose runs cannot be made short enough."""
 
 
