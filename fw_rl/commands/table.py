@@ -22,11 +22,11 @@ from fw_rl.tasks.report import write_report
 from fw_rl.tasks.runs import Record, Run, execute, read_record, read_records
 from fw_rl.tasks.training import Training, best_epoch
 
-__all__ = ["SweepOptions", "sweep"]
+__all__ = ["TableOptions", "make_table"]
 
 
 @dataclass(frozen=True)
-class SweepOptions:
+class TableOptions:
     """Options of a table of runs."""
 
     cells: Annotated[
@@ -74,7 +74,7 @@ class _Job:
 
     run: Run
     record: Path
-    options: SweepOptions
+    options: TableOptions
     log_dir: Path
 
     def __call__(self) -> Record:
@@ -82,7 +82,7 @@ class _Job:
         return execute(self.run, self.record, self.log_dir, resume=self.options.resume, quiet=quiet)
 
 
-def sweep(task: Task, options: SweepOptions, program: str) -> int:
+def make_table(task: Task, options: TableOptions, program: str) -> int:
     """Choose learning rates, make the runs that are missing, write the table; returns the exit code of the command."""
     out = options.out or Path("runs") / task.name
     torch.set_num_threads(1)
@@ -102,7 +102,7 @@ def sweep(task: Task, options: SweepOptions, program: str) -> int:
     return 0
 
 
-def _train(task: Task, options: SweepOptions, out: Path) -> None:
+def _train(task: Task, options: TableOptions, out: Path) -> None:
     _check(options)
     cell_options = parse_cell_options(options.cell_options) or {}
     cells = options.cells or tuple(task.rows)
@@ -185,7 +185,7 @@ def _best_rate(candidates: Sequence[_Job]) -> float:
     return min(candidates, key=rank).run.training.learning_rate
 
 
-def _check(options: SweepOptions) -> None:
+def _check(options: TableOptions) -> None:
     def require(condition: bool, flag: str, value: Any, allowed: str) -> None:
         if not condition:
             raise ValueError(f"{flag} is {value}: it must be {allowed}")
