@@ -14,6 +14,7 @@ COMMANDS = {
     "glimpse": "digits in glimpses, Table 2 of Ba16",
     "faces": "facial expressions in glimpses, Table 3 of Ba16",
     "curves": "draw the learning curves of many runs as one picture",
+    "figure5": "how fast each memory learns, from a sweep (Ba16 Figure 5)",
     "play": "watch a trained agent play, and what its memory attends to",
     "export": "write a trained agent as an ONNX file",
     "deblur": "fast weights that deblur old memories (Hinton and Plaut 1987)",

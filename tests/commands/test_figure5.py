@@ -1,0 +1,256 @@
+"""The figure5 command: which trainings count and how, one table and picture of whatever is there, and bad input."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fw_rl.commands.figure5 import main, read_sweeps, summarise
+from fw_rl.commands.figure5_report import describe, draw
+from fw_rl.commands.learning import Learning, write_learnings
+
+CATCH, LARGE = "Catch-16-3", "Catch-24-5"
+
+
+def training(*returns, seed=0, greedy=1.0, diverged=False, timesteps=1000, **parameters):
+    """A training that came to this curve, without having been one."""
+    settings = dict(env=CATCH, timesteps=timesteps, seed=seed) | parameters
+    return Learning(settings, parameters, list(returns), None if diverged else greedy, 1.0, diverged)
+
+
+def store(data, env, cell, trials, seeds=None):
+    folder = data / env / cell
+    folder.mkdir(parents=True)
+    write_learnings(folder / "trials.json", trials)
+    if seeds is not None:
+        write_learnings(folder / "seeds.json", seeds)
+
+
+def trials_with(areas):
+    return [training(area, area, seed=seed, eta=seed / 10) for seed, area in enumerate(areas)]
+
+
+def seeds_with(areas, eta=0.0):
+    return [training(area, area, seed=100 + i, eta=eta) for i, area in enumerate(areas)]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two environments, three cells; the RNN has few trials and no new seeds on the larger screen."""
+    folder = tmp_path / "sweep"
+    store(folder, CATCH, "lstm", trials_with([0.1, 0.3, 0.2, 0.5, 0.4, 0.6]), seeds_with([0.0, 0.2, 0.4, 0.6], eta=0.5))
+    store(folder, CATCH, "fast-weights", trials_with([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]), seeds_with([0.5, 0.6, 0.7, 0.8]))
+    store(folder, CATCH, "rnn", trials_with([0.3, 0.2]), seeds_with([0.1, 0.1]))
+    store(folder, LARGE, "lstm", trials_with([0.1] * 5), seeds_with([0.1, 0.3]))
+    store(folder, LARGE, "fast-weights", trials_with([0.2] * 5), seeds_with([0.2, 0.4]))
+    store(folder, LARGE, "rnn", trials_with([-0.5, -0.7, -0.9]))
+    return folder
+
+
+def of_cell(tmp_path, trials, seeds=None):
+    """What is reported of one cell."""
+    store(tmp_path / "one", CATCH, "lstm", trials, seeds)
+    return summarise(read_sweeps(tmp_path / "one"))["environments"][CATCH]
+
+
+def test_the_top_five_are_those_with_the_largest_areas(tmp_path):
+    found = of_cell(tmp_path, trials_with([0.1, 0.7, 0.3, 0.6, 0.5, 0.4, -0.2]))["cells"]["lstm"]
+    assert [best["parameters"]["eta"] for best in found["top"]["trainings"]] == [0.1, 0.3, 0.4, 0.5, 0.2]
+    assert found["top"]["area"] == pytest.approx((0.7 + 0.6 + 0.5 + 0.4 + 0.3) / 5)
+    assert found["trials"] == 7
+
+
+def test_the_area_counts_not_the_end(tmp_path):
+    late, early = training(0.0, 0.0, 1.0, seed=1), training(0.8, 0.8, 0.8, seed=2)
+    top = of_cell(tmp_path, [late, early])["cells"]["lstm"]["top"]
+    assert [best["seed"] for best in top["trainings"]] == [2, 1]
+    assert top["curve"] == pytest.approx([0.4, 0.4, 0.9])
+
+
+def test_trials_that_diverged_are_counted_but_none_of_the_top(tmp_path):
+    diverged = training(1.0, None, seed=9, diverged=True)
+    nothing = training(None, None, seed=10)
+    found = of_cell(tmp_path, [*trials_with([0.1, 0.2]), diverged, nothing])["cells"]["lstm"]
+    assert (found["trials"], found["diverged"]) == (4, 1)
+    assert [best["seed"] for best in found["top"]["trainings"]] == [1, 0]
+
+
+def test_a_search_in_which_all_diverged_has_no_top_but_a_report(tmp_path, capsys):
+    store(tmp_path / "one", CATCH, "rnn", [training(0.5, None, diverged=True)])
+    assert main(["--data", str(tmp_path / "one"), "--out", str(tmp_path / "out")]) == 0
+    assert f"| {CATCH} | rnn | 1 | 1 | best 0 |  |  |" in capsys.readouterr().out
+
+
+def test_seeds_that_diverged_count_and_stay_where_they_were(tmp_path):
+    seeds = [training(0.0, 0.4, seed=100), training(0.2, None, seed=101, diverged=True)]
+    found = of_cell(tmp_path, [training(0.1, 0.1)], seeds)
+    assert found["areas"]["lstm"][0] == pytest.approx(0.2)
+    assert [point[0] for point in found["cells"]["lstm"]["seeds"]["curve"]] == pytest.approx([0.1, 0.3])
+    assert found["cells"]["lstm"]["seeds"]["diverged"] == 1
+    assert found["cells"]["lstm"]["seeds"]["greedy"] == 1
+
+
+def test_frames_to_a_level_are_the_median_over_seeds(tmp_path):
+    seeds = [training(*[0.0] * late, *[0.9] * (10 - late), seed=100 + late) for late in (1, 4, 10)]
+    found = of_cell(tmp_path, [training(*[0.0] * 10)], seeds)["cells"]["lstm"]["seeds"]
+    assert [seed["frames_to"] for seed in found["trainings"]] == [200, 500, None]
+    assert (found["frames_to"], found["reached"]) == (500, 2)
+
+
+def test_a_level_that_half_of_the_seeds_never_reach_is_not_reached(tmp_path):
+    seeds = [training(0.9, 0.9, seed=100), training(0.0, 0.8999, seed=101)]
+    found = of_cell(tmp_path, [training(0.1, 0.1)], seeds)["cells"]["lstm"]["seeds"]
+    assert (found["frames_to"], found["reached"]) == (None, 1)
+
+
+def test_greedy_returns_are_counted_at_both_levels(tmp_path):
+    seeds = [training(0.0, 0.0, seed=100 + i, greedy=greedy) for i, greedy in enumerate([0.89, 0.9, 0.95, 1.0])]
+    found = of_cell(tmp_path, [training(0.1, 0.1)], seeds)["cells"]["lstm"]["seeds"]
+    assert found["greedy_reached"] == [3, 2]
+    assert found["greedy"] == pytest.approx((0.89 + 0.9 + 0.95 + 1) / 4)
+
+
+def test_cells_are_compared_in_each_environment_and_over_all_where_all_have_seeds(data):
+    record = summarise(read_sweeps(data))
+    small, large = (
+        {(row["x"], row["y"]): row["probability"][0] for row in record["environments"][env]["improvement"]}
+        for env in (CATCH, LARGE)
+    )
+    assert small == pytest.approx({("fast-weights", "lstm"): 14.5 / 16, ("fast-weights", "rnn"): 1, ("lstm", "rnn"): 0.75})
+    assert large == {("fast-weights", "lstm"): 0.75}
+    (over_all,) = record["over_all"]["improvement"]
+    assert over_all["probability"][0] == pytest.approx((small["fast-weights", "lstm"] + 0.75) / 2)
+    # Of the pooled 0, .1, .2, .3, .4, .6 of the LSTM, one is left out at each end.
+    assert record["over_all"]["areas"]["lstm"][0] == pytest.approx(0.25)
+    assert set(record["over_all"]["areas"]) == {"fast-weights", "lstm"}
+
+
+def test_the_table_says_which_frames_cells_and_numbers_of_trials(data):
+    text = describe(dict(command="fw-rl figure5") | summarise(read_sweeps(data)))
+    lines = text.splitlines()
+    assert f"- {CATCH}: trainings of 1,000 frames, fast-weights, lstm, rnn" in lines
+    assert f"| {CATCH} | fast-weights | 6 | 0 | best 5 | 0.700 | 1.000 |" in lines
+    assert f"| {LARGE} | rnn | 3 | 0 | best 3 | -0.700 | 1.000 |" in lines
+    assert sum(line.startswith(f"| {LARGE} | rnn |") for line in lines) == 1
+    (row,) = (line for line in lines if line.startswith(f"| {CATCH} | lstm | 4 |"))
+    assert row.startswith(f"| {CATCH} | lstm | 4 | 0 | 0.300 (")
+    assert row.endswith("| not reached | 0 of 4 | 1.000 | 4 of 4 | 4 of 4 |")
+    assert any(line.startswith("| all | lstm |  |  | 0.250 (") for line in lines)
+    assert f"|  | {CATCH} | {LARGE} | all |" in lines
+    assert any(line.startswith("| lstm over rnn | 0.750 (") and line.endswith("|  |  |") for line in lines)
+
+
+def test_rows_of_a_table_have_as_many_cells_as_its_head(data):
+    widths = [line.count("|") for line in describe(dict(command="") | summarise(read_sweeps(data))).splitlines() if "|" in line]
+    assert sorted(set(widths)) == [5, 8, 11]
+
+
+def test_one_environment_without_seeds_is_enough(tmp_path, capsys):
+    store(tmp_path / "one", CATCH, "lstm", trials_with([0.5, 0.1]))
+    assert main(["--data", str(tmp_path / "one"), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "best 2 | 0.300" in printed
+    assert "No settings have been trained with new seeds yet" in printed
+    assert "Probability of improvement" not in printed
+    assert (tmp_path / "out" / "figure5.png").exists()
+
+
+def test_a_search_that_has_not_begun_is_no_row(tmp_path):
+    store(tmp_path / "one", CATCH, "lstm", trials_with([0.5]))
+    store(tmp_path / "one", CATCH, "rnn", [])
+    assert list(read_sweeps(tmp_path / "one")[CATCH]) == ["lstm"]
+
+
+def test_the_command_leaves_a_picture_a_table_and_the_numbers_of_both(data, tmp_path, capsys):
+    out = tmp_path / "new" / "figure5"
+    assert main(["--data", str(data), "--out", str(out)]) == 0
+    text = (out / "figure5.md").read_text()
+    assert text in capsys.readouterr().out
+    assert f"fw-rl figure5 --data {data} --out {out}" in text
+    record = json.loads((out / "figure5.json").read_text(), parse_constant=pytest.fail)
+    assert describe(record) == text
+    assert draw(record) == (out / "figure5.png").read_bytes()
+    with Image.open(out / "figure5.png") as picture:
+        assert picture.size[0] >= 1500
+        assert picture.size[1] >= 1000
+
+
+def test_the_same_trainings_leave_the_same_files(data, tmp_path):
+    out = tmp_path / "out"
+    left = []
+    for _ in range(2):
+        assert main(["--data", str(data), "--out", str(out)]) == 0
+        left.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert set(left[0]) == {"figure5.json", "figure5.md", "figure5.png"}
+    assert left[0] == left[1]
+
+
+def test_the_picture_shows_the_curves_and_their_band(data):
+    record = summarise(read_sweeps(data))
+    whole = draw(record)
+    for change in ("top", "seeds"):
+        other = json.loads(json.dumps(record))
+        of_cell = other["environments"][LARGE]["cells"]["fast-weights"][change]
+        of_cell["curve"] = (np.array(of_cell["curve"]) + 0.1).tolist()
+        assert draw(other) != whole
+
+
+def bad_input(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("mine")
+    store(tmp_path / "nothing yet", CATCH, "lstm", [])
+    store(tmp_path / "broken", CATCH, "lstm", [])
+    (tmp_path / "broken" / CATCH / "lstm" / "trials.json").write_text("{")
+    store(tmp_path / "other", CATCH, "lstm", [])
+    (tmp_path / "other" / CATCH / "lstm" / "trials.json").write_text('[{"accuracy": 1}]')
+    store(tmp_path / "no settings", CATCH, "lstm", [Learning({}, {}, [1.0], 1.0, 1.0)])
+    store(tmp_path / "no curve", CATCH, "lstm", [training()])
+    store(tmp_path / "lengths", CATCH, "lstm", [training(1.0)])
+    store(tmp_path / "lengths", CATCH, "rnn", [training(1.0, timesteps=2_000)])
+    trials = trials_with([0.2, 0.1])
+    store(tmp_path / "twice", CATCH, "lstm", trials, seeds_with([0.1]) * 2)
+    store(tmp_path / "searched", CATCH, "lstm", trials, trials[:1])
+    store(tmp_path / "second best", CATCH, "lstm", trials, seeds_with([0.2, 0.2], eta=0.1))
+    store(tmp_path / "all diverged", CATCH, "lstm", [training(0.1, None, diverged=True)], seeds_with([0.1]))
+    store(tmp_path / "no episode", CATCH, "lstm", trials, [training(None, None, seed=100, eta=0.0)])
+
+
+CASES = {
+    "absent": "is not a folder",
+    "file": "is not a folder",
+    "empty": "has no trainings",
+    "nothing yet": "has no trainings",
+    "broken": "trials.json does not hold trainings",
+    "other": "trials.json does not hold trainings",
+    "no settings": "does not hold trainings",
+    "no curve": "does not hold trainings",
+    "lengths": "1,000 frames (1 points) and 2,000 frames (1 points)",
+    "twice": "seed 100 twice",
+    "searched": "seed 0 twice, or it is that of the best trial",
+    "second best": "seed 100 with other settings than those of the best trial",
+    "all diverged": "seed 100 with other settings than those of the best trial",
+    "no episode": "seed 100 without a learning curve",
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_gets_one_line_and_exit_code_2_and_leaves_the_old_files(case, tmp_path, capsys):
+    bad_input(tmp_path)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "figure5.md").write_text("the last one")
+    assert main(["--data", str(tmp_path / case), "--out", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fw-rl figure5: error: ")
+    assert CASES[case] in line
+    assert [path.name for path in out.iterdir()] == ["figure5.md"]
+    assert (out / "figure5.md").read_text() == "the last one"
+
+
+def test_a_file_where_the_folder_should_be_gets_one_line(data, tmp_path, capsys):
+    (tmp_path / "mine").write_text("mine")
+    assert main(["--data", str(data), "--out", str(tmp_path / "mine")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "mine" in line
+    assert (tmp_path / "mine").read_text() == "mine"
