@@ -26,8 +26,8 @@ def test_the_interquartile_mean_of_ten_seeds_leaves_out_two_at_each_end():
 
 
 def test_environments_are_pooled_before_the_ends_are_left_out():
-    # Of -9, 0, 1, 2, 3, 4, 5, 40 the middle four are left: pooling is no mean of two interquartile means, which were 2.5 and 2.
-    assert interquartile_mean(np.array([-9.0, 2, 3, 40]), np.array([0.0, 1, 4, 5])).value == pytest.approx((1 + 2 + 3 + 4) / 4)
+    # The interquartile means are 1.5 and 10, but of all eight scores 2, 3, 10 and 10 are in the middle.
+    assert interquartile_mean(np.array([0.0, 1, 2, 3]), np.array([10.0, 10, 10, 30])).value == pytest.approx(25 / 4)
 
 
 def test_the_points_of_a_curve_are_taken_one_by_one():

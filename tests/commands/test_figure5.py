@@ -188,12 +188,16 @@ def test_the_same_trainings_leave_the_same_files(data, tmp_path):
 
 def test_the_picture_shows_the_curves_and_their_band(data):
     record = summarise(read_sweeps(data))
-    whole = draw(record)
-    for change in ("top", "seeds"):
-        other = json.loads(json.dumps(record))
-        of_cell = other["environments"][LARGE]["cells"]["fast-weights"][change]
-        of_cell["curve"] = (np.array(of_cell["curve"]) + 0.1).tolist()
-        assert draw(other) != whole
+    cell = record["environments"][LARGE]["cells"]["fast-weights"]
+    pictures = [draw(record)]
+    for part, change in (("top", 0.1), ("seeds", [0.1, 0, 0]), ("seeds", [0, -0.1, 0]), ("seeds", [0, 0, 0.1])):
+        before = cell[part]["curve"]
+        cell[part]["curve"] = (np.array(before) + change).tolist()
+        pictures.append(draw(record))
+        cell[part]["curve"] = before
+    cell["top"]["curves"][0] = [0.9, 0.9]
+    pictures.append(draw(record))
+    assert len(set(pictures)) == 6
 
 
 def bad_input(tmp_path):
