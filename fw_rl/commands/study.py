@@ -7,14 +7,13 @@ import socket
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fw_rl.commands.config import RunConfig
@@ -32,9 +31,9 @@ _LOST_AFTER = timedelta(days=1)
 class SettingsStudy:
     """Trials of settings, each with what was learned with them; its value is the area under the learning curve.
 
-    `config`: the settings that are not searched. `storage`: a database's URL, or None for the journal file `journal`. `sampler`,
-    `seed`: how settings are drawn; trial k of a study has the same ones however often the search was stopped. `prune`: whether
-    `is_hopeless` ever says so.
+    `config`: the settings that are not searched. `storage`: a database's URL, or None for the journal file `journal`.
+    `sampler`, `seed`: how settings are drawn; trial k of a study has the same ones however often the search was stopped.
+    `prune`: whether `is_hopeless` ever says so.
 
     Raises ValueError if the storage can't be opened, or if it holds this study with other settings.
     """
@@ -145,7 +144,9 @@ def _open(storage: str | None, journal: Path) -> BaseStorage | str:
     if storage is not None:
         return storage
     journal.parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(str(journal)))
+    # A write takes milliseconds: who holds the lock for five seconds was killed.
+    lock = JournalFileOpenLock(str(journal), grace_period=5)
+    return JournalStorage(JournalFileBackend(str(journal), lock))
 
 
 def _make_sampler(name: str, seed: int) -> BaseSampler:

@@ -29,7 +29,9 @@ def test_every_cell_shares_the_same_ranges(cell):
 def test_both_ends_of_a_cells_own_ranges_are_options_of_it(cell):
     own = search_space(cell).own
     for end in (0, -1):
-        chosen = {name: entry["choices"][end] if "choices" in entry else entry[("low", "high")[end]] for name, entry in own.items()}
+        chosen = {
+            name: entry["choices"][end] if "choices" in entry else entry[("low", "high")[end]] for name, entry in own.items()
+        }
         make_cell(cell, 3, 4, **chosen)
 
 
@@ -43,7 +45,11 @@ def test_what_is_drawn_takes_the_place_of_settings_and_options():
 
 def test_a_file_of_ones_own(write):
     space = search_space(
-        "rnn", write("{shared: {n_steps: {low: 2, high: 8, log: true}, gamma: {low: 0.9, high: 1}}, cells: {rnn: {a: {choices: [1, b]}}}}")
+        "rnn",
+        write(
+            "{shared: {n_steps: {low: 2, high: 8, log: true}, gamma: {low: 0.9, high: 1}},"
+            " cells: {rnn: {a: {choices: [1, b]}}}}"
+        ),
     )
     assert space.distributions == dict(
         n_steps=IntDistribution(2, 8, log=True), gamma=FloatDistribution(0.9, 1.0), a=CategoricalDistribution([1, "b"])
@@ -57,7 +63,10 @@ REFUSED = {
     "another entry": ("{shared: {}, more: 1}", "must have the entries shared and cells"),
     "no such setting": ("shared: {speed: {low: 1, high: 2}}", "has no setting 'speed' to search: choose from"),
     "the seed": ("shared: {seed: {low: 1, high: 2}}", "has no setting 'seed' to search"),
-    "twice": ("{shared: {gamma: {low: 0, high: 1}}, cells: {rnn: {gamma: {low: 0, high: 1}}}}", "has 'gamma' for every cell and"),
+    "twice": (
+        "{shared: {gamma: {low: 0, high: 1}}, cells: {rnn: {gamma: {low: 0, high: 1}}}}",
+        "has 'gamma' for every cell and",
+    ),
     "nothing": ("cells: {gru: {a: {choices: [1]}}}", "has nothing to search for rnn"),
     "no range": ("shared: {gamma: 0.5}", "the range of gamma is 0.5: it must be"),
     "half a range": ("shared: {gamma: {low: 0.5}}", "the range of gamma is .*: it must be"),

@@ -201,7 +201,7 @@ def test_bad_input_is_one_line(case, sweep, capsys):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_sweep_goes_on_after_it_was_stopped(number, sweep, tmp_path):
-    whole = ["--trials", "3", "--timesteps", "4000"]
+    whole = ["--trials", "3", "--timesteps", "2000"]
     assert sweep(*whole) == 0
     small = ["--env", "Catch-5-2", "--cell", "rnn", "--eval-episodes", "4", "--jobs", "2", "--space", tmp_path / "space.yaml"]
     command = [sys.executable, "-m", "fw_rl", "sweep", *small, *whole, "--out", tmp_path / "stopped"]
@@ -243,9 +243,21 @@ def test_without_optuna_one_line_says_what_to_install(tmp_path):
 
 def test_a_killed_training_is_begun_again(sweep, tmp_path):
     """A worker that is killed is replaced, and the trial comes to what it would have come to."""
-    assert sweep("--trials", 1, "--timesteps", 20_000) == 0
+    assert sweep("--trials", 1, "--timesteps", 6_000) == 0
     small = ["--env", "Catch-5-2", "--cell", "rnn", "--eval-episodes", "4", "--jobs", "1", "--space", tmp_path / "space.yaml"]
-    command = [sys.executable, "-m", "fw_rl", "sweep", *small, "--trials", "1", "--timesteps", "20000", "--out", tmp_path / "killed"]
+    command = [
+        sys.executable,
+        "-m",
+        "fw_rl",
+        "sweep",
+        *small,
+        "--trials",
+        "1",
+        "--timesteps",
+        "6000",
+        "--out",
+        tmp_path / "killed",
+    ]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     worker = None
     while worker is None and process.poll() is None:
