@@ -11,14 +11,14 @@ import tyro
 
 from fw_rl.commands.command_line import fail
 from fw_rl.commands.glimpse_pictures import draw_faces
-from fw_rl.commands.sweep import SweepOptions, sweep
+from fw_rl.commands.table import TableOptions, make_table
 from fw_rl.tasks.faces import Expressions
 
 __all__ = ["FacesOptions", "main"]
 
 
 @dataclass(frozen=True)
-class FacesOptions(SweepOptions):
+class FacesOptions(TableOptions):
     """Facial expressions in 24 glimpses at two scales (Ba16 §4.3): train nets and make Table 3.
 
     Runs are recorded one by one: what is there is not made again, and an interrupted command goes on.
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl faces") -> int:
     options = tyro.cli(FacesOptions, args=arguments, prog=program)
     task = Expressions(options.data_dir)
     if not options.show_faces:
-        return sweep(task, options, program)
+        return make_table(task, options, program)
     try:
         path = (options.out or Path("runs") / task.name) / "faces.png"
         draw_faces(task.load().train, path)

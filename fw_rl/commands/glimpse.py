@@ -11,14 +11,14 @@ import tyro
 
 from fw_rl.commands.command_line import fail
 from fw_rl.commands.glimpse_pictures import describe_glimpses, draw_glimpses
-from fw_rl.commands.sweep import SweepOptions, sweep
+from fw_rl.commands.table import TableOptions, make_table
 from fw_rl.tasks.glimpse import Digits
 
 __all__ = ["GlimpseOptions", "main"]
 
 
 @dataclass(frozen=True)
-class GlimpseOptions(SweepOptions):
+class GlimpseOptions(TableOptions):
     """Handwritten digits in 24 glimpses at two scales (Ba16 §4.2): train nets and make Table 2.
 
     Runs are recorded one by one: what is there is not made again, and an interrupted command goes on.
@@ -47,4 +47,4 @@ def main(arguments: Sequence[str], program: str = "fw-rl glimpse") -> int:
             return 0
     except ValueError as error:
         return fail(program, error)
-    return sweep(task, options, program)
+    return make_table(task, options, program)

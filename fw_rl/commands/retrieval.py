@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import tyro
 
 from fw_rl.commands.command_line import fail
-from fw_rl.commands.sweep import SweepOptions, sweep
+from fw_rl.commands.table import TableOptions, make_table
 from fw_rl.tasks.retrieval import Retrieval
 
 __all__ = ["RetrievalOptions", "main"]
 
 
 @dataclass(frozen=True)
-class RetrievalOptions(SweepOptions):
+class RetrievalOptions(TableOptions):
     """Associative retrieval (Ba16 §4.1): train nets on strings such as c9k8j3f1??c and make Table 1 and Figure 2.
 
     Runs are recorded one by one: what is there is not made again, and an interrupted command goes on.
@@ -34,4 +34,4 @@ def main(arguments: Sequence[str], program: str = "fw-rl retrieval") -> int:
         task = Retrieval(options.pairs, options.examples)
     except ValueError as error:
         return fail(program, error)
-    return sweep(task, options, program)
+    return make_table(task, options, program)

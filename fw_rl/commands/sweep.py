@@ -1,204 +1,184 @@
-"""What the commands of the supervised tasks share: many runs, done now or on other days, and one table of all of them."""
+"""`sweep`: search the settings of a cell on an environment, and train the best of them with new seeds."""
 
 from __future__ import annotations
 
-import math
+import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import product
-from multiprocessing import get_context
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import torch
+import gymnasium as gym
 import tyro
 
 from fw_rl.commands.command_line import fail
-from fw_rl.commands.config import parse_cell_options
-from fw_rl.files import write_json
-from fw_rl.tasks.base import Task
-from fw_rl.tasks.report import write_report
-from fw_rl.tasks.runs import Record, Run, execute, read_record, read_records
-from fw_rl.tasks.training import Training, best_epoch
+from fw_rl.commands.config import RunConfig, TrainOptions, resolve
+from fw_rl.commands.learning import Learning, SideBySide, read_learnings, write_learnings
+from fw_rl.files import write_file
+from fw_rl.processes import WorkerError
 
-__all__ = ["SweepOptions", "sweep"]
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+    from fw_rl.commands.study import SettingsStudy
+
+__all__ = ["SweepOptions", "main"]
+
+FIRST_NEW_SEED = 10_000
+"""Trials have their number as seed; the best settings are trained with seeds from here on."""
 
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """Options of a table of runs."""
+    """Search the settings of a memory cell on an environment, and train the best of them with new seeds.
 
-    cells: Annotated[
-        tuple[str, ...], tyro.conf.arg(aliases=["--cell"], metavar="NAME ...", help_behavior_hint="(default: all rows)")
-    ] = ()
-    """Rows of the table: names of its models, or of any registered cell."""
-    cell_options: Annotated[
-        tuple[str, ...] | None, tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: the paper's)")
-    ] = None
-    """Options of the cells, such as eta=0.1 decay=0.95: a row of its own in the table."""
-    hidden_sizes: Annotated[
-        tuple[int, ...],
-        tyro.conf.arg(aliases=["--hidden-size"], metavar="INT ...", help_behavior_hint="(default: the paper's)"),
-    ] = ()
-    """Units of the recurrent layer."""
-    seeds: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["--seed"], metavar="INT ...")] = (0, 1, 2)
-    """Seeds of the nets and of the order of the examples."""
-    epochs: int = 64
-    """Passes over the training set; a run ends earlier after three without an error on the validation set."""
-    learning_rates: Annotated[tuple[float, ...], tyro.conf.arg(aliases=["--learning-rate"], metavar="FLOAT ...")] = (1e-3, 3e-3)
-    """Learning rates of Adam; of several, each model and size takes the one with the lowest validation error at seed 0."""
-    search_epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as --epochs)")] = None
-    """Epochs of the runs that choose the learning rate."""
-    batch_size: int = 128
-    """Examples of an update."""
-    anneal: bool = True
-    """Let the learning rate go down to 0 along a cosine."""
-    jobs: int = 1
-    """Runs side by side, each in a process with one thread."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: runs/TASK)")] = None
-    """Folder of the records and of the table; runs that are recorded there are not made again."""
-    log_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: runs/TASK)")] = None
-    """Folder of the checkpoints and of the TensorBoard logs."""
-    resume: bool = True
-    """Go on with a run that was interrupted where its last epoch ended; else begin it anew."""
-    table: bool = False
-    """Train nothing: only make the table of the runs that are recorded."""
+    Every trial is a training by A2C with settings drawn from the cell's search space. Its value is the mean return of the
+    training episodes over the whole of it, which is the area under the learning curve. Nothing is done twice: the same command
+    goes on where it was stopped. What was learned is left in OUT/ENV/CELL, for `fw-rl figure5`.
+    """
+
+    env: str = "Catch-16-3"
+    """Environment: Catch-N-M, or any Gymnasium id."""
+    cell: str = "fast-weights"
+    """Memory cell."""
+    trials: int = 60
+    """Trials that the study is to have in all."""
+    retrain: int = 0
+    """Train the best settings with so many new seeds, when all trials are done."""
+    timesteps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: tuned)")] = None
+    """Frames of every training."""
+    sampler: str = "random"
+    """random draws every trial anew, as the paper's search did; tpe draws more where earlier trials were good."""
+    seed: int = 0
+    """Seed of the draws; machines that share a storage want different ones."""
+    prune: bool = False
+    """End trials that are below the median of the others at the same number of frames."""
+    space: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the package's)")] = None
+    """Search spaces as a YAML file, of the form of fw_rl/commands/search_spaces.yaml."""
+    storage: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="(default: OUT/studies.journal)")] = None
+    """Database in which Optuna keeps the studies, for many machines."""
+    jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Trainings side by side, each in a process with one thread."""
+    eval_episodes: int = 1000
+    """Episodes of the greedy evaluation at the end of a training."""
+    out: Path = Path("runs/sweep")
+    """Folder of the results."""
     quiet: bool = False
-    """No progress bar."""
+    """No live table, but a line for each training that ends."""
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A run and where its record goes."""
-
-    run: Run
-    record: Path
-    options: SweepOptions
-    log_dir: Path
-
-    def __call__(self) -> Record:
-        quiet = self.options.quiet or self.options.jobs > 1
-        return execute(self.run, self.record, self.log_dir, resume=self.options.resume, quiet=quiet)
-
-
-def sweep(task: Task, options: SweepOptions, program: str) -> int:
-    """Choose learning rates, make the runs that are missing, write the table; returns the exit code of the command."""
-    out = options.out or Path("runs") / task.name
-    torch.set_num_threads(1)
+def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
+    """Run the command; returns its exit code: 0 done, 1 a worker failed, 2 bad input, 130 interrupted."""
+    options = tyro.cli(SweepOptions, args=arguments, prog=program)
     try:
-        if not options.table:
-            _train(task, options, out)
-        records = read_records(out / "runs")
-        if not records:
-            raise ValueError(f"{out} holds no runs of which to make a table")
-        text = write_report(task, records, out)
+        folder, study = _prepare(options)
+    except ModuleNotFoundError as error:
+        return fail(program, f"{error.name} is missing: pip install 'fw-rl[sweep]'")
+    except (ValueError, OSError, gym.error.Error) as error:
+        return fail(program, error)
+    try:
+        _search(study, folder, options)
+        seeds = _retrain(study, folder, options)
     except KeyboardInterrupt:
-        print(f"Interrupted. The same command goes on where it was ({out}).")
+        print(f"Interrupted. The same command goes on where it was ({folder}).")
         return 130
     except ValueError as error:
         return fail(program, error)
-    print(f"\n{text}\nTable, pictures and records: {out}")
+    except WorkerError as error:
+        return fail(program, error.summary, code=1, details=error.details)
+    _report(study, folder, seeds)
     return 0
 
 
-def _train(task: Task, options: SweepOptions, out: Path) -> None:
-    _check(options)
-    cell_options = parse_cell_options(options.cell_options) or {}
-    cells = options.cells or tuple(task.rows)
-    sizes = options.hidden_sizes or task.hidden_sizes
-    training = Training(options.learning_rates[0], options.epochs, 0, options.batch_size, options.anneal)
-    models = [Run(task, cell, size, training, cell_options) for cell, size in product(dict.fromkeys(cells), sizes)]
-    for model in models:  # before hours of training, not after
-        task.make_net(task.row(model.row, model.options), model.hidden_size)
-    log_dir = options.log_dir or Path("runs") / task.name
+def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
+    """Everything that can go wrong by a user's slip, before hours of training."""
+    from fw_rl.commands.search_space import search_space
+    from fw_rl.commands.study import SAMPLERS, SettingsStudy
 
-    def job(run: Run, folder: str, name: str) -> _Job:
-        return _Job(run, out / folder / f"{name}.json", options, log_dir)
-
-    candidates: dict[Run, list[_Job]] = {model: [] for model in models}
-    if len(options.learning_rates) > 1:
-        for model, rate in product(models, options.learning_rates):
-            epochs = options.search_epochs or options.epochs
-            candidate = replace(model, training=replace(training, learning_rate=rate, epochs=epochs))
-            candidates[model].append(job(candidate, "search", f"{candidate.name}-rate{rate:g}"))
-        _make([candidate for found in candidates.values() for candidate in found], options.jobs)
-
-    jobs = []
-    for model, found in candidates.items():
-        chosen = replace(training, learning_rate=_best_rate(found)) if found else training
-        for seed in dict.fromkeys(options.seeds):
-            run = replace(model, training=replace(chosen, seed=seed))
-            table_job = job(run, "runs", run.name)
-            jobs.append(table_job)
-            for record in [read_record(candidate.record) for candidate in found]:
-                # A candidate that was trained as long as the others is a run of the table already.
-                if record.is_of(run) and not table_job.record.exists():
-                    write_json(table_job.record, vars(record))
-    known = {record.group: record for record in read_records(out / "runs")}
-    for table_job in jobs:
-        run = table_job.run
-        group = task.row(run.row, run.options).label, run.hidden_size
-        if group in known and known[group].settings != run.settings:
-            raise ValueError(f"{out} holds {run.row} with other settings: give the same ones, or another --out")
-    _make(jobs, options.jobs)
+    for name, least in (("trials", 0), ("retrain", 0), ("jobs", 1), ("eval_episodes", 1), ("seed", 0)):
+        if getattr(options, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}: it must be at least {least}")
+    if options.sampler not in SAMPLERS:
+        raise ValueError(f"--sampler is {options.sampler!r}: choose from {', '.join(SAMPLERS)}")
+    config = resolve(TrainOptions(env=options.env, cell=options.cell, timesteps=options.timesteps))
+    space = search_space(options.cell, options.space)
+    folder = options.out / config.short_env / options.cell
+    journal = options.out / "studies.journal"
+    study = SettingsStudy(config, space, journal, options.storage, options.sampler, options.seed, options.prune)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder, study
 
 
-def _make(jobs: Sequence[_Job], side_by_side: int) -> None:
-    """Make the runs that have no record yet, one after the other or side by side."""
-    missing = [job for job in jobs if not job.record.exists()]
-    for job in jobs:
-        if job.record.exists() and not read_record(job.record).is_of(job.run):
-            raise ValueError(f"{job.record} was made with other settings: give the same ones, or another --out")
-    if side_by_side == 1:
-        for number, job in enumerate(missing, 1):
-            _say(job(), job, number, len(missing))
-        return
-    pool = ProcessPoolExecutor(side_by_side, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
+    """Make the trials that are missing, and write down what was learned in all of them."""
+    from fw_rl.commands.sweep_report import LiveTable
+
+    title = f"{study.config.short_env}, {study.config.cell}, trials"
+    running: dict[int, Trial] = {}
     try:
-        for number, (job, record) in enumerate(zip(missing, pool.map(_call, missing), strict=True), 1):
-            _say(record, job, number, len(missing))
+        with (
+            LiveTable(title, options.trials, study.learnings, options.quiet) as table,
+            SideBySide(options.jobs, options.eval_episodes) as trainings,
+        ):
+            while running or study.begun < options.trials:
+                while trainings.has_room and study.begun < options.trials:
+                    trial, config = study.ask()
+                    running[trial.number] = trial
+                    trainings.start(trial.number, config, trial.params)
+                    table.begin(trial.number, trial.params)
+                for number, event in trainings.events():
+                    if isinstance(event, Learning):
+                        study.tell(running.pop(number), event)
+                        table.show(number, event)
+                    elif study.is_hopeless(running[number], event):
+                        trainings.stop(number)
+                        study.prune(running.pop(number))
+                        table.drop(number)
+                    else:
+                        table.show(number, event)
     finally:
-        pool.shutdown(cancel_futures=True)
+        for trial in running.values():
+            study.forget(trial)
+        write_learnings(folder / "trials.json", list(study.learnings.values()))
 
 
-def _call(job: _Job) -> Record:
-    return job()
+def _retrain(study: SettingsStudy, folder: Path, options: SweepOptions) -> list[Learning]:
+    """Train the settings of the best trial with the seeds that are missing; returns what was learned with all of them."""
+    from fw_rl.commands.sweep_report import LiveTable, best
+
+    path = folder / "seeds.json"
+    seeds = {learning.settings["seed"]: learning for learning in read_learnings(path)} if path.exists() else {}
+    if not options.retrain:
+        return list(seeds.values())
+    ranked = best(study.learnings, 1)
+    if not ranked:
+        raise ValueError(f"no trial of {folder} has a value: there is nothing to train with new seeds")
+    number, chosen = ranked[0]
+    if any(learning.settings | dict(seed=number) != chosen.settings for learning in seeds.values()):
+        raise ValueError(f"{path} is of other settings than those of the best trial, {number}: move it away")
+    missing = [seed for seed in range(FIRST_NEW_SEED, FIRST_NEW_SEED + options.retrain) if seed not in seeds]
+    title = f"{study.config.short_env}, {study.config.cell}, trial {number} with new seeds"
+    with (
+        LiveTable(title, options.retrain, seeds, options.quiet) as table,
+        SideBySide(options.jobs, options.eval_episodes) as trainings,
+    ):
+        while missing or trainings.keys:
+            while missing and trainings.has_room:
+                seed = missing.pop(0)
+                trainings.start(seed, replace(RunConfig(**chosen.settings), seed=seed), chosen.parameters)
+                table.begin(seed, chosen.parameters)
+            for seed, event in trainings.events():
+                table.show(seed, event)
+                if isinstance(event, Learning):
+                    seeds[seed] = event
+                    write_learnings(path, [seeds[key] for key in sorted(seeds)])
+    return list(seeds.values())
 
 
-def _say(record: Record, job: _Job, number: int, total: int) -> None:
-    if record.diverged:
-        result = "diverged"
-    else:
-        result = f"test error {record.best['test_error']:.2f} % at epoch {best_epoch(record.epochs)} of {len(record.epochs)}"
-    rate = job.run.training.learning_rate
-    print(f"[{number}/{total}] {job.run.name}, learning rate {rate:g}: {result}", flush=True)
+def _report(study: SettingsStudy, folder: Path, seeds: list[Learning]) -> None:
+    from fw_rl.commands.sweep_report import report
 
-
-def _best_rate(candidates: Sequence[_Job]) -> float:
-    """The learning rate whose run came to the lowest error, at equal errors to the lowest loss, on the validation set."""
-
-    def rank(job: _Job) -> tuple[float, float]:
-        record = read_record(job.record)
-        return (math.inf, math.inf) if record.diverged else (record.best["valid_error"], record.best["valid_loss"])
-
-    return min(candidates, key=rank).run.training.learning_rate
-
-
-def _check(options: SweepOptions) -> None:
-    def require(condition: bool, flag: str, value: Any, allowed: str) -> None:
-        if not condition:
-            raise ValueError(f"{flag} is {value}: it must be {allowed}")
-
-    counts = ("epochs", "search_epochs", "batch_size", "jobs")
-    for name in counts:
-        value = getattr(options, name)
-        require(value is None or value >= 1, "--" + name.replace("_", "-"), value, "at least 1")
-    for rate in options.learning_rates:
-        require(0 < rate < math.inf, "--learning-rates", rate, "above 0 and finite")
-    for size in options.hidden_sizes:
-        require(size >= 1, "--hidden-sizes", size, "at least 1")
-    for seed in options.seeds:
-        require(0 <= seed < 2**31, "--seeds", seed, "at least 0 and below 2^31")
-    for flag, values in (("--seeds", options.seeds), ("--learning-rates", options.learning_rates)):
-        require(len(values) > 0, flag, "empty", "one or more numbers")
+    title = f"{study.config.short_env}, {study.config.cell}, {study.config.timesteps:,} frames"
+    text = report(title, study.learnings, study.pruned, study.importances, seeds)
+    write_file(folder / "report.md", text.encode())
+    print(f"\n{text}\nTrials, seeds and this report: {folder}")

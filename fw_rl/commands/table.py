@@ -1,0 +1,204 @@
+"""What the commands of the supervised tasks share: many runs, done now or on other days, and one table of all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from fw_rl.commands.command_line import fail
+from fw_rl.commands.config import parse_cell_options
+from fw_rl.files import write_json
+from fw_rl.tasks.base import Task
+from fw_rl.tasks.report import write_report
+from fw_rl.tasks.runs import Record, Run, execute, read_record, read_records
+from fw_rl.tasks.training import Training, best_epoch
+
+__all__ = ["TableOptions", "make_table"]
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """Options of a table of runs."""
+
+    cells: Annotated[
+        tuple[str, ...], tyro.conf.arg(aliases=["--cell"], metavar="NAME ...", help_behavior_hint="(default: all rows)")
+    ] = ()
+    """Rows of the table: names of its models, or of any registered cell."""
+    cell_options: Annotated[
+        tuple[str, ...] | None, tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: the paper's)")
+    ] = None
+    """Options of the cells, such as eta=0.1 decay=0.95: a row of its own in the table."""
+    hidden_sizes: Annotated[
+        tuple[int, ...],
+        tyro.conf.arg(aliases=["--hidden-size"], metavar="INT ...", help_behavior_hint="(default: the paper's)"),
+    ] = ()
+    """Units of the recurrent layer."""
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["--seed"], metavar="INT ...")] = (0, 1, 2)
+    """Seeds of the nets and of the order of the examples."""
+    epochs: int = 64
+    """Passes over the training set; a run ends earlier after three without an error on the validation set."""
+    learning_rates: Annotated[tuple[float, ...], tyro.conf.arg(aliases=["--learning-rate"], metavar="FLOAT ...")] = (1e-3, 3e-3)
+    """Learning rates of Adam; of several, each model and size takes the one with the lowest validation error at seed 0."""
+    search_epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as --epochs)")] = None
+    """Epochs of the runs that choose the learning rate."""
+    batch_size: int = 128
+    """Examples of an update."""
+    anneal: bool = True
+    """Let the learning rate go down to 0 along a cosine."""
+    jobs: int = 1
+    """Runs side by side, each in a process with one thread."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: runs/TASK)")] = None
+    """Folder of the records and of the table; runs that are recorded there are not made again."""
+    log_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: runs/TASK)")] = None
+    """Folder of the checkpoints and of the TensorBoard logs."""
+    resume: bool = True
+    """Go on with a run that was interrupted where its last epoch ended; else begin it anew."""
+    table: bool = False
+    """Train nothing: only make the table of the runs that are recorded."""
+    quiet: bool = False
+    """No progress bar."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A run and where its record goes."""
+
+    run: Run
+    record: Path
+    options: TableOptions
+    log_dir: Path
+
+    def __call__(self) -> Record:
+        quiet = self.options.quiet or self.options.jobs > 1
+        return execute(self.run, self.record, self.log_dir, resume=self.options.resume, quiet=quiet)
+
+
+def make_table(task: Task, options: TableOptions, program: str) -> int:
+    """Choose learning rates, make the runs that are missing, write the table; returns the exit code of the command."""
+    out = options.out or Path("runs") / task.name
+    torch.set_num_threads(1)
+    try:
+        if not options.table:
+            _train(task, options, out)
+        records = read_records(out / "runs")
+        if not records:
+            raise ValueError(f"{out} holds no runs of which to make a table")
+        text = write_report(task, records, out)
+    except KeyboardInterrupt:
+        print(f"Interrupted. The same command goes on where it was ({out}).")
+        return 130
+    except ValueError as error:
+        return fail(program, error)
+    print(f"\n{text}\nTable, pictures and records: {out}")
+    return 0
+
+
+def _train(task: Task, options: TableOptions, out: Path) -> None:
+    _check(options)
+    cell_options = parse_cell_options(options.cell_options) or {}
+    cells = options.cells or tuple(task.rows)
+    sizes = options.hidden_sizes or task.hidden_sizes
+    training = Training(options.learning_rates[0], options.epochs, 0, options.batch_size, options.anneal)
+    models = [Run(task, cell, size, training, cell_options) for cell, size in product(dict.fromkeys(cells), sizes)]
+    for model in models:  # before hours of training, not after
+        task.make_net(task.row(model.row, model.options), model.hidden_size)
+    log_dir = options.log_dir or Path("runs") / task.name
+
+    def job(run: Run, folder: str, name: str) -> _Job:
+        return _Job(run, out / folder / f"{name}.json", options, log_dir)
+
+    candidates: dict[Run, list[_Job]] = {model: [] for model in models}
+    if len(options.learning_rates) > 1:
+        for model, rate in product(models, options.learning_rates):
+            epochs = options.search_epochs or options.epochs
+            candidate = replace(model, training=replace(training, learning_rate=rate, epochs=epochs))
+            candidates[model].append(job(candidate, "search", f"{candidate.name}-rate{rate:g}"))
+        _make([candidate for found in candidates.values() for candidate in found], options.jobs)
+
+    jobs = []
+    for model, found in candidates.items():
+        chosen = replace(training, learning_rate=_best_rate(found)) if found else training
+        for seed in dict.fromkeys(options.seeds):
+            run = replace(model, training=replace(chosen, seed=seed))
+            table_job = job(run, "runs", run.name)
+            jobs.append(table_job)
+            for record in [read_record(candidate.record) for candidate in found]:
+                # A candidate that was trained as long as the others is a run of the table already.
+                if record.is_of(run) and not table_job.record.exists():
+                    write_json(table_job.record, vars(record))
+    known = {record.group: record for record in read_records(out / "runs")}
+    for table_job in jobs:
+        run = table_job.run
+        group = task.row(run.row, run.options).label, run.hidden_size
+        if group in known and known[group].settings != run.settings:
+            raise ValueError(f"{out} holds {run.row} with other settings: give the same ones, or another --out")
+    _make(jobs, options.jobs)
+
+
+def _make(jobs: Sequence[_Job], side_by_side: int) -> None:
+    """Make the runs that have no record yet, one after the other or side by side."""
+    missing = [job for job in jobs if not job.record.exists()]
+    for job in jobs:
+        if job.record.exists() and not read_record(job.record).is_of(job.run):
+            raise ValueError(f"{job.record} was made with other settings: give the same ones, or another --out")
+    if side_by_side == 1:
+        for number, job in enumerate(missing, 1):
+            _say(job(), job, number, len(missing))
+        return
+    pool = ProcessPoolExecutor(side_by_side, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        for number, (job, record) in enumerate(zip(missing, pool.map(_call, missing), strict=True), 1):
+            _say(record, job, number, len(missing))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _call(job: _Job) -> Record:
+    return job()
+
+
+def _say(record: Record, job: _Job, number: int, total: int) -> None:
+    if record.diverged:
+        result = "diverged"
+    else:
+        result = f"test error {record.best['test_error']:.2f} % at epoch {best_epoch(record.epochs)} of {len(record.epochs)}"
+    rate = job.run.training.learning_rate
+    print(f"[{number}/{total}] {job.run.name}, learning rate {rate:g}: {result}", flush=True)
+
+
+def _best_rate(candidates: Sequence[_Job]) -> float:
+    """The learning rate whose run came to the lowest error, at equal errors to the lowest loss, on the validation set."""
+
+    def rank(job: _Job) -> tuple[float, float]:
+        record = read_record(job.record)
+        return (math.inf, math.inf) if record.diverged else (record.best["valid_error"], record.best["valid_loss"])
+
+    return min(candidates, key=rank).run.training.learning_rate
+
+
+def _check(options: TableOptions) -> None:
+    def require(condition: bool, flag: str, value: Any, allowed: str) -> None:
+        if not condition:
+            raise ValueError(f"{flag} is {value}: it must be {allowed}")
+
+    counts = ("epochs", "search_epochs", "batch_size", "jobs")
+    for name in counts:
+        value = getattr(options, name)
+        require(value is None or value >= 1, "--" + name.replace("_", "-"), value, "at least 1")
+    for rate in options.learning_rates:
+        require(0 < rate < math.inf, "--learning-rates", rate, "above 0 and finite")
+    for size in options.hidden_sizes:
+        require(size >= 1, "--hidden-sizes", size, "at least 1")
+    for seed in options.seeds:
+        require(0 <= seed < 2**31, "--seeds", seed, "at least 0 and below 2^31")
+    for flag, values in (("--seeds", options.seeds), ("--learning-rates", options.learning_rates)):
+        require(len(values) > 0, flag, "empty", "one or more numbers")

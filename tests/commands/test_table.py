@@ -1,0 +1,174 @@
+"""Tables that grow from day to day: what is there is not made again, and what was killed goes on."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fw_rl.commands.retrieval import main
+
+SMALL = ["--examples", "300", "--pairs", "1", "--epochs", "2", "--learning-rate", "0.01", "--quiet"]
+
+
+def retrieval(folder, *arguments):
+    return main([*SMALL, "--out", str(folder), "--log-dir", str(folder / "logs"), *arguments])
+
+
+def names(folder):
+    return sorted(path.stem for path in folder.glob("*.json"))
+
+
+def losses(path):
+    return [epoch["test_loss"] for epoch in json.loads(path.read_text())["epochs"]]
+
+
+def only_line(capsys):
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_a_table_grows_and_nothing_is_made_twice(tmp_path, capsys):
+    assert retrieval(tmp_path, "--cell", "lstm", "--hidden-size", "4", "--seed", "0") == 0
+    assert names(tmp_path / "runs") == ["lstm-4-seed0"]
+    before = (tmp_path / "runs" / "lstm-4-seed0.json").read_bytes()
+    capsys.readouterr()
+    assert retrieval(tmp_path, "--cells", "lstm", "gru", "--hidden-sizes", "4", "5", "--seeds", "0", "1") == 0
+    assert len(names(tmp_path / "runs")) == 8
+    assert (tmp_path / "runs" / "lstm-4-seed0.json").read_bytes() == before
+    printed = capsys.readouterr().out
+    assert "[7/7]" in printed
+    assert "| GRU | 5 |" in printed
+    assert {path.name for path in tmp_path.iterdir()} >= {"table.md", "table.json", "table.png", "curves.png"}
+    assert all(
+        row["seeds"] if "seeds" in row else row["results"] for row in json.loads((tmp_path / "table.json").read_text())["rows"]
+    )
+
+
+def test_a_table_is_made_of_records_alone(tmp_path, capsys):
+    assert retrieval(tmp_path, "--cell", "lstm", "--hidden-size", "4", "--seed", "0") == 0
+    text = (tmp_path / "table.md").read_text()
+    (tmp_path / "table.md").unlink()
+    capsys.readouterr()
+    assert retrieval(tmp_path, "--table") == 0
+    assert "[1/" not in capsys.readouterr().out
+    assert (tmp_path / "table.md").read_text() == text
+    assert retrieval(tmp_path / "nothing", "--table") == 2
+    assert "holds no runs" in only_line(capsys)
+
+
+def test_the_learning_rate_with_the_lowest_validation_error_is_taken(tmp_path):
+    options = ["--cell", "lstm", "--hidden-size", "8", "--learning-rates", "1e-6", "0.02", "--seeds", "0", "1", "--epochs", "4"]
+    assert retrieval(tmp_path, *options) == 0
+    assert names(tmp_path / "search") == ["lstm-8-seed0-rate0.02", "lstm-8-seed0-rate1e-06"]
+    found = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "search").iterdir()}
+    errors = [min(epoch["valid_error"] for epoch in record["epochs"]) for record in found.values()]
+    assert errors[0] != errors[1]
+    for seed in (0, 1):
+        record = json.loads((tmp_path / "runs" / f"lstm-8-seed{seed}.json").read_text())
+        assert record["settings"]["learning_rate"] == 0.02
+    # The candidate of seed 0 is the run of seed 0: it was not trained again.
+    assert found["lstm-8-seed0-rate0.02"] == json.loads((tmp_path / "runs" / "lstm-8-seed0.json").read_text())
+
+
+def test_a_shorter_search_is_no_run_of_the_table(tmp_path):
+    options = ["--cell", "lstm", "--hidden-size", "4", "--learning-rates", "1e-3", "1e-2", "--search-epochs", "1"]
+    assert retrieval(tmp_path, *options, "--seed", "0") == 0
+    assert {len(losses(path)) for path in (tmp_path / "search").iterdir()} == {1}
+    assert len(losses(tmp_path / "runs" / "lstm-4-seed0.json")) == 2
+
+
+def test_a_net_that_diverges_is_not_chosen_and_is_in_the_table(tmp_path, capsys):
+    wild = ["--cell", "rnn", "--hidden-size", "4", "--seed", "0"]
+    assert retrieval(tmp_path, *wild, "--learning-rates", "1e30", "0.01") == 0
+    assert json.loads((tmp_path / "runs" / "rnn-4-seed0.json").read_text())["settings"]["learning_rate"] == 0.01
+    assert retrieval(tmp_path / "wild", *wild, "--learning-rate", "1e30") == 0
+    assert "0 (1 diverged)" in capsys.readouterr().out
+
+
+def test_jobs_side_by_side_give_the_same_records(tmp_path):
+    options = ["--cells", "lstm", "associative-lstm", "--hidden-size", "4", "--seed", "0"]
+    assert retrieval(tmp_path / "a", *options) == 0
+    assert retrieval(tmp_path / "b", *options, "--jobs", "2") == 0
+    for name in names(tmp_path / "a" / "runs"):
+        assert losses(tmp_path / "a" / "runs" / f"{name}.json") == losses(tmp_path / "b" / "runs" / f"{name}.json")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_command_goes_on_and_comes_to_the_same_numbers(number, tmp_path, capsys):
+    options = ["--cells", "lstm", "gru", "--hidden-size", "8", "--seed", "0", "--examples", "5000", "--epochs", "6"]
+    assert retrieval(tmp_path / "whole", *options) == 0
+    stopped = tmp_path / "stopped"
+    command = [sys.executable, "-m", "fw_rl", "retrieval", *SMALL, *options, "--out", stopped, "--log-dir", stopped / "logs"]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+    while not list(stopped.glob("logs/checkpoints/*.safetensors")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert len(names(stopped / "runs")) < 2
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert "The same command goes on" in output
+
+    assert retrieval(stopped, *options) == 0
+    for name in ("lstm-8-seed0", "gru-8-seed0"):
+        assert losses(stopped / "runs" / f"{name}.json") == losses(tmp_path / "whole" / "runs" / f"{name}.json")
+    assert len(list((stopped / "logs" / "checkpoints").iterdir())) == 2
+
+
+BAD_INPUT = {
+    "unknown cell": (["--cell", "lsmt"], "unknown cell 'lsmt': choose from rnn, lstm"),
+    "unknown option": (["--cell", "lstm", "--cell-options", "eta=1"], "cell 'lstm' has no option 'eta'"),
+    "option without a value": (["--cell-options", "eta"], "name=value"),
+    "option out of range": (["--cell", "fast-weights", "--cell-options", "decay=2"], "decay is 2"),
+    "too many pairs": (["--pairs", "27"], "pairs is 27: it must lie between 1 and 26"),
+    "no pairs": (["--pairs", "0"], "pairs is 0"),
+    "no epochs": (["--epochs", "0"], "--epochs is 0: it must be at least 1"),
+    "no search": (["--search-epochs", "0"], "--search-epochs is 0"),
+    "no examples of an update": (["--batch-size", "0"], "--batch-size is 0"),
+    "no jobs": (["--jobs", "0"], "--jobs is 0"),
+    "learning rate": (["--learning-rate", "-1"], "--learning-rates is -1.0: it must be above 0"),
+    "not a number": (["--learning-rate", "nan"], "--learning-rates is nan"),
+    "units": (["--hidden-size", "0"], "--hidden-sizes is 0"),
+    "seed": (["--seed", "-1"], "--seeds is -1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_gets_one_line_and_exit_code_2(case, tmp_path, capsys):
+    arguments, expected = BAD_INPUT[case]
+    assert retrieval(tmp_path / "out", *arguments) == 2
+    line = only_line(capsys)
+    assert line.startswith("fw-rl retrieval: error: ")
+    assert expected in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [["--epochs", "3"], ["--batch-size", "64"], ["--no-anneal"], ["--epochs", "3", "--seed", "1"]]
+)
+def test_runs_with_other_settings_do_not_mix(change, tmp_path, capsys):
+    options = ["--cell", "lstm", "--hidden-size", "4"]
+    assert retrieval(tmp_path, *options, "--seed", "0") == 0
+    capsys.readouterr()
+    before = (tmp_path / "runs" / "lstm-4-seed0.json").read_bytes()
+    assert retrieval(tmp_path, *options, "--seed", "0", *change) == 2
+    assert "with other settings" in only_line(capsys)
+    assert (tmp_path / "runs" / "lstm-4-seed0.json").read_bytes() == before
+
+
+def test_a_damaged_record_or_checkpoint_is_named(tmp_path, capsys):
+    options = ["--cell", "lstm", "--hidden-size", "4", "--seed", "0"]
+    assert retrieval(tmp_path, *options) == 0
+    capsys.readouterr()
+    (tmp_path / "runs" / "lstm-4-seed0.json").write_text("{")
+    assert retrieval(tmp_path, *options) == 2
+    assert "lstm-4-seed0.json is not the record of a run" in only_line(capsys)
+    (tmp_path / "runs" / "lstm-4-seed0.json").unlink()
+    (checkpoint,) = (tmp_path / "logs" / "checkpoints").iterdir()
+    checkpoint.write_bytes(b"")
+    assert retrieval(tmp_path, *options) == 2
+    assert checkpoint.name in only_line(capsys)
+    assert retrieval(tmp_path, *options, "--no-resume") == 0
