@@ -84,10 +84,10 @@ class SettingsStudy:
     def importances(self) -> dict[str, float]:
         """The share of each setting in what makes a trial one of the best tenth (PED-ANOVA, Watanabe et al. 2023).
 
-        Nothing if there are fewer than ten trials.
+        Nothing if there are fewer than twenty trials.
         """
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if len(trials) < 10:
+        if len(trials) < 20:
             return {}
         return get_param_importances(self._study, evaluator=PedAnovaImportanceEvaluator(evaluate_on_local=False))
 
