@@ -39,7 +39,7 @@ class TrainOptions:
     """
 
     env: Annotated[str | None, _option("ID", "Catch-16-3")] = None
-    """Environment: Catch-N-M (N x N pixels, M frames seen), or any Gymnasium id."""
+    """Environment: Catch-N-M (N x N pixels, M frames seen), Catch-N-M-D (and D distracting pixels), or any Gymnasium id."""
     cell: Annotated[str | None, _option("NAME", "fast-weights")] = None
     """Memory cell: fast-weights, rnn, lstm, gru, associative-lstm."""
     algo: Annotated[str | None, _option("NAME", "a2c")] = None

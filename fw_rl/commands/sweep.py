@@ -38,7 +38,7 @@ class SweepOptions:
     """
 
     env: str = "Catch-16-3"
-    """Environment: Catch-N-M, or any Gymnasium id."""
+    """Environment: Catch-N-M, Catch-N-M-D, or any Gymnasium id."""
     cell: str = "fast-weights"
     """Memory cell."""
     trials: int = 60
