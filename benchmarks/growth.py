@@ -127,9 +127,9 @@ def main(settings: Settings) -> None:
             speed, used, _, share = measured.values()
             print(f"{value:<24d}{speed:12,.0f}{used:8,.0f}{share:16.0%}", flush=True)
     print(f"\nmatrix-multiply peak of one thread: {peak / 1e9:.0f} GFLOP/s")
+    write_report(settings.out, settings, peak=peak, curves=curves)
     if settings.picture:
         draw(curves, settings.picture)
-    write_report(settings.out, settings, peak=peak, curves=curves)
 
 
 def draw(curves: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
@@ -138,8 +138,8 @@ def draw(curves: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
     memories = [panel.twinx() for panel in panels]
     points = [point for curve in curves.values() for point in curve.values()]
     for panel, memory, (name, curve) in zip(panels, memories, curves.items(), strict=True):
-        (speed,) = panel.plot(curve, [point["frames_per_second"] / 1000 for point in curve.values()], "o-", color=BLUE)
-        (used,) = memory.plot(curve, [point["mebibytes"] for point in curve.values()], "s--", color=ORANGE, markersize=4)
+        (speed,) = panel.plot(list(curve), [point["frames_per_second"] / 1000 for point in curve.values()], "o-", color=BLUE)
+        (used,) = memory.plot(list(curve), [point["mebibytes"] for point in curve.values()], "s--", color=ORANGE, markersize=4)
         panel.set_title(NAMES[name], fontsize=11)
         panel.set_xscale("log")
         panel.set_xticks(list(curve), [str(value) for value in curve])

@@ -20,7 +20,8 @@ class CatchEnv(gym.Env[NDArray[Any], int | np.integer]):
     In a step the paddle moves, then the ball falls. When it reaches the bottom row the episode
     terminates, with reward +1 if the paddle touches the ball and -1 if not; every other reward
     is 0. The first m frames are seen. All later ones are zeros, so the player has to remember
-    where the ball and the paddle are.
+    where the ball and the paddle are; with `distractors`, a variant that is not the paper's, each
+    of them has so many ones at random places, which mean nothing.
 
     An episode has n frames, so n - 1 steps, and always terminates: it needs no time limit.
     A perfect player always scores +1: the paddle moves n - 1 times, the last time before the ball
@@ -39,6 +40,7 @@ class CatchEnv(gym.Env[NDArray[Any], int | np.integer]):
         paddle_width: Pixels of the paddle, from 1 to n - 1.
         paddle_start: Leftmost column of the paddle at the start: "random", "center" or a column
             from 0 to n - paddle_width. The paper leaves it open.
+        distractors: Pixels that light up at random in every frame after the first m, at least 0.
         flatten: Whether an observation is a vector [n * n] or an image [n, n].
         dtype: A boolean, integer or float type, or its name.
         render_mode: "rgb_array", "ansi", "human" (a window; needs pygame) or None.
@@ -68,12 +70,13 @@ class CatchEnv(gym.Env[NDArray[Any], int | np.integer]):
         *,
         paddle_width: int = 2,
         paddle_start: PaddleStart = "random",
+        distractors: int = 0,
         flatten: bool = True,
         dtype: DTypeLike = np.float32,
         render_mode: str | None = None,
     ) -> None:
         check_render_mode(render_mode, self.metadata)
-        self.rules = CatchRules(n, m, paddle_width, paddle_start)
+        self.rules = CatchRules(n, m, paddle_width, paddle_start, distractors)
         self._shape = (n * n,) if flatten else (n, n)
         self._dtype = pixel_type(dtype)
         self.observation_space = gym.spaces.Box(0, 1, self._shape, self._dtype.type)
@@ -84,12 +87,13 @@ class CatchEnv(gym.Env[NDArray[Any], int | np.integer]):
         self._row = np.array([n])
         self._ball = np.array([0])
         self._paddle = np.array([0])
+        self._key = np.array([0])
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[NDArray[Any], dict[str, Any]]:
         """Begin an episode; return its first frame and an empty info."""
         fixed = self.rules.fixed_start(options, 1)
         super().reset(seed=seed)
-        ball, paddle = self.rules.start(self.np_random, 1)
+        ball, paddle, self._key = self.rules.start(self.np_random, 1)
         self._row = np.array([0])
         self._ball = fixed.get("ball", ball)
         self._paddle = fixed.get("paddle", paddle)
@@ -118,7 +122,7 @@ class CatchEnv(gym.Env[NDArray[Any], int | np.integer]):
         """
         if self._row[0] >= self.rules.n:
             raise gym.error.ResetNeeded("there is nothing to render: call reset() first")
-        game = int(self._row[0]), int(self._ball[0]), int(self._paddle[0])
+        game = int(self._row[0]), int(self._ball[0]), int(self._paddle[0]), int(self._key[0])
         if self.render_mode == "rgb_array":
             return picture(self.rules, *game)
         if self.render_mode == "ansi":
@@ -134,7 +138,7 @@ class CatchEnv(gym.Env[NDArray[Any], int | np.integer]):
         self._window.close()
 
     def _observe(self) -> NDArray[Any]:
-        frames = self.rules.screen(self._row, self._ball, self._paddle, self._dtype)
+        frames = self.rules.screen(self._row, self._ball, self._paddle, self._key, self._dtype)
         return frames.reshape(self._shape)
 
 

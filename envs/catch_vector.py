@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fw_rl.envs.catch import check_render_mode, pixel_type
 from fw_rl.envs.rendering import picture, text
-from fw_rl.envs.rules import MOVES, CatchRules, IntArray, PaddleStart, describe, is_integer
+from fw_rl.envs.rules import HIGHEST_KEY, MOVES, CatchRules, IntArray, PaddleStart, describe, is_integer
 
 BoolArray = NDArray[np.bool_]
 
@@ -37,8 +37,9 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
     of the mask, in every mode. "ball" and "paddle" fix the start: a column, or [num_envs] of them.
 
     One generator, `np_random`, serves all games: whenever some begin, the columns of their balls
-    are drawn in order, then those of their paddles. So a seed fixes everything for one `num_envs`,
-    and game i is not the one that `CatchEnv` plays with some seed (but for `num_envs=1`).
+    are drawn in order, then those of their paddles, then what their distractors depend on. So a
+    seed fixes everything for one `num_envs`, and game i is not the one that `CatchEnv` plays with
+    some seed (but for `num_envs=1`).
 
     Args:
         num_envs: Games, at least 1.
@@ -46,6 +47,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         m: Frames that are seen, from 1 to n.
         paddle_width: Pixels of the paddle, from 1 to n - 1.
         paddle_start: Leftmost column of the paddle at the start: "random", "center" or a column.
+        distractors: Pixels that light up at random in every frame after the first m, at least 0.
         flatten: Whether an observation of a game is [n * n] or [n, n].
         dtype: A boolean, integer or float type, or its name.
         autoreset_mode: An `AutoresetMode` or its value, such as "SameStep".
@@ -79,6 +81,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         *,
         paddle_width: int = 2,
         paddle_start: PaddleStart = "random",
+        distractors: int = 0,
         flatten: bool = True,
         dtype: DTypeLike = np.float32,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
@@ -88,7 +91,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
             raise ValueError(f"num_envs must be an integer of at least 1, got {num_envs!r}")
         check_render_mode(render_mode, self.metadata)
         self.num_envs = num_envs
-        self.rules = CatchRules(n, m, paddle_width, paddle_start)
+        self.rules = CatchRules(n, m, paddle_width, paddle_start, distractors)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
@@ -114,6 +117,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         self._first_begun = self._last_begun = 0
         self._ball = np.zeros(num_envs, np.int64)
         self._paddle = np.zeros(num_envs, np.int64)
+        self._key = np.zeros(num_envs, np.int64)
 
     def reset(
         self,
@@ -177,15 +181,19 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
             gym.logger.warn("render() shows nothing: the envs were made without a render_mode")
             return None
         draw = picture if self.render_mode == "rgb_array" else text
-        games = np.stack([self._row, self._ball, self._paddle], axis=1).tolist()
+        games = np.stack([self._row, self._ball, self._paddle, self._key], axis=1).tolist()
         return tuple(draw(self.rules, *game) for game in games)
 
     def get_state(self) -> dict[str, Any]:
-        """All that the games depend on, for JSON: "rows", "balls", "paddles" (lists [num_envs]) and the generator, "random"."""
+        """All that the games depend on, for JSON.
+
+        Lists [num_envs] of "rows", "balls", "paddles" and the "keys" of distractors, and the generator, "random".
+        """
         return {
             "rows": self._row.tolist(),
             "balls": self._ball.tolist(),
             "paddles": self._paddle.tolist(),
+            "keys": self._key.tolist(),
             "random": self.np_random.bit_generator.state,
         }
 
@@ -201,10 +209,11 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
             >>> others = CatchVectorEnv(num_envs=2)
             >>> others.set_state(envs.get_state())
         """
-        row, ball, paddle, random = (_part(state, name) for name in ("rows", "balls", "paddles", "random"))
+        row, ball, paddle, key, random = (_part(state, name) for name in ("rows", "balls", "paddles", "keys", "random"))
         row = self._check_column("rows", row, self.rules.n)
         ball = self._check_column("balls", ball, self.rules.bottom)
         paddle = self._check_column("paddles", paddle, self.rules.rightmost)
+        key = self._check_column("keys", key, HIGHEST_KEY if self.rules.distractors else 0)
         if row.min() <= self.rules.bottom < row.max():
             raise ValueError(f"the state's 'rows' must be {self.rules.n} (before the first reset) for all games or for none")
         generator = np.random.default_rng()
@@ -215,7 +224,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
 
         self._begun = self._clock - row
         self._first_begun, self._last_begun = int(self._begun.min()), int(self._begun.max())
-        self._ball, self._paddle = ball, paddle
+        self._ball, self._paddle, self._key = ball, paddle, key
         self.np_random = generator
 
     @property
@@ -230,24 +239,25 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
 
     def _begin(self, mask: BoolArray) -> None:
         """Begin the episodes of the mask."""
-        ball, paddle = self.rules.start(self.np_random, int(np.count_nonzero(mask)))
+        ball, paddle, key = self.rules.start(self.np_random, int(np.count_nonzero(mask)))
         self._begun[mask] = self._clock
         self._ball[mask] = ball
         self._paddle[mask] = paddle
+        self._key[mask] = key
         self._first_begun, self._last_begun = int(self._begun.min()), self._clock
 
     def _observe(self) -> NDArray[Any]:
-        if self._clock - self._last_begun >= self.rules.m:  # no game is seen: spare the drawing
+        if self._clock - self._last_begun >= self.rules.m and not self.rules.distractors:  # blank: spare the drawing
             return np.zeros((self.num_envs, *self._shape), self._dtype)
-        return self._screen(self._row, self._ball, self._paddle)
+        return self._screen(slice(None))
 
     def _final_infos(self, ended: BoolArray) -> dict[str, Any]:
         """The last frames of the ended episodes, in the form of Gymnasium's `SAME_STEP`."""
         final_obs = np.full(self.num_envs, None, object)
-        if self.rules.m < self.rules.n:
+        if self.rules.m < self.rules.n and not self.rules.distractors:
             final_obs[ended] = self._blank
         else:
-            frames = self._screen(self._row[ended], self._ball[ended], self._paddle[ended])
+            frames = self._screen(ended)
             final_obs[ended] = np.fromiter(frames, object, len(frames))
         return {
             "final_obs": final_obs,
@@ -256,9 +266,10 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
             "_final_info": ended.copy(),
         }
 
-    def _screen(self, row: IntArray, ball: IntArray, paddle: IntArray) -> NDArray[Any]:
-        frames = self.rules.screen(row, ball, paddle, self._dtype)
-        return frames.reshape(len(row), *self._shape)
+    def _screen(self, games: slice | BoolArray) -> NDArray[Any]:
+        row, ball, paddle, key = (part[games] for part in (self._row, self._ball, self._paddle, self._key))
+        frames = self.rules.screen(row, ball, paddle, key, self._dtype)
+        return frames.reshape(len(frames), *self._shape)
 
     def _seed(self, seed: int | Sequence[int] | None) -> None:
         if seed is None or isinstance(seed, int):

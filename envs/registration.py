@@ -12,42 +12,43 @@ from fw_rl.envs.rules import CatchRules
 def catch_id(name: str) -> str:
     """The Gymnasium id of Catch with n x n pixels and m seen frames, registered if it is new.
 
-    `name` is "Catch-<n>-<m>", with or without the namespace "fw_rl/" and the version "-v0". The id
-    is registered in this process only; elsewhere use `gym.make("fw_rl/Catch-v0", n=n, m=m)`.
+    `name` is "Catch-<n>-<m>", or "Catch-<n>-<m>-<distractors>", with or without the namespace
+    "fw_rl/" and the version "-v0". The id is registered in this process only; elsewhere use
+    `gym.make("fw_rl/Catch-v0", n=n, m=m)`.
 
     Raises:
-        ValueError: `name` has another form, n < 3, m < 1 or m > n.
+        ValueError: `name` has another form, n < 3, m < 1, m > n, or too many distractors.
 
     Example:
         >>> catch_id("Catch-20-4")
         'fw_rl/Catch-20-4-v0'
     """
-    match = re.fullmatch(r"(?:fw_rl/)?Catch-([0-9]+)-([0-9]+)(?:-v0)?", name)
+    match = re.fullmatch(r"(?:fw_rl/)?Catch-([0-9]+)-([0-9]+)(?:-([0-9]+))?(?:-v0)?", name)
     if match is None:
         raise ValueError(f"unknown environment {name!r}: use Catch-<n>-<m>, such as Catch-16-3")
-    n, m = map(int, match.groups())
+    n, m, distractors = (int(number or 0) for number in match.groups())
     try:
-        CatchRules(n, m)
+        CatchRules(n, m, distractors=distractors)
     except ValueError as error:
         raise ValueError(f"{name!r} is not Catch-<n>-<m>, such as Catch-16-3: {error}") from None
-    env_id = f"fw_rl/Catch-{n}-{m}-v0"
-    _register(env_id, n, m)
+    env_id = f"fw_rl/Catch-{n}-{m}-{distractors}-v0" if distractors else f"fw_rl/Catch-{n}-{m}-v0"
+    _register(env_id, n=n, m=m, distractors=distractors)
     return env_id
 
 
 def register_catch() -> None:
     """Register `fw_rl/Catch-v0`, which takes n and m, and the two games of Ba16 §4.4."""
-    _register("fw_rl/Catch-v0", 16, 3)
+    _register("fw_rl/Catch-v0", n=16, m=3)
     catch_id("Catch-16-3")
     catch_id("Catch-24-5")
 
 
-def _register(env_id: str, n: int, m: int) -> None:
+def _register(env_id: str, **rules: int) -> None:
     # No max_episode_steps: every episode terminates by itself after n - 1 steps.
     if env_id not in gym.registry:
         gym.register(
             env_id,
             entry_point="fw_rl.envs.catch:CatchEnv",
             vector_entry_point="fw_rl.envs.catch_vector:CatchVectorEnv",
-            kwargs={"n": n, "m": m},
+            kwargs=rules,
         )

@@ -26,14 +26,15 @@ BLANK = {
     "grid": (18, 20, 28),
     "ball": (138, 98, 50),
     "paddle": (36, 78, 102),
+    "distractor": (214, 219, 230),
 }
 
 
-def picture(rules: CatchRules, row: int, ball: int, paddle: int) -> Image:
+def picture(rules: CatchRules, row: int, ball: int, paddle: int, key: int = 0) -> Image:
     """Draw one game as an image [side, side, 3] of about 300 pixels a side.
 
-    A frame that the player sees has a bright border, a grid, and bright objects; a blank one has a
-    dark border, stripes instead of the grid, and dimmed objects.
+    A frame that shows the game to the player has a bright border, a grid, and bright objects; a
+    later one has a dark border, stripes instead of the grid, dimmed objects, and bright distractors.
     """
     blank = row >= rules.m
     colors = BLANK if blank else SEEN
@@ -54,6 +55,8 @@ def picture(rules: CatchRules, row: int, ball: int, paddle: int) -> Image:
 
     paint("paddle", rules.bottom, paddle, rules.paddle_width, 0.84, 0.24)
     paint("ball", row, ball, 1, 0.8, 0.4)
+    for place in _distraction(rules, row, key):
+        paint("distractor", *place, 1, 0.5, 0.1)
 
     side = rules.n * cell + 2 * margin
     image = np.full((side, side, 3), colors["border"], np.uint8)
@@ -61,16 +64,26 @@ def picture(rules: CatchRules, row: int, ball: int, paddle: int) -> Image:
     return image
 
 
-def text(rules: CatchRules, row: int, ball: int, paddle: int) -> str:
-    """Draw one game as text: "O" and "=" on dots if the player sees it, else "o" and "-"."""
+def text(rules: CatchRules, row: int, ball: int, paddle: int, key: int = 0) -> str:
+    """Draw one game as text: "O" and "=" on dots if the player sees it, else "o" and "-", and "*" for distractors."""
     empty, ball_mark, paddle_mark = " o-" if row >= rules.m else ".O="
     screen = np.full((rules.n, rules.n), empty)
     screen[rules.bottom, paddle : paddle + rules.paddle_width] = paddle_mark
     screen[row, ball] = ball_mark
+    for place in _distraction(rules, row, key):
+        screen[place] = "*"
     edge = "+" + "-" * rules.n + "+"
     lines = ["|" + "".join(line) + "|" for line in screen]
     seen = "blank" if row >= rules.m else "seen"
     return "\n".join([f"frame {row + 1} of {rules.n}: {seen}", edge, *lines, edge])
+
+
+def _distraction(rules: CatchRules, row: int, key: int) -> list[tuple[int, int]]:
+    """The rows and columns of the distractors that the player sees."""
+    if row < rules.m or not rules.distractors:
+        return []
+    places = rules.distraction(np.array([row]), np.array([key]))[0]
+    return [divmod(place, rules.n) for place in places.tolist()]
 
 
 class Window:

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 IntArray = NDArray[np.int64]
 PaddleStart = Literal["random", "center"] | int
 
+HIGHEST_KEY = 2**32 - 1
+
 # What each action adds to the paddle's column: stay, right, left.
 MOVES = np.array([0, 1, -1])
 
@@ -20,9 +22,9 @@ MOVES = np.array([0, 1, -1])
 class CatchRules:
     """The rules of Catch on arrays of games (Ba16 §4.4).
 
-    A game is three integers: the row of the ball, the column of the ball, and the leftmost column
-    of the paddle, which lies in the bottom row. The methods take and return them as arrays `row`,
-    `ball` and `paddle` of shape [num], one entry a game.
+    A game is four integers: the row of the ball, the column of the ball, the leftmost column of
+    the paddle, which lies in the bottom row, and the key of its distractors. The methods take and
+    return them as arrays `row`, `ball`, `paddle` and `key` of shape [num], one entry a game.
 
     Args:
         n: Rows and columns of the screen, and frames of an episode; at least 3.
@@ -30,6 +32,8 @@ class CatchRules:
         paddle_width: Pixels of the paddle, from 1 to n - 1.
         paddle_start: Leftmost column of the paddle at the start: "random" (uniform), "center", or
             a column from 0 to n - paddle_width. The paper leaves it open.
+        distractors: Pixels that light up at random in every later frame, at least 0; those of the
+            paper's game stay blank.
 
     Raises:
         ValueError: An argument is none of those above.
@@ -39,6 +43,7 @@ class CatchRules:
     m: int = 3
     paddle_width: int = 2
     paddle_start: PaddleStart = "random"
+    distractors: int = 0
 
     def __post_init__(self) -> None:
         if not (is_integer(self.n) and self.n >= 3):
@@ -54,6 +59,8 @@ class CatchRules:
                 "paddle_start must be 'random', 'center' or a column from 0 to "
                 f"n - paddle_width = {self.rightmost}, got {self.paddle_start!r}"
             )
+        if not (is_integer(self.distractors) and 0 <= self.distractors < self.n**2):
+            raise ValueError(f"distractors must be an integer from 0 to n * n - 1 = {self.n**2 - 1}, got {self.distractors!r}")
 
     @property
     def bottom(self) -> int:
@@ -65,13 +72,15 @@ class CatchRules:
         """The highest column that the paddle can have."""
         return self.n - self.paddle_width
 
-    def start(self, rng: np.random.Generator, num: int) -> tuple[IntArray, IntArray]:
-        """Draw the columns of `num` balls, then those of `num` paddles."""
+    def start(self, rng: np.random.Generator, num: int) -> tuple[IntArray, IntArray, IntArray]:
+        """Draw the columns of `num` balls, those of `num` paddles, and the keys of their distractors, if there are any."""
         ball = rng.integers(self.n, size=num)
         if self.paddle_start == "random":
-            return ball, rng.integers(self.rightmost + 1, size=num)
-        column = self.rightmost // 2 if self.paddle_start == "center" else self.paddle_start
-        return ball, np.full(num, column)
+            paddle = rng.integers(self.rightmost + 1, size=num)
+        else:
+            paddle = np.full(num, self.rightmost // 2 if self.paddle_start == "center" else self.paddle_start)
+        key = rng.integers(HIGHEST_KEY + 1, size=num) if self.distractors else np.zeros(num, np.int64)
+        return ball, paddle, key
 
     def move(self, paddle: IntArray, actions: NDArray[np.integer]) -> IntArray:
         """Move each paddle by its action, 0 stay, 1 right or 2 left; the walls stop it."""
@@ -83,17 +92,27 @@ class CatchRules:
         touched = (paddle <= ball) & (ball < paddle + self.paddle_width)
         return np.where(row == self.bottom, np.where(touched, 1.0, -1.0), 0.0)
 
-    def screen(self, row: IntArray, ball: IntArray, paddle: IntArray, dtype: DTypeLike) -> NDArray[Any]:
-        """The frames [num, n, n] that the players see: zeros and ones, blank from row m on."""
+    def screen(self, row: IntArray, ball: IntArray, paddle: IntArray, key: IntArray, dtype: DTypeLike) -> NDArray[Any]:
+        """The frames [num, n, n] that the players see: zeros and ones, from row m on with nothing but distractors."""
         frames = np.zeros((len(row), self.n, self.n), dtype)
         seen = row < self.m
-        if not seen.any():
-            return frames
-        game = np.arange(len(row))
-        frames[game, row, ball] = seen
-        for pixel in range(self.paddle_width):
-            frames[game, self.bottom, paddle + pixel] = seen
+        if seen.any():
+            game = np.arange(len(row))
+            frames[game, row, ball] = seen
+            for pixel in range(self.paddle_width):
+                frames[game, self.bottom, paddle + pixel] = seen
+        if self.distractors:
+            game = np.flatnonzero(~seen)
+            frames.reshape(len(row), -1)[game[:, None], self.distraction(row[game], key[game])] = 1
         return frames
+
+    def distraction(self, row: IntArray, key: IntArray) -> IntArray:
+        """The places [num, distractors] of the distractors on the screen, row by row from 0 to n * n - 1; some may coincide.
+
+        They are a function of key and row, so that a game shows the same when it is drawn again.
+        """
+        number = row[:, None] * self.distractors + np.arange(self.distractors)
+        return (_scramble(key[:, None].astype(np.uint64), number.astype(np.uint64)) % np.uint64(self.n**2)).astype(np.int64)
 
     def fixed_start(self, options: Mapping[str, Any] | None, num: int) -> dict[str, IntArray]:
         """The columns [num] that `reset(options=...)` fixes, by name: "ball", "paddle" or both.
@@ -119,6 +138,14 @@ class CatchRules:
                 )
             fixed[name] = np.full(num, columns, np.int64)
         return fixed
+
+
+def _scramble(key: NDArray[np.uint64], number: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Random bits for each number under a key: those of the generator SplitMix64 (Steele et al. 2014) after so many steps."""
+    bits = (key << np.uint64(32)) + (number + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
 
 
 def describe(value: ArrayLike) -> str:

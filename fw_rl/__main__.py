@@ -10,6 +10,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "train": "train an agent with memory on a Gymnasium environment",
+    "sweep": "search the settings of a memory cell on an environment",
     "retrieval": "associative retrieval, Table 1 and Figure 2 of Ba16",
     "glimpse": "digits in glimpses, Table 2 of Ba16",
     "faces": "facial expressions in glimpses, Table 3 of Ba16",

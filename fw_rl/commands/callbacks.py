@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from fw_rl.agents import RecurrentA2C
 from fw_rl.commands.attention import attention_shares, draw_attention
+from fw_rl.commands.config import RunConfig
 from fw_rl.commands.episodes import open_env, play_episode
 from fw_rl.commands.run_folder import RunFolder
 
@@ -134,16 +135,16 @@ class AttentionPictures(BaseCallback):
 
     model: RecurrentA2C
 
-    def __init__(self, env_id: str, interval: int, max_steps: int = 48) -> None:
+    def __init__(self, config: RunConfig, interval: int, max_steps: int = 48) -> None:
         super().__init__()
-        self.env_id, self.interval, self.max_steps = env_id, interval, max_steps
+        self.config, self.interval, self.max_steps = config, interval, max_steps
 
     def _on_training_start(self) -> None:
         with _same_random_numbers():
             try:
-                self.env = open_env(self.env_id, "rgb_array")
+                self.env = open_env(self.config, "rgb_array")
             except ValueError:  # then without frames
-                self.env = open_env(self.env_id, None)
+                self.env = open_env(self.config, None)
 
     def _on_rollout_end(self) -> None:
         now = self.model.num_timesteps

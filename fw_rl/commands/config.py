@@ -39,7 +39,7 @@ class TrainOptions:
     """
 
     env: Annotated[str | None, _option("ID", "Catch-16-3")] = None
-    """Environment: Catch-N-M (N x N pixels, M frames seen), or any Gymnasium id."""
+    """Environment: Catch-N-M (N x N pixels, M frames seen), Catch-N-M-D (and D distracting pixels), or any Gymnasium id."""
     cell: Annotated[str | None, _option("NAME", "fast-weights")] = None
     """Memory cell: fast-weights, rnn, lstm, gru, associative-lstm."""
     algo: Annotated[str | None, _option("NAME", "a2c")] = None
@@ -58,6 +58,8 @@ class TrainOptions:
     """Units of the memory cell."""
     cell_options: Annotated[tuple[str, ...] | None, _option("NAME=VALUE ...", "tuned")] = None
     """Options of the cell, such as eta=0.1 decay=0.95 inner_steps=2 rule=delta."""
+    previous_step: Annotated[bool | None, _option("{True,False}", "tuned")] = None
+    """Let the agent see its last action and reward beside each observation."""
     optimizer: Annotated[str | None, _option("NAME", "tuned")] = None
     """rmsprop or adam."""
     learning_rate: _TunedFloat = None
@@ -108,6 +110,7 @@ class RunConfig:
     n_steps: int
     hidden_size: int
     cell_options: dict[str, Any]
+    previous_step: bool
     optimizer: str
     learning_rate: float
     anneal: bool

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from sb3_contrib.common.maskable.utils import is_masking_supported
 
 from fw_rl.agents import Player, RecurrentA2C
+from fw_rl.commands.config import RunConfig
 from fw_rl.commands.environments import environment_id
+from fw_rl.envs import PreviousStep
 
 __all__ = ["Episode", "frames_per_second", "open_env", "play_episode"]
 
@@ -32,12 +34,12 @@ class Episode:
         return len(self.rewards)
 
 
-def open_env(name: str, render_mode: str | None) -> gym.Env:
-    """One environment that draws itself in this way: "rgb_array", "human" or None.
+def open_env(config: RunConfig, render_mode: str | None) -> gym.Env:
+    """One environment of a run that draws itself in this way: "rgb_array", "human" or None.
 
     Raises ValueError if it does not exist or cannot be drawn so, in one line.
     """
-    env_id = environment_id(name)
+    env_id = environment_id(config.env)
     try:
         env = gym.make(env_id, render_mode=render_mode)
         modes = env.metadata.get("render_modes") or []
@@ -50,7 +52,7 @@ def open_env(name: str, render_mode: str | None) -> gym.Env:
     except (gym.error.Error, ValueError, TypeError, RuntimeError, NotImplementedError) as error:  # pygame's are RuntimeErrors
         how = dict(rgb_array="draw itself", human="be shown in a window").get(render_mode or "", "be played")
         raise ValueError(f"{env_id} cannot {how}: {error}") from error
-    return env
+    return PreviousStep(env) if config.previous_step else env
 
 
 def play_episode(model: RecurrentA2C, env: gym.Env, seed: int, greedy: bool = True, max_steps: int | None = None) -> Episode:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
 from fw_rl.commands.config import RunConfig
+from fw_rl.commands.train import evaluate, make_model
 from fw_rl.files import write_file
 from fw_rl.processes import START_METHOD, Send, Workers
 
@@ -98,9 +99,6 @@ class Progress:
 
 def learn(send: Send, config: RunConfig, parameters: dict[str, Any], eval_episodes: int) -> None:
     """The task of a worker: train, with a `Progress` sent at every point of the curve and the `Learning` at the end."""
-    # Not at the top: who reads and draws curves needs no Torch.
-    from fw_rl.commands.train import evaluate, make_model
-
     begin = time.perf_counter()
     model, curve = make_model(config), _Curve(config.timesteps, send)
     try:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fw_rl.agents import RecurrentA2C
 from fw_rl.commands.animation import write_gif
+from fw_rl.commands.config import RunConfig
 from fw_rl.commands.episodes import frames_per_second, open_env, play_episode
 
 __all__ = ["STYLE", "animate_episodes", "draw_learning_curve", "smooth"]
@@ -47,12 +48,14 @@ def smooth(values: NDArray[np.float64], share: float = 0.05) -> NDArray[np.float
     return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
 
 
-def animate_episodes(model: RecurrentA2C, env_id: str, path: Path, episodes: int, seed: int, max_steps: int = 100) -> None:
+def animate_episodes(
+    model: RecurrentA2C, config: RunConfig, path: Path, episodes: int, seed: int, max_steps: int = 100
+) -> None:
     """Greedy episodes as a GIF that rests on the last frame of each.
 
     Raises ValueError if the environment can't draw itself.
     """
-    env = open_env(env_id, "rgb_array")
+    env = open_env(config, "rgb_array")
     played = [play_episode(model, env, seed + i, max_steps=max_steps) for i in range(episodes)]
     env.close()
     write_gif(path, [episode.frames for episode in played], frames_per_second(env))

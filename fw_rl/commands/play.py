@@ -63,7 +63,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
         config, model = load_trained(options.run, options.checkpoint)
         if options.show_attention and not isinstance(model.policy.cell, FastWeightsCell):
             raise ValueError(f"--show-attention is for fast-weights: the cell of this run is {config.cell}")
-        env = open_env(config.env, "rgb_array" if files else "human")
+        env = open_env(config, "rgb_array" if files else "human")
         if (env.observation_space, env.action_space) != (model.observation_space, model.action_space):
             raise ValueError(f"the checkpoint is of another environment: its spaces are not those of {config.env}")
     except (ValueError, OSError, ModuleNotFoundError) as error:

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
-from gymnasium.vector import VectorEnv
+from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents import A3C, Player, RecurrentA2C, WorkerError
 from fw_rl.cells import FastWeightsCell
@@ -23,7 +23,7 @@ from fw_rl.commands.config import RunConfig, TrainOptions, check_workers, resolv
 from fw_rl.commands.environments import make_vector_env
 from fw_rl.commands.pictures import animate_episodes, draw_learning_curve
 from fw_rl.commands.run_folder import RunFolder
-from fw_rl.envs.sb3 import VecEnvAdapter
+from fw_rl.envs import VecEnvAdapter, VecPreviousStep
 from fw_rl.files import write_json
 
 __all__ = ["main"]
@@ -84,11 +84,16 @@ def load_model(config: RunConfig, checkpoint: Path, device: str = "cpu") -> Recu
     return model
 
 
-def _make_env(config: RunConfig) -> Callable[[], VectorEnv]:
+def _make_env(config: RunConfig) -> Callable[[], VecEnv]:
     """What makes the environments of one process that acts: every worker of A3C, or A2C, whose workers only step them."""
     if config.algo == "a3c":
-        return partial(make_vector_env, config.env, config.n_envs // config.workers)
-    return partial(make_vector_env, config.env, config.n_envs, config.workers)
+        return partial(_adapted, config, config.n_envs // config.workers)
+    return partial(_adapted, config, config.n_envs, config.workers)
+
+
+def _adapted(config: RunConfig, n_envs: int, workers: int = 1) -> VecEnv:
+    env = VecEnvAdapter(make_vector_env(config.env, n_envs, workers), monitor=True)
+    return VecPreviousStep(env) if config.previous_step else env
 
 
 def _prepare(options: TrainOptions) -> tuple[RunFolder, RunConfig, RecurrentA2C]:
@@ -122,7 +127,7 @@ def _train(folder: RunFolder, config: RunConfig, model: RecurrentA2C, quiet: boo
     bar = [] if quiet else [ProgressBar()]
     stop = StopOnInterrupt(checkpoints)
     between = max(math.ceil(config.timesteps / ATTENTION_PICTURES), FRAMES_A_PICTURE)
-    pictures = [AttentionPictures(config.env, between)] if isinstance(model.policy.cell, FastWeightsCell) else []
+    pictures = [AttentionPictures(config, between)] if isinstance(model.policy.cell, FastWeightsCell) else []
     try:
         with stop:
             model.learn(
@@ -154,7 +159,7 @@ def _report(folder: RunFolder, config: RunConfig, model: RecurrentA2C, episodes:
     draw_learning_curve(folder.read_progress(), folder.curve, title, greedy=mean)
     pictures = [folder.curve]
     try:
-        animate_episodes(model, config.env, folder.episodes, episodes=6, seed=config.seed + 1)
+        animate_episodes(model, config, folder.episodes, episodes=6, seed=config.seed + 1)
         pictures.append(folder.episodes)
     except ValueError as error:
         print(f"No animation: {' '.join(str(error).split())}")
@@ -167,7 +172,7 @@ def _report(folder: RunFolder, config: RunConfig, model: RecurrentA2C, episodes:
 
 def evaluate(config: RunConfig, model: RecurrentA2C, episodes: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The returns of greedy episodes from a seed of their own."""
-    env = VecEnvAdapter(make_vector_env(config.env, min(episodes, EVALUATION_ENVS)))
+    env = _adapted(config, min(episodes, EVALUATION_ENVS))
     env.seed(config.seed + 1_000_003)
     returns = Player(model).play(env, episodes)
     env.close()

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = {
     "cell_speed": "--sizes 2 3 4 --repeats 1 --seconds 0.01",
     "env_speed": "--num-envs 1 3 --repeats 1 --seconds 0.01",
-    "growth": "--n 8 --n-steps 5 --hidden-size 8 --workers 1 --n-envs 4 --seconds 0.1",
+    "growth": "--n 8 9 --n-steps 5 --hidden-size 8 --workers 1 --n-envs 4 --seconds 0.1 --picture FOLDER/growth.png",
     "ppo_speed": "--cells gru --n-envs 4 --n-steps 4 --batch-size 8 --repeats 1 --seconds 0.1",
     "retrieval_epoch": "--cells fast-weights --hidden-size 4 --share 0.001 --repeats 1",
     "solve_time": "--algos a2c --seeds 0 --timesteps 2000 --episodes 10 --peer-seeds 0 --peer-envs 4 --peer-batch 32"
@@ -41,7 +41,8 @@ def test_no_script_is_forgotten():
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_measures_something(name, tmp_path):
     out = tmp_path / "record.json"
-    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *SCRIPTS[name].split(), "--out", str(out)]
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *SCRIPTS[name].replace("FOLDER", str(tmp_path)).split()]
+    command += ["--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     found = numbers(json.loads(out.read_text()))

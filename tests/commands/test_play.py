@@ -137,7 +137,7 @@ def test_without_a_screen_one_line_says_so(catch_run):
 def played(catch_run):
     """An agent, and an episode that it has played."""
     config, agent = load_trained(catch_run)
-    return agent, play_episode(agent, open_env(config.env, "rgb_array"), seed=3)
+    return agent, play_episode(agent, open_env(config, "rgb_array"), seed=3)
 
 
 def test_an_episode_has_what_its_pictures_need(played):

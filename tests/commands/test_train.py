@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from fw_rl.commands.play import main as play
 from fw_rl.commands.train import main
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +126,18 @@ def test_the_same_seed_gives_the_same_run(tmp_path):
     assert policies[0]
     assert all(torch.equal(policies[0][name], policies[1][name]) for name in policies[0])
     assert not all(torch.equal(policies[0][name], policies[2][name]) for name in policies[0])
+
+
+@pytest.mark.parametrize("algo", ["a2c", "a3c"])
+def test_an_agent_that_sees_its_previous_step_is_trained_evaluated_drawn_and_played(algo, tmp_path, capsys):
+    code, run = train(tmp_path, "--previous-step", "True", "--algo", algo)
+    assert code == 0
+    assert {path.name for path in run.iterdir()} >= {"eval.json", "learning_curve.png", "episodes.gif"}
+    pixels, actions, reward = 25, 3, 1
+    (encoder,) = (part for name, part in weights(run).items() if name.endswith("encoder.0.weight"))
+    assert encoder.shape[1] == pixels + actions + reward
+    assert play([str(run), "--episodes", "1", "--gif", str(tmp_path / "episode.gif")]) == 0
+    assert "Episode 1: return" in capsys.readouterr().out
 
 
 def test_workers_that_step_the_environments_change_nothing(tmp_path):

@@ -284,14 +284,55 @@ def test_a_window(monkeypatch):
 
 
 def test_rules_are_the_same_for_one_game_and_for_many():
-    rules = CatchRules(6, 4, paddle_width=3)
+    rules = CatchRules(6, 4, paddle_width=3, distractors=2)
     rng = np.random.default_rng(0)
-    row, ball, paddle = rng.integers(6, size=50), *rules.start(rng, 50)
+    row, ball, paddle, key = rng.integers(6, size=50), *rules.start(rng, 50)
     actions = rng.integers(3, size=50)
     moved, reward = rules.move(paddle, actions), rules.reward(row, ball, paddle)
-    frames = rules.screen(row, ball, paddle, np.uint8)
+    frames = rules.screen(row, ball, paddle, key, np.uint8)
     for i in range(50):
         game = row[i : i + 1], ball[i : i + 1], paddle[i : i + 1]
         assert rules.move(game[2], actions[i : i + 1]) == moved[i]
         assert rules.reward(*game) == reward[i]
-        np.testing.assert_array_equal(rules.screen(*game, np.uint8)[0], frames[i])
+        np.testing.assert_array_equal(rules.screen(*game, key[i : i + 1], np.uint8)[0], frames[i])
+
+
+@pytest.mark.parametrize(("n", "m", "distractors"), [(5, 2, 1), (6, 1, 4), (4, 4, 3)])
+def test_distractors_light_up_in_the_frames_that_would_be_blank_and_change_nothing_else(n, m, distractors):
+    plain = play(CatchEnv(n, m), 1, 0, [STAY] * (n - 1))
+    frames, *outcome = play(CatchEnv(n, m, distractors=distractors), 1, 0, [STAY] * (n - 1))
+    np.testing.assert_array_equal(frames[:m], plain[0][:m])
+    assert tuple(outcome) == plain[1:]
+    for frame in frames[m:]:
+        assert set(np.unique(frame)) <= {0, 1}
+        assert 1 <= frame.sum() <= distractors
+
+
+def test_distractors_are_anywhere_and_different_from_frame_to_frame_and_game_to_game():
+    env = CatchEnv(4, 1, distractors=2)
+    env.reset(seed=0)
+    games = np.array([play(env, 0, 0, [STAY] * 3)[0][1:] for _ in range(2000)])  # [games, frames, pixels]
+    np.testing.assert_allclose(games.mean(axis=0), 1 - (15 / 16) ** 2, atol=0.03)
+    for one, other in itertools.combinations(range(3), 2):
+        together = (games[:, one, :, None] * games[:, other, None, :]).mean(axis=0)
+        np.testing.assert_allclose(together, (1 - (15 / 16) ** 2) ** 2, atol=0.02)
+
+
+def test_what_is_drawn_is_what_the_player_sees():
+    env = CatchEnv(6, 1, distractors=3, flatten=False, render_mode="ansi")
+    env.reset(seed=3)
+    for _ in range(5):
+        frame = env.step(STAY)[0]
+        lines = env.render().splitlines()[2:-1]
+        assert [[mark == "*" for mark in line[1:-1]] for line in lines] == frame.astype(bool).tolist()
+    rgb = CatchEnv(6, 1, distractors=3, flatten=False, render_mode="rgb_array")
+    rgb.reset(seed=3)
+    frame = rgb.step(STAY)[0]
+    cells = rgb.render()[6:-6, 6:-6].reshape(6, 48, 6, 48, 3)[:, 24, :, 24].mean(axis=-1)
+    assert (cells > 200).tolist() == frame.astype(bool).tolist()
+
+
+@pytest.mark.parametrize("distractors", [-1, 9, 1.0, True])
+def test_an_impossible_number_of_distractors_is_refused(distractors):
+    with pytest.raises(ValueError, match="distractors must be an integer from 0 to n \\* n - 1 = 8"):
+        CatchEnv(3, 1, distractors=distractors)

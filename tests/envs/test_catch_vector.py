@@ -379,3 +379,26 @@ def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=r"^.*$") as error:
         CatchVectorEnv(**kwargs)
     assert message in str(error.value)
+
+
+def test_one_game_with_distractors_is_that_of_the_single_env_and_comes_back_from_its_state():
+    rules = dict(n=6, m=2, distractors=3)
+    env, envs = CatchEnv(**rules), CatchVectorEnv(1, **rules, autoreset_mode="Disabled")
+    for seed in range(3):
+        np.testing.assert_array_equal(envs.reset(seed=seed)[0][0], env.reset(seed=seed)[0])
+        for _ in range(3):
+            np.testing.assert_array_equal(envs.step([1])[0][0], env.step(1)[0])
+    others = CatchVectorEnv(1, **rules, autoreset_mode="Disabled")
+    others.set_state(envs.get_state())
+    np.testing.assert_array_equal(others.step([0])[0], envs.step([0])[0])
+
+
+def test_last_frames_with_distractors_are_told():
+    envs = CatchVectorEnv(3, n=4, m=1, distractors=2)
+    envs.reset(seed=0)
+    for _ in range(3):
+        _, _, terminations, _, infos = envs.step([0, 0, 0])
+    assert terminations.all()
+    frames = np.stack(infos["final_obs"])
+    assert all(1 <= frame.sum() <= 2 for frame in frames)
+    assert len({frame.tobytes() for frame in frames}) > 1

@@ -47,6 +47,14 @@ def test_any_pair_has_an_id(name):
     assert gym.make_vec(catch_id(name), num_envs=3).rules == rules
 
 
+def test_a_third_number_is_that_of_the_distractors():
+    assert catch_id("Catch-8-2-5") == catch_id("fw_rl/Catch-8-2-5-v0") == "fw_rl/Catch-8-2-5-v0"
+    assert gym.make("fw_rl/Catch-8-2-5-v0").unwrapped.rules.distractors == 5
+    assert catch_id("Catch-8-2-0") == "fw_rl/Catch-8-2-v0"
+    with pytest.raises(ValueError, match="distractors must be an integer from 0"):
+        catch_id("Catch-8-2-64")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -1,0 +1,184 @@
+"""`sweep`: search the settings of a cell on an environment, and train the best of them with new seeds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import gymnasium as gym
+import tyro
+
+from fw_rl.commands.command_line import fail
+from fw_rl.commands.config import RunConfig, TrainOptions, resolve
+from fw_rl.commands.learning import Learning, SideBySide, read_learnings, write_learnings
+from fw_rl.files import write_file
+from fw_rl.processes import WorkerError
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+    from fw_rl.commands.study import SettingsStudy
+
+__all__ = ["SweepOptions", "main"]
+
+FIRST_NEW_SEED = 10_000
+"""Trials have their number as seed; the best settings are trained with seeds from here on."""
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Search the settings of a memory cell on an environment, and train the best of them with new seeds.
+
+    Every trial is a training by A2C with settings drawn from the cell's search space. Its value is the mean return of the
+    training episodes over the whole of it, which is the area under the learning curve. Nothing is done twice: the same command
+    goes on where it was stopped. What was learned is left in OUT/ENV/CELL, for `fw-rl figure5`.
+    """
+
+    env: str = "Catch-16-3"
+    """Environment: Catch-N-M, Catch-N-M-D, or any Gymnasium id."""
+    cell: str = "fast-weights"
+    """Memory cell."""
+    trials: int = 60
+    """Trials that the study is to have in all."""
+    retrain: int = 0
+    """Train the best settings with so many new seeds, when all trials are done."""
+    timesteps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: tuned)")] = None
+    """Frames of every training."""
+    sampler: str = "random"
+    """random draws every trial anew, as the paper's search did; tpe draws more where earlier trials were good."""
+    seed: int = 0
+    """Seed of the draws; machines that share a storage want different ones."""
+    prune: bool = False
+    """End trials that are below the median of the others at the same number of frames."""
+    space: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the package's)")] = None
+    """Search spaces as a YAML file, of the form of fw_rl/commands/search_spaces.yaml."""
+    storage: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="(default: OUT/studies.journal)")] = None
+    """Database in which Optuna keeps the studies, for many machines."""
+    jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Trainings side by side, each in a process with one thread."""
+    eval_episodes: int = 1000
+    """Episodes of the greedy evaluation at the end of a training."""
+    out: Path = Path("runs/sweep")
+    """Folder of the results."""
+    quiet: bool = False
+    """No live table, but a line for each training that ends."""
+
+
+def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
+    """Run the command; returns its exit code: 0 done, 1 a worker failed, 2 bad input, 130 interrupted."""
+    options = tyro.cli(SweepOptions, args=arguments, prog=program)
+    try:
+        folder, study = _prepare(options)
+    except ModuleNotFoundError as error:
+        return fail(program, f"{error.name} is missing: pip install 'fw-rl[sweep]'")
+    except (ValueError, OSError, gym.error.Error) as error:
+        return fail(program, error)
+    try:
+        _search(study, folder, options)
+        seeds = _retrain(study, folder, options)
+    except KeyboardInterrupt:
+        print(f"Interrupted. The same command goes on where it was ({folder}).")
+        return 130
+    except ValueError as error:
+        return fail(program, error)
+    except WorkerError as error:
+        return fail(program, error.summary, code=1, details=error.details)
+    _report(study, folder, seeds)
+    return 0
+
+
+def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
+    """Everything that can go wrong by a user's slip, before hours of training."""
+    from fw_rl.commands.search_space import search_space
+    from fw_rl.commands.study import SAMPLERS, SettingsStudy
+
+    for name, least in (("trials", 0), ("retrain", 0), ("jobs", 1), ("eval_episodes", 1), ("seed", 0)):
+        if getattr(options, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}: it must be at least {least}")
+    if options.sampler not in SAMPLERS:
+        raise ValueError(f"--sampler is {options.sampler!r}: choose from {', '.join(SAMPLERS)}")
+    config = resolve(TrainOptions(env=options.env, cell=options.cell, timesteps=options.timesteps))
+    space = search_space(options.cell, options.space)
+    folder = options.out / config.short_env / options.cell
+    journal = options.out / "studies.journal"
+    study = SettingsStudy(config, space, journal, options.storage, options.sampler, options.seed, options.prune)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder, study
+
+
+def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
+    """Make the trials that are missing, and write down what was learned in all of them."""
+    from fw_rl.commands.sweep_report import LiveTable
+
+    title = f"{study.config.short_env}, {study.config.cell}, trials"
+    running: dict[int, Trial] = {}
+    try:
+        with (
+            LiveTable(title, options.trials, study.learnings, options.quiet) as table,
+            SideBySide(options.jobs, options.eval_episodes) as trainings,
+        ):
+            while running or study.begun < options.trials:
+                while trainings.has_room and study.begun < options.trials:
+                    trial, config = study.ask()
+                    running[trial.number] = trial
+                    trainings.start(trial.number, config, trial.params)
+                    table.begin(trial.number, trial.params)
+                for number, event in trainings.events():
+                    if isinstance(event, Learning):
+                        study.tell(running.pop(number), event)
+                        table.show(number, event)
+                    elif study.is_hopeless(running[number], event):
+                        trainings.stop(number)
+                        study.prune(running.pop(number))
+                        table.drop(number)
+                    else:
+                        table.show(number, event)
+    finally:
+        for trial in running.values():
+            study.forget(trial)
+        write_learnings(folder / "trials.json", list(study.learnings.values()))
+
+
+def _retrain(study: SettingsStudy, folder: Path, options: SweepOptions) -> list[Learning]:
+    """Train the settings of the best trial with the seeds that are missing; returns what was learned with all of them."""
+    from fw_rl.commands.sweep_report import LiveTable, best
+
+    path = folder / "seeds.json"
+    seeds = {learning.settings["seed"]: learning for learning in read_learnings(path)} if path.exists() else {}
+    if not options.retrain:
+        return list(seeds.values())
+    ranked = best(study.learnings, 1)
+    if not ranked:
+        raise ValueError(f"no trial of {folder} has a value: there is nothing to train with new seeds")
+    number, chosen = ranked[0]
+    if any(learning.settings | dict(seed=number) != chosen.settings for learning in seeds.values()):
+        raise ValueError(f"{path} is of other settings than those of the best trial, {number}: move it away")
+    missing = [seed for seed in range(FIRST_NEW_SEED, FIRST_NEW_SEED + options.retrain) if seed not in seeds]
+    title = f"{study.config.short_env}, {study.config.cell}, trial {number} with new seeds"
+    with (
+        LiveTable(title, options.retrain, seeds, options.quiet) as table,
+        SideBySide(options.jobs, options.eval_episodes) as trainings,
+    ):
+        while missing or trainings.keys:
+            while missing and trainings.has_room:
+                seed = missing.pop(0)
+                trainings.start(seed, replace(RunConfig(**chosen.settings), seed=seed), chosen.parameters)
+                table.begin(seed, chosen.parameters)
+            for seed, event in trainings.events():
+                table.show(seed, event)
+                if isinstance(event, Learning):
+                    seeds[seed] = event
+                    write_learnings(path, [seeds[key] for key in sorted(seeds)])
+    return list(seeds.values())
+
+
+def _report(study: SettingsStudy, folder: Path, seeds: list[Learning]) -> None:
+    from fw_rl.commands.sweep_report import report
+
+    title = f"{study.config.short_env}, {study.config.cell}, {study.config.timesteps:,} frames"
+    text = report(title, study.learnings, study.pruned, study.importances, seeds)
+    write_file(folder / "report.md", text.encode())
+    print(f"\n{text}\nTrials, seeds and this report: {folder}")

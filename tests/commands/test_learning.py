@@ -1,0 +1,103 @@
+"""A training's learning curve, and trainings side by side."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from fw_rl.commands.config import TrainOptions, resolve
+from fw_rl.commands.learning import CURVE_POINTS, Learning, Progress, SideBySide, learn, read_learnings, write_learnings
+
+TINY = resolve(TrainOptions(env="Catch-5-2", cell="rnn", timesteps=480, n_envs=4, n_steps=4, hidden_size=8))
+
+
+def learning(returns, timesteps=100, **others):
+    return Learning(dict(timesteps=timesteps), {}, returns, **dict(greedy=0.0, seconds=1.0) | others)
+
+
+def test_a_part_without_an_end_has_the_return_before():
+    known = learning([None, -1.0, None, 1.0, None])
+    assert known.curve.tolist() == [-1, -1, -1, 1, 1]
+    assert known.frames.tolist() == [20, 40, 60, 80, 100]
+    assert known.area == pytest.approx(-0.2)
+    assert known.final == 1
+    assert (known.frames_to(-1), known.frames_to(0.5), known.frames_to(1.5)) == (20, 80, math.inf)
+
+
+def test_a_curve_of_nothing_is_unknown():
+    assert math.isnan(learning([None, None]).area)
+    assert learning([None, None]).frames_to(-10) == math.inf
+
+
+def test_the_final_return_is_that_of_the_last_tenth():
+    assert learning([0.0] * 18 + [1.0, 3.0]).final == 2
+
+
+def test_learnings_come_back_from_a_file(tmp_path):
+    known = [learning([None, 0.5]), learning([1.0, None], greedy=None, diverged=True)]
+    write_learnings(tmp_path / "new" / "trials.json", known)
+    assert read_learnings(tmp_path / "new" / "trials.json") == known
+    assert len((tmp_path / "new" / "trials.json").read_text().splitlines()) == 2 + len(known)
+    write_learnings(tmp_path / "none.json", [])
+    assert read_learnings(tmp_path / "none.json") == []
+
+
+@pytest.mark.parametrize("text", ["", "3", '{"a": 1}', "[1]", '[{"settings": {}}]'])
+def test_a_file_of_another_kind_is_refused(text, tmp_path):
+    (tmp_path / "file.json").write_text(text)
+    with pytest.raises(ValueError, match=r"file\.json does not hold trainings"):
+        read_learnings(tmp_path / "file.json")
+
+
+def test_a_curve_holds_every_episode_once():
+    """Catch-5 has four steps, so that 480 frames of 4 environments are 120 episodes, four at a time, in 100 parts."""
+    events = []
+    learn(events.append, TINY, {}, eval_episodes=10)
+    *steps, known = events
+    assert all(isinstance(event, Progress) for event in steps)
+    assert [event.points for event in steps] == sorted({event.points for event in steps})
+    assert steps[-1].points == CURVE_POINTS
+    ends = [round(frames * CURVE_POINTS / 480 + 0.499) - 1 for frames in range(16, 481, 16)]
+    assert [part for part, value in enumerate(known.returns) if value is not None] == ends
+    assert all(value in (-1, -0.5, 0, 0.5, 1) for value in known.returns if value is not None)
+    told = [value for value in known.returns if value is not None]
+    assert steps[-1].area == pytest.approx(sum(told) / len(told))
+    assert known.settings == dataclasses.asdict(TINY)
+    assert -1 <= known.greedy <= 1
+    assert json.loads(json.dumps(dataclasses.asdict(known))) == dataclasses.asdict(known)
+
+
+def test_a_training_that_diverges_says_so():
+    events = []
+    learn(events.append, dataclasses.replace(TINY, learning_rate=1e18, optimizer="rmsprop"), {}, eval_episodes=10)
+    assert events[-1].diverged
+    assert events[-1].greedy is None
+
+
+def test_the_same_training_gives_the_same_curve_beside_others():
+    events = []
+    learn(events.append, TINY, {"a": 1}, eval_episodes=10)
+    alone = dataclasses.replace(events[-1], seconds=0.0)
+    ended = {}
+    with SideBySide(jobs=2, eval_episodes=10) as trainings:
+        for key in (3, 4):
+            assert trainings.has_room
+            trainings.start(key, TINY, {"a": 1})
+        assert not trainings.has_room
+        while trainings.keys:
+            ended |= {key: event for key, event in trainings.events() if isinstance(event, Learning)}
+    assert {key: dataclasses.replace(known, seconds=0.0) for key, known in ended.items()} == {3: alone, 4: alone}
+
+
+def test_a_training_can_be_ended_early():
+    long = dataclasses.replace(TINY, timesteps=10**8)
+    with SideBySide(jobs=2, eval_episodes=10) as trainings:
+        trainings.start(0, long, {})
+        trainings.start(1, TINY, {})
+        trainings.stop(0)
+        assert trainings.keys == [1]
+        ended = {}
+        while trainings.keys:
+            ended |= {key: event for key, event in trainings.events() if isinstance(event, Learning)}
+    assert list(ended) == [1]

@@ -1,0 +1,285 @@
+"""A sweep makes what is missing, goes on after every kind of end, and can be shared."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from optuna.trial import TrialState
+
+from fw_rl.commands.config import TrainOptions, resolve
+from fw_rl.commands.learning import Learning, Progress, read_learnings
+from fw_rl.commands.search_space import search_space
+from fw_rl.commands.study import SettingsStudy
+from fw_rl.commands.sweep import main
+from fw_rl.commands.sweep_report import best, report
+
+SPACE = """
+shared:
+  learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}
+  n_envs: {choices: [2, 4]}
+  n_steps: {low: 4, high: 8}
+  hidden_size: {choices: [4]}
+cells:
+  rnn: {recurrent_scale: {low: 0.1, high: 1.0}}
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    (tmp_path / "space.yaml").write_text(SPACE)
+    small = ["--env", "Catch-5-2", "--cell", "rnn", "--timesteps", "400", "--eval-episodes", "4", "--jobs", "2"]
+
+    def sweep(*arguments, out="out"):
+        return main([*small, "--space", str(tmp_path / "space.yaml"), "--out", str(tmp_path / out), *map(str, arguments)])
+
+    return sweep
+
+
+@pytest.fixture
+def make_study(tmp_path):
+    (tmp_path / "space.yaml").write_text(SPACE)
+    space = search_space("rnn", tmp_path / "space.yaml")
+    config = resolve(TrainOptions(env="Catch-5-2", cell="rnn", timesteps=400))
+    return lambda **options: SettingsStudy(config, space, tmp_path / "studies.journal", **options)
+
+
+def trials(tmp_path, out="out"):
+    return read_learnings(tmp_path / out / "Catch-5-2" / "rnn" / "trials.json")
+
+
+def learning(area=0.0, **others):
+    return Learning(dict(timesteps=100, seed=0), {"a": area}, [area] * 10, **dict(greedy=area, seconds=1.0) | others)
+
+
+def only_line(capsys):
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_a_sweep_grows_and_nothing_is_made_twice(sweep, tmp_path, capsys):
+    assert sweep("--trials", 2) == 0
+    printed = capsys.readouterr().out
+    assert "[2/2]" in printed and "2 trials, 0 diverged" in printed
+    before = trials(tmp_path)
+    assert sweep("--trials", 3) == 0
+    assert "[3/3]" in capsys.readouterr().out
+    assert trials(tmp_path)[:2] == before
+    assert sorted(known.settings["seed"] for known in trials(tmp_path)) == [0, 1, 2]
+    for known in trials(tmp_path):
+        assert set(known.parameters) == {"learning_rate", "n_envs", "n_steps", "hidden_size", "recurrent_scale"}
+        assert known.settings["n_steps"] == known.parameters["n_steps"]
+        assert known.settings["cell_options"]["recurrent_scale"] == known.parameters["recurrent_scale"]
+    assert sweep("--trials", 3) == 0
+    assert "[" not in capsys.readouterr().out.splitlines()[0]
+
+
+def test_the_same_trials_whether_or_not_the_sweep_was_stopped(sweep, tmp_path):
+    assert sweep("--trials", 3) == 0
+    for count in (1, 2, 3):
+        assert sweep("--trials", count, out="stopped") == 0
+
+    def drawn(out):
+        return [known.parameters for known in trials(tmp_path, out)]
+
+    assert drawn("out") == drawn("stopped")
+    assert sweep("--trials", 3, "--seed", 1, out="other") == 0
+    assert drawn("other") != drawn("out")
+
+
+def test_the_best_is_trained_with_new_seeds(sweep, tmp_path, capsys):
+    assert sweep("--trials", 2, "--retrain", 1) == 0
+    path = tmp_path / "out" / "Catch-5-2" / "rnn" / "seeds.json"
+    first = read_learnings(path)
+    assert sweep("--trials", 2, "--retrain", 3) == 0
+    seeds = read_learnings(path)
+    assert seeds[0] == first[0]
+    assert [known.settings["seed"] for known in seeds] == [10_000, 10_001, 10_002]
+    chosen = max(trials(tmp_path), key=lambda known: known.area)
+    assert all(known.settings | dict(seed=0) == chosen.settings | dict(seed=0) for known in seeds)
+    assert len({tuple(known.returns) for known in seeds}) > 1
+    text = (path.parent / "report.md").read_text()
+    assert "with 3 new seeds" in text
+    assert text in capsys.readouterr().out
+
+    changed = [json.loads(path.read_text())[0]]
+    changed[0]["settings"]["gamma"] = 0.5
+    path.write_text(json.dumps(changed))
+    capsys.readouterr()
+    assert sweep("--trials", 2, "--retrain", 3) == 2
+    assert "is of other settings than those of the best trial" in only_line(capsys)
+
+
+def test_other_settings_need_another_study(sweep, capsys):
+    assert sweep("--trials", 0) == 0
+    capsys.readouterr()
+    assert sweep("--trials", 0, "--timesteps", 500) == 2
+    assert "with timesteps 400, not 500" in only_line(capsys)
+
+
+def test_what_was_lost_is_made_again(make_study):
+    lost, _ = make_study().ask()
+    assert make_study().begun == 1  # its process, this one, is alive
+    lost.set_user_attr("process", [socket.gethostname(), 2**22 + 1])
+    assert make_study().begun == 0
+    elsewhere, _ = make_study().ask()
+    elsewhere.set_user_attr("process", ["another machine", 1])
+    assert make_study().begun == 1
+
+
+def test_a_trial_that_diverged_counts_and_has_no_value(make_study):
+    study = make_study()
+    trial, config = study.ask()
+    assert config.seed == trial.number == 0
+    study.tell(trial, learning(0.5, diverged=True, greedy=None))
+    trial, config = study.ask()
+    assert config.seed == 1
+    study.forget(trial)
+    again = make_study()
+    assert again.begun == 1
+    assert list(again.learnings) == [0]
+    assert again._study.trials[0].state == TrialState.FAIL
+
+
+def test_hopeless_trials_are_pruned_on_request(make_study):
+    for prune in (False, True):
+        study = make_study(prune=prune)
+        for _ in range(5):
+            good, _ = study.ask()
+            assert not study.is_hopeless(good, Progress(50, 0.5))
+            study.tell(good, learning(0.5))
+        bad, _ = study.ask()
+        assert not study.is_hopeless(bad, Progress(10, -1.0))  # too early to say
+        assert study.is_hopeless(bad, Progress(50, -1.0)) == prune
+        study.prune(bad)
+    assert study.pruned == 2
+
+
+def test_tpe_learns_from_earlier_trials(make_study):
+    study = make_study(sampler="tpe")
+    for _ in range(30):
+        trial, config = study.ask()
+        study.tell(trial, learning(-abs(config.cell_options["recurrent_scale"] - 0.9)))
+    late = [trial.params["recurrent_scale"] for trial in study._study.trials[15:]]
+    assert sum(scale > 0.7 for scale in late) > len(late) / 2
+    importances = study.importances
+    assert max(importances, key=importances.get) == "recurrent_scale"
+
+
+def test_the_best_come_first():
+    learnings = {0: learning(0.1), 1: learning(0.3), 2: learning(0.9, diverged=True), 3: learning(0.2)}
+    assert [key for key, _ in best(learnings, 2)] == [1, 3]
+    text = report("Catch", learnings, 1, {"a": 1.0}, [learning(0.5, greedy=0.95), learning(0.7, greedy=0.9)])
+    assert "4 trials, 1 diverged, 1 pruned" in text
+    assert "| 1 | 0.300 | 0.300 | 0.300 | 0.3 |" in text
+    assert "Trial 1 with 2 new seeds: area 0.600 (-0.671 to 1.871), 1 of 2 at 0.95 greedy." in text
+
+
+BAD = {
+    "no such cell": (["--cell", "elephant"], "unknown cell 'elephant': choose from"),
+    "no such environment": (["--env", "Catch-0-0"], "Catch-0-0"),
+    "no such sampler": (["--sampler", "grid"], "--sampler is 'grid': choose from random, tpe"),
+    "no jobs": (["--jobs", "0"], "--jobs is 0: it must be at least 1"),
+    "trials below zero": (["--trials", "-1"], "--trials is -1: it must be at least 0"),
+    "no frames": (["--timesteps", "0"], "--timesteps is 0"),
+    "no such file": (["--space", "nowhere.yaml"], "nowhere.yaml"),
+    "no such storage": (["--storage", "elephant://x"], "the storage elephant://x can't be opened"),
+    "nothing to train again": (["--trials", "0", "--retrain", "1"], "there is nothing to train with new seeds"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line(case, sweep, capsys):
+    arguments, message = BAD[case]
+    assert sweep(*arguments) == 2
+    assert message in only_line(capsys)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_sweep_goes_on_after_it_was_stopped(number, sweep, tmp_path):
+    whole = ["--trials", "3", "--timesteps", "2000"]
+    assert sweep(*whole) == 0
+    small = ["--env", "Catch-5-2", "--cell", "rnn", "--eval-episodes", "4", "--jobs", "2", "--space", tmp_path / "space.yaml"]
+    command = [sys.executable, "-m", "fw_rl", "sweep", *small, *whole, "--out", tmp_path / "stopped"]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+    first = process.stdout.readline()
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert first.startswith("[1/3]")
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert "The same command goes on" in output
+    assert sweep(*whole, out="stopped") == 0
+    assert len(trials(tmp_path, "stopped")) == 3
+
+
+def test_two_sweeps_share_a_storage(tmp_path, sweep):
+    database = f"sqlite:///{tmp_path / 'studies.db'}"
+    small = ["--env", "Catch-5-2", "--cell", "rnn", "--timesteps", "400", "--eval-episodes", "4", "--jobs", "1"]
+    own = ["--trials", "4", "--storage", database, "--space", tmp_path / "space.yaml", "--seed", "1", "--out", tmp_path / "one"]
+    other = subprocess.Popen(list(map(str, [sys.executable, "-m", "fw_rl", "sweep", *small, *own])), stdout=subprocess.DEVNULL)
+    try:
+        assert sweep("--trials", 4, "--storage", database, out="two") == 0
+        assert other.wait(timeout=60) == 0
+    finally:
+        other.kill()
+    assert sweep("--trials", 4, "--storage", database, out="two") == 0
+    assert len(trials(tmp_path, "two")) in (4, 5)  # the last one may have been begun by both at once
+
+
+def test_without_optuna_one_line_says_what_to_install(tmp_path):
+    (tmp_path / "optuna.py").write_text("raise ModuleNotFoundError('No module named optuna', name='optuna')")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])}
+    command = [sys.executable, "-m", "fw_rl", "sweep", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "fw-rl sweep: error: optuna is missing: pip install 'fw-rl[sweep]'\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_training_is_begun_again(sweep, tmp_path):
+    """A worker that is killed is replaced, and the trial comes to what it would have come to."""
+    assert sweep("--trials", 1, "--timesteps", 6_000) == 0
+    small = ["--env", "Catch-5-2", "--cell", "rnn", "--eval-episodes", "4", "--jobs", "1", "--space", tmp_path / "space.yaml"]
+    command = [
+        sys.executable,
+        "-m",
+        "fw_rl",
+        "sweep",
+        *small,
+        "--trials",
+        "1",
+        "--timesteps",
+        "6000",
+        "--out",
+        tmp_path / "killed",
+    ]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    worker = None
+    while worker is None and process.poll() is None:
+        worker = next(iter(_workers(process.pid)), None)
+        time.sleep(0.01)
+    os.kill(worker, signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "another takes its place" in errors
+    (whole,), (replaced,) = trials(tmp_path), trials(tmp_path, "killed")
+    assert replaced.returns == whole.returns
+
+
+def _workers(pid):
+    """The trainings of a sweep: children of its fork server."""
+    for server in _children(pid):
+        yield from _children(server)
+
+
+def _children(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return [int(child) for child in file.read().split()]
+    except FileNotFoundError:
+        return []
