@@ -45,6 +45,13 @@ def test_the_interval_is_that_of_large_samples():
     assert interval(estimate) == pytest.approx((-margin, margin), rel=0.06)
 
 
+@pytest.mark.parametrize("seeds, least, most", [(10, 0.9, 0.96), (3, 0.7, 0.8)])
+def test_ten_seeds_are_enough_for_the_interval_and_three_are_not(seeds, least, most):
+    # The points of a curve serve as 400 experiments, each of which has its own interval for the mean 0.
+    estimate = interquartile_mean(np.random.default_rng(0).normal(size=(seeds, 400)))
+    assert least < np.mean((estimate.low < 0) & (estimate.high > 0)) < most
+
+
 def test_seeds_are_resampled_within_their_environment():
     # Environments that differ, but whose seeds do not: what is drawn from each is always the same.
     estimate = interquartile_mean(np.zeros(4), np.ones(4))
