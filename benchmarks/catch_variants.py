@@ -21,7 +21,8 @@ import tyro
 from fw_rl.commands.config import RunConfig
 from fw_rl.commands.evidence import interquartile_mean
 from fw_rl.commands.learning import Learning, SideBySide, read_learnings, write_learnings
-from fw_rl.commands.sweep_report import LiveTable, best
+from fw_rl.commands.live import LiveTable, train_missing
+from fw_rl.commands.sweep_report import best
 
 FIRST_SEED = 20_000
 CELLS = ("fast-weights", "lstm", "rnn")
@@ -112,27 +113,19 @@ def train(kind: str, wanted: dict[str, RunConfig], settings: Settings) -> list[L
     """Make the trainings that are missing; returns all that are wanted."""
     path = settings.out / f"{kind}.json"
     done = read_learnings(path) if path.exists() else []
-    jobs = [
-        (name, replace(config, seed=FIRST_SEED + number)) for number in range(settings.seeds) for name, config in wanted.items()
-    ]
+    jobs = [(name, replace(config, seed=FIRST_SEED + i)) for i in range(settings.seeds) for name, config in wanted.items()]
     found = {key: known for key, (name, config) in enumerate(jobs) for known in done if _is_of(known, name, config)}
-    missing = [key for key in range(len(jobs)) if key not in found]
+    others = [known for known in done if known not in found.values()]
+    numbered = {key: (config, dict(variant=name)) for key, (name, config) in enumerate(jobs)}
+
+    def keep(learnings: dict[int, Learning]) -> None:
+        write_learnings(path, [*others, *learnings.values()])
+
     with (
-        LiveTable(kind, len(jobs), found, quiet=False) as shown,
+        LiveTable(kind, len(jobs), found, quiet=False) as table,
         SideBySide(settings.jobs, settings.eval_episodes) as trainings,
     ):
-        while missing or trainings.keys:
-            while missing and trainings.has_room:
-                key = missing.pop(0)
-                name, config = jobs[key]
-                trainings.start(key, config, dict(variant=name))
-                shown.begin(key, dict(variant=name))
-            for key, event in trainings.events():
-                shown.show(key, event)
-                if isinstance(event, Learning):
-                    found[key] = event
-                    done.append(event)
-                    write_learnings(path, done)
+        found = train_missing(numbered, found, table, trainings, keep)
     return [found[key] for key in range(len(jobs))]
 
 
