@@ -111,7 +111,7 @@ def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
 
 def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
     """Make the trials that are missing, and write down what was learned in all of them."""
-    from fw_rl.commands.sweep_report import LiveTable
+    from fw_rl.commands.live import LiveTable
 
     title = f"{study.config.short_env}, {study.config.cell}, trials"
     running: dict[int, Trial] = {}
@@ -144,7 +144,8 @@ def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
 
 def _retrain(study: SettingsStudy, folder: Path, options: SweepOptions) -> list[Learning]:
     """Train the settings of the best trial with the seeds that are missing; returns what was learned with all of them."""
-    from fw_rl.commands.sweep_report import LiveTable, best
+    from fw_rl.commands.live import LiveTable, train_missing
+    from fw_rl.commands.sweep_report import best
 
     path = folder / "seeds.json"
     seeds = {learning.settings["seed"]: learning for learning in read_learnings(path)} if path.exists() else {}
@@ -156,23 +157,21 @@ def _retrain(study: SettingsStudy, folder: Path, options: SweepOptions) -> list[
     number, chosen = ranked[0]
     if any(learning.settings | dict(seed=number) != chosen.settings for learning in seeds.values()):
         raise ValueError(f"{path} is of other settings than those of the best trial, {number}: move it away")
-    missing = [seed for seed in range(FIRST_NEW_SEED, FIRST_NEW_SEED + options.retrain) if seed not in seeds]
-    title = f"{study.config.short_env}, {study.config.cell}, trial {number} with new seeds"
+    config, title = (
+        RunConfig(**chosen.settings),
+        f"{study.config.short_env}, {study.config.cell}, trial {number} with new seeds",
+    )
+    new = range(FIRST_NEW_SEED, FIRST_NEW_SEED + options.retrain)
+    wanted = {seed: (replace(config, seed=seed), chosen.parameters) for seed in new}
+
+    def keep(done: dict[int, Learning]) -> None:
+        write_learnings(path, [done[seed] for seed in sorted(done)])
+
     with (
         LiveTable(title, options.retrain, seeds, options.quiet) as table,
         SideBySide(options.jobs, options.eval_episodes) as trainings,
     ):
-        while missing or trainings.keys:
-            while missing and trainings.has_room:
-                seed = missing.pop(0)
-                trainings.start(seed, replace(RunConfig(**chosen.settings), seed=seed), chosen.parameters)
-                table.begin(seed, chosen.parameters)
-            for seed, event in trainings.events():
-                table.show(seed, event)
-                if isinstance(event, Learning):
-                    seeds[seed] = event
-                    write_learnings(path, [seeds[key] for key in sorted(seeds)])
-    return list(seeds.values())
+        return list(train_missing(wanted, seeds, table, trainings, keep).values())
 
 
 def _report(study: SettingsStudy, folder: Path, seeds: list[Learning]) -> None:

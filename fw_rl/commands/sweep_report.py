@@ -1,86 +1,20 @@
-"""What a sweep shows: a live table while it trains, and at the end the best trials and which settings mattered."""
+"""What comes out of a sweep: the best trials, which settings mattered, and what new seeds say."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
-from fw_rl.commands.learning import CURVE_POINTS, Learning, Progress
+from fw_rl.commands.learning import Learning
 from fw_rl.commands.statistics import mean_interval
 
-__all__ = ["LiveTable", "report"]
+__all__ = ["BEST", "best", "number", "report", "scores", "words"]
 
 BEST = 5
-
-
-class LiveTable:
-    """The trainings that run and the best of those that are done; a context while which it is on the screen.
-
-    Without a screen, or `quiet`, each training that ends is a line.
-    """
-
-    def __init__(self, title: str, total: int, done: dict[int, Learning], quiet: bool) -> None:
-        self.title, self.total, self.done = title, total, dict(done)
-        self.running: dict[int, tuple[dict[str, Any], Progress]] = {}
-        console = Console()
-        shown = console.is_terminal and not quiet
-        self._live = Live(console=console, get_renderable=self._table, auto_refresh=False) if shown else None
-
-    def __enter__(self) -> LiveTable:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def begin(self, key: int, parameters: dict[str, Any]) -> None:
-        """A training has begun."""
-        self.running[key] = parameters, Progress(0, math.nan)
-        self._refresh()
-
-    def show(self, key: int, event: Progress | Learning) -> None:
-        """A training has told something."""
-        if isinstance(event, Progress):
-            self.running[key] = self.running[key][0], event
-        else:
-            del self.running[key]
-            self.done[key] = event
-            self._say(f"[{len(self.done)}/{self.total}] {_line(key, event)}")
-        self._refresh()
-
-    def drop(self, key: int) -> None:
-        """A training was ended early."""
-        del self.running[key]
-        self._say(f"{key}: pruned")
-        self._refresh()
-
-    def _say(self, line: str) -> None:
-        if self._live is None:
-            print(line, flush=True)
-
-    def _refresh(self) -> None:
-        if self._live is not None:
-            self._live.refresh()
-
-    def _table(self) -> Table:
-        table = Table(title=f"{self.title}: {len(self.done)} of {self.total}", title_justify="left")
-        for name in ("", "done", "area", "last tenth", "greedy", "settings"):
-            table.add_column(name, justify="left" if name == "settings" else "right")
-        for key, (parameters, progress) in sorted(self.running.items()):
-            table.add_row(str(key), f"{progress.points / CURVE_POINTS:.0%}", _number(progress.area), "", "", _words(parameters))
-        table.add_section()
-        for key, learning in best(self.done, BEST):
-            table.add_row(str(key), "100%", *_scores(learning), _words(learning.parameters))
-        return table
+"""Trials that are shown."""
 
 
 def best(learnings: dict[int, Learning], count: int) -> list[tuple[int, Learning]]:
@@ -108,7 +42,7 @@ def _report(
     yield f"| trial | area | last tenth | greedy | {' | '.join(names)} |"
     yield f"| --- | --- | --- | --- |{' --- |' * len(names)}"
     for key, learning in ranked:
-        cells = [str(key), *_scores(learning), *(_value(learning.parameters[name]) for name in names)]
+        cells = [str(key), *scores(learning), *(_value(learning.parameters[name]) for name in names)]
         yield f"| {' | '.join(cells)} |"
     if importances:
         yield ""
@@ -126,22 +60,18 @@ def _of_seeds(trial: int, seeds: list[Learning]) -> str:
     return f"Trial {trial} with {len(seeds)} new seeds: area {mean:.3f}{interval}, {solved} of {len(seeds)} at 0.95 greedy."
 
 
-def _line(key: int, learning: Learning) -> str:
-    if learning.diverged:
-        return f"{key}: diverged; {_words(learning.parameters)}"
-    area, final, greedy = _scores(learning)
-    return f"{key}: area {area}, last tenth {final}, greedy {greedy}, {learning.seconds:.0f} s; {_words(learning.parameters)}"
+def scores(learning: Learning) -> tuple[str, str, str]:
+    """The area under the curve, the return in its last tenth and that of the greedy agent, for a table."""
+    return number(learning.area), number(learning.final), number(learning.greedy)
 
 
-def _scores(learning: Learning) -> tuple[str, str, str]:
-    return _number(learning.area), _number(learning.final), _number(learning.greedy)
-
-
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three decimals, or nothing for what is not known."""
     return "" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
-def _words(parameters: dict[str, Any]) -> str:
+def words(parameters: dict[str, Any]) -> str:
+    """Settings as name=value."""
     return " ".join(f"{name}={_value(value)}" for name, value in parameters.items())
 
 

@@ -21,8 +21,8 @@ SCRIPTS = {
     "training_speed": "--cells gru --n-envs 4 --workers 1 --peer-envs 4 --peer-batches 32 --repeats 1 --seconds 0.1",
     "worker_speed": "--num-envs 2 --microseconds 0 --repeats 1 --seconds 0.05",
 }
-NOT_HERE = {"measure", "operations", "catch_learning", "control_learning"}
-"""What the others share, and scripts whose runs cannot be made short enough."""
+NOT_HERE = {"measure", "operations", "catch_learning", "catch_variants", "control_learning"}
+"""What the others share, scripts whose runs cannot be made short enough, and what has tests of its own."""
 
 
 def numbers(record):

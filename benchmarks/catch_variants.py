@@ -1,0 +1,159 @@
+"""Which parts of an agent matter on Catch, and which memory stands harder games: variants of the best settings of a sweep.
+
+    python benchmarks/catch_variants.py --sweep results/figure5 --out results/variants
+
+The ablations change one thing at a time in the best settings of the fast weights. The harder games are larger, or have pixels
+that mean nothing in the frames that would be blank; every cell plays them with its best settings, for more frames. Records are
+written run by run, and what is there is not made again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from fw_rl.commands.config import RunConfig
+from fw_rl.commands.evidence import interquartile_mean
+from fw_rl.commands.learning import Learning, SideBySide, read_learnings, write_learnings
+from fw_rl.commands.live import LiveTable, train_missing
+from fw_rl.commands.sweep_report import best
+
+FIRST_SEED = 20_000
+CELLS = ("fast-weights", "lstm", "rnn")
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "as found": {},
+    "no fast weights (eta 0)": dict(cell_options=dict(eta=0.0)),
+    "no layer norm": dict(cell_options=dict(layer_norm=False)),
+    "one inner step": dict(cell_options=dict(inner_steps=1)),
+    "two inner steps": dict(cell_options=dict(inner_steps=2)),
+    "three inner steps": dict(cell_options=dict(inner_steps=3)),
+    "eta 0.5, decay 0.95 (the paper's)": dict(cell_options=dict(eta=0.5, decay=0.95)),
+    "decay 0.9": dict(cell_options=dict(decay=0.9)),
+    "W at 0.05 I (the paper's)": dict(cell_options=dict(recurrent_scale=0.05)),
+    "W at 0.5 I": dict(cell_options=dict(recurrent_scale=0.5)),
+    "Adam": dict(optimizer="adam"),
+    "RMSprop": dict(optimizer="rmsprop"),
+    "16 environments": dict(n_envs=16),
+    "sees its previous step": dict(previous_step=True),
+}
+"""By name, what is different."""
+
+HARDER = {"Catch-32-3": 32, "Catch-48-3": 48, "Catch-16-3-8": 16}
+"""Games, and the steps of a chunk and one more."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to train."""
+
+    sweep: Path = Path("results/figure5")
+    """Folder of a sweep, with ENV/CELL/trials.json."""
+    env: str = "Catch-16-3"
+    """Game of the sweep whose best settings are varied."""
+    kinds: tuple[str, ...] = ("ablations", "harder")
+    """ablations, harder, or both."""
+    seeds: int = 5
+    """Seeds of each variant."""
+    harder_timesteps: int = 6_000_000
+    """Frames of a training in the harder games."""
+    timesteps: int | None = None
+    """Frames of an ablation, if not those of the sweep."""
+    jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Trainings side by side."""
+    eval_episodes: int = 1000
+    """Episodes of the greedy evaluation."""
+    out: Path = Path("results/variants")
+    """Folder of the records and tables."""
+
+
+def main(settings: Settings) -> None:
+    for kind in settings.kinds:
+        wanted = dict(KINDS[kind](settings))
+        learnings = train(kind, wanted, settings)
+        text = "\n".join(table(kind, learnings)) + "\n"
+        (settings.out / f"{kind}.md").write_text(text)
+        print(f"\n{text}")
+
+
+def best_settings(settings: Settings, cell: str) -> RunConfig:
+    """Those of the trial with the largest area under its curve."""
+    trials = read_learnings(settings.sweep / settings.env / cell / "trials.json")
+    ((_, chosen),) = best(dict(enumerate(trials)), 1)
+    return RunConfig(**chosen.settings)
+
+
+def ablations(settings: Settings) -> Iterator[tuple[str, RunConfig]]:
+    """The fast weights with one thing changed; what is so already in the best settings is not trained twice."""
+    base = best_settings(settings, "fast-weights")
+    base = replace(base, timesteps=settings.timesteps or base.timesteps, seed=0)
+    for name, changes in ABLATIONS.items():
+        options = base.cell_options | changes.get("cell_options", {})
+        changed = replace(base, **changes | dict(cell_options=options))
+        if changed != base or not changes:
+            yield name, changed
+
+
+def harder(settings: Settings) -> Iterator[tuple[str, RunConfig]]:
+    """Every cell with its best settings in every harder game, in chunks of an episode."""
+    for game, n in HARDER.items():
+        for cell in CELLS:
+            base = best_settings(settings, cell)
+            own = dict(env=f"fw_rl/{game}-v0", n_steps=n - 1, timesteps=settings.harder_timesteps, seed=0)
+            yield f"{game}, {cell}", replace(base, **own)
+
+
+def train(kind: str, wanted: dict[str, RunConfig], settings: Settings) -> list[Learning]:
+    """Make the trainings that are missing; returns all that are wanted."""
+    path = settings.out / f"{kind}.json"
+    done = read_learnings(path) if path.exists() else []
+    jobs = [(name, replace(config, seed=FIRST_SEED + i)) for i in range(settings.seeds) for name, config in wanted.items()]
+    found = {key: known for key, (name, config) in enumerate(jobs) for known in done if _is_of(known, name, config)}
+    others = [known for known in done if known not in found.values()]
+    numbered = {key: (config, dict(variant=name)) for key, (name, config) in enumerate(jobs)}
+
+    def keep(learnings: dict[int, Learning]) -> None:
+        write_learnings(path, [*others, *learnings.values()])
+
+    with (
+        LiveTable(kind, len(jobs), found, quiet=False) as table,
+        SideBySide(settings.jobs, settings.eval_episodes) as trainings,
+    ):
+        found = train_missing(numbered, found, table, trainings, keep)
+    return [found[key] for key in range(len(jobs))]
+
+
+def _is_of(known: Learning, name: str, config: RunConfig) -> bool:
+    return known.parameters == dict(variant=name) and known.settings == asdict(config)
+
+
+def table(kind: str, learnings: list[Learning]) -> Iterator[str]:
+    """A row for each variant, in the order in which they were trained."""
+    frames = sorted({learning.settings["timesteps"] for learning in learnings})
+    yield f"## {kind.capitalize()}, {' and '.join(f'{count:,}' for count in frames)} frames"
+    yield ""
+    yield "| | seeds | area (interquartile mean, 95 % interval) | frames to 0.9, median | greedy return | greedy 0.95 or more |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for name in dict.fromkeys(learning.parameters["variant"] for learning in learnings):
+        own = [learning for learning in learnings if learning.parameters["variant"] == name]
+        area = interquartile_mean(np.array([learning.area for learning in own]))
+        to_level = np.median([learning.frames_to(0.9) for learning in own])
+        greedy = [learning.greedy for learning in own if learning.greedy is not None]
+        solved = sum(value >= 0.95 for value in greedy)
+        reached = f"{to_level:,.0f}" if np.isfinite(to_level) else "not reached"
+        mean = f"{np.mean(greedy):.3f}" if greedy else "diverged"
+        interval = f"{area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
+        yield f"| {name} | {len(own)} | {interval} | {reached} | {mean} | {solved} of {len(own)} |"
+
+
+KINDS = {"ablations": ablations, "harder": harder}
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))

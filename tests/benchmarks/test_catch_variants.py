@@ -1,0 +1,66 @@
+"""Variants of the best settings of a sweep differ from them in what their name says, and are trained once."""
+
+import dataclasses
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from fw_rl.commands.config import TrainOptions, resolve
+from fw_rl.commands.learning import Learning, write_learnings
+
+PATH = Path(__file__).parents[2] / "benchmarks" / "catch_variants.py"
+RATES = dict(eta=0.1, decay=0.5, inner_steps=1, recurrent_scale=0.3)
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("catch_variants", PATH)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["catch_variants"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def settings(script, tmp_path):
+    for cell in script.CELLS:
+        own = dict(cell_options=RATES) if cell == "fast-weights" else {}
+        small = TrainOptions(env="Catch-5-2", cell=cell, timesteps=200, n_envs=4, n_steps=4, hidden_size=8, optimizer="adam")
+        config = dataclasses.replace(resolve(small), **own)
+        trials = [Learning(dataclasses.asdict(config) | dict(seed=seed), {}, [float(seed)], 0.0, 1.0) for seed in range(3)]
+        write_learnings(tmp_path / "sweep" / "Catch-5-2" / cell / "trials.json", trials)
+    return script.Settings(sweep=tmp_path / "sweep", env="Catch-5-2", seeds=2, jobs=2, eval_episodes=4, out=tmp_path / "out")
+
+
+def test_an_ablation_changes_what_its_name_says(script, settings):
+    variants = dict(script.ablations(settings))
+    found = variants.pop("as found")
+    assert found.cell_options == RATES
+    for changed in variants.values():
+        assert changed != found
+    assert variants["no fast weights (eta 0)"].cell_options == RATES | dict(eta=0.0)
+    assert dataclasses.replace(variants["RMSprop"], optimizer="adam") == found
+    assert dataclasses.replace(variants["sees its previous step"], previous_step=False) == found
+    assert "Adam" not in variants and "one inner step" not in variants  # they are so already
+
+
+def test_every_cell_plays_every_harder_game_for_whole_episodes(script, settings):
+    variants = dict(script.harder(settings))
+    assert len(variants) == len(script.HARDER) * len(script.CELLS)
+    assert variants["Catch-48-3, lstm"].n_steps == 47
+    assert {config.timesteps for config in variants.values()} == {6_000_000}
+
+
+def test_variants_are_trained_once_and_in_the_table(script, settings, capsys):
+    wanted = {name: config for name, config in script.ablations(settings) if name in ("as found", "RMSprop")}
+    learnings = script.train("ablations", wanted, settings)
+    assert [known.parameters["variant"] for known in learnings] == ["as found", "RMSprop"] * 2
+    assert [known.settings["seed"] for known in learnings] == [20_000, 20_000, 20_001, 20_001]
+    capsys.readouterr()
+    assert script.train("ablations", wanted, settings) == learnings
+    assert capsys.readouterr().out == ""
+    text = "\n".join(script.table("ablations", learnings))
+    assert "| RMSprop | 2 |" in text
+    assert "of 2 |" in text
