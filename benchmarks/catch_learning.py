@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from fw_rl.commands.statistics import mean_interval
+from fw_rl.statistics import mean_interval
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 

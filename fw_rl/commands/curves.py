@@ -22,8 +22,8 @@ from fw_rl.commands.command_line import check_output, fail
 from fw_rl.commands.config import RunConfig
 from fw_rl.commands.pictures import STYLE, smooth
 from fw_rl.commands.run_folder import RunFolder
-from fw_rl.commands.statistics import mean_interval
 from fw_rl.files import write_file
+from fw_rl.statistics import mean_interval
 
 __all__ = ["main"]
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
 from fw_rl.files import write_file, write_json
+from fw_rl.statistics import mean_interval
 from fw_rl.tasks.base import Task
 from fw_rl.tasks.runs import Record
 
 __all__ = ["Summary", "as_markdown", "draw_curves", "draw_table", "mean_and_margin", "summarise", "write_report"]
-
-_STUDENT_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""By degrees of freedom, from 1."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,8 @@ def mean_and_margin(values: Sequence[float]) -> tuple[float, float | None]:
     >>> mean_and_margin([1.0, 2.0, 3.0])  # 2 +- 4.303 * 1 / sqrt(3)
     (2.0, 2.484...)
     """
-    if len(values) < 2:
-        return fmean(values), None
-    freedom = len(values) - 1
-    t = _STUDENT_T_975[freedom - 1] if freedom <= len(_STUDENT_T_975) else 1.96 + 2.5 / freedom
-    return fmean(values), t * stdev(values) / math.sqrt(len(values))
+    mean, _, high = mean_interval(np.array(values))
+    return float(mean), None if len(values) == 1 else float(high - mean)
 
 
 def summarise(task: Task, records: Sequence[Record]) -> list[Summary]:

@@ -9,7 +9,6 @@ from PIL import Image
 from fw_rl.commands.config import TrainOptions, resolve
 from fw_rl.commands.curves import FRAMES, RETURN, group, main, mean_curve, read_run
 from fw_rl.commands.run_folder import RunFolder, write_json
-from fw_rl.commands.statistics import mean_interval, student_t
 
 
 def make_run(folder, returns, frames=None, **options):
@@ -77,17 +76,6 @@ def test_a_curve_is_smoothed(tmp_path):
     run = read_run(make_run(tmp_path / "jagged", [0.0, 1.0] * 50))
     assert np.abs(run.returns - 0.5).max() < 0.2
     assert (run.frames == np.arange(100, 10_001, 100)).all()
-
-
-@pytest.mark.parametrize("freedom, quantile", [(1, 12.706), (10, 2.228), (11, 2.201), (30, 2.042), (120, 1.980)])
-def test_students_t_is_that_of_the_tables(freedom, quantile):
-    assert student_t(freedom) == pytest.approx(quantile, abs=6e-4)
-
-
-def test_one_value_has_no_interval():
-    mean, low, high = mean_interval(np.array([2.0]))
-    assert mean == 2.0
-    assert np.isnan([low, high]).all()
 
 
 def test_the_command_leaves_a_picture_and_says_how_each_kind_ended(runs, tmp_path, capsys):
