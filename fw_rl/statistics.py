@@ -1,15 +1,27 @@
-"""The mean over seeds and how far it can be trusted."""
+"""What a few seeds are evidence of: means with Student's interval, and robust statistics with bootstrap intervals.
+
+The latter are those of Agarwal, Schwarzer, Castro, Courville and Bellemare, *Deep Reinforcement Learning at the Edge of the
+Statistical Precipice*, NeurIPS 2021. Everything here is deterministic: the same scores give the same intervals.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
+from scipy.stats import bootstrap, t, trim_mean
 
-__all__ = ["mean_interval"]
+__all__ = ["RESAMPLES", "Estimate", "interquartile_mean", "mean_interval", "probability_of_improvement"]
+
+Scores = NDArray[np.float64]
+
+RESAMPLES = 10_000
+"""Of the seeds, for each interval."""
+
+_BATCH = 500  # resamples at a time, which bounds the memory and keeps it in the cache
 
 
 def mean_interval(values: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -25,3 +37,70 @@ def mean_interval(values: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[A
         return mean, unknown, unknown
     margin = t.ppf(0.975, count - 1) * values.std(axis=0, ddof=1) / math.sqrt(count)
     return mean, mean - margin, mean + margin
+
+
+class Estimate(NamedTuple):
+    """A statistic, and the two ends of its 95 % interval, which are nan if some environment has one seed alone.
+
+    The interval is the percentile bootstrap's (Agarwal et al. 2021, §4.1). Ten seeds are enough for it to be nearly what it
+    claims; of three it is much too narrow.
+    """
+
+    value: Scores
+    low: Scores
+    high: Scores
+
+
+def interquartile_mean(*scores: Scores) -> Estimate:
+    """The mean of the middle half of all scores, pooled over environments (Agarwal et al. 2021, §4.3).
+
+    A quarter of the scores, rounded down, is left out at each end. `scores`: for each environment those of its seeds, [S, ...],
+    where S may be different, and the rest, such as the points of a curve, is taken one by one. Pooling asks for scores on one
+    scale. Returns estimates [...], whose intervals resample the seeds of each environment among themselves.
+
+    >>> float(interquartile_mean(np.array([0.0, 1.0, 2.0, 9.0])).value)  # without 0 and 9
+    1.5
+    """
+
+    def middle(*samples: Scores, axis: int = -1) -> Scores:
+        return trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
+
+    return _estimate(middle, scores)
+
+
+def probability_of_improvement(*pairs: tuple[Scores, Scores]) -> Estimate:
+    """How probable it is that a run of X scores more than one of Y, P(X > Y) (Agarwal et al. 2021, §4.3).
+
+    `pairs`: for each environment the scores of X, [S], and those of Y, [R]. In one environment it is the share of the S R pairs
+    in which X has more, a tie being a half: Mann and Whitney's U over S R. The result is the mean over environments. Only ranks
+    count, so their scores may be on different scales. The interval resamples the seeds of X and of Y in each environment among
+    themselves.
+
+    >>> x, y = np.array([1.0, 3.0]), np.array([0.0, 1.0, 2.0])
+    >>> float(probability_of_improvement((x, y)).value)  # 1 + 1/2 + 0, and 3, of 6
+    0.75
+    """
+
+    def improvement(*samples: Scores, axis: int = -1) -> Scores:
+        return np.mean([_share_above(x, y) for x, y in zip(samples[::2], samples[1::2], strict=True)], axis=0)
+
+    return _estimate(improvement, [scores for pair in pairs for scores in pair])
+
+
+def _share_above(x: Scores, y: Scores) -> Scores:
+    """The share of pairs with x above y: x [..., S] and y [..., R] give [...]."""
+    x, y = x[..., :, None], y[..., None, :]
+    return ((x > y) + 0.5 * (x == y)).mean(axis=(-2, -1))
+
+
+def _estimate(statistic: Callable[..., Scores], samples: Sequence[Scores]) -> Estimate:
+    """A statistic of samples [..., S] with its percentile bootstrap interval, each sample [S, ...] resampled on its own."""
+    samples = [np.moveaxis(sample, 0, -1) for sample in samples]
+    value = statistic(*samples, axis=-1)
+    if min(sample.shape[-1] for sample in samples) < 2:
+        unknown = np.full_like(value, np.nan)
+        return Estimate(value, unknown, unknown)
+    resampled = bootstrap(
+        samples, statistic, axis=-1, vectorized=True, method="percentile", n_resamples=RESAMPLES, batch=_BATCH, rng=0
+    )
+    return Estimate(value, *resampled.confidence_interval)

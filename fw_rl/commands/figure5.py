@@ -16,10 +16,10 @@ import tyro
 from numpy.typing import NDArray
 
 from fw_rl.commands.command_line import fail
-from fw_rl.commands.evidence import RESAMPLES, Estimate, interquartile_mean, probability_of_improvement
 from fw_rl.commands.figure5_report import describe, draw
 from fw_rl.commands.learning import Learning, read_learnings
 from fw_rl.files import write_file
+from fw_rl.statistics import RESAMPLES, Estimate, interquartile_mean, probability_of_improvement
 
 __all__ = ["Figure5Options", "Swept", "main", "read_sweeps", "summarise"]
 
