@@ -20,9 +20,11 @@ inlined = njit(inline="always", nogil=True, fastmath={"reassoc", "contract", "ns
 
 def can_run(*tensors: Tensor) -> bool:
     """Whether kernels can take these tensors: on the processor, in float32 or float64, and where Torch does not have to see the
-    operations, as it has to under `torch.func`, under autocast and for an export.
+    operations, as it has to under `torch.func`, `torch.compile` and autocast, and for an export.
     """
-    return not (torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting()) and all(
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
+    return all(
         part.device.type == "cpu" and part.dtype in (torch.float32, torch.float64) and not is_functorch_wrapped_tensor(part)
         for part in tensors
     )
