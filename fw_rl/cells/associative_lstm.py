@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fw_rl.cells.associative_lstm_sequence import Sequence, run_forward
 from fw_rl.cells.base import Cell, State, register_cell, reset_rows
+from fw_rl.cells.kernels import can_run
 
 __all__ = ["AssociativeLSTMCell"]
 
@@ -51,6 +53,17 @@ class AssociativeLSTMCell(Cell):
         return like.new_zeros(batch_size, self.hidden_size), like.new_zeros(batch_size, self.copies, 2, self.units)
 
     def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
+        parts = (x, self.input_map.weight, self.input_map.bias, self.recurrent_map.weight, *state)
+        if not can_run(*parts):
+            return self._unroll(x, state, episode_starts)
+        if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
+            y, cells = Sequence.apply(self.permutations, episode_starts, *parts)
+        else:
+            y, cells, _ = run_forward(self.permutations, episode_starts, *parts)
+        return y, (y[-1].clone(), cells)
+
+    def _unroll(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
+        """`forward` step by step, in plain Torch."""
         outputs = []
         for t, driven in enumerate(self.input_map(x)):
             if episode_starts is not None:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
 
 from fw_rl import memory
 from fw_rl.cells.base import Cell, State, Stepper, register_cell, scaled_identity_
 from fw_rl.cells.fast_weights_sequence import Constants, Sequence, Weights, Window, episode_bounds
+from fw_rl.cells.kernels import can_run
 from fw_rl.memory import WRITE_RULES, Memory
 
 __all__ = ["FastWeightsCell"]
@@ -139,7 +139,7 @@ class FastWeightsCell(Cell):
         control signal of Ba16 §4.2. Returns y [T, B, H], which holds every h(t) as it was before a wipe, and the new state.
         """
         needs_autograd = any(part is not None and part.requires_grad for part in (*state[2:], write_gate))
-        if self._is_compiled and not needs_autograd and not is_functorch_wrapped_tensor(x):
+        if self._is_compiled and not needs_autograd and can_run(x):
             return self._run(x, state, episode_starts, write_gate, wipe)
         outputs = []
         for h, _, after in self._unroll(x, state, episode_starts, write_gate, wipe):
@@ -202,16 +202,9 @@ class FastWeightsCell(Cell):
 
     @property
     def _is_compiled(self) -> bool:
-        """Whether there are kernels for these options, on this device and for this dtype."""
-        weight, learned = self.recurrent_map.weight, self.log_eta is not None or self.logit_decay is not None
-        return (
-            self.rule == "hebb"
-            and self.method == 1
-            and not learned
-            and weight.device.type == "cpu"
-            and weight.dtype in (torch.float32, torch.float64)
-            and not is_functorch_wrapped_tensor(weight)  # torch.func has to see every operation
-        )
+        """Whether there are kernels for these options, and they can run here."""
+        learned = self.log_eta is not None or self.logit_decay is not None
+        return self.rule == "hebb" and self.method == 1 and not learned and can_run(self.recurrent_map.weight)
 
     def _run(
         self,

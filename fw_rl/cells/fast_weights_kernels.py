@@ -16,23 +16,19 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["Net", "Past", "Script", "run_back", "run_forward", "step_forward"]
+from fw_rl.cells.kernels import Array, compiled, inlined
 
-# Sums may be taken in any order; not a number stays not a number.
-_compiled = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
-_inlined = njit(inline="always", nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
-_Array = NDArray[np.floating]
+__all__ = ["Net", "Past", "Script", "run_back", "run_forward", "step_forward"]
 
 
 class Net(NamedTuple):
     """The slow weights W [H, H], gain and bias [H] of the layer normalisation ([0] for none), and the constants."""
 
-    recurrent: _Array
-    gain: _Array
-    bias: _Array
+    recurrent: Array
+    gain: Array
+    bias: Array
     eps: float
     decay: float
     inner_steps: int
@@ -42,10 +38,10 @@ class Net(NamedTuple):
 class Past(NamedTuple):
     """What lies before a sequence: h [B, H], a matrix [B, H, H] or [B, 0, 0], and P writes, [B, P, H] with strengths [B, P]."""
 
-    h: _Array
-    matrix: _Array
-    keys: _Array
-    strengths: _Array
+    h: Array
+    matrix: Array
+    keys: Array
+    strengths: Array
 
 
 class Script(NamedTuple):
@@ -55,29 +51,29 @@ class Script(NamedTuple):
     the first step of the next episode, T if it begins later. `cut`: h(t-1) is taken as zero.
     """
 
-    write: _Array
+    write: Array
     begins: NDArray[np.integer]
     ends: NDArray[np.integer]
     cut: NDArray[np.bool_]
 
 
-@_compiled
+@compiled
 def step_forward(
-    boundary: _Array,
-    matrix: _Array,
-    faded: _Array,
-    keys: _Array,
-    strengths: _Array,
+    boundary: Array,
+    matrix: Array,
+    faded: Array,
+    keys: Array,
+    strengths: Array,
     count: int,
-    write: _Array,
-    recurrent: _Array,
-    gain: _Array,
-    bias: _Array,
+    write: Array,
+    recurrent: Array,
+    gain: Array,
+    bias: Array,
     eps: float,
     decay: float,
     inner_steps: int,
     tanh: bool,
-    h: _Array,
+    h: Array,
 ) -> None:
     """One step of all rows from their boundary [B, H]: `h` [B, H] is found, and written to the memory.
 
@@ -98,16 +94,16 @@ def step_forward(
         strengths[b, count] = write[b]
 
 
-@_compiled
+@compiled
 def run_forward(
-    driven: _Array,
+    driven: Array,
     net: Net,
     past: Past,
     script: Script,
-    boundary: _Array,
-    settled: _Array,
-    scales: _Array,
-    outputs: _Array,
+    boundary: Array,
+    settled: Array,
+    scales: Array,
+    outputs: Array,
 ) -> None:
     """A sequence of C x + bias, `driven` [T, B, H], to every h(t), `outputs` [T, B, H].
 
@@ -145,22 +141,22 @@ def run_forward(
                     _copy(queries[net.inner_steps], part)
 
 
-@_compiled
+@compiled
 def run_back(
-    boundary: _Array,
-    outputs: _Array,
-    transposed: _Array,
+    boundary: Array,
+    outputs: Array,
+    transposed: Array,
     net: Net,
     past: Past,
     script: Script,
-    settled: _Array,
-    scales: _Array,
-    d_outputs: _Array,
-    sources: _Array,
-    d_boundary: _Array,
-    d_first: _Array,
-    d_gain: _Array,
-    d_bias: _Array,
+    settled: Array,
+    scales: Array,
+    d_outputs: Array,
+    sources: Array,
+    d_boundary: Array,
+    d_first: Array,
+    d_gain: Array,
+    d_bias: Array,
 ) -> None:
     """From the gradient of every h(t), `d_outputs` [T, B, H], to `d_boundary` [T, B, H], and `d_first` [B, H] of h before.
 
@@ -222,15 +218,15 @@ def run_back(
                     _copy(d_h[r], d_first[start + r])
 
 
-@_compiled
-def _room_to_settle(like: _Array, net: Net) -> tuple[_Array, _Array, _Array]:
+@compiled
+def _room_to_settle(like: Array, net: Net) -> tuple[Array, Array, Array]:
     size = len(like)
     queries = np.empty((net.inner_steps + 1, size), like.dtype)
     return queries, np.empty((net.inner_steps, size), like.dtype), np.empty(net.inner_steps, like.dtype)
 
 
-@_inlined
-def _weigh(t: int, b: int, past: Past, script: Script, decay: float, weights: _Array) -> tuple[int, float]:
+@inlined
+def _weigh(t: int, b: int, past: Past, script: Script, decay: float, weights: Array) -> tuple[int, float]:
     """How much is left at step t of each earlier write, from the first that can be read on, and of the matrix."""
     pending = past.keys.shape[1]
     # A number of the array's own type: with Python's, the loops that use it would run in double precision.
@@ -246,19 +242,19 @@ def _weigh(t: int, b: int, past: Past, script: Script, decay: float, weights: _A
     return 0, fading * rate**pending
 
 
-@_inlined
+@inlined
 def _settle(
-    boundary: _Array,
-    keys: _Array,
-    weights: _Array,
+    boundary: Array,
+    keys: Array,
+    weights: Array,
     first: int,
     last: int,
-    matrix: _Array,
+    matrix: Array,
     faded: float,
     net: Net,
-    queries: _Array,
-    settled: _Array,
-    scales: _Array,
+    queries: Array,
+    settled: Array,
+    scales: Array,
 ) -> None:
     """The inner loop (Ba16 Eq. 2 and 5) of one row: each query h_s, `queries` [S + 1, H], leads to the next."""
     _activate(boundary, net.tanh, queries[0])
@@ -270,16 +266,16 @@ def _settle(
         _finish(settled[s], net, queries[s + 1])
 
 
-@_inlined
-def _follow(boundary: _Array, settled: _Array, net: Net, queries: _Array) -> None:
+@inlined
+def _follow(boundary: Array, settled: Array, net: Net, queries: Array) -> None:
     """The queries of the inner loop again, from what it left."""
     _activate(boundary, net.tanh, queries[0])
     for s in range(net.inner_steps):
         _finish(settled[s], net, queries[s + 1])
 
 
-@_inlined
-def _finish(settled: _Array, net: Net, query: _Array) -> None:
+@inlined
+def _finish(settled: Array, net: Net, query: Array) -> None:
     """From a sum that is settled to h: gain, bias and activation."""
     if len(net.gain):
         for i in range(len(query)):
@@ -289,8 +285,8 @@ def _finish(settled: _Array, net: Net, query: _Array) -> None:
         _activate(settled, net.tanh, query)
 
 
-@_inlined
-def _hear_from_later(t: int, end: int, h: _Array, write: float, net: Net, sources: _Array, d_h: _Array) -> None:
+@inlined
+def _hear_from_later(t: int, end: int, h: Array, write: float, net: Net, sources: Array, d_h: Array) -> None:
     """Add to `d_h` what the later reads of the episode send back to h(t)."""
     fading, rate = h.dtype.type(write), h.dtype.type(net.decay)
     for later in range(t + 1, end):
@@ -302,8 +298,8 @@ def _hear_from_later(t: int, end: int, h: _Array, write: float, net: Net, source
         fading *= rate
 
 
-@_compiled
-def _multiply(matrix: _Array, vectors: _Array, out: _Array) -> None:
+@compiled
+def _multiply(matrix: Array, vectors: Array, out: Array) -> None:
     """matrix times each of four vectors [4, H]; two rows of the matrix at a time, each fetched once for all."""
     size = len(matrix)
     x, y, z, w = vectors[0], vectors[1], vectors[2], vectors[3]
@@ -326,10 +322,8 @@ def _multiply(matrix: _Array, vectors: _Array, out: _Array) -> None:
             out[r, size - 1] = _dot(matrix[size - 1], vectors[r])
 
 
-@_inlined
-def _recall(
-    keys: _Array, weights: _Array, first: int, last: int, matrix: _Array, faded: float, query: _Array, out: _Array
-) -> None:
+@inlined
+def _recall(keys: Array, weights: Array, first: int, last: int, matrix: Array, faded: float, query: Array, out: Array) -> None:
     """Add A query to `out`, for the A of the keys from `first` to before `last` and `faded` times the matrix."""
     for j in range(first, last):
         if weights[j] != 0.0:
@@ -338,16 +332,16 @@ def _recall(
         _add_product(faded, matrix, query, out)
 
 
-@_inlined
-def _dot(a: _Array, b: _Array) -> float:
+@inlined
+def _dot(a: Array, b: Array) -> float:
     total = a.dtype.type(0)
     for i in range(len(a)):
         total += a[i] * b[i]
     return total
 
 
-@_inlined
-def _add_product(scale: float, matrix: _Array, vector: _Array, out: _Array) -> None:
+@inlined
+def _add_product(scale: float, matrix: Array, vector: Array, out: Array) -> None:
     """Add `scale` times matrix times vector, four rows at a time, so that the vector is fetched once for them."""
     size = len(vector)
     whole = len(out) // 4 * 4
@@ -369,35 +363,35 @@ def _add_product(scale: float, matrix: _Array, vector: _Array, out: _Array) -> N
 # NumPy's own copies and sums of slices would take longer than the rest.
 
 
-@_inlined
-def _copy(a: _Array, out: _Array) -> None:
+@inlined
+def _copy(a: Array, out: Array) -> None:
     for i in range(len(out)):
         out[i] = a[i]
 
 
-@_inlined
-def _clear(out: _Array) -> None:
+@inlined
+def _clear(out: Array) -> None:
     zero = out.dtype.type(0)
     for i in range(len(out)):
         out[i] = zero
 
 
-@_inlined
-def _sum(a: _Array) -> float:
+@inlined
+def _sum(a: Array) -> float:
     total = a.dtype.type(0)
     for i in range(len(a)):
         total += a[i]
     return total
 
 
-@_inlined
-def _add(scale: float, a: _Array, out: _Array) -> None:
+@inlined
+def _add(scale: float, a: Array, out: Array) -> None:
     for i in range(len(a)):
         out[i] += scale * a[i]
 
 
-@_inlined
-def _activate(x: _Array, tanh: bool, out: _Array) -> None:
+@inlined
+def _activate(x: Array, tanh: bool, out: Array) -> None:
     zero = x.dtype.type(0)
     if tanh:
         for i in range(len(x)):
@@ -407,8 +401,8 @@ def _activate(x: _Array, tanh: bool, out: _Array) -> None:
             out[i] = zero if x[i] <= zero else x[i]  # what is not a number goes through
 
 
-@_inlined
-def _slope(activated: _Array, tanh: bool, d: _Array) -> None:
+@inlined
+def _slope(activated: Array, tanh: bool, d: Array) -> None:
     """From the gradient after an activation to that before it, in place."""
     zero, one = d.dtype.type(0), d.dtype.type(1)
     if tanh:
@@ -419,8 +413,8 @@ def _slope(activated: _Array, tanh: bool, d: _Array) -> None:
             d[i] = d[i] if activated[i] > zero else zero
 
 
-@_inlined
-def _normalise(x: _Array, eps: float, out: _Array) -> float:
+@inlined
+def _normalise(x: Array, eps: float, out: Array) -> float:
     """Layer normalisation without gain and bias (Ba16 Eq. 5); returns what the deviations were multiplied with."""
     size = len(x)
     mean = _sum(x) / size
@@ -432,8 +426,8 @@ def _normalise(x: _Array, eps: float, out: _Array) -> float:
     return scale
 
 
-@_inlined
-def _back_through_norm(normed: _Array, scale: float, gain: _Array, d: _Array, d_gain: _Array, d_bias: _Array) -> None:
+@inlined
+def _back_through_norm(normed: Array, scale: float, gain: Array, d: Array, d_gain: Array, d_bias: Array) -> None:
     """From the gradient after layer normalisation to that before it, in place, with its share for gain and bias."""
     size = len(d)
     for i in range(size):

@@ -1,0 +1,30 @@
+"""What the compiled forms of the cells share: Numba's options, and when a kernel can take the place of plain Torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+
+__all__ = ["Array", "can_run", "compiled", "inlined"]
+
+Array = NDArray[np.floating]
+
+# Sums may be taken in any order; not a number stays not a number.
+compiled = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+inlined = njit(inline="always", nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+
+
+def can_run(*tensors: Tensor) -> bool:
+    """Whether kernels can take these tensors: on the processor, in float32 or float64, and where Torch does not have to see the
+    operations, as it has to under `torch.func`, `torch.compile` and autocast, and for an export.
+    """
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
+    return all(
+        part.device.type == "cpu" and part.dtype in (torch.float32, torch.float64) and not is_functorch_wrapped_tensor(part)
+        for part in tensors
+    )
