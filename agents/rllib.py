@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import deque
@@ -192,9 +193,9 @@ class RLlibAgent(RecurrentA2C):
         """RLlib's algorithm at the point where this agent is, running."""
         algorithm = self._config(total_timesteps - self.num_timesteps).build_algo()
         try:
-            if self.policy.optimizer.state:
-                averages = self.policy.optimizer.state_dict()["state"]
-                algorithm.learner_group.foreach_learner(lambda learner: _resume(learner, averages))
+            learners = algorithm.learner_group
+            learners.foreach_learner(lambda learner: _teach(learner, self.policy))
+            algorithm.env_runner_group.sync_weights(from_worker_or_learner_group=learners, inference_only=True)
             yield algorithm
         finally:
             algorithm.stop()
@@ -203,9 +204,8 @@ class RLlibAgent(RecurrentA2C):
         """RLlib's settings for this agent's, with `frames` to go."""
         assert isinstance(self.env, Specimen)
         register_env("fw_rl", lambda context: context["make"]())
-        weights = {name: part.detach().cpu().numpy() for name, part in self.policy.state_dict().items()}
         policy_kwargs = {k: v for k, v in self.policy_kwargs.items() if k not in ("optimizer_class", "optimizer_kwargs")}
-        module = dict(policy_kwargs=policy_kwargs, weights=weights, max_seq_len=self.n_steps + 1)  # one step for the next value
+        module = dict(policy_kwargs=policy_kwargs, max_seq_len=self.n_steps + 1)  # with a step for the value after the last
         config = ALGORITHMS[self.engine]()
         config.environment("fw_rl", env_config=dict(make=self.env.make), normalize_actions=False, clip_actions=True)
         config.env_runners(
@@ -248,9 +248,12 @@ def _tell(learner: Any) -> tuple[dict[str, Any], dict[int, Any]]:
     }
 
 
-def _resume(learner: Any, averages: dict[int, Any]) -> None:
+def _teach(learner: Any, policy: RecurrentActorCriticPolicy) -> None:
+    """Let a learner begin with what a policy and its optimizer know."""
+    learner.module[DEFAULT_MODULE_ID].unwrapped().net.policy.load_state_dict(policy.state_dict())
     optimizer = learner.get_optimizer(DEFAULT_MODULE_ID)
-    optimizer.load_state_dict(optimizer.state_dict() | dict(state=averages))
+    if policy.optimizer.state:
+        optimizer.load_state_dict(optimizer.state_dict() | dict(state=policy.optimizer.state_dict()["state"]))
 
 
 def _vector_env(make: MakeEnv) -> VectorEnv:
@@ -271,6 +274,7 @@ def _ray(address: str | None, runners: int) -> Iterator[None]:
         yield
         return
     quiet: dict[str, Any] = dict(log_to_driver=False, logging_level="ERROR")
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     try:
         if address is not None:
             ray.init(address=address, **quiet)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from gymnasium import spaces
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical, TorchDiagGaussian, TorchMultiCategorical
@@ -23,9 +22,8 @@ __all__ = ["RecurrentModule"]
 class RecurrentModule(TorchRLModule, TargetNetworkAPI, ValueFunctionAPI):
     """`RecurrentActorCriticPolicy` for RLlib's PPO, IMPALA and APPO, with any registered cell.
 
-    `model_config`: a dict with `policy_kwargs`, those of `RecurrentActorCriticPolicy`; `max_seq_len`, over how many steps a
-    gradient flows; and, if the net is not to begin anew, `weights`, a policy's `state_dict` as NumPy arrays. The policy is
-    `module.net.policy`: its `state_dict` goes into an agent of SB3's and back.
+    `model_config`: a dict with `policy_kwargs`, those of `RecurrentActorCriticPolicy`, and `max_seq_len`, over how many steps a
+    gradient flows. The policy is `module.net.policy`: its `state_dict` goes into an agent of SB3's and back.
 
     Observations come as the environment shows them, without connectors that flatten or scale them.
 
@@ -37,9 +35,6 @@ class RecurrentModule(TorchRLModule, TargetNetworkAPI, ValueFunctionAPI):
     def setup(self) -> None:
         """RLlib's hook that makes the net."""
         self.net = BatchFirstNet(self.observation_space, self.action_space, self.model_config.get("policy_kwargs"))
-        weights = self.model_config.get("weights")
-        if weights is not None:
-            self.net.policy.load_state_dict({name: torch.as_tensor(part) for name, part in weights.items()})
         self.action_dist_cls = _distribution(self.action_space)
 
     def get_initial_state(self) -> dict[str, Tensor]:
