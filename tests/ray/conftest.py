@@ -7,21 +7,23 @@ import os
 import shutil
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDER = tempfile.mkdtemp(prefix="fw-ray-")
 
-os.environ |= dict(
-    RAY_TMPDIR=FOLDER,
-    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
-    RAY_USAGE_STATS_ENABLED="0",
-    RAY_worker_niceness="0",  # else runners stand back behind whatever else the machine does
-    PYTHONPATH=str(ROOT),
-    OMP_NUM_THREADS="1",
-)
+if find_spec("ray") is not None:
+    FOLDER = tempfile.mkdtemp(prefix="fw-ray-")
+    os.environ |= dict(
+        RAY_TMPDIR=FOLDER,
+        RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_worker_niceness="0",  # else runners stand back behind whatever else the machine does
+        PYTHONPATH=str(ROOT),
+        OMP_NUM_THREADS="1",
+    )
 
 
 def processes():

@@ -7,6 +7,7 @@ pytest.importorskip("ray", reason="needs pip install 'fw-rl[ray]'")
 import os
 import signal
 import time
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -169,10 +170,8 @@ def listeners(pids):
     sockets = set()
     for pid in pids:
         for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
-            try:
+            with suppress(OSError):  # closed meanwhile
                 sockets.add(os.readlink(descriptor))
-            except OSError:
-                continue
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             local, _, state, *_, inode = line.split()[1:10]
@@ -228,7 +227,7 @@ def test_environments_that_fail_are_given_up():
 
 
 def test_a_cluster_that_is_not_there():
-    with pytest.raises(WorkerError, match="no Ray at 127.0.0.1:1"):
+    with pytest.raises(WorkerError, match=r"no Ray at 127\.0\.0\.1:1"):
         make_agent(n_workers=1, ray_address="127.0.0.1:1").learn(100)
 
 
