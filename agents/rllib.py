@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections import deque
@@ -11,12 +10,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-# Ray reads these when it is imported: a Ray of our own listens on the loopback interface only, and reports no usage.
-os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+from fw_rl.agents.ray_session import ray_session  # isort: skip (it sets the environment that Ray reads when imported)
 
 import gymnasium as gym
-import ray
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -129,7 +125,7 @@ class RLlibAgent(RecurrentA2C):
         """
         total_timesteps, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         callback.on_training_start(locals(), globals())
-        with _ray(self.address, self.runners), self._algorithm(total_timesteps) as algorithm:
+        with ray_session(self.address, self.runners), self._algorithm(total_timesteps) as algorithm:
             before, last = self.num_timesteps, time.monotonic()
             while self.num_timesteps < total_timesteps:
                 callback.on_rollout_start()
@@ -265,25 +261,3 @@ def _vector_env(make: MakeEnv) -> VectorEnv:
     if mode != AutoresetMode.NEXT_STEP:
         raise ValueError(f"{made} begins episodes in mode {mode}: make it with autoreset_mode=AutoresetMode.NEXT_STEP")
     return made
-
-
-@contextmanager
-def _ray(address: str | None, runners: int) -> Iterator[None]:
-    """Ray as it runs already, that of a cluster, or one on the loopback interface with a core for every runner."""
-    if ray.is_initialized():
-        yield
-        return
-    quiet: dict[str, Any] = dict(log_to_driver=False, logging_level="ERROR")
-    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
-    try:
-        if address is not None:
-            ray.init(address=address, **quiet)
-        else:
-            cores = max(runners, os.cpu_count() or 1)
-            ray.init(address="local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-    except (ConnectionError, ValueError) as error:
-        raise WorkerError(f"no Ray at {address or 'this machine'}: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()

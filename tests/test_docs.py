@@ -15,7 +15,10 @@ PACKAGES = ("fw_rl.cells", "fw_rl.memory", "fw_rl.agents", "fw_rl.envs", "fw_rl.
 
 FOLDERS = {"fw_rl": ROOT / "fw_rl", "fw_rl.agents": ROOT / "agents", "fw_rl.envs": ROOT / "envs"}
 
-NEEDS_RAY = ("fw_rl.agents.rllib", "fw_rl.agents.rllib_module")
+NEEDS_RAY = {
+    *("fw_rl.agents.ray_session", "fw_rl.agents.rllib", "fw_rl.agents.rllib_module"),
+    "fw_rl.commands.ray_trainings",
+}
 
 MODULES = sorted(
     {

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from fw_rl.commands import sweep
 from fw_rl.commands.config import RunConfig, TrainOptions, resolve
 from fw_rl.commands.train import main
 
@@ -22,6 +23,26 @@ def test_without_ray_one_line_has_the_command_that_installs_it(no_ray, tmp_path,
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "fw-rl train: error: the engine ray needs Ray, which is not installed: pip install 'fw-rl[ray]'"
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_without_ray_says_the_same(no_ray, tmp_path, capsys):
+    pytest.importorskip("optuna", reason="needs pip install 'fw-rl[sweep]'")
+    assert sweep.main(["--engine", "ray", "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.endswith("not installed: pip install 'fw-rl[ray]'\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--engine", "spark"], "--engine is 'spark': choose from local, ray"),
+        (["--ray-address", "auto"], "--ray-address is auto, but the engine is local: add --engine ray"),
+    ],
+)
+def test_what_a_sweep_does_not_take(arguments, message, tmp_path, capsys):
+    pytest.importorskip("optuna", reason="needs pip install 'fw-rl[sweep]'")
+    assert sweep.main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_the_engine_has_algorithms_of_its_own():
