@@ -124,6 +124,7 @@ class RLlibAgent(RecurrentA2C):
         frame has come for `timeout` seconds. What had been learned is kept.
         """
         total_timesteps, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
         callback.on_training_start(locals(), globals())
         with ray_session(self.address, self.runners), self._algorithm(total_timesteps) as algorithm:
             before, last = self.num_timesteps, time.monotonic()

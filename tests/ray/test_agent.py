@@ -36,7 +36,7 @@ CELL = dict(cell="fast-weights", hidden_size=32, cell_kwargs=dict(eta=0.1, decay
 
 
 class Visitor(BaseCallback):
-    """Calls a function after each report, with the number of the report and RLlib's algorithm."""
+    """Calls a function after each report, with its number and RLlib's algorithm; if it returns True, that is all."""
 
     def __init__(self, visit):
         super().__init__()
@@ -44,8 +44,7 @@ class Visitor(BaseCallback):
 
     def _on_step(self):
         self.frames.append(self.num_timesteps)
-        self.visit(len(self.frames), self.locals["algorithm"])
-        return True
+        return not self.visit(len(self.frames), self.locals["algorithm"])
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +71,9 @@ def runners(algorithm):
     return algorithm.env_runner_group.foreach_env_runner(lambda runner: os.getpid(), local_env_runner=False)
 
 
-@pytest.mark.parametrize("algorithm, frames", [("impala", 40_000), ("ppo", 30_000)])
-def test_it_learns(running, algorithm, frames):
-    model = make_agent(algorithm=algorithm)
+@pytest.mark.parametrize("algorithm, frames, n_envs", [("impala", 40_000, 16), ("ppo", 40_000, 64)])
+def test_it_learns(running, algorithm, frames, n_envs):
+    model = make_agent(partial(CatchVectorEnv, n_envs, n=5, m=2, autoreset_mode=AutoresetMode.NEXT_STEP), algorithm)
     before = greedy_return(model)
     model.learn(frames)
     assert model.num_timesteps >= frames
@@ -137,18 +136,21 @@ def test_what_is_saved_goes_on_here_and_without_ray(running, tmp_path):
 
 
 def test_a_runner_that_is_killed_is_replaced(running):
-    model, before, after = make_agent(), [], []
+    model, before, after, frames = make_agent(), [], [], []
 
     def kill(report, algorithm):
         if report == 2:
             before.extend(runners(algorithm))
             os.kill(before[0], signal.SIGKILL)
-        elif report > 2 and len(after) < 2:
+        elif report > 2:
             after[:] = [pid for pid in runners(algorithm) if pid != before[0]]
+            frames.append(model.num_timesteps)
+        return len(after) == 2 and len(frames) > 4
 
-    model.learn(40_000, callback=Visitor(kill))
-    assert model.num_timesteps >= 40_000
-    assert len(before) == len(after) == 2
+    model.learn(10**7, callback=Visitor(kill))
+    assert len(before) == 2
+    assert frames == sorted(set(frames))
+    assert model.num_timesteps < 10**7
 
 
 def test_an_agent_s_own_ray_listens_on_the_loopback_interface_only_and_ends(running):
@@ -158,8 +160,9 @@ def test_an_agent_s_own_ray_listens_on_the_loopback_interface_only_and_ends(runn
 
     def look(report, algorithm):
         listening.extend(listeners(processes()))
+        return True
 
-    make_agent(n_workers=1).learn(500, callback=Visitor(look))
+    make_agent(n_workers=1).learn(10**7, callback=Visitor(look))
     assert listening
     assert {address for address in listening if not address.is_loopback} == set()
     assert wait_until_gone()
@@ -185,24 +188,25 @@ def listeners(pids):
 def test_a_node_that_is_lost_and_one_that_comes():
     cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=1, include_dashboard=False))
     nodes = [cluster.add_node(num_cpus=1)]
-    reports = dict(lost=[], back=[])
+    frames = dict(both=[], one=[], again=[])
 
     def lose_and_add(report, algorithm):
+        frames["both" if report <= 3 else "one" if report <= 8 else "again"].append(model.num_timesteps)
         if report == 3:
             cluster.remove_node(nodes.pop())
         elif report == 8:
             nodes.append(cluster.add_node(num_cpus=1))
-        reports["lost" if 3 < report <= 8 else "back"].append(model.num_timesteps)
+        return report == 14
 
     try:
         model = make_agent(ray_address=cluster.address)
-        model.learn(60_000, callback=Visitor(lose_and_add))
+        model.learn(10**7, callback=Visitor(lose_and_add))
     finally:
         ray.shutdown()
         cluster.shutdown()
-    assert model.num_timesteps >= 60_000
-    assert len(reports["lost"]) == 5
-    assert reports["lost"] == sorted(set(reports["lost"]))
+    assert [len(told) for told in frames.values()] == [3, 5, 6]
+    told = [count for part in frames.values() for count in part]
+    assert told == sorted(set(told))
     assert wait_until_gone()
 
 
