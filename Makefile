@@ -1,7 +1,10 @@
-.PHONY: test slow lint format docs bench
+.PHONY: test test-ray slow lint format docs bench
 
 test:
 	python -m pytest
+
+test-ray:  # where fw-rl[ray] is installed
+	timeout --kill-after=30 1800 python -m pytest tests/ray tests/commands/test_ray_engine.py
 
 slow:
 	python -m pytest -m slow

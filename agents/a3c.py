@@ -77,7 +77,7 @@ class A3C(RecurrentA2C):
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        return env if isinstance(env, _Specimen) else _Specimen(env, monitor_wrapper)
+        return env if isinstance(env, Specimen) else Specimen(env, monitor_wrapper)
 
     def learn(
         self: _Self,
@@ -182,7 +182,7 @@ class A3C(RecurrentA2C):
         for name in ("n_workers", "shared_statistics", "start_method", "tensorboard_log", "verbose"):
             arguments.pop(name)
         arguments |= dict(policy=self.policy_class, seed=self._worker_seed(number, restarts))
-        assert isinstance(self.env, _Specimen) and self._shared is not None
+        assert isinstance(self.env, Specimen) and self._shared is not None
         shared = self._shared._replace(statistics=self._own_statistics[number]) if self._own_statistics else self._shared
         return CloudpickleWrapper((self.env.make, arguments)), shared, number
 
@@ -207,7 +207,7 @@ class A3C(RecurrentA2C):
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
-class _Specimen(VecEnvWrapper):
+class Specimen(VecEnvWrapper):
     """The environments of one worker as the main process has them, for spaces and evaluation, and how to make more."""
 
     def __init__(self, make: MakeEnv | str, monitor_wrapper: bool) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+from fw_rl.files import write_json
 from fw_rl.statistics import mean_interval
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
@@ -31,8 +32,10 @@ class Settings:
 
     env: str = "Catch-16-3"
     """Environment, as `train.py` takes it."""
+    engine: str = "local"
+    """local, or ray."""
     algo: str = "a2c"
-    """Algorithm, a2c or a3c."""
+    """Algorithm: a2c or a3c, on Ray impala or ppo."""
     cells: tuple[str, ...] = ("fast-weights", "lstm", "rnn")
     """Memory cells."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -42,26 +45,34 @@ class Settings:
     log_dir: Path = Path("runs/seeds")
     """Where the folders of the runs go."""
     out: Path | None = None
-    """A JSON file for the results."""
+    """A JSON file for the results; runs that it has are not made again."""
 
 
 def main(settings: Settings) -> None:
     jobs = [(cell, seed) for cell in settings.cells for seed in settings.seeds]
+    results = known(settings.out)
+    missing = [job for job in jobs if job not in results]
     with ThreadPoolExecutor(settings.jobs) as pool:
-        results = dict(zip(jobs, pool.map(lambda job: train(settings, *job), jobs), strict=True))
+        for job, result in zip(missing, pool.map(lambda job: train(settings, *job), missing), strict=True):
+            results[job] = result
+            if settings.out:
+                write_json(settings.out, [dict(cell=cell, seed=seed) | told for (cell, seed), told in results.items()])
     print(f"\n{settings.env:15s}{'frames':>10}{'seconds':>9}{'>= 0.95':>9}{'greedy return':>15}   95 % interval")
     for cell in settings.cells:
         print(row(cell, [results[cell, seed] for seed in settings.seeds]))
-    if settings.out:
-        record = [dict(cell=cell, seed=seed) | result for (cell, seed), result in results.items()]
-        settings.out.parent.mkdir(parents=True, exist_ok=True)
-        settings.out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def known(path: Path | None) -> dict[tuple[str, int], dict[str, Any]]:
+    """The runs of a file by cell and seed."""
+    records = json.loads(path.read_text()) if path is not None and path.exists() else []
+    return {(record.pop("cell"), record.pop("seed")): record for record in records}
 
 
 def train(settings: Settings, cell: str, seed: int) -> dict[str, Any]:
     """One run of the command; its evaluation, the settings, and the seconds from start to end."""
     log_dir = settings.log_dir / f"{settings.env}-{settings.algo}-{cell}-{seed}-{os.getpid()}"
-    command = [sys.executable, str(TRAIN), "--env", settings.env, "--algo", settings.algo, "--cell", cell, "--seed", str(seed)]
+    command = [sys.executable, str(TRAIN), "--env", settings.env, "--engine", settings.engine, "--algo", settings.algo]
+    command += ["--cell", cell, "--seed", str(seed)]
     begin = time.perf_counter()
     subprocess.run([*command, "--log-dir", str(log_dir), "--quiet"], check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - begin

@@ -68,6 +68,13 @@ class Cell(nn.Module, ABC):
         """
         return self
 
+    def with_compact_state(self) -> Cell:
+        """The same net, on the same parameters, with a fixed state of as few numbers as there are: for one that is sent about.
+
+        It may leave out what float32 cannot tell from nothing.
+        """
+        return self.with_fixed_state()
+
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
         """Numbers that say what the memory does on a sequence, by name, for logging; a cell with nothing to say returns {}."""
         return {}

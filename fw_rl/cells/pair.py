@@ -46,6 +46,9 @@ class CellPair(Cell):
     def with_fixed_state(self) -> CellPair:
         return CellPair(self.first.with_fixed_state(), self.second.with_fixed_state())
 
+    def with_compact_state(self) -> CellPair:
+        return CellPair(self.first.with_compact_state(), self.second.with_compact_state())
+
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
         (x1, x2), (state1, state2) = _halves(x), _split(state)
         first = self.first.diagnostics(x1, state1, episode_starts)

@@ -57,11 +57,13 @@ class LogRows(BaseCallback):
         super().__init__()
         self.interval = interval
 
+    def _on_rollout_start(self) -> None:
+        self._before = self.model.num_timesteps
+
     def _on_rollout_end(self) -> None:
-        now = self.model.num_timesteps
-        before = now - self.model.n_steps * self.model.n_envs  # type: ignore[attr-defined]
+        now, before = self.model.num_timesteps, self._before
         if now // self.interval > before // self.interval or before < self.model._total_timesteps <= now:
-            self.model.dump_logs()
+            self.model.dump_logs()  # type: ignore[attr-defined]
 
     def _on_step(self) -> bool:
         return True
@@ -146,10 +148,11 @@ class AttentionPictures(BaseCallback):
             except ValueError:  # then without frames
                 self.env = open_env(self.config, None)
 
+    def _on_rollout_start(self) -> None:
+        self._before = self.model.num_timesteps
+
     def _on_rollout_end(self) -> None:
-        now = self.model.num_timesteps
-        before = now - self.model.n_steps * self.model.n_envs
-        if now // self.interval > before // self.interval:
+        if self.model.num_timesteps // self.interval > self._before // self.interval:
             with _same_random_numbers():
                 self._draw()
 

@@ -17,10 +17,13 @@ from fw_rl.agents.a2c import PRECISIONS
 from fw_rl.cells import available_cells
 from fw_rl.commands.environments import environment_id
 
-__all__ = ["RunConfig", "TrainOptions", "check_workers", "parse_cell_options", "resolve"]
+__all__ = ["NOT_ON_RAY", "RunConfig", "TrainOptions", "check_workers", "parse_cell_options", "resolve"]
 
-WORKERS = {"a2c": 1, "a3c": 2}
-"""The algorithms, and how many processes each has by default."""
+WORKERS = {"local": {"a2c": 1, "a3c": 2}, "ray": {"impala": 2, "ppo": 2}}
+"""The algorithms of each engine, the first by default, and how many processes each has by default."""
+
+NOT_ON_RAY = ("optimizer", "normalize_advantage", "matmul_precision")
+"""What RLlib does in its own way."""
 
 
 def _option(metavar: str, default: str) -> object:
@@ -42,10 +45,16 @@ class TrainOptions:
     """Environment: Catch-N-M (N x N pixels, M frames seen), Catch-N-M-D (and D distracting pixels), or any Gymnasium id."""
     cell: Annotated[str | None, _option("NAME", "fast-weights")] = None
     """Memory cell: fast-weights, rnn, lstm, gru, associative-lstm."""
-    algo: Annotated[str | None, _option("NAME", "a2c")] = None
-    """Algorithm: a2c (all environments act, then one update) or a3c (workers update shared parameters without waiting)."""
-    workers: Annotated[int | None, _option("INT", "1 for a2c, 2 for a3c")] = None
-    """Processes. Those of a3c act and learn; with more than one, a2c lets them step its environments, if these are slow."""
+    engine: Annotated[str | None, _option("NAME", "local")] = None
+    """local, or ray: workers act on the machines of a Ray cluster, and this process learns (pip install 'fw-rl[ray]')."""
+    ray_address: Annotated[str | None, _option("HOST:PORT", "none")] = None
+    """A running Ray cluster, or auto for that of this machine; else Ray is started here, and ended after the run."""
+    algo: Annotated[str | None, _option("NAME", "a2c, or impala on Ray")] = None
+    """Algorithm: a2c (all environments act, then one update) or a3c (workers update shared parameters without waiting); on Ray
+    impala or ppo."""
+    workers: Annotated[int | None, _option("INT", "1 for a2c, else 2")] = None
+    """Processes. Those of a3c act and learn; with more than one, a2c lets them step its environments, if these are slow. On Ray
+    they act."""
     timesteps: _TunedInt = None
     """Frames to train on, counted over all environments."""
     seed: Annotated[int | None, _option("INT", "0")] = None
@@ -122,6 +131,7 @@ class RunConfig:
     vf_coef: float
     max_grad_norm: float
     matmul_precision: str
+    engine: str = "local"
 
     @property
     def short_env(self) -> str:
@@ -146,10 +156,13 @@ def resolve(options: TrainOptions) -> RunConfig:
     cell = options.cell or "fast-weights"
     if cell not in available_cells():
         raise ValueError(f"unknown cell {cell!r}: choose from {', '.join(available_cells())}")
-    algo = options.algo or "a2c"
-    if algo not in WORKERS:
-        raise ValueError(f"unknown algorithm {algo!r}: choose from {', '.join(WORKERS)}")
-    settings = _tuned(env, cell, algo) | dict(workers=WORKERS[algo])
+    engine = options.engine or "local"
+    if engine not in WORKERS:
+        raise ValueError(f"unknown engine {engine!r}: choose from {', '.join(WORKERS)}")
+    algo = options.algo or next(iter(WORKERS[engine]))
+    if algo not in WORKERS[engine]:
+        raise ValueError(f"unknown algorithm {algo!r}: with the engine {engine}, choose from {', '.join(WORKERS[engine])}")
+    settings = _tuned(env, cell, algo) | dict(workers=WORKERS[engine][algo])
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(RunConfig)}
     given["cell_options"] = parse_cell_options(options.cell_options)
     for name, value in given.items():
@@ -157,7 +170,7 @@ def resolve(options: TrainOptions) -> RunConfig:
             settings[name] = settings[name] | (value or {})
         elif value is not None:
             settings[name] = value
-    config = RunConfig(**settings | dict(env=env, cell=cell, algo=algo, seed=options.seed or 0))
+    config = RunConfig(**settings | dict(env=env, cell=cell, algo=algo, engine=engine, seed=options.seed or 0))
     _check(config, options)
     return config
 
@@ -190,6 +203,7 @@ def _check(config: RunConfig, options: TrainOptions) -> None:
         if value < 1:
             raise ValueError(f"{_flag(name)} is {value}: it must be at least 1")
     check_workers(config)
+    _check_engine(config, options)
     for name in ("gamma", "gae_lambda"):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"{_flag(name)} is {getattr(config, name)}: it must lie between 0 and 1")
@@ -211,6 +225,20 @@ def check_workers(config: RunConfig) -> None:
     """Raises ValueError if the environments cannot be dealt out evenly."""
     if config.n_envs % config.workers:
         raise ValueError(f"--n-envs is {config.n_envs}: it must be a multiple of --workers, {config.workers}")
+
+
+def _check_engine(config: RunConfig, options: TrainOptions) -> None:
+    if config.engine != "ray":
+        if options.ray_address is not None:
+            raise ValueError(f"--ray-address is {options.ray_address}, but the engine is {config.engine}: add --engine ray")
+        return
+    for name in NOT_ON_RAY:
+        if getattr(options, name) is not None:
+            raise ValueError(f"{_flag(name)} is not for the engine ray, where RLlib has a way of its own: leave it out")
+    if config.previous_step:
+        raise ValueError("--previous-step is not for the engine ray, whose runners take environments as they are: leave it out")
+    if options.device not in ("cpu", "auto"):
+        raise ValueError(f"--device is {options.device!r}: with the engine ray, the learner is on this machine's processor")
 
 
 def _flag(name: str) -> str:

@@ -27,12 +27,14 @@ def environment_id(name: str) -> str:
     return name
 
 
-def make_vector_env(name: str, n_envs: int, workers: int = 1) -> VectorEnv:
+def make_vector_env(
+    name: str, n_envs: int, workers: int = 1, autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP
+) -> VectorEnv:
     """`n_envs` environments: those of Catch in arrays, others one by one; in this process, or in more than one worker."""
     if workers > 1:
-        return ParallelVectorEnv(partial(make_vector_env, name), n_envs, workers)
+        return ParallelVectorEnv(partial(make_vector_env, name, autoreset_mode=autoreset_mode), n_envs, workers)
     env_id = environment_id(name)
-    autoreset: dict[str, Any] = dict(autoreset_mode=AutoresetMode.SAME_STEP)
+    autoreset: dict[str, Any] = dict(autoreset_mode=autoreset_mode)
     if env_id.startswith("fw_rl/"):
         return gym.make_vec(env_id, num_envs=n_envs, vectorization_mode="vector_entry_point", **autoreset)
     return gym.make_vec(env_id, num_envs=n_envs, vectorization_mode="sync", vector_kwargs=autoreset)

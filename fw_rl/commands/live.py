@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
@@ -14,6 +14,9 @@ from rich.table import Table
 from fw_rl.commands.config import RunConfig
 from fw_rl.commands.learning import CURVE_POINTS, Learning, Progress, SideBySide
 from fw_rl.commands.sweep_report import BEST, best, number, scores, words
+
+if TYPE_CHECKING:
+    from fw_rl.commands.ray_trainings import OnRay
 
 __all__ = ["LiveTable", "train_missing"]
 
@@ -85,7 +88,7 @@ def train_missing(
     wanted: dict[int, tuple[RunConfig, dict[str, Any]]],
     done: dict[int, Learning],
     table: LiveTable,
-    trainings: SideBySide,
+    trainings: SideBySide | OnRay,
     keep: Callable[[dict[int, Learning]], None],
 ) -> dict[int, Learning]:
     """Train what is wanted and not done yet; returns what was learned in all, by key.

@@ -18,7 +18,7 @@ from fw_rl.files import write_json
 
 __all__ = ["RunFolder"]
 
-_PACKAGES = ("fw-rl", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "numpy")
+_PACKAGES = ("fw-rl", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "numpy", "ray")
 
 
 @dataclasses.dataclass(frozen=True)

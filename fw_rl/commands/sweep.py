@@ -14,12 +14,14 @@ import tyro
 from fw_rl.commands.command_line import fail
 from fw_rl.commands.config import RunConfig, TrainOptions, resolve
 from fw_rl.commands.learning import Learning, SideBySide, read_learnings, write_learnings
+from fw_rl.commands.ray_engine import trainings_on_ray
 from fw_rl.files import write_file
 from fw_rl.processes import WorkerError
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
+    from fw_rl.commands.ray_trainings import OnRay
     from fw_rl.commands.study import SettingsStudy
 
 __all__ = ["SweepOptions", "main"]
@@ -59,6 +61,10 @@ class SweepOptions:
     """Database in which Optuna keeps the studies, for many machines."""
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Trainings side by side, each in a process with one thread."""
+    engine: str = "local"
+    """local, or ray: the trainings are tasks of a Ray cluster, of which --jobs wants all cores (pip install 'fw-rl[ray]')."""
+    ray_address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT", help_behavior_hint="(default: none)")] = None
+    """A running Ray cluster, or auto for that of this machine; else Ray is started here, and ended after the sweep."""
     eval_episodes: int = 1000
     """Episodes of the greedy evaluation at the end of a training."""
     out: Path = Path("runs/sweep")
@@ -98,6 +104,12 @@ def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
     for name, least in (("trials", 0), ("retrain", 0), ("jobs", 1), ("eval_episodes", 1), ("seed", 0)):
         if getattr(options, name) < least:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}: it must be at least {least}")
+    if options.engine == "ray":
+        trainings_on_ray()  # which may be missing
+    elif options.engine != "local":
+        raise ValueError(f"--engine is {options.engine!r}: choose from local, ray")
+    elif options.ray_address is not None:
+        raise ValueError(f"--ray-address is {options.ray_address}, but the engine is local: add --engine ray")
     if options.sampler not in SAMPLERS:
         raise ValueError(f"--sampler is {options.sampler!r}: choose from {', '.join(SAMPLERS)}")
     config = resolve(TrainOptions(env=options.env, cell=options.cell, timesteps=options.timesteps))
@@ -109,6 +121,12 @@ def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
     return folder, study
 
 
+def _trainings(options: SweepOptions) -> SideBySide | OnRay:
+    if options.engine == "ray":
+        return trainings_on_ray()(options.jobs, options.eval_episodes, options.ray_address)
+    return SideBySide(options.jobs, options.eval_episodes)
+
+
 def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
     """Make the trials that are missing, and write down what was learned in all of them."""
     from fw_rl.commands.live import LiveTable
@@ -118,7 +136,7 @@ def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
     try:
         with (
             LiveTable(title, options.trials, study.learnings, options.quiet) as table,
-            SideBySide(options.jobs, options.eval_episodes) as trainings,
+            _trainings(options) as trainings,
         ):
             while running or study.begun < options.trials:
                 while trainings.has_room and study.begun < options.trials:
@@ -169,7 +187,7 @@ def _retrain(study: SettingsStudy, folder: Path, options: SweepOptions) -> list[
 
     with (
         LiveTable(title, options.retrain, seeds, options.quiet) as table,
-        SideBySide(options.jobs, options.eval_episodes) as trainings,
+        _trainings(options) as trainings,
     ):
         return list(train_missing(wanted, seeds, table, trainings, keep).values())
 

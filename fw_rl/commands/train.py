@@ -13,15 +13,17 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
+from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents import A3C, Player, RecurrentA2C, WorkerError
 from fw_rl.cells import FastWeightsCell
 from fw_rl.commands.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
 from fw_rl.commands.command_line import fail
-from fw_rl.commands.config import RunConfig, TrainOptions, check_workers, resolve
+from fw_rl.commands.config import NOT_ON_RAY, RunConfig, TrainOptions, check_workers, resolve
 from fw_rl.commands.environments import make_vector_env
 from fw_rl.commands.pictures import animate_episodes, draw_learning_curve
+from fw_rl.commands.ray_engine import rllib_agent
 from fw_rl.commands.run_folder import RunFolder
 from fw_rl.envs import VecEnvAdapter, VecPreviousStep
 from fw_rl.files import write_json
@@ -32,7 +34,7 @@ LOG_ROWS = 200
 CHECKPOINTS = 20
 ATTENTION_PICTURES, FRAMES_A_PICTURE = 4, 100_000
 EVALUATION_ENVS = 100
-FREE_WHEN_RESUMING = ("resume", "workers", "device", "threads", "eval_episodes", "quiet")
+FREE_WHEN_RESUMING = ("resume", "workers", "ray_address", "device", "threads", "eval_episodes", "quiet")
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
@@ -58,23 +60,29 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
     return 0
 
 
-def make_model(config: RunConfig, device: str = "cpu") -> RecurrentA2C:
+def make_model(config: RunConfig, device: str = "cpu", ray_address: str | None = None) -> RecurrentA2C:
     """A new agent for the settings of a run."""
     names = "learning_rate anneal anneal_entropy normalize_advantage n_steps gamma gae_lambda ent_coef vf_coef max_grad_norm"
     settings = {name: getattr(config, name) for name in [*names.split(), "matmul_precision", "optimizer", "seed"]}
     settings["policy_kwargs"] = dict(cell=config.cell, hidden_size=config.hidden_size, cell_kwargs=config.cell_options)
+    if config.engine == "ray":
+        for name in NOT_ON_RAY:
+            del settings[name]
+        return rllib_agent()("RecurrentPolicy", _make_runner_env(config), **_on_ray(config, ray_address), **settings)
     if config.algo == "a3c":
         return A3C("RecurrentPolicy", _make_env(config), n_workers=config.workers, device=device, **settings)
     return RecurrentA2C("RecurrentPolicy", _make_env(config)(), device=device, **settings)
 
 
-def load_model(config: RunConfig, checkpoint: Path, device: str = "cpu") -> RecurrentA2C:
+def load_model(config: RunConfig, checkpoint: Path, device: str = "cpu", ray_address: str | None = None) -> RecurrentA2C:
     """The agent of a run as a checkpoint has it, ready to go on.
 
     Raises ValueError if the checkpoint is damaged, or of another run.
     """
     model: RecurrentA2C
-    if config.algo == "a3c":
+    if config.engine == "ray":
+        model = rllib_agent().load(checkpoint, _make_runner_env(config), **_on_ray(config, ray_address))
+    elif config.algo == "a3c":
         model = A3C.load(checkpoint, _make_env(config), device=device, n_workers=config.workers)
     else:
         model = RecurrentA2C.load(checkpoint, _make_env(config)(), device=device)
@@ -96,11 +104,20 @@ def _adapted(config: RunConfig, n_envs: int, workers: int = 1) -> VecEnv:
     return VecPreviousStep(env) if config.previous_step else env
 
 
+def _make_runner_env(config: RunConfig) -> Callable[[], VectorEnv]:
+    """What makes the environments of a runner of Ray, as RLlib takes them."""
+    return partial(make_vector_env, config.env, config.n_envs // config.workers, autoreset_mode=AutoresetMode.NEXT_STEP)
+
+
+def _on_ray(config: RunConfig, address: str | None) -> dict[str, Any]:
+    return dict(algorithm=config.algo, n_workers=config.workers, ray_address=address)
+
+
 def _prepare(options: TrainOptions) -> tuple[RunFolder, RunConfig, RecurrentA2C]:
     """Everything that can go wrong by a user's slip, before a folder is made."""
     if options.resume is None:
         config = resolve(options)
-        model = make_model(config, options.device)
+        model = make_model(config, options.device, options.ray_address)
         folder = RunFolder.create(options.log_dir, config)
         model.set_logger(folder.logger())
         return folder, config, model
@@ -115,7 +132,7 @@ def _prepare(options: TrainOptions) -> tuple[RunFolder, RunConfig, RecurrentA2C]
     checkpoints = folder.saved_checkpoints()
     if not checkpoints:
         raise ValueError(f"{folder.path} has no checkpoint: start the run anew")
-    model = load_model(config, checkpoints[-1], options.device)
+    model = load_model(config, checkpoints[-1], options.device, options.ray_address)
     model.set_logger(folder.logger(model.num_timesteps))
     return folder, config, model
 

@@ -618,3 +618,34 @@ def test_attention_leaves_out_what_lies_before_the_sequence_or_the_episode():
     begun = cell.attention(x, cell.initial_state(2), starts)
     assert not begun[3:, :, :3].any()
     torch.testing.assert_close(begun[3:, :, 3:], cell.attention(x[3:], cell.initial_state(2)))
+
+
+@pytest.mark.parametrize("decay, length", [(0.1, 8), (0.3, 14), (0.5, 24), (0.02, 5), (0.0, 1)])
+def test_a_compact_state_is_as_many_steps_as_float32_can_tell_from_nothing(decay, length):
+    cell = FastWeightsCell(I, 32, decay=decay)
+    (recent,) = cell.with_compact_state().initial_state(B)
+    assert recent.shape == (B, length, 32)
+    assert decay**length < 2**-23
+
+
+@pytest.mark.parametrize("options", [dict(decay=1.0), dict(decay=0.95), dict(decay=0.3, rule="delta"), dict(learn_decay=True)])
+def test_a_compact_state_is_the_matrix_where_that_is_smaller_or_has_to_be(options):
+    cell = FastWeightsCell(I, 32, **options)
+    assert [part.shape for part in cell.with_compact_state().initial_state(B)] == [(B, 32), (B, 32, 32)]
+
+
+@pytest.mark.parametrize(
+    "options", [dict(decay=0.1), dict(decay=0.3, learn_eta=True), dict(decay=0.0), dict(decay=0.2, method=2, eta=0.1)]
+)
+def test_a_compact_state_remembers_what_the_matrix_does(options):
+    cell = scrambled(FastWeightsCell(I, 16, **dict(eta=0.3, inner_steps=2) | options)).float()
+    compact, x, starts = cell.with_compact_state(), rand(40, B, I).float(), random_bools(40, B, rate=0.05)
+    expected, _ = run(cell, x, episode_starts=starts)
+    whole, last = run(compact, x, episode_starts=starts)
+    torch.testing.assert_close(whole, expected)
+    state, outputs = compact.initial_state(B), []
+    for t in range(40):
+        y, state = compact(x[t : t + 1], state, starts[t : t + 1])
+        outputs.append(y[0])
+    torch.testing.assert_close(torch.stack(outputs), expected)
+    torch.testing.assert_close(state, last)

@@ -61,9 +61,10 @@ def test_the_diagnostics_of_both_have_their_names():
 
 
 @EVERY_CELL
-def test_a_state_of_fixed_shapes(name, options):
+@pytest.mark.parametrize("form", ["fixed", "compact"])
+def test_a_state_of_fixed_shapes(name, options, form):
     _, _, both = build(name, options)
-    fixed, x = both.with_fixed_state(), rand(7, 3, 6)
+    fixed, x = getattr(both, f"with_{form}_state")(), rand(7, 3, 6)
     state, outputs = fixed.initial_state(3), []
     for one in x:
         y, after = fixed(one[None], state)

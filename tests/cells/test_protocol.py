@@ -336,9 +336,10 @@ def test_a_representation_names_the_class_and_the_sizes(label):
 
 
 @EVERY_CELL
-def test_a_fixed_state_keeps_its_shapes_and_gives_the_same_numbers(label):
+@pytest.mark.parametrize("form", ["fixed", "compact"])
+def test_a_fixed_state_keeps_its_shapes_and_gives_the_same_numbers(label, form):
     cell = build(label)
-    fixed, x = cell.with_fixed_state(), rand(T, B, I)
+    fixed, x = getattr(cell, f"with_{form}_state")(), rand(T, B, I)
     expected, _ = cell(x, cell.initial_state(B))
     state = fixed.initial_state(B)
     shapes = [part.shape for part in state]

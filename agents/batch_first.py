@@ -1,0 +1,104 @@
+"""The recurrent policy for who hands over observations as the environment shows them, and sequences batch first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.vec_env import VecTransposeImage
+from torch import Tensor, nn
+
+from fw_rl.agents.policy import RecurrentActorCriticPolicy
+from fw_rl.agents.rollout import Observation, map_observation
+from fw_rl.cells import State
+
+__all__ = ["BatchFirstNet"]
+
+
+class BatchFirstNet(nn.Module):
+    """A `RecurrentActorCriticPolicy` of raw observations [B, T, ...] and of a state with a fixed shape.
+
+    Images come as they are, Discrete numbers are not one-hot yet: the net does what SB3's wrappers and preprocessing do. All
+    parameters are those of `policy`, so that `policy.state_dict()` moves weights between this net and SB3's agents.
+
+    `observation_space`, `action_space`: the environment's. `policy_kwargs`: those of `RecurrentActorCriticPolicy`. The state is
+    that of the cell's `with_compact_state`.
+
+    Raises ValueError for what the policy does not take, and for an action space or a `squash_output` for which there are no
+    `action_parameters`.
+
+    >>> net = BatchFirstNet(spaces.Discrete(5), spaces.Discrete(3), dict(cell="gru", hidden_size=8))
+    >>> latent, state = net(torch.zeros(2, 7, dtype=torch.int64), net.initial_state(2))  # two sequences of seven steps
+    >>> latent.shape, net.action_parameters(latent).shape, net.values(latent).shape
+    (torch.Size([2, 7, 8]), torch.Size([2, 7, 3]), torch.Size([2, 7]))
+    """
+
+    def __init__(
+        self, observation_space: spaces.Space, action_space: spaces.Space, policy_kwargs: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        _check_actions(action_space, policy_kwargs or {})
+        seen = _channels_first(observation_space)
+        self.policy = RecurrentActorCriticPolicy(seen, action_space, lambda progress: 0.0, **policy_kwargs or {})
+        self.raw_space = observation_space
+        self._cell = (self.policy.cell.with_compact_state(),)  # in a tuple, or its parameters would be listed twice
+
+    def initial_state(self, batch_size: int) -> State:
+        """The memory at the start of an episode, a tuple of tensors with the batch first."""
+        return self._cell[0].initial_state(batch_size)
+
+    def forward(self, observations: Observation, state: State) -> tuple[Tensor, State]:
+        """What the cell puts out [B, T, H] for observations [B, T, ...] that go on from a state, and the state after them."""
+        encoded = self.policy.encode(map_observation(_time_first, self._as_sb3_sees(observations)))
+        latent, state = self._cell[0](encoded, state)
+        return latent.transpose(0, 1), state
+
+    def action_parameters(self, latent: Tensor) -> Tensor:
+        """The numbers that make the distribution over actions, [B, T, D] for a latent [B, T, H].
+
+        Logits, those of all parts of a MultiDiscrete in a row; for a Box the means, then the logarithms of the standard
+        deviations.
+        """
+        parameters: Tensor = self.policy.action_net(self.policy._actor_latent(latent))
+        if isinstance(self.policy.action_space, spaces.Box):
+            return torch.cat([parameters, self.policy.log_std.expand_as(parameters)], dim=-1)
+        return parameters
+
+    def values(self, latent: Tensor) -> Tensor:
+        """The critic's values [B, T] for a latent [B, T, H]."""
+        return self.policy._value(latent)
+
+    def _as_sb3_sees(self, observations: Observation) -> Observation:
+        if isinstance(observations, dict):
+            parts = self.raw_space.spaces  # type: ignore[attr-defined]
+            return {key: _transposed(observations[key], space) for key, space in parts.items()}
+        return _transposed(observations, self.raw_space)
+
+
+def _check_actions(space: spaces.Space, policy_kwargs: dict[str, Any]) -> None:
+    vector = isinstance(space, spaces.Box | spaces.MultiDiscrete) and len(space.shape) == 1
+    if not (vector or isinstance(space, spaces.Discrete)):
+        raise ValueError(f"actions of {space} cannot be handed over: Discrete, or a vector in a Box or a MultiDiscrete can")
+    if policy_kwargs.get("squash_output"):
+        raise ValueError("squash_output is True: the distribution over squashed actions cannot be handed over")
+
+
+def _channels_first(space: spaces.Space) -> spaces.Space:
+    """The space as SB3's algorithms see it, which put images into a `VecTransposeImage`."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({key: _channels_first(part) for key, part in space.spaces.items()})
+    return VecTransposeImage.transpose_space(space) if _has_channels_last(space) else space  # type: ignore[arg-type]
+
+
+def _has_channels_last(space: spaces.Space) -> bool:
+    return is_image_space(space) and not is_image_space_channels_first(space)  # type: ignore[arg-type]
+
+
+def _transposed(part: Tensor, space: spaces.Space) -> Tensor:
+    return part.movedim(-1, -3) if _has_channels_last(space) else part
+
+
+def _time_first(part: Tensor) -> Tensor:
+    return part.transpose(0, 1)

@@ -1,0 +1,47 @@
+"""Ray as it runs already, that of a cluster, or one of our own; needs Ray, `pip install 'fw-rl[ray]'`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Ray reads these when it is imported: a Ray of our own listens on the loopback interface only, and reports no usage.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+
+from fw_rl.processes import WorkerError
+
+__all__ = ["ray_session"]
+
+
+@contextmanager
+def ray_session(address: str | None, cores: int) -> Iterator[None]:
+    """Connect to the Ray at an address, or start one here with so many cores at least; it ends with the context.
+
+    Where this process is connected already, it stays so. Raises WorkerError if there is no Ray at the address.
+
+    >>> with ray_session("10.0.0.5:6379", cores=2):  # doctest: +SKIP
+    ...     model.learn(100_000)
+    """
+    if ray.is_initialized():
+        yield
+        return
+    quiet: dict[str, Any] = dict(log_to_driver=False, logging_level="ERROR")
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
+    try:
+        if address is not None:
+            ray.init(address=address, **quiet)
+        else:
+            cores = max(cores, os.cpu_count() or 1)
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise WorkerError(f"no Ray at {address or 'this machine'}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

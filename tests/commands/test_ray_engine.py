@@ -1,0 +1,76 @@
+"""`--engine ray` as far as it goes without Ray: its settings, and what a user without Ray is told."""
+
+import json
+import sys
+
+import pytest
+
+from fw_rl.commands import sweep
+from fw_rl.commands.config import RunConfig, TrainOptions, resolve
+from fw_rl.commands.train import main
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    """As if Ray were not installed."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ray" or name.startswith("fw_rl.agents.rllib")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+
+def test_without_ray_one_line_has_the_command_that_installs_it(no_ray, tmp_path, capsys):
+    assert main(["--engine", "ray", "--log-dir", str(tmp_path / "runs")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "fw-rl train: error: the engine ray needs Ray, which is not installed: pip install 'fw-rl[ray]'"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_without_ray_says_the_same(no_ray, tmp_path, capsys):
+    pytest.importorskip("optuna", reason="needs pip install 'fw-rl[sweep]'")
+    assert sweep.main(["--engine", "ray", "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.endswith("not installed: pip install 'fw-rl[ray]'\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--engine", "spark"], "--engine is 'spark': choose from local, ray"),
+        (["--ray-address", "auto"], "--ray-address is auto, but the engine is local: add --engine ray"),
+    ],
+)
+def test_what_a_sweep_does_not_take(arguments, message, tmp_path, capsys):
+    pytest.importorskip("optuna", reason="needs pip install 'fw-rl[sweep]'")
+    assert sweep.main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_engine_has_algorithms_of_its_own():
+    config = resolve(TrainOptions(engine="ray"))
+    assert (config.engine, config.algo, config.workers) == ("ray", "impala", 2)
+    assert resolve(TrainOptions(engine="ray", algo="ppo", workers=4, n_envs=64)).workers == 4
+    assert resolve(TrainOptions()).engine == "local"
+
+
+def test_the_settings_of_an_older_run_are_those_of_the_local_engine():
+    settings = {name: 1 for name in RunConfig.__dataclass_fields__ if name != "engine"}
+    text = json.dumps(dict(settings=settings))
+    assert RunConfig.from_json(text).engine == "local"
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(engine="spark"), "unknown engine 'spark': choose from local, ray"),
+        (dict(engine="ray", algo="a3c"), "unknown algorithm 'a3c': with the engine ray, choose from impala, ppo"),
+        (dict(algo="impala"), "unknown algorithm 'impala': with the engine local, choose from a2c, a3c"),
+        (dict(ray_address="auto"), "--ray-address is auto, but the engine is local: add --engine ray"),
+        (dict(engine="ray", optimizer="adam"), "--optimizer is not for the engine ray"),
+        (dict(engine="ray", previous_step=True), "--previous-step is not for the engine ray"),
+        (dict(engine="ray", device="cuda"), "--device is 'cuda': with the engine ray"),
+        (dict(engine="ray", n_envs=9), "--n-envs is 9: it must be a multiple of --workers, 2"),
+    ],
+)
+def test_what_is_not_allowed(options, message):
+    with pytest.raises(ValueError, match=message):
+        resolve(TrainOptions(**options))

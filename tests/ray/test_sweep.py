@@ -1,0 +1,58 @@
+"""`sweep --engine ray`: the trials are tasks of Ray, and what comes of them is what a local sweep gives."""
+
+import pytest
+
+pytest.importorskip("ray", reason="needs pip install 'fw-rl[ray]'")
+pytest.importorskip("optuna", reason="needs pip install 'fw-rl[sweep]'")
+
+from dataclasses import replace
+
+from fw_rl.commands.config import TrainOptions, resolve
+from fw_rl.commands.learning import Learning, Progress, learn, read_learnings
+from fw_rl.commands.ray_trainings import OnRay
+from fw_rl.commands.sweep import main
+from fw_rl.processes import WorkerError
+from tests.ray.conftest import wait_until_gone
+
+pytestmark = pytest.mark.timeout(900)
+
+TINY = resolve(TrainOptions(env="Catch-5-2", cell="rnn", timesteps=480, n_envs=4, n_steps=4, hidden_size=8))
+
+
+def test_trainings_on_ray_learn_what_they_learn_here_and_can_be_stopped():
+    told = []
+    learn(told.append, TINY, {"a": 1}, 10)
+    events = {0: [], 1: []}
+    with OnRay(2, 10) as trainings:
+        trainings.start(0, TINY, {"a": 1})
+        trainings.start(1, replace(TINY, timesteps=10**9), {})
+        assert not trainings.has_room
+        while trainings.keys:
+            for key, event in trainings.events():
+                events[key].append(event)
+            if 1 in trainings.keys and events[1] and 0 not in trainings.keys:
+                trainings.stop(1)
+        assert trainings.has_room
+    *steps, known = events[0]
+    assert all(isinstance(event, Progress) for event in steps)
+    assert replace(known, seconds=0.0) == replace(told[-1], seconds=0.0)
+    assert not any(isinstance(event, Learning) for event in events[1])
+    assert wait_until_gone()
+
+
+def test_a_training_that_fails_is_told():
+    with OnRay(1, 10) as trainings:
+        trainings.start(0, replace(TINY, cell="elephant"), {})
+        with pytest.raises(WorkerError, match="training 0 failed on Ray"):
+            while trainings.keys:
+                list(trainings.events())
+    assert wait_until_gone()
+
+
+def test_a_sweep_leaves_its_trials_and_its_report(tmp_path, capsys):
+    small = ["--env", "Catch-5-2", "--cell", "rnn", "--timesteps", "400", "--eval-episodes", "4", "--jobs", "2", "--quiet"]
+    assert main([*small, "--trials", "2", "--retrain", "1", "--engine", "ray", "--out", str(tmp_path)]) == 0
+    assert len(read_learnings(tmp_path / "Catch-5-2" / "rnn" / "trials.json")) == 2
+    assert len(read_learnings(tmp_path / "Catch-5-2" / "rnn" / "seeds.json")) == 1
+    assert (tmp_path / "Catch-5-2" / "rnn" / "report.md").is_file()
+    assert wait_until_gone()
