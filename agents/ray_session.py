@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,13 +36,21 @@ def ray_session(address: str | None, cores: int) -> Iterator[None]:
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     try:
         if address is not None:
+            _knock(address)
             ray.init(address=address, **quiet)
         else:
             cores = max(cores, os.cpu_count() or 1)
             ray.init(address="local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise WorkerError(f"no Ray at {address or 'this machine'}: {error}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError if nobody is at HOST:PORT: Ray itself would go on trying for a quarter of an hour."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

@@ -371,7 +371,12 @@ class _RecentCell(Cell):
         ages = torch.arange(self.length - 1, -1, -1, dtype=recent.dtype, device=recent.device)
         strengths = (self.cell.eta * self.cell.decay**ages).expand(len(recent), -1)
         blank = recent.new_zeros(len(recent), 0, 0)
-        y, _ = self.cell(x, _pack(recent[:, -1], Memory(blank, recent, strengths)), episode_starts)
+        before = _pack(recent[:, -1], Memory(blank, recent, strengths))
+        if len(x) > 1:
+            y, _ = self.cell(x, before, episode_starts)
+        else:  # in plain Torch, which is faster for one step
+            ((output, _, _),) = self.cell._unroll(x, before, episode_starts, window=self.length + 1)
+            y = output.unsqueeze(0)
         hidden = torch.cat([recent, y.transpose(0, 1)], dim=1)
         if episode_starts is not None:
             episode = nn.functional.pad(episode_starts.T.cumsum(1), (self.length, 0))

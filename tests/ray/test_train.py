@@ -46,7 +46,7 @@ def test_a_run_is_interrupted_and_goes_on(algo, tmp_path):
     _, said = resumed.communicate(timeout=600)
     assert resumed.returncode == 0, said
     assert "12.0k/12.0k" in said  # the progress bar
-    frames = [int(row["time/total_timesteps"]) for row in rows_of(run)]
+    frames = [int(float(row["time/total_timesteps"])) for row in rows_of(run)]
     assert frames == sorted(set(frames))
     assert frames[-1] >= 12_000
     assert {"rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "train/policy_loss", "train/value_loss"} <= set(
