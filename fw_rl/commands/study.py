@@ -26,6 +26,8 @@ SAMPLERS: dict[str, type[BaseSampler]] = {"random": RandomSampler, "tpe": TPESam
 _LEARNING, _SETTINGS, _PROCESS = "learning", "settings", "process"
 _LOST_AFTER = timedelta(days=1)
 """A trial of another machine that runs for so long is not waited for."""
+_NAMED_AFTER = timedelta(minutes=1)
+"""A trial that has not named its process for so long was killed before it could."""
 
 
 class SettingsStudy:
@@ -71,9 +73,7 @@ class SettingsStudy:
     @property
     def begun(self) -> int:
         """Trials that have ended or go on, here and elsewhere; those that were lost do not count."""
-        trials = self._study.get_trials(deepcopy=False)
-        lost = sum(trial.state == TrialState.FAIL and _LEARNING not in trial.user_attrs for trial in trials)
-        return len(trials) - lost
+        return sum(_counts(trial) for trial in self._study.get_trials(deepcopy=False))
 
     @property
     def pruned(self) -> int:
@@ -154,11 +154,19 @@ def _make_sampler(name: str, seed: int) -> BaseSampler:
     return TPESampler(seed=seed, constant_liar=True) if name == "tpe" else RandomSampler(seed=seed)
 
 
+def _counts(trial: FrozenTrial) -> bool:
+    if trial.state == TrialState.RUNNING:  # one that was killed as it began has no process
+        return _PROCESS in trial.user_attrs
+    return trial.state != TrialState.FAIL or _LEARNING in trial.user_attrs
+
+
 def _is_lost(trial: FrozenTrial) -> bool:
-    host, process = trial.user_attrs.get(_PROCESS, [None, None])
-    if host == socket.gethostname():
-        return not _is_alive(process)
-    return trial.datetime_start is None or datetime.now() - trial.datetime_start > _LOST_AFTER
+    if _PROCESS in trial.user_attrs:
+        host, process = trial.user_attrs[_PROCESS]
+        if host == socket.gethostname():
+            return not _is_alive(process)
+    patience = _LOST_AFTER if _PROCESS in trial.user_attrs else _NAMED_AFTER
+    return trial.datetime_start is None or datetime.now() - trial.datetime_start > patience
 
 
 def _is_alive(process: int) -> bool:

@@ -131,6 +131,12 @@ def test_what_was_lost_is_made_again(make_study):
     assert make_study().begun == 1
 
 
+def test_a_trial_that_was_killed_before_it_could_name_its_process_does_not_count(make_study):
+    study = make_study()
+    study._study.ask()
+    assert study.begun == make_study().begun == 0
+
+
 def test_a_trial_that_diverged_counts_and_has_no_value(make_study):
     study = make_study()
     trial, config = study.ask()
