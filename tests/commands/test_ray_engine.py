@@ -13,7 +13,8 @@ from fw_rl.commands.train import main
 @pytest.fixture
 def no_ray(monkeypatch):
     """As if Ray were not installed."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == "ray" or name.startswith("fw_rl.agents.rllib")]:
+    ours = ("fw_rl.agents.rllib", "fw_rl.commands.ray_")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ray" or name.startswith(ours)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ray", None)
 
