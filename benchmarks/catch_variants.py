@@ -19,9 +19,9 @@ import numpy as np
 import tyro
 
 from fw_rl.commands.config import RunConfig
-from fw_rl.commands.learning import Learning, SideBySide, read_learnings, write_learnings
-from fw_rl.commands.live import LiveTable, train_missing
-from fw_rl.commands.sweep_report import best
+from fw_rl.commands.search.learning import Learning, SideBySide, read_learnings, write_learnings
+from fw_rl.commands.search.live import LiveTable, train_missing
+from fw_rl.commands.search.report import best
 from fw_rl.statistics import interquartile_mean
 
 FIRST_SEED = 20_000

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fw_rl.commands.command_line import fail
 from fw_rl.commands.figure5_report import describe, draw
-from fw_rl.commands.learning import Learning, read_learnings
+from fw_rl.commands.search.learning import Learning, read_learnings
 from fw_rl.files import write_file
 from fw_rl.statistics import RESAMPLES, Estimate, interquartile_mean, probability_of_improvement
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fw_rl.agents.rllib import RLlibAgent
-    from fw_rl.commands.ray_trainings import OnRay
+    from fw_rl.commands.search.on_ray import OnRay
 
 __all__ = ["rllib_agent", "trainings_on_ray"]
 
@@ -23,7 +23,7 @@ def rllib_agent() -> type[RLlibAgent]:
 def trainings_on_ray() -> type[OnRay]:
     """Trainings as tasks of a Ray cluster; raises ValueError, with the command that installs Ray, if it is not there."""
     with _ray_needed():
-        from fw_rl.commands.ray_trainings import OnRay
+        from fw_rl.commands.search.on_ray import OnRay
     return OnRay
 
 

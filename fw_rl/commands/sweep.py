@@ -13,16 +13,16 @@ import tyro
 
 from fw_rl.commands.command_line import fail
 from fw_rl.commands.config import RunConfig, TrainOptions, resolve
-from fw_rl.commands.learning import Learning, SideBySide, read_learnings, write_learnings
 from fw_rl.commands.ray_engine import trainings_on_ray
+from fw_rl.commands.search.learning import Learning, SideBySide, read_learnings, write_learnings
 from fw_rl.files import write_file
 from fw_rl.processes import WorkerError
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-    from fw_rl.commands.ray_trainings import OnRay
-    from fw_rl.commands.study import SettingsStudy
+    from fw_rl.commands.search.on_ray import OnRay
+    from fw_rl.commands.search.study import SettingsStudy
 
 __all__ = ["SweepOptions", "main"]
 
@@ -56,7 +56,7 @@ class SweepOptions:
     prune: bool = False
     """End trials that are below the median of the others at the same number of frames."""
     space: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the package's)")] = None
-    """Search spaces as a YAML file, of the form of fw_rl/commands/search_spaces.yaml."""
+    """Search spaces as a YAML file, of the form of fw_rl/commands/search/spaces.yaml."""
     storage: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="(default: OUT/studies.journal)")] = None
     """Database in which Optuna keeps the studies, for many machines."""
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -98,8 +98,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
 
 def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
     """Everything that can go wrong by a user's slip, before hours of training."""
-    from fw_rl.commands.search_space import search_space
-    from fw_rl.commands.study import SAMPLERS, SettingsStudy
+    from fw_rl.commands.search.space import search_space
+    from fw_rl.commands.search.study import SAMPLERS, SettingsStudy
 
     for name, least in (("trials", 0), ("retrain", 0), ("jobs", 1), ("eval_episodes", 1), ("seed", 0)):
         if getattr(options, name) < least:
@@ -129,7 +129,7 @@ def _trainings(options: SweepOptions) -> SideBySide | OnRay:
 
 def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
     """Make the trials that are missing, and write down what was learned in all of them."""
-    from fw_rl.commands.live import LiveTable
+    from fw_rl.commands.search.live import LiveTable
 
     title = f"{study.config.short_env}, {study.config.cell}, trials"
     running: dict[int, Trial] = {}
@@ -162,8 +162,8 @@ def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
 
 def _retrain(study: SettingsStudy, folder: Path, options: SweepOptions) -> list[Learning]:
     """Train the settings of the best trial with the seeds that are missing; returns what was learned with all of them."""
-    from fw_rl.commands.live import LiveTable, train_missing
-    from fw_rl.commands.sweep_report import best
+    from fw_rl.commands.search.live import LiveTable, train_missing
+    from fw_rl.commands.search.report import best
 
     path = folder / "seeds.json"
     seeds = {learning.settings["seed"]: learning for learning in read_learnings(path)} if path.exists() else {}
@@ -193,7 +193,7 @@ def _retrain(study: SettingsStudy, folder: Path, options: SweepOptions) -> list[
 
 
 def _report(study: SettingsStudy, folder: Path, seeds: list[Learning]) -> None:
-    from fw_rl.commands.sweep_report import report
+    from fw_rl.commands.search.report import report
 
     title = f"{study.config.short_env}, {study.config.cell}, {study.config.timesteps:,} frames"
     text = report(title, study.learnings, study.pruned, study.importances, seeds)

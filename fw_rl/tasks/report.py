@@ -39,6 +39,12 @@ class Summary:
     parameters: int
 
 
+_COLUMNS = (
+    *("model", "units", "weights", "ours", "95 % interval", "paper", "seeds", "best to worst"),
+    *("learning rate", "epochs", "CPU s an epoch"),
+)
+
+
 def mean_and_margin(values: Sequence[float]) -> tuple[float, float | None]:
     """The mean, and half of its 95 % interval by Student's t; None for one value.
 
@@ -81,8 +87,8 @@ def as_markdown(task: Task, data: str, summaries: Sequence[Summary]) -> str:
         f"{task.title}. Data: {data}.",
         f"Test {measure} in percent at the epoch that the validation set chooses: mean over seeds and its 95 % interval.",
         "",
-        "| model | units | ours | 95 % interval | paper | seeds | best to worst | learning rate | epochs | CPU s an epoch |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        _line(*_COLUMNS),
+        _line(*["---"] * len(_COLUMNS)),
     ]
     for row in summaries:
         seeds = f"{len(row.results)}" + (f" ({row.diverged} diverged)" if row.diverged else "")
@@ -90,6 +96,7 @@ def as_markdown(task: Task, data: str, summaries: Sequence[Summary]) -> str:
         cells = [
             row.label,
             row.hidden_size,
+            f"{row.parameters:,}",
             _number(row.mean),
             "" if row.mean is None or row.margin is None else f"{row.mean - row.margin:.2f} to {row.mean + row.margin:.2f}",
             _number(row.paper),
@@ -99,7 +106,7 @@ def as_markdown(task: Task, data: str, summaries: Sequence[Summary]) -> str:
             row.epochs,
             "" if row.seconds_per_epoch is None else f"{row.seconds_per_epoch:.1f}",
         ]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+        lines.append(_line(*cells))
     return "\n".join(lines) + "\n"
 
 
@@ -188,6 +195,10 @@ _STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": F
 
 def _shown(task: Task, error: float) -> float:
     return 100 - error if task.accuracy else error
+
+
+def _line(*cells: object) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def _number(value: float | None) -> str:

@@ -12,11 +12,11 @@ import pytest
 from optuna.trial import TrialState
 
 from fw_rl.commands.config import TrainOptions, resolve
-from fw_rl.commands.learning import Learning, Progress, read_learnings
-from fw_rl.commands.search_space import search_space
-from fw_rl.commands.study import SettingsStudy
+from fw_rl.commands.search.learning import Learning, Progress, read_learnings
+from fw_rl.commands.search.report import best, report
+from fw_rl.commands.search.space import search_space
+from fw_rl.commands.search.study import SettingsStudy
 from fw_rl.commands.sweep import main
-from fw_rl.commands.sweep_report import best, report
 
 SPACE = """
 shared:

@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from ray.util.queue import Queue
 
 from fw_rl.commands.config import RunConfig
-from fw_rl.commands.learning import Learning, Progress, learn
+from fw_rl.commands.search.learning import Learning, Progress, learn
 from fw_rl.processes import WorkerError
 
 __all__ = ["OnRay"]

@@ -20,7 +20,7 @@ _SETTINGS = {field.name for field in dataclasses.fields(RunConfig)} - {"env", "c
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The ranges of settings of every cell, `shared`, and of the options of one cell, `own`, as in `search_spaces.yaml`."""
+    """The ranges of settings of every cell, `shared`, and of the options of one cell, `own`, as in `spaces.yaml`."""
 
     shared: dict[str, dict[str, Any]]
     own: dict[str, dict[str, Any]]
@@ -38,12 +38,12 @@ class SearchSpace:
 
 
 def search_space(cell: str, path: Path | None = None) -> SearchSpace:
-    """The search space for a cell, from a YAML file of the form of `search_spaces.yaml`, which is that of the package if None.
+    """The search space for a cell, from a YAML file of the form of `spaces.yaml`, which is that of the package if None.
 
     Raises ValueError for a file of another form, and OSError for one that can't be read.
     """
-    text = (resources.files("fw_rl.commands").joinpath("search_spaces.yaml") if path is None else path).read_text()
-    name = "search_spaces.yaml" if path is None else str(path)
+    text = (resources.files("fw_rl.commands.search").joinpath("spaces.yaml") if path is None else path).read_text()
+    name = "spaces.yaml" if path is None else str(path)
     try:
         spaces = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fw_rl.commands.learning import Learning
+from fw_rl.commands.search.learning import Learning
 from fw_rl.statistics import mean_interval
 
 __all__ = ["BEST", "best", "number", "report", "scores", "words"]

@@ -17,8 +17,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fw_rl.commands.config import RunConfig
-from fw_rl.commands.learning import CURVE_POINTS, Learning, Progress
-from fw_rl.commands.search_space import SearchSpace
+from fw_rl.commands.search.learning import CURVE_POINTS, Learning, Progress
+from fw_rl.commands.search.space import SearchSpace
 
 __all__ = ["SAMPLERS", "SettingsStudy"]
 

@@ -12,11 +12,11 @@ from rich.live import Live
 from rich.table import Table
 
 from fw_rl.commands.config import RunConfig
-from fw_rl.commands.learning import CURVE_POINTS, Learning, Progress, SideBySide
-from fw_rl.commands.sweep_report import BEST, best, number, scores, words
+from fw_rl.commands.search.learning import CURVE_POINTS, Learning, Progress, SideBySide
+from fw_rl.commands.search.report import BEST, best, number, scores, words
 
 if TYPE_CHECKING:
-    from fw_rl.commands.ray_trainings import OnRay
+    from fw_rl.commands.search.on_ray import OnRay
 
 __all__ = ["LiveTable", "train_missing"]
 

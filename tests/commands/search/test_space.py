@@ -5,7 +5,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from fw_rl.cells import available_cells, make_cell
 from fw_rl.commands.config import TrainOptions, resolve
-from fw_rl.commands.search_space import search_space
+from fw_rl.commands.search.space import search_space
 
 
 @pytest.fixture
