@@ -138,8 +138,8 @@ class FastWeightsCell(Cell):
         `wipe`: [T, B] bool, True zeroes h after it was put out and stored, so that the next step starts from A alone: the
         control signal of Ba16 §4.2. Returns y [T, B, H], which holds every h(t) as it was before a wipe, and the new state.
         """
-        needs_autograd = any(part is not None and part.requires_grad for part in (*state[2:], write_gate))
-        if self._is_compiled and not needs_autograd and can_run(x):
+        gate_is_learned = write_gate is not None and write_gate.requires_grad
+        if self._is_compiled and not gate_is_learned and can_run(x):
             return self._run(x, state, episode_starts, write_gate, wipe)
         outputs = []
         for h, _, after in self._unroll(x, state, episode_starts, write_gate, wipe):
@@ -148,7 +148,7 @@ class FastWeightsCell(Cell):
         return torch.stack(outputs), state
 
     def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
-        if not self._is_compiled or any(part.requires_grad for part in state[2:]):
+        if not self._is_compiled:
             return super().replay(x, state, episode_starts, outputs)
         return self._run(x, state, episode_starts, outputs=outputs)[0]
 

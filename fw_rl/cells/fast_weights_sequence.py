@@ -106,9 +106,9 @@ class Sequence(torch.autograd.Function):
     """h(t) [T, B, H] of a fast-weight net over a sequence.
 
     Arguments of `Sequence.apply`: `driven`, C x + bias, [T, B, H]. `recurrent`, `gain`, `bias`: see `Weights`. `h` [B, H] and
-    `matrix` [B, H, H] or [B, 0, 0], `keys` [B, P, H] and `strengths` [B, P]: the state before, of which the first two may have
-    a gradient. `write`: [T, B], the strength of each write. `starts`: [T, B] bool, or None. `wipes`: [T, B] bool, h is zeroed
-    after the step, or None. `outputs`: [T, B, H], every h(t) where it is known already, or None.
+    `matrix` [B, H, H] or [B, 0, 0], `keys` [B, P, H] and `strengths` [B, P]: the state before. `write`: [T, B], the strength of
+    each write, which gets no gradient. `starts`: [T, B] bool, or None. `wipes`: [T, B] bool, h is zeroed after the step, or
+    None. `outputs`: [T, B, H], every h(t) where it is known already, or None.
 
     Kept for the way back: what the steps computed, O(T B S H), and the state before; of known outputs only these and `driven`.
     """
@@ -158,8 +158,8 @@ class Sequence(torch.autograd.Function):
             boundary = torch.addmm(boundary.flatten(0, 1), before.flatten(0, 1), recurrent.T).view_as(outputs)
             settled = [outputs.new_empty(0, steps, 1, size), outputs.new_empty(0, steps, 1)]
 
-        needs_matrix = ctx.needs_input_grad[5] and matrix.shape[1] > 0
-        sources = outputs.new_empty(batch if needs_matrix else 4, steps, constants.inner_steps, 2, size)
+        needs_memory = any(ctx.needs_input_grad[5:8])
+        sources = outputs.new_empty(batch if needs_memory else 4, steps, constants.inner_steps, 2, size)
         d_boundary, d_first, d_gain, d_bias = (torch.zeros_like(part) for part in (outputs, h, gain, bias))
         run_back(  # type: ignore[call-arg]
             boundary.numpy(),
@@ -173,16 +173,26 @@ class Sequence(torch.autograd.Function):
             *(part.numpy() for part in (sources, d_boundary, d_first, d_gain, d_bias)),
         )
         d_recurrent = d_boundary.flatten(0, 1).T @ before.flatten(0, 1)
-        d_matrix = _outer_products(sources, script.begins, keys.shape[1], constants.decay) if needs_matrix else None
-        return d_boundary, d_recurrent, d_gain, d_bias, d_first, d_matrix, *[None] * 7
+        d_memory = (
+            _back_to_memory(sources, script.begins, matrix, keys, strengths, constants.decay) if needs_memory else [None] * 3
+        )
+        return d_boundary, d_recurrent, d_gain, d_bias, d_first, *d_memory, *[None] * 5
 
 
-def _outer_products(sources: Tensor, begins: NDArray[np.integer], pending: int, decay: float) -> Tensor:
-    """What the reads send back to the matrix before the sequence: the faded sum of dr q^T."""
+def _back_to_memory(
+    sources: Tensor, begins: NDArray[np.integer], matrix: Tensor, keys: Tensor, strengths: Tensor, decay: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the reads send back to the memory before the sequence: through A, the sum of dr q^T, each faded as A was by then."""
     steps = len(begins)
-    faded = decay**pending * decay ** torch.arange(steps, dtype=sources.dtype) * torch.from_numpy(begins.T < 0)
-    d_reads, queries = (sources[:, :, :, which] for which in (0, 1))
-    return torch.bmm((d_reads * faded[:, :, None, None]).flatten(1, 2).mT, queries.flatten(1, 2))
+    faded = decay ** torch.arange(steps, dtype=sources.dtype) * torch.from_numpy(begins.T < 0)
+    d_reads = (sources[:, :, :, 0] * faded[:, :, None, None]).flatten(1, 2)
+    queries = sources[:, :, :, 1].flatten(1, 2)
+    along_read, along_query = torch.bmm(keys, d_reads.mT), torch.bmm(keys, queries.mT)
+    d_keys = strengths.unsqueeze(2) * (torch.bmm(along_read, queries) + torch.bmm(along_query, d_reads))
+    d_strengths = (along_read * along_query).sum(dim=2)
+    if not matrix.shape[1]:
+        return torch.zeros_like(matrix), d_keys, d_strengths
+    return decay ** keys.shape[1] * torch.bmm(d_reads.mT, queries), d_keys, d_strengths
 
 
 def _past(*state: Tensor) -> Past:

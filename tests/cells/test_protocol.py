@@ -10,7 +10,8 @@ import torch
 from torch.func import functional_call
 from torch.testing import assert_close
 
-from fw_rl.cells import Cell, available_cells, make_cell
+from fw_rl import memory
+from fw_rl.cells import Cell, FastWeightsCell, available_cells, make_cell
 from tests.cells.reference import scrambled
 
 T, B, I, H = 7, 3, 3, 5  # noqa: E741
@@ -64,12 +65,19 @@ EVERY_START = pytest.mark.parametrize("starts", STARTS.values(), ids=STARTS)
 
 
 def in_pieces(cell, x, starts, lengths):
-    """Run a sequence in pieces of these lengths, from a state in the middle of an episode."""
+    """What a sequence in pieces of these lengths comes to, from a state in the middle of an episode: outputs and last state."""
     state, outputs = used_state(cell, x.shape[1]), []
     for piece, piece_starts in zip(x.split(lengths), starts.split(lengths), strict=True):
         y, state = cell(piece, state, piece_starts)
         outputs.append(y)
-    return torch.cat(outputs), state
+    return torch.cat(outputs), written_out(cell, state)
+
+
+def written_out(cell, state):
+    """A state in one form: fast weights as their matrix, however many of its writes are still pending."""
+    if not isinstance(cell, FastWeightsCell):
+        return state
+    return state[0], memory.fold(memory.Memory(*state[1:]), cell.decay).matrix
 
 
 def used_state(cell, rows=B):

@@ -83,7 +83,7 @@ def acted(cell, x, state, starts):
 
 def gradients(cell, x, y, *more):
     loss = (y * rand(*y.shape, seed=10).to(y)).sum()
-    return torch.autograd.grad(loss, [x, *cell.parameters(), *more], materialize_grads=True)
+    return torch.autograd.grad(loss, [x, *cell.parameters(), *more], materialize_grads=True, retain_graph=True)
 
 
 def assert_replays(cell, x, state, starts, *more, tolerance=1e-9):
@@ -181,16 +181,23 @@ def test_a_cell_without_a_shortcut_has_the_same_gradient(label, starts):
         assert_replays(cell, rand(steps, B, I, seed=1).requires_grad_(), used_state(cell, 3), marks(starts, steps))
 
 
-@pytest.mark.parametrize("window", [0, 2, 32])
-def test_a_state_with_a_gradient_gets_it(window):
-    cell = build(window=window)
-    state = tuple(part.requires_grad_() for part in used_state(cell, 3) if part.numel())
-    if window:
-        state = tuple(part.requires_grad_() for part in used_state(cell, 2))
-    else:
-        h, matrix = state
-        state = (h, matrix, h.new_zeros(B, 0, H), h.new_zeros(B, 0))
-    assert_replays(cell, rand(5, B, I, seed=1).requires_grad_(), state, None, state[0])
+@EVERY_START
+@EVERY_STATE
+@pytest.mark.parametrize("inner_steps", [1, 2])
+def test_a_state_with_a_gradient_gets_it(inner_steps, window, history, starts):
+    cell, starts = build(inner_steps=inner_steps, window=window), marks(starts, 5)
+    x, state = rand(5, B, I, seed=1).requires_grad_(), tuple(part.requires_grad_() for part in used_state(cell, history))
+    y, after = cell(x, state, starts)
+    unrolled = list(cell._unroll(x, state, starts))
+    expected, expected_after = torch.stack([h for h, *_ in unrolled]), unrolled[-1][2]
+    replayed = cell.replay(x, state, starts, y.detach())
+
+    def with_read(outputs, state):
+        """What a next step would read is an output too."""
+        return torch.cat([outputs, cell(rand(1, B, I, seed=2), state)[0]])
+
+    for found, truth in ((replayed, expected), (with_read(y, after), with_read(expected, expected_after))):
+        assert_close(gradients(cell, x, found, *state), gradients(cell, x, truth, *state), rtol=1e-9, atol=1e-9)
 
 
 def test_a_chain_of_chunks_has_the_gradient_of_each_chunk():
