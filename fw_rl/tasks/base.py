@@ -33,12 +33,20 @@ class Data(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One model of a table: its label, the cell with its options, and the kind of net that the cell is put into."""
+    """One model of a table: its label, the cell with its options, and the kind of net that the cell is put into.
+
+    `shared_options`: options that are divided by the number of units, where `options` does not have them.
+    """
 
     label: str
     cell: str
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     net: str = "recurrent"
+    shared_options: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def options_of(self, hidden_size: int) -> dict[str, Any]:
+        """The options of the cell with so many units."""
+        return {**{name: value / hidden_size for name, value in self.shared_options.items()}, **self.options}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -182,21 +182,23 @@ def make_glimpse_net(row: Row, hidden_size: int, patch_pixels: int, classes: int
             raise ValueError(f"the ConvNet has no option {next(iter(row.options))!r}")
         return ConvNet(patch_pixels, hidden_size, classes, conv_depth)
     if row.net == "multi-level":
-        cell = make_cell(row.cell, 100 + hidden_size, hidden_size, **row.options)
+        cell = make_cell(row.cell, 100 + hidden_size, hidden_size, **row.options_of(hidden_size))
         assert isinstance(cell, FastWeightsCell)
         return MultiLevelNet(cell, patch_pixels, classes)
-    return GlimpseNet(make_cell(row.cell, 100, hidden_size, **row.options), patch_pixels, classes)
+    return GlimpseNet(make_cell(row.cell, 100, hidden_size, **row.options_of(hidden_size)), patch_pixels, classes)
 
 
-_RATES = dict(eta=0.02, decay=0.9)
-# With the eta of 0.5 of the retrieval task what comes back is 10 to 100 times as long as the boundary, and h hardly sees x.
+# With the eta of 0.5 of the retrieval task what comes back is 10 to 100 times as long as the boundary, and h hardly sees x. Layer
+# normalisation gives h the square length of about half its units, so that 1 / units has eta |h|^2, and what comes back, the same
+# for every size.
+_RATES: dict[str, Any] = dict(options=dict(decay=0.9), shared_options=dict(eta=1.0))
 GLIMPSE_ROWS = {
     "rnn": Row("IRNN", "rnn"),
     "lstm": Row("LSTM", "lstm"),
     "convnet": Row("ConvNet", "", net="convnet"),
-    "fast-weights": Row("Fast weights", "fast-weights", _RATES, net="multi-level"),
+    "fast-weights": Row("Fast weights", "fast-weights", net="multi-level", **_RATES),
     "gru": Row("GRU", "gru"),
-    "one-level": Row("Fast weights, one level", "fast-weights", _RATES),
+    "one-level": Row("Fast weights, one level", "fast-weights", **_RATES),
 }
 
 

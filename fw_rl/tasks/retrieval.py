@@ -79,7 +79,7 @@ class Retrieval(Task):
         return Data(*(make_examples(size, self.pairs, split) for size, split in zip(sizes, _SPLITS, strict=True)))
 
     def make_net(self, row: Row, hidden_size: int) -> nn.Module:
-        return RetrievalNet(make_cell(row.cell, 100, hidden_size, **row.options))
+        return RetrievalNet(make_cell(row.cell, 100, hidden_size, **row.options_of(hidden_size)))
 
 
 def make_examples(size: int, pairs: int, split: str) -> Split:

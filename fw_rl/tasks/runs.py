@@ -45,7 +45,8 @@ class Run:
         del training["seed"]
         # Where the data lies is no setting; what it is, is.
         task = {key: value for key, value in vars(self.task).items() if not key.endswith("_dir")}
-        return dict(net=row.net, cell=row.cell, cell_options=dict(row.options), **training, **task, data=self.task.data_name)
+        options = row.options_of(self.hidden_size)
+        return dict(net=row.net, cell=row.cell, cell_options=options, **training, **task, data=self.task.data_name)
 
 
 @dataclass(frozen=True)
