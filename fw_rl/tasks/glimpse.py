@@ -188,9 +188,8 @@ def make_glimpse_net(row: Row, hidden_size: int, patch_pixels: int, classes: int
     return GlimpseNet(make_cell(row.cell, 100, hidden_size, **row.options_of(hidden_size)), patch_pixels, classes)
 
 
-# With the eta of 0.5 of the retrieval task what comes back is 10 to 100 times as long as the boundary, and h hardly sees x. Layer
-# normalisation gives h the square length of about half its units, so that 1 / units has eta |h|^2, and what comes back, the same
-# for every size.
+# With the eta of 0.5 of the retrieval task what comes back is 10 to 100 times as long as the boundary, and h hardly sees x.
+# Layer normalisation makes |h|^2 about half the number of units: with eta = 1 / units what comes back is as strong in every size.
 _RATES: dict[str, Any] = dict(options=dict(decay=0.9), shared_options=dict(eta=1.0))
 GLIMPSE_ROWS = {
     "rnn": Row("IRNN", "rnn"),

@@ -10,6 +10,8 @@ from torch.testing import assert_close
 
 from fw_rl.tasks import glimpse
 from fw_rl.tasks.glimpse import GLIMPSES, ConvNet, Digits, cut_patches, look, make_glimpse_net, shift, standardise
+from fw_rl.tasks.runs import Run
+from fw_rl.tasks.training import Training
 
 ROWS = Digits.rows
 
@@ -177,6 +179,15 @@ def test_the_convnet_takes_no_options():
     task = Digits()
     with pytest.raises(ValueError, match="the ConvNet has no option 'eta'"):
         task.make_net(task.row("convnet", dict(eta=1)), 8)
+
+
+@pytest.mark.parametrize("name", ["fast-weights", "one-level"])
+def test_eta_is_shared_among_the_units_unless_it_is_given(name):
+    task = Digits()
+    for options, size, eta in (({}, 50, 0.02), ({}, 200, 0.005), (dict(eta=0.3), 200, 0.3)):
+        run = Run(task, name, size, Training(0.001, epochs=1, seed=0), options)
+        net = task.make_net(task.row(name, options), size)
+        assert net.cell.eta == run.settings["cell_options"]["eta"] == eta
 
 
 @pytest.mark.parametrize("most_shift", [-1, 9])
