@@ -189,7 +189,7 @@ def make_glimpse_net(row: Row, hidden_size: int, patch_pixels: int, classes: int
 
 
 # With the eta of 0.5 of the retrieval task what comes back is 10 to 100 times as long as the boundary, and h hardly sees x.
-# Layer normalisation makes |h|^2 about half the number of units: with eta = 1 / units what comes back is as strong in every size.
+# Layer normalisation makes |h|^2 about half the number of units: with eta = 1 / units that is as strong in every size.
 _RATES: dict[str, Any] = dict(options=dict(decay=0.9), shared_options=dict(eta=1.0))
 GLIMPSE_ROWS = {
     "rnn": Row("IRNN", "rnn"),
