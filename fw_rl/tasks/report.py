@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fw_rl.files import write_file, write_json
 from fw_rl.statistics import mean_interval
@@ -182,6 +183,7 @@ def draw_curves(task: Task, records: Sequence[Record], path: Path) -> None:
                     mean = [fmean(curve[min(i, len(curve) - 1)] for curve in curves) for i in range(longest)]
                     panel.plot(range(1, longest + 1), mean, color=f"C{number}", linewidth=2, label=label)
             panel.set(title=f"{size} units", xlabel="epochs")
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             panel.grid(alpha=0.25)
         panels[0].set_ylabel("test log-likelihood (nats)")
         figure.suptitle(task.title, fontsize=11)
