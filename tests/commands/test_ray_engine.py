@@ -13,7 +13,7 @@ from fw_rl.commands.train import main
 @pytest.fixture
 def no_ray(monkeypatch):
     """As if Ray were not installed."""
-    ours = ("fw_rl.agents.rllib", "fw_rl.commands.ray_")
+    ours = ("fw_rl.agents.rllib", "fw_rl.agents.ray_session", "fw_rl.commands.search.on_ray")
     for name in [name for name in sys.modules if name.partition(".")[0] == "ray" or name.startswith(ours)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ray", None)
