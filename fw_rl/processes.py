@@ -66,7 +66,7 @@ class Workers:
 
     `arguments`: for a worker's number and how often it was started again, the arguments of its task. A worker that is killed is
     started again, `max_restarts` times over all of them, after a call of `on_death` with its number. `start_method`: "spawn",
-    "forkserver" or "fork".
+    "forkserver" or "fork". `preload`: modules beside the task's own that a fork server imports once for all.
 
     Each worker uses one thread for NumPy and Torch, ignores Ctrl-C, which is the main process's to handle, and ends at once
     when the main process is gone.
@@ -82,12 +82,13 @@ class Workers:
         start_method: str,
         on_death: Callable[[int], None] = lambda number: None,
         max_restarts: int = 10,
+        preload: tuple[str, ...] = (),
     ) -> None:
         self.task, self.arguments, self.on_death = task, arguments, on_death
         self.max_restarts, self.restarts = max_restarts, 0
         self.context: Any = multiprocessing.get_context(start_method)
         if start_method == "forkserver":
-            self.context.set_forkserver_preload(["__main__", task.__module__])
+            self.context.set_forkserver_preload(["__main__", task.__module__, *preload])
         self.processes: list[Any] = [None] * n_workers
         self._numbers: dict[connection.Connection, int] = {}
         self._ready: Iterator[Any] = iter(())

@@ -344,11 +344,7 @@ class _MatrixCell(Cell):
         h, matrix = state
         blank = memory.empty(h.shape[0], self.hidden_size, separate_values=self.cell.rule != "hebb", like=h)
         state = _pack(h, blank._replace(matrix=matrix))
-        if len(x) > 1:
-            y, state = self.cell(x, state, episode_starts)
-        else:  # in plain Torch
-            ((output, _, state),) = self.cell._unroll(x, state, episode_starts, window=0)
-            y = output.unsqueeze(0)
+        y, state = _go_on(self.cell, x, state, episode_starts, window=0)
         h, fast = _unpack(state)
         return y, (h, memory.fold(fast, self.cell.decay).matrix if fast.keys.shape[1] else fast.matrix)
 
@@ -372,16 +368,20 @@ class _RecentCell(Cell):
         strengths = (self.cell.eta * self.cell.decay**ages).expand(len(recent), -1)
         blank = recent.new_zeros(len(recent), 0, 0)
         before = _pack(recent[:, -1], Memory(blank, recent, strengths))
-        if len(x) > 1:
-            y, _ = self.cell(x, before, episode_starts)
-        else:  # in plain Torch, which is faster for one step
-            ((output, _, _),) = self.cell._unroll(x, before, episode_starts, window=self.length + 1)
-            y = output.unsqueeze(0)
+        y, _ = _go_on(self.cell, x, before, episode_starts, window=self.length + 1)
         hidden = torch.cat([recent, y.transpose(0, 1)], dim=1)
         if episode_starts is not None:
             episode = nn.functional.pad(episode_starts.T.cumsum(1), (self.length, 0))
             hidden = hidden.masked_fill((episode < episode[:, -1:]).unsqueeze(2), 0.0)
         return y, (hidden[:, -self.length :],)
+
+
+def _go_on(cell: FastWeightsCell, x: Tensor, state: State, starts: Tensor | None, window: int) -> tuple[Tensor, State]:
+    """What the cell does; one step in plain Torch with its own `window`, which is faster than a kernel and can be exported."""
+    if len(x) > 1:
+        return cell(x, state, starts)  # type: ignore[no-any-return]
+    ((h, _, state),) = cell._unroll(x, state, starts, window=window)
+    return h.unsqueeze(0), state
 
 
 def _piece_lengths(steps: int, room: int, pending: int) -> list[int]:

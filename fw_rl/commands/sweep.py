@@ -14,14 +14,13 @@ import tyro
 from fw_rl.commands.command_line import fail
 from fw_rl.commands.config import RunConfig, TrainOptions, resolve
 from fw_rl.commands.ray_engine import trainings_on_ray
-from fw_rl.commands.search.learning import Learning, SideBySide, read_learnings, write_learnings
+from fw_rl.commands.search.learning import Learning, SideBySide, Trainings, read_learnings, write_learnings
 from fw_rl.files import write_file
 from fw_rl.processes import WorkerError
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-    from fw_rl.commands.search.on_ray import OnRay
     from fw_rl.commands.search.study import SettingsStudy
 
 __all__ = ["SweepOptions", "main"]
@@ -121,7 +120,7 @@ def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
     return folder, study
 
 
-def _trainings(options: SweepOptions) -> SideBySide | OnRay:
+def _trainings(options: SweepOptions) -> Trainings:
     if options.engine == "ray":
         return trainings_on_ray()(options.jobs, options.eval_episodes, options.ray_address)
     return SideBySide(options.jobs, options.eval_episodes)

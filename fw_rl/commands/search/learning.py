@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,10 +20,12 @@ from fw_rl.commands.train import evaluate, make_model
 from fw_rl.files import write_file
 from fw_rl.processes import START_METHOD, Send, Workers
 
-__all__ = ["CURVE_POINTS", "Learning", "Progress", "SideBySide", "learn", "read_learnings", "write_learnings"]
+__all__ = ["CURVE_POINTS", "Learning", "Progress", "SideBySide", "Trainings", "learn", "read_learnings", "write_learnings"]
 
 CURVE_POINTS = 100
 """Parts of equal length into which the frames of a training are divided; each is a point of its curve."""
+_COMPILER = ("torch._dynamo",)
+"""Torch imports it with the first optimizer of a process, which takes two seconds."""
 
 
 @dataclass(frozen=True)
@@ -142,21 +145,21 @@ class _Curve(BaseCallback):
             self.send(Progress(points, float((self.sums[known] / self.counts[known]).mean()) if known.any() else float("nan")))
 
 
-class SideBySide:
-    """Trainings in processes of their own, a thread each, under keys of the caller's; a context, at whose end all have ended.
+class Trainings(ABC):
+    """Trainings side by side, at most `jobs`, under keys of the caller's; a context, at whose end all have ended.
 
-    Raises WorkerError from `events` if a training meets an exception, or if its process is killed again and again.
+    Raises WorkerError from `events` if a training meets an exception, or if its process is lost again and again.
     """
 
-    def __init__(self, jobs: int, eval_episodes: int, start_method: str = START_METHOD) -> None:
-        self.jobs, self.eval_episodes, self.start_method = jobs, eval_episodes, start_method
-        self._running: dict[int, Workers] = {}
+    def __init__(self, jobs: int, eval_episodes: int) -> None:
+        self.jobs, self.eval_episodes = jobs, eval_episodes
+        self._running: dict[int, Any] = {}
 
-    def __enter__(self) -> SideBySide:
+    def __enter__(self) -> Trainings:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for key in list(self._running):
+        for key in self.keys:
             self.stop(key)
 
     @property
@@ -169,18 +172,35 @@ class SideBySide:
         """Whether another training can be started."""
         return len(self._running) < self.jobs
 
+    @abstractmethod
     def start(self, key: int, config: RunConfig, parameters: dict[str, Any]) -> None:
         """Begin a training."""
+
+    @abstractmethod
+    def stop(self, key: int) -> None:
+        """End a training, whose result is lost if it has not been told yet."""
+
+    @abstractmethod
+    def events(self, timeout: float = 0.5) -> Iterator[tuple[int, Progress | Learning]]:
+        """What the trainings have to tell, by their keys; waits so many seconds at most. What is told as a whole has ended."""
+
+
+class SideBySide(Trainings):
+    """Trainings in processes of their own, a thread each."""
+
+    def __init__(self, jobs: int, eval_episodes: int, start_method: str = START_METHOD) -> None:
+        super().__init__(jobs, eval_episodes)
+        self.start_method = start_method
+
+    def start(self, key: int, config: RunConfig, parameters: dict[str, Any]) -> None:
         arguments = config, parameters, self.eval_episodes
-        self._running[key] = Workers(learn, lambda number, restarts: arguments, 1, self.start_method)
+        self._running[key] = Workers(learn, lambda number, restarts: arguments, 1, self.start_method, preload=_COMPILER)
         self._running[key].start()
 
     def stop(self, key: int) -> None:
-        """End a training, whose result is lost if it has not been told yet."""
         self._running.pop(key).stop()
 
     def events(self, timeout: float = 0.5) -> Iterator[tuple[int, Progress | Learning]]:
-        """What the trainings have to tell, by their keys; waits so many seconds at most. What is told as a whole has ended."""
         for key in self.keys:
             told = self._running[key].next_report(timeout / len(self._running))
             if told is not None:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from fw_rl.commands.config import RunConfig
-from fw_rl.commands.search.learning import CURVE_POINTS, Learning, Progress, SideBySide
+from fw_rl.commands.search.learning import CURVE_POINTS, Learning, Progress, Trainings
 from fw_rl.commands.search.report import BEST, best, number, scores, words
-
-if TYPE_CHECKING:
-    from fw_rl.commands.search.on_ray import OnRay
 
 __all__ = ["LiveTable", "train_missing"]
 
@@ -88,7 +85,7 @@ def train_missing(
     wanted: dict[int, tuple[RunConfig, dict[str, Any]]],
     done: dict[int, Learning],
     table: LiveTable,
-    trainings: SideBySide | OnRay,
+    trainings: Trainings,
     keep: Callable[[dict[int, Learning]], None],
 ) -> dict[int, Learning]:
     """Train what is wanted and not done yet; returns what was learned in all, by key.

@@ -15,13 +15,13 @@ from ray.exceptions import RayError
 from ray.util.queue import Queue
 
 from fw_rl.commands.config import RunConfig
-from fw_rl.commands.search.learning import Learning, Progress, learn
+from fw_rl.commands.search.learning import Learning, Progress, Trainings, learn
 from fw_rl.processes import WorkerError
 
 __all__ = ["OnRay"]
 
 
-class OnRay:
+class OnRay(Trainings):
     """What `SideBySide` does, with each training as a task that takes one core, on whichever machine of a cluster has it.
 
     `jobs`: tasks at a time. `address`: of the cluster; None starts Ray on this machine. Ray begins a task anew if its machine
@@ -29,8 +29,8 @@ class OnRay:
     """
 
     def __init__(self, jobs: int, eval_episodes: int, address: str | None = None) -> None:
-        self.jobs, self.eval_episodes, self.address = jobs, eval_episodes, address
-        self._running: dict[int, Any] = {}
+        super().__init__(jobs, eval_episodes)
+        self.address = address
         self._session = ExitStack()
         self._train = ray.remote(num_cpus=1)(_train)
 
@@ -40,31 +40,17 @@ class OnRay:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for key in self.keys:
-            self.stop(key)
+        super().__exit__(kind, error, trace)
         self._told.shutdown()
         self._session.close()
 
-    @property
-    def keys(self) -> list[int]:
-        """Of the trainings that run."""
-        return list(self._running)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another training can be started."""
-        return len(self._running) < self.jobs
-
     def start(self, key: int, config: RunConfig, parameters: dict[str, Any]) -> None:
-        """Begin a training, as soon as a core is free."""
         self._running[key] = self._train.remote(self._told, key, config, parameters, self.eval_episodes)
 
     def stop(self, key: int) -> None:
-        """End a training, whose result is lost if it has not been told yet."""
         ray.cancel(self._running.pop(key), force=True)
 
     def events(self, timeout: float = 0.5) -> Iterator[tuple[int, Progress | Learning]]:
-        """What the trainings have to tell, by their keys; waits so many seconds at most. What is told as a whole has ended."""
         ended, _ = ray.wait(list(self._running.values()), num_returns=len(self._running), timeout=timeout)
         for key, progress in self._told.get_nowait_batch(self._told.qsize()):
             if key in self._running:  # else it was stopped
