@@ -1,7 +1,7 @@
 .PHONY: test test-ray slow lint format docs bench
 
-test:
-	python -m pytest
+test:  # on all cores
+	python -m pytest -n auto
 
 test-ray:  # where fw-rl[ray] is installed
 	timeout --kill-after=30 1800 python -m pytest tests/ray tests/commands/test_ray_engine.py

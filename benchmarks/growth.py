@@ -120,7 +120,7 @@ def main(settings: Settings) -> None:
             sizes = BASE | {name: value}
             measured = in_new_process(train, settings, *sizes.values(), name == "workers")
             own = {key: sizes[key] for key in ("n", "n_steps", "hidden_size")}
-            operations = in_new_process(operations_per_frame, *own.values())
+            operations = operations_per_frame(**own)
             measured["operations_per_frame"] = round(operations)
             measured["share_of_peak"] = measured["frames_per_second"] * operations / (peak * sizes["workers"])
             curves[name][value] = measured

@@ -13,13 +13,14 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = {
     "cell_speed": "--sizes 2 3 4 --repeats 1 --seconds 0.01",
     "env_speed": "--num-envs 1 3 --repeats 1 --seconds 0.01",
-    "growth": "--n 8 9 --n-steps 5 --hidden-size 8 --workers 1 --n-envs 4 --seconds 0.1 --picture FOLDER/growth.png",
+    "growth": "--n 8 --n-steps 5 --hidden-size 8 --workers 1 --n-envs 4 --seconds 0.1 --picture FOLDER/growth.png",
     "ppo_speed": "--cells gru --n-envs 4 --n-steps 4 --batch-size 8 --repeats 1 --seconds 0.1",
     "retrieval_epoch": "--cells fast-weights --hidden-size 4 --share 0.001 --repeats 1",
     "ray_speed": "--n 5 --num-envs 4 --hidden-size 8 --runners 1 --repeats 1 --seconds 0.1",
-    "solve_time": "--algos a2c --seeds 0 --timesteps 2000 --episodes 10 --peer-seeds 0 --peer-envs 4 --peer-batch 32"
+    "solve_time": "--algos a2c --seeds 0 --timesteps 2000 --episodes 10 --peer-seeds 0 --peer-envs 4 --peer-batch 512"
     " --peer-learning-rates 1e-3 --patience 1",
-    "training_speed": "--cells gru --n-envs 4 --workers 1 --peer-envs 4 --peer-batches 32 --repeats 1 --seconds 0.1",
+    "training_speed": "--cells gru --n-envs 4 --workers 1 --threads 1 --peer-envs 4 --peer-batches 512 --repeats 1"
+    " --seconds 0.1",
     "worker_speed": "--num-envs 2 --microseconds 0 --repeats 1 --seconds 0.05",
 }
 NOT_HERE = {"measure", "operations", "catch_learning", "catch_variants", "control_learning"}

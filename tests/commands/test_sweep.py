@@ -79,16 +79,16 @@ def test_a_sweep_grows_and_nothing_is_made_twice(sweep, tmp_path, capsys):
 
 
 def test_the_same_trials_whether_or_not_the_sweep_was_stopped(sweep, tmp_path):
-    assert sweep("--trials", 3) == 0
-    for count in (1, 2, 3):
+    assert sweep("--trials", 2) == 0
+    for count in (1, 2):
         assert sweep("--trials", count, out="stopped") == 0
 
     def drawn(out):
         return [known.parameters for known in trials(tmp_path, out)]
 
     assert drawn("out") == drawn("stopped")
-    assert sweep("--trials", 3, "--seed", 1, out="other") == 0
-    assert drawn("other") != drawn("out")
+    assert sweep("--trials", 1, "--seed", 1, out="other") == 0
+    assert drawn("other") != drawn("out")[:1]
 
 
 def test_the_best_is_trained_with_new_seeds(sweep, tmp_path, capsys):
@@ -208,7 +208,6 @@ def test_bad_input_is_one_line(case, sweep, capsys):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_sweep_goes_on_after_it_was_stopped(number, sweep, tmp_path):
     whole = ["--trials", "3", "--timesteps", "2000"]
-    assert sweep(*whole) == 0
     small = ["--env", "Catch-5-2", "--cell", "rnn", "--eval-episodes", "4", "--jobs", "2", "--space", tmp_path / "space.yaml"]
     command = [sys.executable, "-m", "fw_rl", "sweep", *small, *whole, "--out", tmp_path / "stopped"]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
@@ -226,15 +225,15 @@ def test_a_sweep_goes_on_after_it_was_stopped(number, sweep, tmp_path):
 def test_two_sweeps_share_a_storage(tmp_path, sweep):
     database = f"sqlite:///{tmp_path / 'studies.db'}"
     small = ["--env", "Catch-5-2", "--cell", "rnn", "--timesteps", "400", "--eval-episodes", "4", "--jobs", "1"]
-    own = ["--trials", "4", "--storage", database, "--space", tmp_path / "space.yaml", "--seed", "1", "--out", tmp_path / "one"]
+    own = ["--trials", "3", "--storage", database, "--space", tmp_path / "space.yaml", "--seed", "1", "--out", tmp_path / "one"]
     other = subprocess.Popen(list(map(str, [sys.executable, "-m", "fw_rl", "sweep", *small, *own])), stdout=subprocess.DEVNULL)
     try:
-        assert sweep("--trials", 4, "--storage", database, out="two") == 0
+        assert sweep("--trials", 3, "--storage", database, out="two") == 0
         assert other.wait(timeout=60) == 0
     finally:
         other.kill()
-    assert sweep("--trials", 4, "--storage", database, out="two") == 0
-    assert len(trials(tmp_path, "two")) in (4, 5)  # the last one may have been begun by both at once
+    assert sweep("--trials", 3, "--storage", database, out="two") == 0
+    assert len(trials(tmp_path, "two")) in (3, 4)  # the last one may have been begun by both at once
 
 
 def test_without_optuna_one_line_says_what_to_install(tmp_path):
@@ -249,7 +248,7 @@ def test_without_optuna_one_line_says_what_to_install(tmp_path):
 
 def test_a_killed_training_is_begun_again(sweep, tmp_path):
     """A worker that is killed is replaced, and the trial comes to what it would have come to."""
-    assert sweep("--trials", 1, "--timesteps", 6_000) == 0
+    assert sweep("--trials", 1) == 0
     small = ["--env", "Catch-5-2", "--cell", "rnn", "--eval-episodes", "4", "--jobs", "1", "--space", tmp_path / "space.yaml"]
     command = [
         sys.executable,
@@ -260,7 +259,7 @@ def test_a_killed_training_is_begun_again(sweep, tmp_path):
         "--trials",
         "1",
         "--timesteps",
-        "6000",
+        "400",
         "--out",
         tmp_path / "killed",
     ]
