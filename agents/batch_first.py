@@ -14,7 +14,7 @@ from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rollout import Observation, map_observation
 from fw_rl.cells import State
 
-__all__ = ["BatchFirstNet"]
+__all__ = ["BatchFirstNet", "channels_first"]
 
 
 class BatchFirstNet(nn.Module):
@@ -40,7 +40,7 @@ class BatchFirstNet(nn.Module):
     ) -> None:
         super().__init__()
         _check_actions(action_space, policy_kwargs or {})
-        seen = _channels_first(observation_space)
+        seen = channels_first(observation_space)
         self.policy = RecurrentActorCriticPolicy(seen, action_space, lambda progress: 0.0, **policy_kwargs or {})
         self.raw_space = observation_space
         self._cell = (self.policy.cell.with_compact_state(),)  # in a tuple, or its parameters would be listed twice
@@ -85,10 +85,10 @@ def _check_actions(space: spaces.Space, policy_kwargs: dict[str, Any]) -> None:
         raise ValueError("squash_output is True: the distribution over squashed actions cannot be handed over")
 
 
-def _channels_first(space: spaces.Space) -> spaces.Space:
+def channels_first(space: spaces.Space) -> spaces.Space:
     """The space as SB3's algorithms see it, which put images into a `VecTransposeImage`."""
     if isinstance(space, spaces.Dict):
-        return spaces.Dict({key: _channels_first(part) for key, part in space.spaces.items()})
+        return spaces.Dict({key: channels_first(part) for key, part in space.spaces.items()})
     return VecTransposeImage.transpose_space(space) if _has_channels_last(space) else space  # type: ignore[arg-type]
 
 

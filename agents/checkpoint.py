@@ -317,8 +317,9 @@ def _merge_arguments(
     if predicts_only:
         arguments.setdefault("learning_rate", 0.0)
 
+    needed = {"policy"} if predicts_only else {*known}
     given = {*arguments, *(f"policy_kwargs.{name}" for name in policy_kwargs), *renewed}
-    lacking = [name for name in checkpoint.not_stored if name not in given and (name in known or "." in name)]
+    lacking = [name for name in checkpoint.not_stored if name not in given and (name in needed or "." in name)]
     if lacking:
         raise CheckpointError(f"{checkpoint.path} could not hold {', '.join(lacking)}: give it to load again")
     cell = policy_kwargs.get("cell")

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy as LstmPolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from fw_rl.agents.features import standard_extractor
 from fw_rl.cells import Cell, make_cell
 
 __all__ = ["CellLstmPolicy"]
@@ -50,10 +51,7 @@ class CellLstmPolicy(LstmPolicy):
         for name in ("lstm_hidden_size", "n_lstm_layers", "lstm_kwargs"):
             if name in kwargs:
                 raise ValueError(f"{name} is of an LSTM: a cell has hidden_size and cell_kwargs")
-        if features_extractor_class is None:
-            is_dict = isinstance(observation_space, spaces.Dict)
-            features_extractor_class = CombinedExtractor if is_dict else FlattenExtractor
-        kwargs["features_extractor_class"] = features_extractor_class
+        kwargs["features_extractor_class"] = features_extractor_class or standard_extractor(observation_space)
         super().__init__(observation_space, action_space, lr_schedule, lstm_hidden_size=hidden_size, **kwargs)
         self._memory = dict(cell=cell, hidden_size=hidden_size, cell_kwargs=cell_kwargs)
         self.lstm_actor: Any = _CellAsLstm(make_cell(cell, self.features_dim, hidden_size, **cell_kwargs or {}))

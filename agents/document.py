@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -72,6 +73,8 @@ def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Json:
     if isinstance(value, np.ndarray):
         native = np.array(value, dtype=value.dtype.newbyteorder("="))
         return {"$array": _keep(torch.from_numpy(native), name, tensors)}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, list):
         return [pack(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
     if isinstance(value, tuple):

@@ -13,18 +13,12 @@ from gymnasium import spaces
 from numpy.typing import ArrayLike
 from stable_baselines3.common.distributions import CategoricalDistribution, Distribution, SquashedDiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.preprocessing import get_action_dim, is_image_space
-from stable_baselines3.common.torch_layers import (
-    BaseFeaturesExtractor,
-    CombinedExtractor,
-    FlattenExtractor,
-    MlpExtractor,
-    NatureCNN,
-    create_mlp,
-)
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor, create_mlp
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from fw_rl.agents.features import standard_extractor
 from fw_rl.agents.masks import check_masks, mask_logits
 from fw_rl.agents.rollout import Observation, map_observation
 from fw_rl.cells import Cell, CellPair, State, Stepper, make_cell
@@ -41,9 +35,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     before the cell. `shared_cell`: False gives the critic an encoder and a cell of its own; then `share_features_extractor` may
     also be False. `net_arch`: sizes of layers after it, as in SB3 (a list, or a dict with `pi` and `vf`). `activation_fn` is
     used in both. `ortho_init` is off: fast weights learned Catch more reliably from Torch's own initial weights. Without a
-    `features_extractor_class` a Dict observation gets SB3's `CombinedExtractor`, an image of 36 x 36 or more its `NatureCNN`,
-    any other observation its `FlattenExtractor`. `squash_output`: actions in a Box are squashed into its bounds by tanh rather
-    than clipped there. The other arguments are those of SB3's `ActorCriticPolicy`.
+    `features_extractor_class` an observation gets the `standard_extractor` of its space. `squash_output`: actions in a Box are
+    squashed into its bounds by tanh rather than clipped there. The other arguments are those of SB3's `ActorCriticPolicy`.
 
     Sequences are time first: observations [T, B, ...], episode starts [T, B].
 
@@ -94,7 +87,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             activation_fn=activation_fn,
             ortho_init=ortho_init,
             log_std_init=log_std_init,
-            features_extractor_class=features_extractor_class or _standard_extractor(observation_space),
+            features_extractor_class=features_extractor_class or standard_extractor(observation_space),
             features_extractor_kwargs=features_extractor_kwargs,
             share_features_extractor=share_features_extractor,
             normalize_images=normalize_images,
@@ -122,20 +115,6 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             encoder.apply(partial(self.init_weights, gain=np.sqrt(2)))
         encoded_size = self.encoder_arch[-1] if self.encoder_arch else self.features_dim
         return encoder, make_cell(self.cell_name, int(encoded_size), self.hidden_size, **self.cell_kwargs)
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        parameters = super()._get_constructor_parameters()
-        for unused in ("full_std", "use_expln"):
-            del parameters[unused]
-        return parameters | dict(
-            cell=self.cell_name,
-            hidden_size=self.hidden_size,
-            cell_kwargs=self.cell_kwargs,
-            encoder_arch=self.encoder_arch,
-            shared_cell=self.shared_cell,
-            share_features_extractor=self.share_features_extractor,
-            squash_output=self.squash_output,
-        )
 
     @property
     def actor_cell(self) -> Cell:
@@ -328,13 +307,6 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     def _actor_latent(self, latent: Tensor) -> Tensor:
         of_actor = latent if self.shared_cell else latent[..., : self.hidden_size]
         return self.mlp_extractor.forward_actor(of_actor)
-
-
-def _standard_extractor(space: spaces.Space) -> type[BaseFeaturesExtractor]:
-    if isinstance(space, spaces.Dict):
-        return CombinedExtractor
-    # The kernels and strides of NatureCNN leave nothing of a smaller image.
-    return NatureCNN if is_image_space(space) and min(space.shape[1:]) >= 36 else FlattenExtractor  # type: ignore[index]
 
 
 def rows_of(observation: Observation) -> int:

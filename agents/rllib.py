@@ -23,6 +23,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import register_env
+from sb3_contrib.common.maskable.utils import is_masking_supported
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
@@ -69,8 +70,8 @@ class RLlibAgent(RecurrentA2C):
     many seconds without a frame. The other arguments are those of `RecurrentA2C`, as far as RLlib has them: its optimizer is
     Adam, its PPO scales the advantages, its IMPALA does not and has no `gae_lambda`.
 
-    Raises ValueError for an algorithm that does not exist, a learning rate that is a function, environments in another mode,
-    and for what `RecurrentA2C` and `BatchFirstNet` do not take.
+    Raises ValueError for an algorithm that does not exist, a learning rate that is a function, environments in another mode
+    or with action masks, and for what `RecurrentA2C` and `BatchFirstNet` do not take.
 
     >>> memory = dict(cell="fast-weights", hidden_size=64)
     >>> model = RLlibAgent("RecurrentPolicy", "CartPole-v1", n_workers=2, policy_kwargs=memory)  # doctest: +SKIP
@@ -100,6 +101,8 @@ class RLlibAgent(RecurrentA2C):
         self.engine, self.runners, self.address = algorithm, n_workers, ray_address
         self.engine_kwargs, self.patience = algorithm_kwargs or {}, timeout
         made = None if env is None else self._wrap_env(env, monitor_wrapper=kwargs.get("monitor_wrapper", True))
+        if made is not None and is_masking_supported(made):
+            raise ValueError("env forbids actions by action_masks, which RLlib does not know of: use RecurrentA2C or A3C")
         super().__init__(policy, made, learning_rate, **dict(optimizer="adam", device="cpu") | kwargs)
 
     @staticmethod

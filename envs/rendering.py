@@ -118,7 +118,7 @@ class Window:
         try:
             pygame = importlib.import_module("pygame")
         except ImportError as error:
-            raise gym.error.DependencyNotInstalled('render_mode="human" needs pygame: pip install pygame') from error
+            raise gym.error.DependencyNotInstalled('render_mode="human" needs pygame: pip install "fw-rl[human]"') from error
         pygame.display.init()
         pygame.display.set_caption(self.title)
         self._screen = pygame.display.set_mode((width, height))

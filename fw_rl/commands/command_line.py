@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-__all__ = ["check_output", "fail"]
+__all__ = ["check_output", "fail", "flag"]
 
 
 def fail(program: str, error: Exception | str, code: int = 2, details: str = "") -> int:
@@ -14,6 +14,11 @@ def fail(program: str, error: Exception | str, code: int = 2, details: str = "")
         print(details, file=sys.stderr)
     print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
     return code
+
+
+def flag(name: str) -> str:
+    """The option of a setting: --n-envs for n_envs."""
+    return "--" + name.replace("_", "-")
 
 
 def check_output(path: Path, *endings: str) -> None:

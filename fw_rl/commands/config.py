@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 import yaml
 
 from fw_rl.agents.a2c import PRECISIONS
 from fw_rl.cells import available_cells
+from fw_rl.commands.command_line import flag
 from fw_rl.commands.environments import environment_id
 
-__all__ = ["NOT_ON_RAY", "RunConfig", "TrainOptions", "check_workers", "parse_cell_options", "resolve"]
+__all__ = ["NOT_ON_RAY", "RunConfig", "TrainOptions", "check_device", "check_workers", "parse_cell_options", "resolve"]
 
 WORKERS = {"local": {"a2c": 1, "a3c": 2}, "ray": {"impala": 2, "ppo": 2}}
 """The algorithms of each engine, the first by default, and how many processes each has by default."""
@@ -42,7 +45,8 @@ class TrainOptions:
     """
 
     env: Annotated[str | None, _option("ID", "Catch-16-3")] = None
-    """Environment: Catch-N-M (N x N pixels, M frames seen), Catch-N-M-D (and D distracting pixels), or any Gymnasium id."""
+    """Environment: Catch-N-M (N x N pixels, M frames seen), Catch-N-M-D (and D distracting pixels), or any Gymnasium id; as
+    module:id it is one that a module registers, such as minigrid:MiniGrid-MemoryS7-v0."""
     cell: Annotated[str | None, _option("NAME", "fast-weights")] = None
     """Memory cell: fast-weights, rnn, lstm, gru, associative-lstm."""
     engine: Annotated[str | None, _option("NAME", "local")] = None
@@ -99,7 +103,7 @@ class TrainOptions:
     """Where the folder of the run goes."""
     resume: Annotated[Path | None, _option("RUN", "none")] = None
     """Folder of a run that was interrupted: go on where its last checkpoint is, with its settings."""
-    eval_episodes: int = 1000
+    eval_episodes: Annotated[int | None, _option("INT", "1000 for Catch, else 100")] = None
     """Episodes of the greedy evaluation at the end."""
     quiet: bool = False
     """No progress bar."""
@@ -136,7 +140,7 @@ class RunConfig:
     @property
     def short_env(self) -> str:
         """The environment as a word for folders and titles: Catch-16-3."""
-        return self.env.removeprefix("fw_rl/").removesuffix("-v0").replace("/", "-")
+        return self.env.rpartition(":")[2].removeprefix("fw_rl/").removesuffix("-v0").replace("/", "-")
 
     @staticmethod
     def from_json(text: str) -> RunConfig:
@@ -193,32 +197,50 @@ def parse_cell_options(pairs: tuple[str, ...] | None) -> dict[str, Any] | None:
     for pair in pairs:
         if "=" not in pair:
             raise ValueError(f"--cell-options got {pair!r}: each option has the form name=value")
-    return {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in pairs)}
+    return {name: _parse_value(name, value) for name, value in (pair.split("=", 1) for pair in pairs)}
+
+
+def _parse_value(name: str, text: str) -> Any:
+    for number in (int, float):
+        with suppress(ValueError):  # YAML takes 1e-3 for a word
+            return number(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--cell-options got {name}={text}: the value is neither a number, a word, true or false") from error
 
 
 def _check(config: RunConfig, options: TrainOptions) -> None:
     counts = {name: getattr(config, name) for name in ("timesteps", "workers", "n_envs", "n_steps", "hidden_size")}
     counts |= {name: getattr(options, name) for name in ("threads", "eval_episodes")}
     for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{_flag(name)} is {value}: it must be at least 1")
+        if value is not None and value < 1:
+            raise ValueError(f"{flag(name)} is {value}: it must be at least 1")
     check_workers(config)
     _check_engine(config, options)
     for name in ("gamma", "gae_lambda"):
         if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"{_flag(name)} is {getattr(config, name)}: it must lie between 0 and 1")
+            raise ValueError(f"{flag(name)} is {getattr(config, name)}: it must lie between 0 and 1")
     for name in ("learning_rate", "max_grad_norm"):
         if not 0 < getattr(config, name) < float("inf"):
-            raise ValueError(f"{_flag(name)} is {getattr(config, name)}: it must be above 0 and finite")
+            raise ValueError(f"{flag(name)} is {getattr(config, name)}: it must be above 0 and finite")
     for name in ("ent_coef", "vf_coef"):
         if not 0 <= getattr(config, name) < float("inf"):
-            raise ValueError(f"{_flag(name)} is {getattr(config, name)}: it must be at least 0 and finite")
+            raise ValueError(f"{flag(name)} is {getattr(config, name)}: it must be at least 0 and finite")
     if config.matmul_precision not in PRECISIONS:
         raise ValueError(f"--matmul-precision is {config.matmul_precision!r}: choose from {', '.join(PRECISIONS)}")
     if config.seed < 0:
         raise ValueError(f"--seed is {config.seed}: it must be at least 0")
-    if options.device not in ("cpu", "auto") and not options.device.startswith("cuda"):
-        raise ValueError(f"--device is {options.device!r}: choose cpu, cuda, cuda:K or auto")
+    check_device(options.device)
+
+
+def check_device(name: str) -> None:
+    """Raises ValueError for a device that this machine does not have, where SB3 would silently take the processor."""
+    kind, _, number = name.partition(":")
+    if name not in ("cpu", "auto", "cuda") and not (kind == "cuda" and number.isdecimal()):
+        raise ValueError(f"--device is {name!r}: choose cpu, cuda, cuda:K or auto")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device is {name!r}: Torch finds {torch.cuda.device_count()} CUDA devices here")
 
 
 def check_workers(config: RunConfig) -> None:
@@ -234,12 +256,8 @@ def _check_engine(config: RunConfig, options: TrainOptions) -> None:
         return
     for name in NOT_ON_RAY:
         if getattr(options, name) is not None:
-            raise ValueError(f"{_flag(name)} is not for the engine ray, where RLlib has a way of its own: leave it out")
+            raise ValueError(f"{flag(name)} is not for the engine ray, where RLlib has a way of its own: leave it out")
     if config.previous_step:
         raise ValueError("--previous-step is not for the engine ray, whose runners take environments as they are: leave it out")
     if options.device not in ("cpu", "auto"):
         raise ValueError(f"--device is {options.device!r}: with the engine ray, the learner is on this machine's processor")
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

@@ -14,7 +14,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from fw_rl.commands.command_line import fail
+from fw_rl.commands.command_line import fail, flag
 from fw_rl.commands.deblur_pictures import PICTURES
 from fw_rl.commands.deblur_report import describe
 from fw_rl.files import write_file
@@ -120,7 +120,7 @@ def _check(options: DeblurOptions) -> None:
     for name, value in counts.items():
         least = 2 if name in samples else 1
         if type(value) is int and name not in ("seed", "subset") and value < least:
-            raise ValueError(f"{_flag(name)} is {value}: it must be at least {least}")
+            raise ValueError(f"{flag(name)} is {value}: it must be at least {least}")
     if protocol.seed < 0:
         raise ValueError(f"--seed is {protocol.seed}: it must be at least 0")
     for bits, cases, name in (
@@ -133,23 +133,19 @@ def _check(options: DeblurOptions) -> None:
     numbers = vars(rates) | dict(init=protocol.init, sequence_lr=sequences.sequence_lr, cell_eta=sequences.cell_eta)
     for name, value in numbers.items():
         if not 0 <= value < math.inf:
-            raise ValueError(f"{_flag(name)} is {value}: it must be at least 0 and finite")
+            raise ValueError(f"{flag(name)} is {value}: it must be at least 0 and finite")
     for name, value in (("slow_lr", rates.slow_lr), ("fast_lr", rates.fast_lr), ("sequence_lr", sequences.sequence_lr)):
         if value == 0:
-            raise ValueError(f"{_flag(name)} is 0: it must be above 0")
+            raise ValueError(f"{flag(name)} is 0: it must be above 0")
     for name, value in (("slow_momentum", rates.slow_momentum), ("fast_momentum", rates.fast_momentum)):
         if value >= 1:
-            raise ValueError(f"{_flag(name)} is {value}: it must be below 1")
+            raise ValueError(f"{flag(name)} is {value}: it must be below 1")
     for name, value in (("decay", rates.decay), ("cell_decay", sequences.cell_decay)):
         if not 0 <= value <= 1:
-            raise ValueError(f"{_flag(name)} is {value}: it must lie between 0 and 1")
+            raise ValueError(f"{flag(name)} is {value}: it must lie between 0 and 1")
     if not options.subsets:
         raise ValueError("--subsets is empty: give one percentage or more")
     for percent in (*options.subsets, options.subset):
         part_of(protocol, percent)
     for percent in (min(options.subsets), options.subset):
         part_of(Protocol(associations=sequences.sequences), percent)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

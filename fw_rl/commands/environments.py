@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
@@ -14,17 +15,28 @@ __all__ = ["environment_id", "make_vector_env"]
 
 
 def environment_id(name: str) -> str:
-    """The Gymnasium id for a short Catch name or an id.
+    """The Gymnasium id for a short Catch name or an id; that of `module:id` is registered by the module, which is imported.
 
     Raises ValueError for an environment that does not exist.
     """
-    if name.removeprefix("fw_rl/").startswith("Catch-") and name != "fw_rl/Catch-v0":
-        return catch_id(name)
+    module, _, own_id = name.rpartition(":")
+    if module:
+        _import(module, name)
+    if own_id.removeprefix("fw_rl/").startswith("Catch-") and own_id != "fw_rl/Catch-v0":
+        return catch_id(own_id)
     try:
-        gym.spec(name)
+        gym.spec(own_id)
     except gym.error.Error as error:
-        raise ValueError(f"unknown environment {name!r}: give Catch-N-M or the id of a Gymnasium environment") from error
-    return name
+        known = "Catch-N-M, the id of a Gymnasium environment, or module:id for one that a module registers"
+        raise ValueError(f"unknown environment {name!r}: give {known}") from error
+    return f"{module}:{own_id}" if module else own_id
+
+
+def _import(module: str, name: str) -> None:
+    try:
+        import_module(module)
+    except ImportError as error:
+        raise ValueError(f"unknown environment {name!r}: {module} cannot be imported ({error})") from error
 
 
 def make_vector_env(

@@ -40,8 +40,9 @@ def open_env(config: RunConfig, render_mode: str | None) -> gym.Env:
     Raises ValueError if it does not exist or cannot be drawn so, in one line.
     """
     env_id = environment_id(config.env)
+    mode: dict[str, Any] = {} if render_mode is None else dict(render_mode=render_mode)  # which not every one takes
     try:
-        env = gym.make(env_id, render_mode=render_mode)
+        env = gym.make(env_id, **mode)
         modes = env.metadata.get("render_modes") or []
         if render_mode is not None and render_mode not in modes:
             env.close()

@@ -9,9 +9,11 @@ from typing import Annotated
 
 import torch
 import tyro
+from sb3_contrib.common.maskable.utils import is_masking_supported
 
 from fw_rl.agents import export_onnx
 from fw_rl.commands.command_line import check_output, fail
+from fw_rl.commands.episodes import open_env
 from fw_rl.commands.trained import load_trained
 
 __all__ = ["main"]
@@ -22,7 +24,8 @@ class ExportOptions:
     """Write a trained agent as an ONNX file: one greedy step, with the state of the memory as explicit inputs and outputs.
 
     Inputs: observation, episode_start (True where an episode begins), state_0, ... (zeros at first). Outputs: action, and
-    next_state_0, ... to be handed in at the next step. The first dimension of each is the number of environments, any.
+    next_state_0, ... to be handed in at the next step. The first dimension of each is the number of environments, any. If the
+    environment forbids actions, action_masks is one more input (True is allowed).
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
@@ -40,9 +43,11 @@ def main(arguments: Sequence[str], program: str = "fw-rl export") -> int:
     options = tyro.cli(ExportOptions, args=arguments, prog=program)
     torch.set_num_threads(1)
     try:
-        _, model = load_trained(options.run, options.checkpoint)
+        config, model = load_trained(options.run, options.checkpoint)
         check_output(options.onnx, ".onnx")
-        export_onnx(model, options.onnx)
+        env = open_env(config, None)
+        export_onnx(model, options.onnx, action_masks=is_masking_supported(env))
+        env.close()
     except (ValueError, OSError, ModuleNotFoundError) as error:
         return fail(program, error)
     print(f"The agent: {options.onnx}")

@@ -14,6 +14,7 @@ import torch
 import tyro
 
 from fw_rl.agents import RecurrentA2C
+from fw_rl.agents.batch_first import channels_first
 from fw_rl.cells import FastWeightsCell
 from fw_rl.commands.animation import require_video, write_gif, write_mp4
 from fw_rl.commands.attention import animate_attention, attention_shares, draw_attention
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
         if options.show_attention and not isinstance(model.policy.cell, FastWeightsCell):
             raise ValueError(f"--show-attention is for fast-weights: the cell of this run is {config.cell}")
         env = open_env(config, "rgb_array" if files else "human")
-        if (env.observation_space, env.action_space) != (model.observation_space, model.action_space):
+        if (channels_first(env.observation_space), env.action_space) != (model.observation_space, model.action_space):
             raise ValueError(f"the checkpoint is of another environment: its spaces are not those of {config.env}")
     except (ValueError, OSError, ModuleNotFoundError) as error:
         return fail(program, error)

@@ -34,4 +34,5 @@ def _ray_needed() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "ray":
             raise
-        raise ValueError("the engine ray needs Ray, which is not installed: pip install 'fw-rl[ray]'") from error
+        install = "pip install 'fw-rl[ray]', in an environment of its own"
+        raise ValueError(f"the engine ray needs Ray, which is not installed: {install}") from error

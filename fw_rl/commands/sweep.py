@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import gymnasium as gym
 import tyro
 
-from fw_rl.commands.command_line import fail
+from fw_rl.commands.command_line import fail, flag
 from fw_rl.commands.config import RunConfig, TrainOptions, resolve
 from fw_rl.commands.ray_engine import trainings_on_ray
 from fw_rl.commands.search.learning import Learning, SideBySide, Trainings, read_learnings, write_learnings
@@ -39,7 +39,7 @@ class SweepOptions:
     """
 
     env: str = "Catch-16-3"
-    """Environment: Catch-N-M, Catch-N-M-D, or any Gymnasium id."""
+    """Environment: Catch-N-M, Catch-N-M-D, any Gymnasium id, or module:id."""
     cell: str = "fast-weights"
     """Memory cell."""
     trials: int = 60
@@ -102,7 +102,7 @@ def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
 
     for name, least in (("trials", 0), ("retrain", 0), ("jobs", 1), ("eval_episodes", 1), ("seed", 0)):
         if getattr(options, name) < least:
-            raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}: it must be at least {least}")
+            raise ValueError(f"{flag(name)} is {getattr(options, name)}: it must be at least {least}")
     if options.engine == "ray":
         trainings_on_ray()  # which may be missing
     elif options.engine != "local":

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from fw_rl.commands.command_line import fail
+from fw_rl.commands.command_line import fail, flag
 from fw_rl.commands.config import parse_cell_options
 from fw_rl.files import write_json
 from fw_rl.tasks.base import Task
@@ -96,7 +96,7 @@ def make_table(task: Task, options: TableOptions, program: str) -> int:
     except KeyboardInterrupt:
         print(f"Interrupted. The same command goes on where it was ({out}).")
         return 130
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return fail(program, error)
     print(f"\n{text}\nTable, pictures and records: {out}")
     return 0
@@ -193,12 +193,12 @@ def _check(options: TableOptions) -> None:
     counts = ("epochs", "search_epochs", "batch_size", "jobs")
     for name in counts:
         value = getattr(options, name)
-        require(value is None or value >= 1, "--" + name.replace("_", "-"), value, "at least 1")
+        require(value is None or value >= 1, flag(name), value, "at least 1")
     for rate in options.learning_rates:
         require(0 < rate < math.inf, "--learning-rates", rate, "above 0 and finite")
     for size in options.hidden_sizes:
         require(size >= 1, "--hidden-sizes", size, "at least 1")
     for seed in options.seeds:
         require(0 <= seed < 2**31, "--seeds", seed, "at least 0 and below 2^31")
-    for flag, values in (("--seeds", options.seeds), ("--learning-rates", options.learning_rates)):
-        require(len(values) > 0, flag, "empty", "one or more numbers")
+    for name, values in (("--seeds", options.seeds), ("--learning-rates", options.learning_rates)):
+        require(len(values) > 0, name, "empty", "one or more numbers")

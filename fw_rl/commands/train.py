@@ -19,14 +19,15 @@ from stable_baselines3.common.vec_env import VecEnv
 from fw_rl.agents import A3C, Player, RecurrentA2C, WorkerError
 from fw_rl.cells import FastWeightsCell
 from fw_rl.commands.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
-from fw_rl.commands.command_line import fail
-from fw_rl.commands.config import NOT_ON_RAY, RunConfig, TrainOptions, check_workers, resolve
+from fw_rl.commands.command_line import fail, flag
+from fw_rl.commands.config import NOT_ON_RAY, RunConfig, TrainOptions, check_device, check_workers, resolve
 from fw_rl.commands.environments import make_vector_env
 from fw_rl.commands.pictures import animate_episodes, draw_learning_curve
 from fw_rl.commands.ray_engine import rllib_agent
 from fw_rl.commands.run_folder import RunFolder
 from fw_rl.envs import VecEnvAdapter, VecPreviousStep
 from fw_rl.files import write_json
+from fw_rl.statistics import mean_interval
 
 __all__ = ["main"]
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
     try:
         torch.set_num_threads(max(options.threads, 1))
         folder, config, model = _prepare(options)
-    except (ValueError, gym.error.Error) as error:
+    except (ValueError, OSError, gym.error.Error) as error:
         return fail(program, error)
     except WorkerError as error:
         return fail(program, error.summary, code=1, details=error.details)
@@ -56,7 +57,11 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
         return fail(program, error, code=1)
     except WorkerError as error:
         return fail(program, f"{error.summary}; go on with: {program} --resume {folder.path}", code=1, details=error.details)
-    _report(folder, config, model, options.eval_episodes)
+    try:
+        _report(folder, config, model, options.eval_episodes or (1000 if config.env.startswith("fw_rl/") else 100))
+    except KeyboardInterrupt:
+        print(f"The training is done, the evaluation is not. Make it with: {program} --resume {folder.path}")
+        return 130
     return 0
 
 
@@ -125,7 +130,8 @@ def _prepare(options: TrainOptions) -> tuple[RunFolder, RunConfig, RecurrentA2C]
     defaults = TrainOptions()
     for name, value in vars(options).items():
         if name not in FREE_WHEN_RESUMING and value != getattr(defaults, name):
-            raise ValueError(f"--resume goes on with the settings of the run: leave --{name.replace('_', '-')} out")
+            raise ValueError(f"--resume goes on with the settings of the run: leave {flag(name)} out")
+    check_device(options.device)
     folder, config = RunFolder.open(options.resume)
     config = dataclasses.replace(config, workers=options.workers or config.workers)
     check_workers(config)
@@ -168,9 +174,11 @@ def _train(folder: RunFolder, config: RunConfig, model: RecurrentA2C, quiet: boo
 
 def _report(folder: RunFolder, config: RunConfig, model: RecurrentA2C, episodes: int) -> None:
     """Evaluate the agent, draw its pictures, and say where everything is."""
+    print(f"Evaluating {episodes:,} greedy episodes ...", flush=True)
     returns = evaluate(config, model, episodes)
-    mean, (low, high) = float(returns.mean()), confidence_interval(returns)
-    record = dict(mean=mean, interval_95=[low, high], std=float(returns.std()), episodes=episodes, greedy=True)
+    mean, low, high = (float(number) for number in mean_interval(returns))
+    interval = None if math.isnan(low) else [low, high]
+    record = dict(mean=mean, interval_95=interval, std=float(returns.std()), episodes=episodes, greedy=True)
     write_json(folder.evaluation, record | dict(timesteps=model.num_timesteps))
     title = f"{config.short_env}, {config.cell}, seed {config.seed}"
     draw_learning_curve(folder.read_progress(), folder.curve, title, greedy=mean)
@@ -181,7 +189,8 @@ def _report(folder: RunFolder, config: RunConfig, model: RecurrentA2C, episodes:
     except ValueError as error:
         print(f"No animation: {' '.join(str(error).split())}")
 
-    print(f"\nGreedy return over {episodes:,} episodes: {mean:.3f} (95 % interval {low:.3f} to {high:.3f})")
+    spread = f" (95 % interval {low:.3f} to {high:.3f})" if interval else ""
+    print(f"\nGreedy return over {episodes:,} episodes: {mean:.3f}{spread}")
     print(f"The run:      {folder.path}")
     print(f"Pictures:     {', '.join(path.name for path in pictures)}")
     print(f"TensorBoard:  tensorboard --logdir {folder.path.parent}")
@@ -194,9 +203,3 @@ def evaluate(config: RunConfig, model: RecurrentA2C, episodes: int) -> np.ndarra
     returns = Player(model).play(env, episodes)
     env.close()
     return returns
-
-
-def confidence_interval(returns: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """The 95 % interval of the mean, by the normal approximation."""
-    margin = 1.96 * float(returns.std(ddof=1)) / math.sqrt(len(returns)) if len(returns) > 1 else math.inf
-    return float(returns.mean()) - margin, float(returns.mean()) + margin

@@ -26,7 +26,7 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from stable_baselines3.common.utils import ConstantSchedule
 from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor
 
-from fw_rl.agents import CheckpointError, RecurrentA2C, RecurrentActorCriticPolicy, document, read_checkpoint
+from fw_rl.agents import CheckpointError, RecurrentA2C, RecurrentActorCriticPolicy, RecurrentPPO, document, read_checkpoint
 from fw_rl.agents.document import describe_space, make_space, pack, unpack
 from fw_rl.cells import LSTMCell, base, register_cell
 from fw_rl.envs import CatchVectorEnv
@@ -414,6 +414,19 @@ class OwnPolicy(RecurrentActorCriticPolicy):
 class OwnExtractor(FlattenExtractor):
     def __init__(self, space, marks):
         super().__init__(space)
+
+
+def test_to_predict_needs_nothing_that_only_learning_needs(tmp_path):
+    model = RecurrentPPO("RecurrentPolicy", catch(), clip_range=ConstantSchedule(0.1), tensorboard_log=tmp_path / "logs")
+    with pytest.warns(UserWarning, match="cannot hold clip_range:"):
+        model.save(tmp_path / "agent")
+    with pytest.raises(CheckpointError, match=r"could not hold clip_range: give it to load again$"):
+        RecurrentPPO.load(tmp_path / "agent", catch())
+    loaded = RecurrentPPO.load(tmp_path / "agent")
+    assert loaded.tensorboard_log == str(tmp_path / "logs")
+    observation = model.get_env().reset()
+    actions = [agent.predict(observation, deterministic=True)[0] for agent in (model, loaded)]
+    np.testing.assert_array_equal(*actions)
 
 
 def test_what_a_file_cannot_hold_is_given_again(tmp_path):

@@ -146,6 +146,21 @@ def test_the_features_of_an_observation_are_those_of_sb3(name, extractor):
     assert type(own.policy.features_extractor) is FlattenExtractor
 
 
+@pytest.mark.parametrize("normalize_images", [True, False])
+def test_an_image_in_a_dict_that_is_too_small_for_a_cnn_is_flattened(normalize_images):
+    small, large = (spaces.Box(0, 255, (size, size, 3), np.uint8) for size in (7, 40))
+    env = noise(spaces.Dict(small=small, large=large, word=spaces.Discrete(4)))
+    model = make_model(env, policy_kwargs=dict(normalize_images=normalize_images))
+    assert model.policy.features_dim == 7 * 7 * 3 + 256 + 4
+    observation = {
+        "small": torch.full((1, 3, 7, 7), 51),
+        "large": torch.zeros(1, 3, 40, 40),
+        "word": torch.tensor([2]),
+    }
+    features = model.policy.extract_features(observation, model.policy.features_extractor)
+    assert torch.isclose(features, torch.tensor(51 / 255 if normalize_images else 51.0)).sum() == 7 * 7 * 3
+
+
 @pytest.mark.parametrize(
     "observation_space, action_space",
     [

@@ -2,9 +2,12 @@
 
 import shutil
 
+import gymnasium as gym
+import numpy as np
 import pytest
 
 from fw_rl.commands.export import main
+from tests.commands.helpers import other_run
 
 pytest.importorskip("onnxscript", reason="needs pip install 'fw-rl[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs pip install 'fw-rl[onnx]'")
@@ -25,6 +28,30 @@ def test_another_checkpoint_gives_another_agent(catch_run, tmp_path):
         assert main([str(catch_run), "--onnx", str(tmp_path / f"{name}.onnx"), *checkpoint]) == 0
     content = {path.stem: path.read_bytes() for path in tmp_path.iterdir()}
     assert content["default"] == content["last"] != content["first"]
+
+
+class OneWay(gym.Wrapper):
+    """CartPole in which pushing to the left is forbidden."""
+
+    def __init__(self):
+        super().__init__(gym.make("CartPole-v1"))
+
+    def action_masks(self):
+        return np.array([False, True])
+
+
+gym.register("tests/OneWay-v0", OneWay)
+
+
+def test_what_the_environment_forbids_the_exported_agent_can_be_told(catch_run, tmp_path):
+    run = other_run(catch_run, tmp_path / "run", "tests/OneWay-v0")
+    assert main([str(run), "--onnx", str(tmp_path / "agent.onnx")]) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "agent.onnx")
+    blank = {part.name: np.zeros([8, *part.shape[1:]], np.float32) for part in session.get_inputs()}
+    told = dict(episode_start=np.ones(8, bool), action_masks=np.tile([False, True], (8, 1)))
+    observation = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    (actions, *_) = session.run(None, blank | told | dict(observation=observation))
+    assert (actions == 1).all()
 
 
 def without_checkpoints(run, to):

@@ -12,12 +12,12 @@ import torch
 from gymnasium import spaces
 from PIL import Image
 
-from fw_rl.agents import RecurrentA2C
 from fw_rl.commands.animation import write_gif
 from fw_rl.commands.attention import animate_attention, attention_shares, draw_attention
 from fw_rl.commands.episodes import Episode, open_env, play_episode
 from fw_rl.commands.play import main
 from fw_rl.commands.trained import load_trained
+from tests.commands.helpers import other_run
 
 
 class Walk(gym.Env):
@@ -60,17 +60,6 @@ gym.register("tests/Unseen-v0", lambda: Walk())
 def walk_run(catch_run, tmp_path_factory):
     """The folder of a run on an environment with a window."""
     return other_run(catch_run, tmp_path_factory.mktemp("walk"), "tests/Walk-v0")
-
-
-def other_run(catch_run, folder, env_id, cell="fast-weights"):
-    """A run folder for this environment with an agent that has not learned."""
-    settings = (catch_run / "config.json").read_text()
-    settings = settings.replace("fw_rl/Catch-5-2-v0", env_id).replace('"cell": "fast-weights"', f'"cell": "{cell}"')
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / "config.json").write_text(settings)
-    agent = RecurrentA2C("RecurrentPolicy", env_id, policy_kwargs=dict(cell=cell, hidden_size=8), device="cpu", seed=0)
-    agent.save(folder / "checkpoints" / "000000000000.safetensors")
-    return folder
 
 
 def test_episodes_become_an_animation(catch_run, tmp_path, capsys):

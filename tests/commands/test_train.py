@@ -107,10 +107,10 @@ def test_the_last_lines_say_where_everything_is(tmp_path, capsys):
 
 def test_any_cell_and_its_options_can_be_chosen(tmp_path):
     assert train(tmp_path / "a", "--cell", "lstm", "--cell-options", "forget_bias=0.5")[0] == 0
-    code, run = train(tmp_path / "b", "--cell-options", "rule=delta", "inner_steps=2", "eta=0.5")
+    code, run = train(tmp_path / "b", "--cell-options", "rule=delta", "inner_steps=2", "eta=5e-1", "layer_norm=false")
     assert code == 0
     options = json.loads((run / "config.json").read_text())["settings"]["cell_options"]
-    assert options | {"rule": "delta", "inner_steps": 2, "eta": 0.5} == options
+    assert options | {"rule": "delta", "inner_steps": 2, "eta": 0.5, "layer_norm": False} == options
 
 
 def test_another_environment_can_be_chosen(tmp_path, capsys):
@@ -118,6 +118,64 @@ def test_another_environment_can_be_chosen(tmp_path, capsys):
     assert code == 0
     assert "CartPole-v1" in run.name
     assert json.loads((run / "eval.json").read_text())["mean"] >= 8
+
+
+MODULE = """
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+class Camera(gym.Env):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 5}
+
+    def __init__(self, as_dict=False, render_mode=None):
+        image = spaces.Box(0, 255, (7, 7, 3) if as_dict else (40, 40, 3), np.uint8)
+        self.observation_space = spaces.Dict(image=image, text=spaces.Discrete(3)) if as_dict else image
+        self.action_space, self.render_mode = spaces.Discrete(2), render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        self.steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self.steps += 1
+        return self.observation_space.sample(), float(action), self.steps == 5, False, {}
+
+    def render(self):
+        return np.zeros((8, 8, 3), np.uint8)
+
+gym.register("camera/Image-v0", Camera)
+gym.register("camera/Dict-v0", Camera, kwargs=dict(as_dict=True))
+"""
+
+
+@pytest.mark.parametrize("algo", ["a2c", "a3c"])
+@pytest.mark.parametrize("kind", ["Image", "Dict"])
+def test_an_environment_of_a_module_of_ones_own(kind, algo, tmp_path, monkeypatch):
+    (tmp_path / "camera.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    chosen = ["--env", f"camera:camera/{kind}-v0", "--algo", algo, "--workers", "2"]
+    code, run = train(tmp_path / "runs", *chosen, timesteps=96)
+    assert code == 0
+    assert run.name.startswith(f"camera-{kind}_fast-weights")
+    assert play([str(run), "--gif", str(tmp_path / "episodes.gif")]) == 0
+    assert (run / "episodes.gif").exists() and (tmp_path / "episodes.gif").exists()
+
+
+def test_ctrl_c_in_the_evaluation_leaves_a_run_that_can_be_evaluated(tmp_path, monkeypatch, capsys):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fw_rl.commands.train.evaluate", interrupted)
+        code, run = train(tmp_path)
+    assert code == 130
+    assert f"--resume {run}" in capsys.readouterr().out.splitlines()[-1]
+    assert main(["--resume", str(run), "--quiet", "--eval-episodes", "1"]) == 0
+    record = json.loads((run / "eval.json").read_text())
+    assert (record["episodes"], record["interval_95"]) == (1, None)
 
 
 def test_the_same_seed_gives_the_same_run(tmp_path):
@@ -231,6 +289,12 @@ BAD_INPUT = {
     "discount": (["--gamma", "1.5"], "--gamma is 1.5"),
     "seed": (["--seed", "-1"], "--seed is -1"),
     "device": (["--device", "tpu"], "--device is 'tpu'"),
+    "device that is none": (["--device", "cudax"], "--device is 'cudax'"),
+    "device that is not here": (["--device", "cuda:99"], "--device is 'cuda:99': Torch finds"),
+    "folder that is a file": (["--log-dir", __file__], "test_train.py"),
+    "module that is not here": (["--env", "no_such_module:Env-v0"], "no_such_module cannot be imported"),
+    "module without the environment": (["--env", "json:Env-v0"], "unknown environment 'json:Env-v0'"),
+    "cell option of no form": (["--cell-options", "eta=[1"], "--cell-options got eta=[1"),
     "no episodes": (["--eval-episodes", "0"], "--eval-episodes is 0"),
     "no run to resume": (["--resume", "no/such/run"], "not the folder of a run"),
 }
@@ -239,7 +303,7 @@ BAD_INPUT = {
 @pytest.mark.parametrize("case", BAD_INPUT)
 def test_bad_input_gets_one_line_and_exit_code_2(case, tmp_path, capsys):
     arguments, expected = BAD_INPUT[case]
-    elsewhere = [] if "--resume" in arguments else ["--log-dir", str(tmp_path / "runs")]
+    elsewhere = [] if {"--resume", "--log-dir"} & {*arguments} else ["--log-dir", str(tmp_path / "runs")]
     assert main([*arguments, *elsewhere]) == 2
     printed = capsys.readouterr().err
     assert expected in printed

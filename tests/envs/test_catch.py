@@ -265,7 +265,7 @@ def test_render_without_a_mode_warns():
 def test_a_window_without_pygame(monkeypatch):
     monkeypatch.setitem(sys.modules, "pygame", None)
     env = CatchEnv(render_mode="human")
-    with pytest.raises(gym.error.DependencyNotInstalled, match="pip install pygame"):
+    with pytest.raises(gym.error.DependencyNotInstalled, match=r"pip install .fw-rl\[human\]"):
         env.reset()
     env.close()
 

@@ -15,7 +15,8 @@ from fw_rl.commands.config import RunConfig
 
 __all__ = ["SearchSpace", "search_space"]
 
-_SETTINGS = {field.name for field in dataclasses.fields(RunConfig)} - {"env", "cell", "algo", "workers", "seed", "timesteps"}
+_FIXED = {"env", "cell", "cell_options", "algo", "engine", "workers", "seed", "timesteps"}
+_SETTINGS = {field.name for field in dataclasses.fields(RunConfig)} - _FIXED
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,8 @@ REFUSED = {
     "another entry": ("{shared: {}, more: 1}", "must have the entries shared and cells"),
     "no such setting": ("shared: {speed: {low: 1, high: 2}}", "has no setting 'speed' to search: choose from"),
     "the seed": ("shared: {seed: {low: 1, high: 2}}", "has no setting 'seed' to search"),
+    "the engine": ("shared: {engine: {choices: [local, ray]}}", "has no setting 'engine' to search"),
+    "all options of a cell": ("shared: {cell_options: {choices: [1]}}", "has no setting 'cell_options' to search"),
     "twice": (
         "{shared: {gamma: {low: 0, high: 1}}, cells: {rnn: {gamma: {low: 0, high: 1}}}}",
         "has 'gamma' for every cell and",

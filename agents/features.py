@@ -1,0 +1,39 @@
+"""What the encoder gets to see of an observation if nobody says otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
+
+__all__ = ["standard_extractor"]
+
+
+def standard_extractor(space: spaces.Space) -> type[BaseFeaturesExtractor]:
+    """SB3's `CombinedExtractor` for a Dict, its `NatureCNN` for an image of 36 x 36 or more, else its `FlattenExtractor`.
+
+    An image has its channels first. In a Dict, too, a smaller one is flattened.
+    """
+    if isinstance(space, spaces.Dict):
+        small = any(is_image_space(part) and not _fits_cnn(part) for part in space.spaces.values())
+        return _CombinedExtractor if small else CombinedExtractor
+    return NatureCNN if is_image_space(space) and _fits_cnn(space) else FlattenExtractor
+
+
+def _fits_cnn(image: spaces.Space) -> bool:
+    """The kernels and strides of `NatureCNN` leave nothing of a smaller one."""
+    assert image.shape is not None
+    return min(image.shape[1:]) >= 36
+
+
+class _CombinedExtractor(CombinedExtractor):
+    """Flattens the images that are too small for `NatureCNN`."""
+
+    def __init__(self, observation_space: spaces.Dict, normalized_image: bool = False, **kwargs: Any) -> None:
+        parts = dict(observation_space.spaces)
+        for key, part in parts.items():
+            if is_image_space(part, normalized_image=normalized_image) and not _fits_cnn(part):
+                parts[key] = spaces.flatten_space(part)
+        super().__init__(spaces.Dict(parts), normalized_image=normalized_image, **kwargs)

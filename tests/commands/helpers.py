@@ -1,0 +1,14 @@
+"""What tests of several commands share."""
+
+from fw_rl.agents import RecurrentA2C
+
+
+def other_run(catch_run, folder, env_id, cell="fast-weights"):
+    """A run folder for this environment with an agent that has not learned."""
+    settings = (catch_run / "config.json").read_text()
+    settings = settings.replace("fw_rl/Catch-5-2-v0", env_id).replace('"cell": "fast-weights"', f'"cell": "{cell}"')
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.json").write_text(settings)
+    agent = RecurrentA2C("RecurrentPolicy", env_id, policy_kwargs=dict(cell=cell, hidden_size=8), device="cpu", seed=0)
+    agent.save(folder / "checkpoints" / "000000000000.safetensors")
+    return folder
