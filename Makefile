@@ -24,9 +24,9 @@ format:
 bench:
 	python benchmarks/env_speed.py --out results/env_speed.json
 	python benchmarks/cell_speed.py --out results/cell_speed.json
-	python benchmarks/training_speed.py --out results/training_speed.json
+	python benchmarks/training_speed.py --peer-envs 16 64 512 --peer-batches 512 1024 8192 --out results/training_speed.json
 	python benchmarks/ppo_speed.py --out results/ppo_speed.json
-	python benchmarks/solve_time.py --out results/solve_time.json
+	python benchmarks/solve_time.py --algos a3c --peer-seeds 0 --out results/solve_time.json
 	python benchmarks/worker_speed.py --out results/worker_speed.json
 	python benchmarks/growth.py --out results/growth.json --picture results/growth.png
 	python benchmarks/retrieval_epoch.py --out results/retrieval_epoch.json

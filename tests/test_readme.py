@@ -46,7 +46,7 @@ def test_the_test_command_ends_with_a_target_of_the_makefile():
 
 
 def test_every_option_that_is_named_exists():
-    commands = (["train.py"], ["-m", "fw_rl", "sweep"])
+    commands = (["train.py"], *(["-m", "fw_rl", name] for name in ("sweep", "play", "export")))
     asked = [
         subprocess.run([sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
         for command in commands

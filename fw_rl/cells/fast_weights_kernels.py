@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fw_rl.cells.kernels import Array, compiled, inlined
+from fw_rl.cells.kernels import Array, Real, compiled, inlined
 
 __all__ = ["Net", "Past", "Script", "run_back", "run_forward", "step_forward"]
 
@@ -226,7 +226,7 @@ def _room_to_settle(like: Array, net: Net) -> tuple[Array, Array, Array]:
 
 
 @inlined
-def _weigh(t: int, b: int, past: Past, script: Script, decay: float, weights: Array) -> tuple[int, float]:
+def _weigh(t: int, b: int, past: Past, script: Script, decay: Real, weights: Array) -> tuple[int, Real]:
     """How much is left at step t of each earlier write, from the first that can be read on, and of the matrix."""
     pending = past.keys.shape[1]
     # A number of the array's own type: with Python's, the loops that use it would run in double precision.
@@ -250,7 +250,7 @@ def _settle(
     first: int,
     last: int,
     matrix: Array,
-    faded: float,
+    faded: Real,
     net: Net,
     queries: Array,
     settled: Array,
@@ -286,7 +286,7 @@ def _finish(settled: Array, net: Net, query: Array) -> None:
 
 
 @inlined
-def _hear_from_later(t: int, end: int, h: Array, write: float, net: Net, sources: Array, d_h: Array) -> None:
+def _hear_from_later(t: int, end: int, h: Array, write: Real, net: Net, sources: Array, d_h: Array) -> None:
     """Add to `d_h` what the later reads of the episode send back to h(t)."""
     fading, rate = h.dtype.type(write), h.dtype.type(net.decay)
     for later in range(t + 1, end):
@@ -323,7 +323,7 @@ def _multiply(matrix: Array, vectors: Array, out: Array) -> None:
 
 
 @inlined
-def _recall(keys: Array, weights: Array, first: int, last: int, matrix: Array, faded: float, query: Array, out: Array) -> None:
+def _recall(keys: Array, weights: Array, first: int, last: int, matrix: Array, faded: Real, query: Array, out: Array) -> None:
     """Add A query to `out`, for the A of the keys from `first` to before `last` and `faded` times the matrix."""
     for j in range(first, last):
         if weights[j] != 0.0:
@@ -333,7 +333,7 @@ def _recall(keys: Array, weights: Array, first: int, last: int, matrix: Array, f
 
 
 @inlined
-def _dot(a: Array, b: Array) -> float:
+def _dot(a: Array, b: Array) -> Real:
     total = a.dtype.type(0)
     for i in range(len(a)):
         total += a[i] * b[i]
@@ -341,7 +341,7 @@ def _dot(a: Array, b: Array) -> float:
 
 
 @inlined
-def _add_product(scale: float, matrix: Array, vector: Array, out: Array) -> None:
+def _add_product(scale: Real, matrix: Array, vector: Array, out: Array) -> None:
     """Add `scale` times matrix times vector, four rows at a time, so that the vector is fetched once for them."""
     size = len(vector)
     whole = len(out) // 4 * 4
@@ -377,7 +377,7 @@ def _clear(out: Array) -> None:
 
 
 @inlined
-def _sum(a: Array) -> float:
+def _sum(a: Array) -> Real:
     total = a.dtype.type(0)
     for i in range(len(a)):
         total += a[i]
@@ -385,7 +385,7 @@ def _sum(a: Array) -> float:
 
 
 @inlined
-def _add(scale: float, a: Array, out: Array) -> None:
+def _add(scale: Real, a: Array, out: Array) -> None:
     for i in range(len(a)):
         out[i] += scale * a[i]
 
@@ -414,7 +414,7 @@ def _slope(activated: Array, tanh: bool, d: Array) -> None:
 
 
 @inlined
-def _normalise(x: Array, eps: float, out: Array) -> float:
+def _normalise(x: Array, eps: Real, out: Array) -> Real:
     """Layer normalisation without gain and bias (Ba16 Eq. 5); returns what the deviations were multiplied with."""
     size = len(x)
     mean = _sum(x) / size
@@ -427,7 +427,7 @@ def _normalise(x: Array, eps: float, out: Array) -> float:
 
 
 @inlined
-def _back_through_norm(normed: Array, scale: float, gain: Array, d: Array, d_gain: Array, d_bias: Array) -> None:
+def _back_through_norm(normed: Array, scale: Real, gain: Array, d: Array, d_gain: Array, d_bias: Array) -> None:
     """From the gradient after layer normalisation to that before it, in place, with its share for gain and bias."""
     size = len(d)
     for i in range(size):

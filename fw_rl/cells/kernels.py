@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-__all__ = ["Array", "can_run", "compiled", "inlined"]
+__all__ = ["Array", "Real", "can_run", "compiled", "inlined"]
 
 Array = NDArray[np.floating]
+Real = float | np.floating
+"""A number, of Python or of an array."""
 
 # Sums may be taken in any order; not a number stays not a number.
 compiled = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")

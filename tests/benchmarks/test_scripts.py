@@ -40,6 +40,13 @@ def test_no_script_is_forgotten():
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == set(SCRIPTS) | NOT_HERE
 
 
+def test_make_bench_makes_the_published_tables():
+    published = (ROOT / "results" / "README.md").read_text()
+    commands = [line.strip() for line in (ROOT / "Makefile").read_text().splitlines() if "benchmarks/" in line]
+    assert commands
+    assert [command for command in commands if command not in published] == []
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_measures_something(name, tmp_path):
     if name == "ray_speed":
