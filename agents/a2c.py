@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -40,8 +40,6 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "rmsprop": (torch.optim.RMSprop, dict(alpha=0.99, eps=1e-5)),
     "adam": (torch.optim.Adam, dict(eps=1e-5, fused=True)),
 }
-
-_Self = TypeVar("_Self", bound="RecurrentA2C")
 
 
 class RecurrentA2C(OnPolicyAlgorithm):
@@ -286,14 +284,14 @@ class RecurrentA2C(OnPolicyAlgorithm):
         return {f"memory/{name}": value for name, value in metrics.items()}
 
     def learn(
-        self: _Self,
+        self,
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 100,
         tb_log_name: str = "RecurrentA2C",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> _Self:
+    ) -> Self:
         """Train for at least `total_timesteps` steps, counted over all environments; see SB3's `learn`."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
@@ -324,13 +322,13 @@ class RecurrentA2C(OnPolicyAlgorithm):
 
     @classmethod
     def load(  # type: ignore[override]
-        cls: type[_Self],
+        cls,
         path: str | os.PathLike[str],
         env: GymEnv | VectorEnv | str | None = None,
         device: torch.device | str = "auto",
         force_reset: bool = True,
         **overrides: Any,
-    ) -> _Self:
+    ) -> Self:
         """An agent from a file that `save` wrote, on any device; nothing in the file is run.
 
         `env`: as for a new agent, with the same spaces. Without it the agent predicts only. With it, `learn(...,

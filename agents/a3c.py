@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self
 
 import gymnasium as gym
 import numpy as np
@@ -28,8 +28,6 @@ __all__ = ["A3C"]
 
 MakeEnv = Callable[[], GymEnv | VectorEnv]
 
-_Self = TypeVar("_Self", bound="A3C")
-
 
 class A3C(RecurrentA2C):
     """Asynchronous advantage actor-critic whose policy remembers, with the habits of SB3.
@@ -38,6 +36,7 @@ class A3C(RecurrentA2C):
     the gradient to the shared parameters without a lock. The learning rate goes down with the frames of all workers together.
     Policy, chunk and loss are those of `RecurrentA2C`, and one worker does what it does. Callbacks, logs, evaluation and `save`
     belong to the main process; a callback's `_on_step` is called for every step of a chunk when the chunk has been reported.
+    The `dones` and `infos` among its `locals` are those of the episodes that ended in the chunk, at its last step.
 
     `env`: a function that makes the environments of one worker (an SB3 `VecEnv`, a Gymnasium `VectorEnv` or `Env`), or an id.
     `n_workers`: processes, of one thread each. `shared_statistics`: the optimizer's running averages are one for all workers,
@@ -80,14 +79,14 @@ class A3C(RecurrentA2C):
         return env if isinstance(env, Specimen) else Specimen(env, monitor_wrapper)
 
     def learn(
-        self: _Self,
+        self,
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 100,
         tb_log_name: str = "A3C",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> _Self:
+    ) -> Self:
         """Train for at least `total_timesteps` steps, counted over all workers; see SB3's `learn`.
 
         Raises WorkerError if a worker meets an exception, with its traceback, or if workers are killed again and again. What
@@ -112,12 +111,14 @@ class A3C(RecurrentA2C):
     def _take(self, number: int, chunk: _Chunk, callback: BaseCallback, log_interval: int | None) -> bool:
         """Log one chunk of a worker and let the callbacks know of it; False if one of them asks to stop."""
         self._reported[number] += self.n_steps * self.n_envs
-        for _ in range(self.n_steps):
+        for step in range(1, self.n_steps + 1):
             self.num_timesteps += self.n_envs
+            infos = chunk.infos if step == self.n_steps else []
+            dones = np.ones(len(infos), dtype=bool)
             callback.update_locals(locals())
             if not callback.on_step():
                 return False
-        self._update_info_buffer(chunk.infos, np.array([True] * len(chunk.infos)))
+        self._update_info_buffer(infos, dones)
         self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
         self._n_updates += 1
         for name, value in chunk.metrics.items():
@@ -145,12 +146,12 @@ class A3C(RecurrentA2C):
 
     @classmethod
     def load(  # type: ignore[override]
-        cls: type[_Self],
+        cls,
         path: str | os.PathLike[str],
         env: MakeEnv | str | None = None,
         device: torch.device | str = "cpu",
         **overrides: Any,
-    ) -> _Self:
+    ) -> Self:
         """As `RecurrentA2C.load`, with a function that makes the environments or an id, and any `n_workers`.
 
         Raises CheckpointError too for an agent that learned with a `VecNormalize`, if it is to learn on.

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import Env
+from gymnasium.vector import VectorEnv
 from numpy.typing import ArrayLike, NDArray
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.vec_env import VecEnv
 
+from fw_rl.agents.a2c import RecurrentA2C
 from fw_rl.agents.policy import rows_of
 from fw_rl.cells import State, Stepper
-
-if TYPE_CHECKING:
-    from fw_rl.agents.a2c import RecurrentA2C
 
 __all__ = ["Player"]
 
@@ -94,13 +94,14 @@ class Player:
         self._starts = np.array(done, dtype=bool).reshape(-1)
         self._has_acted = False
 
-    def play(self, env: VecEnv, n_episodes: int, deterministic: bool = True) -> NDArray[np.float64]:
+    def play(self, env: VecEnv | VectorEnv | Env, n_episodes: int, deterministic: bool = True) -> NDArray[np.float64]:
         """The returns [n_episodes] of episodes from their start to their end; those of a `Monitor` where there is one.
 
-        Every environment plays as many as the others, or one fewer, so that short episodes do not count more. What an
-        environment forbids by `action_masks` is not done.
+        `env`: an SB3 `VecEnv`, a Gymnasium `VectorEnv` or an `Env`. Each plays as many as the others, or one fewer,
+        so that short episodes do not count more. What an environment forbids by `action_masks` is not done.
         """
         self.reset()
+        env = env if isinstance(env, VecEnv) else RecurrentA2C._wrap_env(env)
         masked = is_masking_supported(env)
         left = np.array([(n_episodes + i) // env.num_envs for i in range(env.num_envs)])
         earned, returns = np.zeros(env.num_envs), []

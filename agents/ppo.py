@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -16,8 +16,6 @@ from fw_rl.agents.loss import Batch, ClippedLoss, clipped_loss
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 
 __all__ = ["RecurrentPPO"]
-
-_Self = TypeVar("_Self", bound="RecurrentPPO")
 
 
 class RecurrentPPO(RecurrentA2C):
@@ -83,14 +81,14 @@ class RecurrentPPO(RecurrentA2C):
         )
 
     def learn(
-        self: _Self,
+        self,
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 1,
         tb_log_name: str = "RecurrentPPO",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> _Self:
+    ) -> Self:
         """Train for at least `total_timesteps` steps, counted over all environments; see SB3's `learn`."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 

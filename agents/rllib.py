@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self
 
 from fw_rl.agents.ray_session import ray_session  # isort: skip (it sets the environment that Ray reads when imported)
 
@@ -51,8 +51,6 @@ METRICS = {
 """RLlib's names, and ours for the same; IMPALA and APPO have the losses as means, PPO by other names."""
 
 MakeEnv = Callable[[], gym.Env | VectorEnv]
-
-_Self = TypeVar("_Self", bound="RLlibAgent")
 
 
 class RLlibAgent(RecurrentA2C):
@@ -113,14 +111,14 @@ class RLlibAgent(RecurrentA2C):
         return Specimen(partial(_vector_env, make) if callable(make) else make, monitor_wrapper)
 
     def learn(
-        self: _Self,
+        self,
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 1,
         tb_log_name: str = "RLlib",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> _Self:
+    ) -> Self:
         """Train for at least `total_timesteps` steps, counted over all runners; see SB3's `learn`.
 
         Callbacks meet one rollout for about each second. Raises WorkerError if there is no cluster at the address, or if no
@@ -176,12 +174,12 @@ class RLlibAgent(RecurrentA2C):
 
     @classmethod
     def load(  # type: ignore[override]
-        cls: type[_Self],
+        cls,
         path: str | os.PathLike[str],
         env: MakeEnv | str | None = None,
         device: torch.device | str = "cpu",
         **overrides: Any,
-    ) -> _Self:
+    ) -> Self:
         """As `RecurrentA2C.load`, with a function that makes the environments or an id, and what a new agent takes.
 
         `learn(..., reset_num_timesteps=False)` goes on with the weights, the optimizer's averages and the rates of the file.

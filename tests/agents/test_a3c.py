@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -382,6 +382,11 @@ def test_callbacks_of_sb3(tmp_path):
     for file in tmp_path.glob("catch_*_steps.safetensors"):
         assert file.name == f"catch_{A3C.load(file).num_timesteps}_steps.safetensors"
     assert A3C.load(tmp_path / "best_model", catch).num_timesteps > 0
+
+
+def test_a_callback_may_count_episodes():
+    model = make_agent().learn(10**6, callback=StopTrainingOnMaxEpisodes(9))
+    assert model.num_timesteps < 10**5
 
 
 # Environments.

@@ -2,6 +2,7 @@
 
 import doctest
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -112,6 +113,12 @@ def test_every_environment_plays_its_share():
     model = model_of(DummyVecEnv(scripted_envs(scripts)))
     returns = Player(model).play(DummyVecEnv(scripted_envs(scripts)), 7)
     assert sorted(returns) == [1, 1, 1 + 2, 1 + 2 + 3, 1 + 2 + 3, 10, 10]
+
+
+def test_it_plays_in_environments_of_gymnasium():
+    model = model_of(CatchVectorEnv(5, 6, 2))
+    for env in (gym.make("fw_rl/Catch-v0", n=6, m=2), CatchVectorEnv(5, 6, 2)):
+        assert set(Player(model).play(env, 7)) <= {-1.0, 1.0}
 
 
 def test_its_returns_are_those_that_sb3_evaluates():
