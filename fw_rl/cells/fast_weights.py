@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fw_rl import memory
 from fw_rl.cells.base import Cell, State, Stepper, register_cell, scaled_identity_
 from fw_rl.cells.fast_weights_sequence import Constants, Sequence, Weights, Window, episode_bounds
+from fw_rl.cells.fast_weights_states import MatrixCell, RecentCell, pack, unpack
 from fw_rl.cells.kernels import can_run
 from fw_rl.memory import WRITE_RULES, Memory
 
@@ -121,7 +122,7 @@ class FastWeightsCell(Cell):
     def initial_state(self, batch_size: int) -> State:
         like = self.recurrent_map.weight
         blank = memory.empty(batch_size, self.hidden_size, separate_values=self.rule != "hebb", like=like)
-        return _pack(like.new_zeros(batch_size, self.hidden_size), blank)
+        return pack(like.new_zeros(batch_size, self.hidden_size), blank)
 
     def forward(
         self,
@@ -157,7 +158,7 @@ class FastWeightsCell(Cell):
 
     def with_fixed_state(self) -> Cell:
         """The cell with the state h [B, H] and A [B, H, H]: every write goes into the matrix at once."""
-        return _MatrixCell(self)
+        return MatrixCell(self)
 
     def with_compact_state(self) -> Cell:
         """The cell with the last K hidden vectors [B, K, H] as its state, if these are fewer numbers than the matrix has.
@@ -165,7 +166,7 @@ class FastWeightsCell(Cell):
         K is so large that decay**K is lost in the rounding of float32: 8 steps for a decay of 0.1, 24 for 0.5.
         """
         length = self._remembered_steps
-        return _RecentCell(self, length) if self.rule == "hebb" and length <= self.hidden_size else self.with_fixed_state()
+        return RecentCell(self, length) if self.rule == "hebb" and length <= self.hidden_size else self.with_fixed_state()
 
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
         """What the memory does on a sequence [T, B, I]; no gradient.
@@ -235,7 +236,7 @@ class FastWeightsCell(Cell):
         write = driven.new_full(driven.shape[:2], self._eta)
         if write_gate is not None:
             write = write * write_gate
-        h, fast = _unpack(state)
+        h, fast = unpack(state)
         room = max(self.window, _PIECE)
         lengths = _piece_lengths(len(x), room, fast.keys.shape[1])
         inputs = (driven, write, episode_starts, wipe, outputs)
@@ -250,7 +251,7 @@ class FastWeightsCell(Cell):
             if known is None or len(pieces) < len(lengths):  # who knows the outputs does not ask for the last state
                 fast = _write_all(fast, piece, write_piece, starts, self._decay)
                 h = piece[-1].clone() if wipes is None else piece[-1].masked_fill(wipes[-1, :, None], 0.0)
-        state = _pack(h, memory.fold(fast, self._decay) if fast.keys.shape[1] > self.window else fast)
+        state = pack(h, memory.fold(fast, self._decay) if fast.keys.shape[1] > self.window else fast)
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces), state
 
     @property
@@ -282,7 +283,7 @@ class FastWeightsCell(Cell):
         for t in range(len(x)):
             if all_starts[t]:
                 state = self.initial_state(x.shape[1])
-            h, fast = _unpack(state)
+            h, fast = unpack(state)
             if any_starts[t] and not all_starts[t]:
                 assert episode_starts is not None
                 h, fast = h.masked_fill(episode_starts[t, :, None], 0.0), memory.forget(fast, episode_starts[t])
@@ -293,7 +294,7 @@ class FastWeightsCell(Cell):
             fast = memory.write(fast, *self._write_rule(fast, h, decay), strength, decay)
             if fast.keys.shape[1] > window:
                 fast = memory.fold(fast, decay)
-            state = _pack(h if wipe is None else h.masked_fill(wipe[t, :, None], 0.0), fast)
+            state = pack(h if wipe is None else h.masked_fill(wipe[t, :, None], 0.0), fast)
             yield h, seen, state
 
     def _settle(self, boundary: Tensor, fast: Memory, decay: Tensor | float) -> tuple[Tensor, _Settling]:
@@ -316,72 +317,17 @@ class _WindowStepper(Stepper):
     @torch.no_grad()
     def __init__(self, cell: FastWeightsCell, state: State) -> None:
         self.cell = cell
-        self._window = Window(*_unpack(state), cell.window + 1, cell._weights, cell._constants)
+        self._window = Window(*unpack(state), cell.window + 1, cell._weights, cell._constants)
 
     @property
     def state(self) -> State:
-        return _pack(self._window.h, self._window.memory)
+        return pack(self._window.h, self._window.memory)
 
     @torch.no_grad()
     def step(self, x: Tensor, episode_starts: Tensor) -> Tensor:
         self._window.weights = Weights(*(part.detach() for part in self.cell._weights))
         write = np.full(len(x), self.cell._eta, dtype=self._window.h.numpy().dtype)
         return self._window.step(self.cell.input_map(x), write, episode_starts)
-
-
-class _MatrixCell(Cell):
-    """A fast-weight cell whose state is h [B, H] and the matrix A [B, H, H]."""
-
-    def __init__(self, cell: FastWeightsCell) -> None:
-        super().__init__(cell.input_size, cell.hidden_size)
-        self.cell = cell
-
-    def initial_state(self, batch_size: int) -> State:
-        blank = self.cell.recurrent_map.weight.new_zeros
-        return blank(batch_size, self.hidden_size), blank(batch_size, self.hidden_size, self.hidden_size)
-
-    def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
-        h, matrix = state
-        blank = memory.empty(h.shape[0], self.hidden_size, separate_values=self.cell.rule != "hebb", like=h)
-        state = _pack(h, blank._replace(matrix=matrix))
-        y, state = _go_on(self.cell, x, state, episode_starts, window=0)
-        h, fast = _unpack(state)
-        return y, (h, memory.fold(fast, self.cell.decay).matrix if fast.keys.shape[1] else fast.matrix)
-
-
-class _RecentCell(Cell):
-    """A fast-weight cell whose state is its last K hidden vectors [B, K, H], the latest last.
-
-    They are h and A in one: with Hebb's rule, A is the sum of eta * decay**j * h(t-j) h(t-j)^T over the steps (Ba16 Eq. 1).
-    """
-
-    def __init__(self, cell: FastWeightsCell, length: float) -> None:
-        super().__init__(cell.input_size, cell.hidden_size)
-        self.cell, self.length = cell, int(length)
-
-    def initial_state(self, batch_size: int) -> State:
-        return (self.cell.recurrent_map.weight.new_zeros(batch_size, self.length, self.hidden_size),)
-
-    def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
-        (recent,) = state
-        ages = torch.arange(self.length - 1, -1, -1, dtype=recent.dtype, device=recent.device)
-        strengths = (self.cell.eta * self.cell.decay**ages).expand(len(recent), -1)
-        blank = recent.new_zeros(len(recent), 0, 0)
-        before = _pack(recent[:, -1], Memory(blank, recent, strengths))
-        y, _ = _go_on(self.cell, x, before, episode_starts, window=self.length + 1)
-        hidden = torch.cat([recent, y.transpose(0, 1)], dim=1)
-        if episode_starts is not None:
-            episode = nn.functional.pad(episode_starts.T.cumsum(1), (self.length, 0))
-            hidden = hidden.masked_fill((episode < episode[:, -1:]).unsqueeze(2), 0.0)
-        return y, (hidden[:, -self.length :],)
-
-
-def _go_on(cell: FastWeightsCell, x: Tensor, state: State, starts: Tensor | None, window: int) -> tuple[Tensor, State]:
-    """What the cell does; one step in plain Torch with its own `window`, which is faster than a kernel and can be exported."""
-    if len(x) > 1:
-        return cell(x, state, starts)  # type: ignore[no-any-return]
-    ((h, _, state),) = cell._unroll(x, state, starts, window=window)
-    return h.unsqueeze(0), state
 
 
 def _piece_lengths(steps: int, room: int, pending: int) -> list[int]:
@@ -414,14 +360,6 @@ def _require(condition: bool, message: str) -> None:
 
 def _whole(number: object) -> bool:
     return isinstance(number, int) and not isinstance(number, bool)
-
-
-def _pack(h: Tensor, fast: Memory) -> State:
-    return (h, *(part for part in fast if part is not None))
-
-
-def _unpack(state: State) -> tuple[Tensor, Memory]:
-    return state[0], Memory(*state[1:])
 
 
 def _start_kinds(episode_starts: Tensor | None, steps: int) -> tuple[list[bool], list[bool]]:
