@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -38,7 +41,8 @@ def export_onnx(model: RecurrentA2C, path: str | os.PathLike[str], action_masks:
     `next_state_1`, ... to hand in as `state_0`, `state_1`, ... at the next step. Fast weights are held as h [B, H] and the
     matrix A [B, H, H]; where the critic has a cell of its own, it stays behind. With `action_masks` there is one more input,
     `action_masks` [B, D] bool after `episode_start`, what is allowed (see `fw_rl.agents.masks.check_masks`); without it an
-    agent that learned under masks may choose what is forbidden.
+    agent that learned under masks may choose what is forbidden. What a `VecNormalize` has learned of the observations is part
+    of the step.
 
     Raises ModuleNotFoundError without the packages of `pip install 'fw-rl[onnx]'`, and ValueError for a cell whose state
     changes its shape from step to step or for actions that have no masks.
@@ -52,7 +56,7 @@ def export_onnx(model: RecurrentA2C, path: str | os.PathLike[str], action_masks:
         raise ModuleNotFoundError(f"the export needs {' and '.join(missing)}: pip install 'fw-rl[onnx]'")
     policy = model.policy
     policy.set_training_mode(False)
-    step = _Step(policy, action_masks)
+    step = _Step(policy, action_masks, model.get_vec_normalize_env())
     observation = _blank(policy.observation_space, policy.device)
     inputs = dict(episode_start=torch.ones(_EXAMPLES, dtype=torch.bool, device=policy.device))
     if action_masks:
@@ -86,17 +90,29 @@ def export_onnx(model: RecurrentA2C, path: str | os.PathLike[str], action_masks:
 class _Step(nn.Module):
     """One greedy step of a policy, whose memory is a matter of tensors alone."""
 
-    def __init__(self, policy: RecurrentActorCriticPolicy, is_masked: bool) -> None:
+    def __init__(self, policy: RecurrentActorCriticPolicy, is_masked: bool, normalizer: VecNormalize | None) -> None:
         super().__init__()
         self.policy, self.cell, self.is_masked = policy, policy.actor_cell.with_fixed_state(), is_masked
+        self.normalizer = normalizer if normalizer is not None and normalizer.norm_obs else None
 
     def forward(self, observation: Observation, episode_start: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         masks, state = (rest[0], rest[1:]) if self.is_masked else (None, rest)
         initial = self.cell.initial_state(episode_start.shape[0])  # len() would make a constant of it
         begun = (torch.where(_like(episode_start, new), new, old) for new, old in zip(initial, state, strict=True))
-        encoded = self.policy.encode(map_observation(lambda part: part.unsqueeze(0), observation), actor_only=True)
+        seen = map_observation(lambda part: part.unsqueeze(0), self._normalized(observation))
+        encoded = self.policy.encode(seen, actor_only=True)
         latent, after = self.cell(encoded, tuple(begun))
         return self._bounded(self.policy._choose(latent[0], True, masks)), *after
+
+    def _normalized(self, observation: Observation) -> Observation:
+        """What the agent sees of an observation, as `VecNormalize.normalize_obs` has it."""
+        if self.normalizer is None:
+            return observation
+        learned = self.normalizer.obs_rms
+        if isinstance(learned, dict):
+            parts = dict(observation)  # type: ignore[arg-type]
+            return parts | {key: _normalize(parts[key], of_part, self.normalizer) for key, of_part in learned.items()}
+        return _normalize(observation, learned, self.normalizer)  # type: ignore[arg-type]
 
     def _bounded(self, action: Tensor) -> Tensor:
         """The action in the shape of its space and, for a Box, within its bounds."""
@@ -118,6 +134,12 @@ class _Step(nn.Module):
                 f"the state of the cell {self.policy.cell_name!r} changes its shape from step to step: "
                 "to be exported, the cell needs a method with_fixed_state"
             )
+
+
+def _normalize(part: Tensor, learned: RunningMeanStd, normalizer: VecNormalize) -> Tensor:
+    mean = torch.as_tensor(learned.mean, device=part.device)
+    deviation = torch.as_tensor(np.sqrt(learned.var + normalizer.epsilon), device=part.device)
+    return ((part - mean) / deviation).clamp(-normalizer.clip_obs, normalizer.clip_obs).float()
 
 
 def _like(rows: Tensor, part: Tensor) -> Tensor:

@@ -73,6 +73,8 @@ class TrainOptions:
     """Options of the cell, such as eta=0.1 decay=0.95 inner_steps=2 rule=delta."""
     previous_step: Annotated[bool | None, _option("{True,False}", "tuned")] = None
     """Let the agent see its last action and reward beside each observation."""
+    normalize: Annotated[bool | None, _option("{True,False}", "False")] = None
+    """Scale observations and rewards by their running mean and deviation, by SB3's VecNormalize."""
     optimizer: Annotated[str | None, _option("NAME", "tuned")] = None
     """rmsprop or adam."""
     learning_rate: _TunedFloat = None
@@ -136,6 +138,7 @@ class RunConfig:
     max_grad_norm: float
     matmul_precision: str
     engine: str = "local"
+    normalize: bool = False
 
     @property
     def short_env(self) -> str:
@@ -217,6 +220,8 @@ def _check(config: RunConfig, options: TrainOptions) -> None:
         if value is not None and value < 1:
             raise ValueError(f"{flag(name)} is {value}: it must be at least 1")
     check_workers(config)
+    if config.normalize and config.algo != "a2c":
+        raise ValueError(f"--normalize is for --algo a2c, where one process sees all steps: with {config.algo}, leave it out")
     _check_engine(config, options)
     for name in ("gamma", "gae_lambda"):
         if not 0 <= getattr(config, name) <= 1:

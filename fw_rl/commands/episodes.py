@@ -57,15 +57,19 @@ def open_env(config: RunConfig, render_mode: str | None) -> gym.Env:
 
 
 def play_episode(model: RecurrentA2C, env: gym.Env, seed: int, greedy: bool = True, max_steps: int | None = None) -> Episode:
-    """One episode from a seed, to its end or for `max_steps` steps; the agent's most probable actions, or else random ones."""
-    episode, player = Episode(), Player(model)
+    """One episode from a seed, to its end or for `max_steps` steps; the agent's most probable actions, or else random ones.
+
+    Its observations are those that the agent sees, normalized if it has learned so.
+    """
+    episode, player, normalizer = Episode(), Player(model), model.get_vec_normalize_env()
     allowed = env.get_wrapper_attr("action_masks") if is_masking_supported(env) else lambda: None
     observation, _ = env.reset(seed=seed)
     _draw(env, episode)
     ended = False
     while not ended and len(episode) != max_steps:
-        episode.observations.append(observation)
-        observation, reward, terminated, truncated, _ = env.step(player.act(observation, greedy, allowed()))
+        seen = observation if normalizer is None else normalizer.normalize_obs(observation)
+        episode.observations.append(seen)
+        observation, reward, terminated, truncated, _ = env.step(player.act(seen, greedy, allowed()))
         episode.rewards.append(float(reward))
         _draw(env, episode)
         ended = terminated or truncated

@@ -13,10 +13,12 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from fw_rl.agents import A3C, Player, RecurrentA2C, WorkerError
+from fw_rl.agents.normalization import describe_normalization, normalize_as
 from fw_rl.cells import FastWeightsCell
 from fw_rl.commands.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
 from fw_rl.commands.command_line import fail, flag
@@ -105,8 +107,15 @@ def _make_env(config: RunConfig) -> Callable[[], VecEnv]:
 
 
 def _adapted(config: RunConfig, n_envs: int, workers: int = 1) -> VecEnv:
-    env = VecEnvAdapter(make_vector_env(config.env, n_envs, workers), monitor=True)
-    return VecPreviousStep(env) if config.previous_step else env
+    env: VecEnv = VecEnvAdapter(make_vector_env(config.env, n_envs, workers), monitor=True)
+    if config.previous_step:
+        env = VecPreviousStep(env)
+    if not config.normalize:
+        return env
+    parts = getattr(env.observation_space, "spaces", {"": env.observation_space})
+    numbers = [key for key, part in parts.items() if isinstance(part, spaces.Box) and np.issubdtype(part.dtype, np.floating)]
+    keys = numbers if isinstance(env.observation_space, spaces.Dict) else None
+    return VecNormalize(env, norm_obs=bool(numbers), norm_obs_keys=keys, gamma=config.gamma)
 
 
 def _make_runner_env(config: RunConfig) -> Callable[[], VectorEnv]:
@@ -152,14 +161,15 @@ def _train(folder: RunFolder, config: RunConfig, model: RecurrentA2C, quiet: boo
     between = max(math.ceil(config.timesteps / ATTENTION_PICTURES), FRAMES_A_PICTURE)
     pictures = [AttentionPictures(config, between)] if isinstance(model.policy.cell, FastWeightsCell) else []
     try:
-        with stop:
-            model.learn(
-                config.timesteps - model.num_timesteps,
-                callback=[checkpoints, stop, *pictures, rows, *bar],
-                log_interval=None,  # type: ignore[arg-type]
-                reset_num_timesteps=False,
-            )
-        checkpoints.save()
+        if model.num_timesteps < config.timesteps:
+            with stop:
+                model.learn(
+                    config.timesteps - model.num_timesteps,
+                    callback=[checkpoints, stop, *pictures, rows, *bar],
+                    log_interval=None,  # type: ignore[arg-type]
+                    reset_num_timesteps=False,
+                )
+            checkpoints.save()
     except WorkerError as error:
         checkpoints.save()
         if stop.asked:  # who asked may have asked the workers too
@@ -198,7 +208,10 @@ def _report(folder: RunFolder, config: RunConfig, model: RecurrentA2C, episodes:
 
 def evaluate(config: RunConfig, model: RecurrentA2C, episodes: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The returns of greedy episodes from a seed of their own."""
-    env = _adapted(config, min(episodes, EVALUATION_ENVS))
+    env = _adapted(dataclasses.replace(config, normalize=False), min(episodes, EVALUATION_ENVS))
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is not None:
+        env = normalize_as(env, describe_normalization(normalizer) | dict(training=False, norm_reward=False))
     env.seed(config.seed + 1_000_003)
     returns = Player(model).play(env, episodes)
     env.close()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import Env, spaces
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from fw_rl.agents import RecurrentA2C, export_onnx
 from fw_rl.agents import export as export_module
@@ -91,6 +92,30 @@ def test_onnx_gives_the_same_actions_for_a_thousand_steps(label, tmp_path):
         seen |= set(action.tolist())
         observation, _, starts, _ = env.step(action)
     assert len(seen) >= 2
+
+
+@pytest.mark.parametrize("kind", ["Box", "Dict"])
+def test_what_a_normalizer_has_learned_is_part_of_the_step(kind, tmp_path):
+    box = spaces.Box(-100, 100, (4,), np.float32)
+    space = box if kind == "Box" else spaces.Dict(seen=box, word=spaces.Discrete(3))
+    keys = dict(norm_obs_keys=["seen"]) if kind == "Dict" else {}
+    env = VecNormalize(DummyVecEnv([lambda: Space(space, spaces.Discrete(5))]), clip_obs=1.5, **keys)
+    rng = np.random.default_rng(0)
+
+    def observations(count):
+        numbers = rng.normal([3, -20, 0, 50], [1, 5, 0.1, 20], (count, 4)).astype(np.float32)
+        return numbers if kind == "Box" else dict(seen=numbers, word=rng.integers(3, size=count))
+
+    (env.obs_rms["seen"] if kind == "Dict" else env.obs_rms).update(rng.normal([3, -20, 0, 50], [1, 5, 0.1, 20], (500, 4)))
+    agent = make_agent(env, "gru")
+    export_onnx(agent, tmp_path / "agent.onnx")
+    session, state, taken = Session(tmp_path / "agent.onnx"), None, set()
+    for step in range(100):
+        observation, starts = observations(6), np.full(6, step % 9 == 0)
+        action, state = agent.predict(env.normalize_obs(observation), state, starts, deterministic=True)
+        assert (session.act(observation, starts) == action).all()
+        taken |= set(action.tolist())
+    assert len(taken) >= 2
 
 
 @pytest.mark.parametrize("share_features_extractor", [True, False])

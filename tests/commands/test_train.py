@@ -17,8 +17,10 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from fw_rl.commands.episodes import open_env, play_episode
 from fw_rl.commands.play import main as play
-from fw_rl.commands.train import main
+from fw_rl.commands.train import evaluate, main
+from fw_rl.commands.trained import load_trained
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--env", "Catch-5-2", "--n-envs", "4", "--n-steps", "6", "--hidden-size", "8", "--eval-episodes", "20"]
@@ -164,6 +166,24 @@ def test_an_environment_of_a_module_of_ones_own(kind, algo, tmp_path, monkeypatc
     assert (run / "episodes.gif").exists() and (tmp_path / "episodes.gif").exists()
 
 
+@pytest.mark.parametrize("previous_step", ["False", "True"])
+def test_observations_are_scaled_in_training_evaluation_and_play(previous_step, tmp_path, capsys):
+    scaled = ["--env", "CartPole-v1", "--normalize", "True", "--previous-step", previous_step]
+    code, run = train(tmp_path / "runs", *scaled)
+    assert code == 0
+    mean = json.loads((run / "eval.json").read_text())["mean"]
+    config, agent = load_trained(run)
+    assert evaluate(config, agent, 20).mean() == mean  # by the statistics in the file
+    raw, _ = open_env(config, None).reset(seed=0)
+    seen = play_episode(agent, open_env(config, None), seed=0).observations[0]
+    expected = agent.get_vec_normalize_env().normalize_obs(raw)
+    pairs = [(seen[key], expected[key], raw[key]) for key in raw] if previous_step == "True" else [(seen, expected, raw)]
+    assert all((one == other).all() for one, other, _ in pairs)
+    assert any((one != unscaled).any() for one, _, unscaled in pairs)
+    assert main(["--resume", str(run), "--quiet", "--eval-episodes", "20"]) == 0
+    assert json.loads((run / "eval.json").read_text())["mean"] == mean
+
+
 def test_ctrl_c_in_the_evaluation_leaves_a_run_that_can_be_evaluated(tmp_path, monkeypatch, capsys):
     def interrupted(*arguments):
         raise KeyboardInterrupt
@@ -295,6 +315,7 @@ BAD_INPUT = {
     "module that is not here": (["--env", "no_such_module:Env-v0"], "no_such_module cannot be imported"),
     "module without the environment": (["--env", "json:Env-v0"], "unknown environment 'json:Env-v0'"),
     "cell option of no form": (["--cell-options", "eta=[1"], "--cell-options got eta=[1"),
+    "scaling by workers": (["--normalize", "True", "--algo", "a3c"], "--normalize is for --algo a2c"),
     "no episodes": (["--eval-episodes", "0"], "--eval-episodes is 0"),
     "no run to resume": (["--resume", "no/such/run"], "not the folder of a run"),
 }
