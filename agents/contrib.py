@@ -22,8 +22,8 @@ class CellLstmPolicy(LstmPolicy):
     """The policy of sb3-contrib's `RecurrentPPO` with a memory cell wherever it has an LSTM.
 
     `cell`: a name from `fw_rl.cells`; `hidden_size`: its units; `cell_kwargs`: its options. The other arguments are those of
-    sb3-contrib's `MlpLstmPolicy`, except for those of the LSTM. Observations may be images or a Dict if the features extractor
-    takes them.
+    sb3-contrib's `MlpLstmPolicy`, except for those of the LSTM. Images and Dict observations get the features extractors that
+    `RecurrentActorCriticPolicy` gives them.
 
     sb3-contrib's buffer keeps four vectors for every step, and a cell's whole state is spread over two of them. For fast
     weights that is a matrix: 4 (H + H^2) / 2 numbers a step, against 4 H of an LSTM. `fw_rl.agents.RecurrentPPO` does without.

@@ -35,8 +35,9 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     before the cell. `shared_cell`: False gives the critic an encoder and a cell of its own; then `share_features_extractor` may
     also be False. `net_arch`: sizes of layers after it, as in SB3 (a list, or a dict with `pi` and `vf`). `activation_fn` is
     used in both. `ortho_init` is off: fast weights learned Catch more reliably from Torch's own initial weights. Without a
-    `features_extractor_class` an observation gets the `standard_extractor` of its space. `squash_output`: actions in a Box are
-    squashed into its bounds by tanh rather than clipped there. The other arguments are those of SB3's `ActorCriticPolicy`.
+    `features_extractor_class` a Dict observation gets SB3's `CombinedExtractor`, an image of 36 x 36 or more its `NatureCNN`,
+    anything else its `FlattenExtractor`. `squash_output`: actions in a Box are squashed into its bounds by tanh rather than
+    clipped there. The other arguments are those of SB3's `ActorCriticPolicy`.
 
     Sequences are time first: observations [T, B, ...], episode starts [T, B].
 
