@@ -4,6 +4,7 @@ from fw_rl.agents.a2c import RecurrentA2C
 from fw_rl.agents.a3c import A3C
 from fw_rl.agents.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from fw_rl.agents.contrib import CellLstmPolicy
+from fw_rl.agents.evaluation import MaskedEvalCallback
 from fw_rl.agents.export import export_onnx
 from fw_rl.agents.player import Player
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
@@ -15,6 +16,7 @@ __all__ = [
     "CellLstmPolicy",
     "Checkpoint",
     "CheckpointError",
+    "MaskedEvalCallback",
     "Player",
     "RecurrentA2C",
     "RecurrentActorCriticPolicy",

@@ -11,7 +11,7 @@ from sb3_contrib.common.maskable.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.testing import assert_close
 
-from fw_rl.agents import A3C, Player, RecurrentPPO
+from fw_rl.agents import A3C, MaskedEvalCallback, Player, RecurrentPPO
 from fw_rl.agents.loss import actor_critic_loss
 from fw_rl.agents.masks import check_masks, mask_logits
 from tests.agents.helpers import chunks_of, make_model, make_policy, scramble
@@ -186,6 +186,19 @@ def test_predict_and_play(kind):
         assert np.array_equal(action, alone)
         observation, _reward, done, _, _ = single.step(action)
         player.observe(done)
+
+
+@EVERY_SPACE
+@pytest.mark.filterwarnings("error:episode_start says")
+def test_evaluation_during_training_obeys_the_masks_and_remembers(kind, tmp_path):
+    callback = MaskedEvalCallback(
+        VECTORIZATIONS["VecEnv"](kind), n_eval_episodes=6, eval_freq=5, best_model_save_path=tmp_path, verbose=0, warn=False
+    )
+    model = make_model(VECTORIZATIONS["VecEnv"](kind), n_steps=5, learning_rate=0.0).learn(15, callback=callback)
+    assert callback.model is model
+    assert callback.n_calls == callback.eval_freq
+    assert callback.last_mean_reward == Player(model).play(VECTORIZATIONS["VecEnv"](kind), 6).mean()
+    assert (tmp_path / "best_model.safetensors").exists()
 
 
 @EVERY_SPACE
