@@ -104,7 +104,8 @@ class TrainOptions:
     log_dir: Path = Path("runs")
     """Where the folder of the run goes."""
     resume: Annotated[Path | None, _option("RUN", "none")] = None
-    """Folder of a run that was interrupted: go on where its last checkpoint is, with its settings."""
+    """Folder of a run: go on where its last checkpoint is, with its settings. A finished one goes on with more --timesteps;
+    what is annealed is then as far as in a run of that length."""
     eval_episodes: Annotated[int | None, _option("INT", "1000 for Catch, else 100")] = None
     """Episodes of the greedy evaluation at the end."""
     quiet: bool = False

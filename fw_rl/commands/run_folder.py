@@ -39,8 +39,7 @@ class RunFolder:
             except FileExistsError:
                 path = log_dir / f"{name}-{attempt}"
         folder = RunFolder(path)
-        record = dict(settings=dataclasses.asdict(config), versions=_versions(), git_commit=_git_commit())
-        write_json(folder.config, record)
+        folder.keep(config)
         folder.checkpoints.mkdir()
         return folder
 
@@ -57,6 +56,10 @@ class RunFolder:
             return folder, RunConfig.from_json(folder.config.read_text())
         except ValueError as error:
             raise ValueError(f"{folder.config} is damaged: {error}") from error
+
+    def keep(self, config: RunConfig) -> None:
+        """Write down the settings, with versions and commit."""
+        write_json(self.config, dict(settings=dataclasses.asdict(config), versions=_versions(), git_commit=_git_commit()))
 
     @property
     def config(self) -> Path:

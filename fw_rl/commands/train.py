@@ -37,7 +37,7 @@ LOG_ROWS = 200
 CHECKPOINTS = 20
 ATTENTION_PICTURES, FRAMES_A_PICTURE = 4, 100_000
 EVALUATION_ENVS = 100
-FREE_WHEN_RESUMING = ("resume", "workers", "ray_address", "device", "threads", "eval_episodes", "quiet")
+FREE_WHEN_RESUMING = ("resume", "timesteps", "workers", "ray_address", "device", "threads", "eval_episodes", "quiet")
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
@@ -142,12 +142,17 @@ def _prepare(options: TrainOptions) -> tuple[RunFolder, RunConfig, RecurrentA2C]
             raise ValueError(f"--resume goes on with the settings of the run: leave {flag(name)} out")
     check_device(options.device)
     folder, config = RunFolder.open(options.resume)
-    config = dataclasses.replace(config, workers=options.workers or config.workers)
+    given = {name: getattr(options, name) for name in ("workers", "timesteps") if getattr(options, name)}
+    config = dataclasses.replace(config, **given)
     check_workers(config)
     checkpoints = folder.saved_checkpoints()
     if not checkpoints:
         raise ValueError(f"{folder.path} has no checkpoint: start the run anew")
     model = load_model(config, checkpoints[-1], options.device, options.ray_address)
+    if options.timesteps is not None:
+        if options.timesteps < model.num_timesteps:
+            raise ValueError(f"--timesteps is {options.timesteps}: the run has {model.num_timesteps} frames already")
+        folder.keep(config)
     model.set_logger(folder.logger(model.num_timesteps))
     return folder, config, model
 

@@ -278,6 +278,19 @@ def test_a_finished_run_can_be_resumed_and_is_evaluated_again(finished_run, caps
     assert json.loads((finished_run / "eval.json").read_text())["episodes"] == 10
 
 
+def test_a_finished_run_can_be_made_longer(tmp_path, capsys):
+    _, run = train(tmp_path)
+    assert main(["--resume", str(run), "--quiet", "--eval-episodes", "10", "--timesteps", "960"]) == 0
+    assert json.loads((run / "eval.json").read_text())["timesteps"] == 960
+    assert json.loads((run / "config.json").read_text())["settings"]["timesteps"] == 960
+    assert (run / "checkpoints" / "000000000960.safetensors").is_file()
+    steps = [float(row["time/total_timesteps"]) for row in csv.DictReader((run / "progress.csv").open())]
+    assert steps == sorted(set(steps)) and steps[-1] == 960
+    capsys.readouterr()
+    assert main(["--resume", str(run), "--quiet", "--timesteps", "480"]) == 2
+    assert capsys.readouterr().err.endswith("--timesteps is 480: the run has 960 frames already\n")
+
+
 def test_a_net_that_diverges_gets_one_line(tmp_path, capsys):
     wild = ["--learning-rate", "1e30", "--cell-options", "layer_norm=false"]
     assert train(tmp_path, *wild)[0] == 1
