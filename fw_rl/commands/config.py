@@ -20,13 +20,25 @@ from fw_rl.cells import available_cells
 from fw_rl.commands.command_line import flag
 from fw_rl.commands.environments import environment_id
 
-__all__ = ["NOT_ON_RAY", "RunConfig", "TrainOptions", "check_device", "check_workers", "parse_cell_options", "resolve"]
+__all__ = [
+    "NOT_ON_RAY",
+    "ONLY_PPO",
+    "RunConfig",
+    "TrainOptions",
+    "check_device",
+    "check_workers",
+    "parse_cell_options",
+    "resolve",
+]
 
-WORKERS = {"local": {"a2c": 1, "a3c": 2}, "ray": {"impala": 2, "ppo": 2}}
+WORKERS = {"local": {"a2c": 1, "a3c": 2, "ppo": 1}, "ray": {"impala": 2, "ppo": 2}}
 """The algorithms of each engine, the first by default, and how many processes each has by default."""
 
 NOT_ON_RAY = ("optimizer", "normalize_advantage", "matmul_precision")
 """What RLlib does in its own way."""
+
+ONLY_PPO = ("n_epochs", "batch_size", "clip_range")
+"""What PPO alone has, and RLlib's in its own way."""
 
 
 def _option(metavar: str, default: str) -> object:
@@ -54,11 +66,11 @@ class TrainOptions:
     ray_address: Annotated[str | None, _option("HOST:PORT", "none")] = None
     """A running Ray cluster, or auto for that of this machine; else Ray is started here, and ended after the run."""
     algo: Annotated[str | None, _option("NAME", "a2c, or impala on Ray")] = None
-    """Algorithm: a2c (all environments act, then one update) or a3c (workers update shared parameters without waiting); on Ray
-    impala or ppo."""
-    workers: Annotated[int | None, _option("INT", "1 for a2c, else 2")] = None
-    """Processes. Those of a3c act and learn; with more than one, a2c lets them step its environments, if these are slow. On Ray
-    they act."""
+    """Algorithm: a2c (all environments act, then one update), ppo (then many updates), or a3c (workers update shared parameters
+    without waiting); on Ray impala or ppo."""
+    workers: Annotated[int | None, _option("INT", "1 for a2c and ppo, else 2")] = None
+    """Processes. Those of a3c act and learn; with more than one, a2c and ppo let them step their environments, if these are
+    slow. On Ray they act."""
     timesteps: _TunedInt = None
     """Frames to train on, counted over all environments."""
     seed: Annotated[int | None, _option("INT", "0")] = None
@@ -67,6 +79,12 @@ class TrainOptions:
     """Environments that are played side by side, over all workers."""
     n_steps: _TunedInt = None
     """Steps of each environment between two updates."""
+    n_epochs: _TunedInt = None
+    """How often ppo learns from these steps."""
+    batch_size: _TunedInt = None
+    """Steps of a minibatch of ppo, in whole sequences of n_steps."""
+    clip_range: _TunedFloat = None
+    """How far ppo may change the probability of an action: by this share of it, up or down."""
     hidden_size: _TunedInt = None
     """Units of the memory cell."""
     cell_options: Annotated[tuple[str, ...] | None, _option("NAME=VALUE ...", "tuned")] = None
@@ -140,6 +158,9 @@ class RunConfig:
     matmul_precision: str
     engine: str = "local"
     normalize: bool = False
+    n_epochs: int | None = None
+    batch_size: int | None = None
+    clip_range: float | None = None
 
     @property
     def short_env(self) -> str:
@@ -170,7 +191,7 @@ def resolve(options: TrainOptions) -> RunConfig:
     algo = options.algo or next(iter(WORKERS[engine]))
     if algo not in WORKERS[engine]:
         raise ValueError(f"unknown algorithm {algo!r}: with the engine {engine}, choose from {', '.join(WORKERS[engine])}")
-    settings = _tuned(env, cell, algo) | dict(workers=WORKERS[engine][algo])
+    settings = _tuned(env, cell, f"{algo} on Ray" if engine == "ray" else algo) | dict(workers=WORKERS[engine][algo])
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(RunConfig)}
     given["cell_options"] = parse_cell_options(options.cell_options)
     for name, value in given.items():
@@ -187,8 +208,8 @@ def _tuned(env: str, cell: str, algo: str) -> dict[str, Any]:
     tuned = yaml.safe_load(resources.files("fw_rl.commands").joinpath("tuned.yaml").read_text())
     by_cell: dict[str, Any] = next((entry for pattern, entry in tuned["environments"].items() if fnmatch(env, pattern)), {})
     settings: dict[str, Any] = {}
-    own = [by_cell.get(key, {}) for key in ("any", cell, f"{cell} {algo}")]
-    for layer in (tuned["defaults"], tuned["cells"].get(cell, {}), *own):
+    own = [by_cell.get(key, {}) for key in ("any", cell, f"any {algo}", f"{cell} {algo}")]
+    for layer in (tuned["defaults"], tuned["algorithms"].get(algo, {}), tuned["cells"].get(cell, {}), *own):
         options = settings.get("cell_options", {}) | layer.get("cell_options", {})
         settings = settings | layer | dict(cell_options=options)
     return settings
@@ -215,14 +236,16 @@ def _parse_value(name: str, text: str) -> Any:
 
 
 def _check(config: RunConfig, options: TrainOptions) -> None:
-    counts = {name: getattr(config, name) for name in ("timesteps", "workers", "n_envs", "n_steps", "hidden_size")}
+    names = ("timesteps", "workers", "n_envs", "n_steps", "hidden_size", "n_epochs", "batch_size")
+    counts = {name: getattr(config, name) for name in names}
     counts |= {name: getattr(options, name) for name in ("threads", "eval_episodes")}
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ValueError(f"{flag(name)} is {value}: it must be at least 1")
     check_workers(config)
-    if config.normalize and config.algo != "a2c":
-        raise ValueError(f"--normalize is for --algo a2c, where one process sees all steps: with {config.algo}, leave it out")
+    if config.normalize and (config.engine == "ray" or config.algo == "a3c"):
+        raise ValueError("--normalize is for --algo a2c and ppo, where one process sees all steps: leave it out")
+    _check_ppo(config)
     _check_engine(config, options)
     for name in ("gamma", "gae_lambda"):
         if not 0 <= getattr(config, name) <= 1:
@@ -253,6 +276,19 @@ def check_workers(config: RunConfig) -> None:
     """Raises ValueError if the environments cannot be dealt out evenly."""
     if config.n_envs % config.workers:
         raise ValueError(f"--n-envs is {config.n_envs}: it must be a multiple of --workers, {config.workers}")
+
+
+def _check_ppo(config: RunConfig) -> None:
+    if config.engine == "ray" or config.algo != "ppo":
+        for name in ONLY_PPO:
+            if getattr(config, name) is not None:
+                raise ValueError(f"{flag(name)} is for --algo ppo, where Ray does not train: leave it out")
+        return
+    assert config.batch_size is not None and config.clip_range is not None
+    if config.batch_size < config.n_steps:
+        raise ValueError(f"--batch-size is {config.batch_size}: it must be at least --n-steps, {config.n_steps}")
+    if not 0 < config.clip_range < float("inf"):
+        raise ValueError(f"--clip-range is {config.clip_range}: it must be above 0 and finite")
 
 
 def _check_engine(config: RunConfig, options: TrainOptions) -> None:

@@ -17,12 +17,12 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from fw_rl.agents import A3C, Player, RecurrentA2C, WorkerError
+from fw_rl.agents import A3C, Player, RecurrentA2C, RecurrentPPO, WorkerError
 from fw_rl.agents.normalization import describe_normalization, normalize_as
 from fw_rl.cells import FastWeightsCell
 from fw_rl.commands.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
 from fw_rl.commands.command_line import fail, flag
-from fw_rl.commands.config import NOT_ON_RAY, RunConfig, TrainOptions, check_device, check_workers, resolve
+from fw_rl.commands.config import NOT_ON_RAY, ONLY_PPO, RunConfig, TrainOptions, check_device, check_workers, resolve
 from fw_rl.commands.environments import make_vector_env
 from fw_rl.commands.pictures import animate_episodes, draw_learning_curve
 from fw_rl.commands.ray_engine import rllib_agent
@@ -78,6 +78,9 @@ def make_model(config: RunConfig, device: str = "cpu", ray_address: str | None =
         return rllib_agent()("RecurrentPolicy", _make_runner_env(config), **_on_ray(config, ray_address), **settings)
     if config.algo == "a3c":
         return A3C("RecurrentPolicy", _make_env(config), n_workers=config.workers, device=device, **settings)
+    if config.algo == "ppo":
+        settings |= {name: getattr(config, name) for name in ONLY_PPO}
+        return RecurrentPPO("RecurrentPolicy", _make_env(config)(), device=device, **settings)
     return RecurrentA2C("RecurrentPolicy", _make_env(config)(), device=device, **settings)
 
 
@@ -92,7 +95,8 @@ def load_model(config: RunConfig, checkpoint: Path, device: str = "cpu", ray_add
     elif config.algo == "a3c":
         model = A3C.load(checkpoint, _make_env(config), device=device, n_workers=config.workers)
     else:
-        model = RecurrentA2C.load(checkpoint, _make_env(config)(), device=device)
+        agent_class = RecurrentPPO if config.algo == "ppo" else RecurrentA2C
+        model = agent_class.load(checkpoint, _make_env(config)(), device=device)
     policy = model.policy
     if (policy.cell_name, policy.hidden_size, policy.cell_kwargs) != (config.cell, config.hidden_size, config.cell_options):
         raise ValueError(f"{checkpoint} is of another run: its net is not that of the run's settings")
@@ -100,7 +104,7 @@ def load_model(config: RunConfig, checkpoint: Path, device: str = "cpu", ray_add
 
 
 def _make_env(config: RunConfig) -> Callable[[], VecEnv]:
-    """What makes the environments of one process that acts: every worker of A3C, or A2C, whose workers only step them."""
+    """What makes the environments of one process that acts: every worker of A3C, or all, if workers only step them."""
     if config.algo == "a3c":
         return partial(_adapted, config, config.n_envs // config.workers)
     return partial(_adapted, config, config.n_envs, config.workers)

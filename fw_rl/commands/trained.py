@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fw_rl.agents import A3C, RecurrentA2C
+from fw_rl.agents import A3C, RecurrentA2C, RecurrentPPO
 from fw_rl.commands.config import RunConfig
 from fw_rl.commands.run_folder import RunFolder
 
@@ -22,5 +22,6 @@ def load_trained(run: Path, checkpoint: Path | None = None) -> tuple[RunConfig, 
         if not saved:
             raise ValueError(f"{run} has no checkpoint: its training has hardly begun")
         checkpoint = saved[-1]
-    agent_class = A3C if config.algo == "a3c" else RecurrentA2C
+    local: dict[str, type[RecurrentA2C]] = {"a3c": A3C, "ppo": RecurrentPPO}
+    agent_class = local.get(config.algo, RecurrentA2C) if config.engine == "local" else RecurrentA2C
     return config, agent_class.load(checkpoint, device="cpu")

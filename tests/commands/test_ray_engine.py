@@ -64,7 +64,7 @@ def test_the_settings_of_an_older_run_are_those_of_the_local_engine():
     [
         (dict(engine="spark"), "unknown engine 'spark': choose from local, ray"),
         (dict(engine="ray", algo="a3c"), "unknown algorithm 'a3c': with the engine ray, choose from impala, ppo"),
-        (dict(algo="impala"), "unknown algorithm 'impala': with the engine local, choose from a2c, a3c"),
+        (dict(algo="impala"), "unknown algorithm 'impala': with the engine local, choose from a2c, a3c, ppo"),
         (dict(ray_address="auto"), "--ray-address is auto, but the engine is local: add --engine ray"),
         (dict(engine="ray", optimizer="adam"), "--optimizer is not for the engine ray"),
         (dict(engine="ray", previous_step=True), "--previous-step is not for the engine ray"),

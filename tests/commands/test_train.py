@@ -206,7 +206,7 @@ def test_the_same_seed_gives_the_same_run(tmp_path):
     assert not all(torch.equal(policies[0][name], policies[2][name]) for name in policies[0])
 
 
-@pytest.mark.parametrize("algo", ["a2c", "a3c"])
+@pytest.mark.parametrize("algo", ["a2c", "a3c", "ppo"])
 def test_an_agent_that_sees_its_previous_step_is_trained_evaluated_drawn_and_played(algo, tmp_path, capsys):
     code, run = train(tmp_path, "--previous-step", "True", "--algo", algo)
     assert code == 0
@@ -278,8 +278,9 @@ def test_a_finished_run_can_be_resumed_and_is_evaluated_again(finished_run, caps
     assert json.loads((finished_run / "eval.json").read_text())["episodes"] == 10
 
 
-def test_a_finished_run_can_be_made_longer(tmp_path, capsys):
-    _, run = train(tmp_path)
+@pytest.mark.parametrize("algo", ["a2c", "ppo"])
+def test_a_finished_run_can_be_made_longer(algo, tmp_path, capsys):
+    _, run = train(tmp_path, "--algo", algo)
     assert main(["--resume", str(run), "--quiet", "--eval-episodes", "10", "--timesteps", "960"]) == 0
     assert json.loads((run / "eval.json").read_text())["timesteps"] == 960
     assert json.loads((run / "config.json").read_text())["settings"]["timesteps"] == 960
@@ -329,6 +330,9 @@ BAD_INPUT = {
     "module without the environment": (["--env", "json:Env-v0"], "unknown environment 'json:Env-v0'"),
     "cell option of no form": (["--cell-options", "eta=[1"], "--cell-options got eta=[1"),
     "scaling by workers": (["--normalize", "True", "--algo", "a3c"], "--normalize is for --algo a2c"),
+    "epochs of another algorithm": (["--n-epochs", "3"], "--n-epochs is for --algo ppo"),
+    "batch too small": (["--algo", "ppo", "--batch-size", "5"], "--batch-size is 5: it must be at least --n-steps, 15"),
+    "no clipping": (["--algo", "ppo", "--clip-range", "0"], "--clip-range is 0"),
     "no episodes": (["--eval-episodes", "0"], "--eval-episodes is 0"),
     "no run to resume": (["--resume", "no/such/run"], "not the folder of a run"),
 }

@@ -235,6 +235,14 @@ def test_a_cluster_that_is_not_there():
         make_agent(n_workers=1, ray_address="127.0.0.1:1").learn(100)
 
 
+class Forbidding(Noise):
+    def __init__(self):
+        super().__init__(spaces.Discrete(3), spaces.Discrete(2))
+
+    def action_masks(self):
+        return np.array([True, False])
+
+
 @pytest.mark.parametrize(
     "kwargs, message",
     [
@@ -243,6 +251,7 @@ def test_a_cluster_that_is_not_there():
         (dict(learning_rate=lambda progress: 1e-3), "learning_rate is a function"),
         (dict(env=partial(CatchVectorEnv, 4)), "in mode AutoresetMode.SAME_STEP: make it with autoreset_mode"),
         (dict(env=CatchVectorEnv(4)), "give a function that makes it"),
+        (dict(env=Forbidding), "env forbids actions by action_masks, which RLlib does not know of"),
         (dict(policy_kwargs=dict(cell="elephant")), "unknown cell 'elephant'"),
     ],
 )

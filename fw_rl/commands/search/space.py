@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from fw_rl.commands.config import RunConfig
+from fw_rl.commands.config import ONLY_PPO, RunConfig
 
 __all__ = ["SearchSpace", "search_space"]
 
-_FIXED = {"env", "cell", "cell_options", "algo", "engine", "workers", "seed", "timesteps"}
+_FIXED = {"env", "cell", "cell_options", "algo", "engine", "workers", "seed", "timesteps", *ONLY_PPO}
 _SETTINGS = {field.name for field in dataclasses.fields(RunConfig)} - _FIXED
 
 
