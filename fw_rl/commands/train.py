@@ -27,6 +27,7 @@ from fw_rl.commands.environments import make_vector_env
 from fw_rl.commands.pictures import animate_episodes, draw_learning_curve
 from fw_rl.commands.ray_engine import rllib_agent
 from fw_rl.commands.run_folder import RunFolder
+from fw_rl.commands.trained import agent_class
 from fw_rl.envs import VecEnvAdapter, VecPreviousStep
 from fw_rl.files import write_json
 from fw_rl.statistics import mean_interval
@@ -95,8 +96,7 @@ def load_model(config: RunConfig, checkpoint: Path, device: str = "cpu", ray_add
     elif config.algo == "a3c":
         model = A3C.load(checkpoint, _make_env(config), device=device, n_workers=config.workers)
     else:
-        agent_class = RecurrentPPO if config.algo == "ppo" else RecurrentA2C
-        model = agent_class.load(checkpoint, _make_env(config)(), device=device)
+        model = agent_class(config).load(checkpoint, _make_env(config)(), device=device)
     policy = model.policy
     if (policy.cell_name, policy.hidden_size, policy.cell_kwargs) != (config.cell, config.hidden_size, config.cell_options):
         raise ValueError(f"{checkpoint} is of another run: its net is not that of the run's settings")
@@ -107,19 +107,27 @@ def _make_env(config: RunConfig) -> Callable[[], VecEnv]:
     """What makes the environments of one process that acts: every worker of A3C, or all, if workers only step them."""
     if config.algo == "a3c":
         return partial(_adapted, config, config.n_envs // config.workers)
-    return partial(_adapted, config, config.n_envs, config.workers)
+    make = _normalized if config.normalize else _adapted
+    return partial(make, config, config.n_envs, config.workers)
 
 
 def _adapted(config: RunConfig, n_envs: int, workers: int = 1) -> VecEnv:
-    env: VecEnv = VecEnvAdapter(make_vector_env(config.env, n_envs, workers), monitor=True)
-    if config.previous_step:
-        env = VecPreviousStep(env)
-    if not config.normalize:
-        return env
-    parts = getattr(env.observation_space, "spaces", {"": env.observation_space})
-    numbers = [key for key, part in parts.items() if isinstance(part, spaces.Box) and np.issubdtype(part.dtype, np.floating)]
-    keys = numbers if isinstance(env.observation_space, spaces.Dict) else None
-    return VecNormalize(env, norm_obs=bool(numbers), norm_obs_keys=keys, gamma=config.gamma)
+    env = VecEnvAdapter(make_vector_env(config.env, n_envs, workers), monitor=True)
+    return VecPreviousStep(env) if config.previous_step else env
+
+
+def _normalized(config: RunConfig, n_envs: int, workers: int) -> VecEnv:
+    env = _adapted(config, n_envs, workers)
+    space = env.observation_space
+    if not isinstance(space, spaces.Dict):
+        return VecNormalize(env, norm_obs=_is_numbers(space), gamma=config.gamma)
+    keys = [key for key, part in space.spaces.items() if _is_numbers(part)]
+    return VecNormalize(env, norm_obs=bool(keys), norm_obs_keys=keys, gamma=config.gamma)
+
+
+def _is_numbers(space: spaces.Space) -> bool:
+    """Whether an observation can be scaled: an image is not, nor is a choice among some."""
+    return isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
 
 
 def _make_runner_env(config: RunConfig) -> Callable[[], VectorEnv]:
@@ -217,7 +225,7 @@ def _report(folder: RunFolder, config: RunConfig, model: RecurrentA2C, episodes:
 
 def evaluate(config: RunConfig, model: RecurrentA2C, episodes: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The returns of greedy episodes from a seed of their own."""
-    env = _adapted(dataclasses.replace(config, normalize=False), min(episodes, EVALUATION_ENVS))
+    env = _adapted(config, min(episodes, EVALUATION_ENVS))
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
         env = normalize_as(env, describe_normalization(normalizer) | dict(training=False, norm_reward=False))

@@ -8,7 +8,13 @@ from fw_rl.agents import A3C, RecurrentA2C, RecurrentPPO
 from fw_rl.commands.config import RunConfig
 from fw_rl.commands.run_folder import RunFolder
 
-__all__ = ["load_trained"]
+__all__ = ["agent_class", "load_trained"]
+
+
+def agent_class(config: RunConfig) -> type[RecurrentA2C]:
+    """The class of a run's agent without Ray, where what RLlib has trained is a `RecurrentA2C`."""
+    local: dict[str, type[RecurrentA2C]] = {"a3c": A3C, "ppo": RecurrentPPO}
+    return local.get(config.algo, RecurrentA2C) if config.engine == "local" else RecurrentA2C
 
 
 def load_trained(run: Path, checkpoint: Path | None = None) -> tuple[RunConfig, RecurrentA2C]:
@@ -22,6 +28,4 @@ def load_trained(run: Path, checkpoint: Path | None = None) -> tuple[RunConfig, 
         if not saved:
             raise ValueError(f"{run} has no checkpoint: its training has hardly begun")
         checkpoint = saved[-1]
-    local: dict[str, type[RecurrentA2C]] = {"a3c": A3C, "ppo": RecurrentPPO}
-    agent_class = local.get(config.algo, RecurrentA2C) if config.engine == "local" else RecurrentA2C
-    return config, agent_class.load(checkpoint, device="cpu")
+    return config, agent_class(config).load(checkpoint, device="cpu")
