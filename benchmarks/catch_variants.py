@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,8 @@ import numpy as np
 import tyro
 
 from fw_rl.commands.config import RunConfig
-from fw_rl.commands.search.learning import Learning, SideBySide, read_learnings, write_learnings
-from fw_rl.commands.search.live import LiveTable, train_missing
-from fw_rl.commands.search.report import best
+from fw_rl.commands.search.learning import Learning, SideBySide, read_learnings
+from fw_rl.commands.search.live import train_missing
 from fw_rl.statistics import interquartile_mean
 
 FIRST_SEED = 20_000
@@ -54,7 +53,7 @@ class Settings:
     """What to train."""
 
     sweep: Path = Path("results/figure5")
-    """Folder of a sweep, with ENV/CELL/trials.json."""
+    """Folder of a sweep, with ENV/CELL/seeds.json."""
     env: str = "Catch-16-3"
     """Game of the sweep whose best settings are varied."""
     kinds: tuple[str, ...] = ("ablations", "harder")
@@ -83,10 +82,9 @@ def main(settings: Settings) -> None:
 
 
 def best_settings(settings: Settings, cell: str) -> RunConfig:
-    """Those of the trial with the largest area under its curve."""
-    trials = read_learnings(settings.sweep / settings.env / cell / "trials.json")
-    ((_, chosen),) = best(dict(enumerate(trials)), 1)
-    return RunConfig(**chosen.settings)
+    """Those that the sweep has trained with new seeds."""
+    seeds = read_learnings(settings.sweep / settings.env / cell / "seeds.json")
+    return RunConfig(**seeds[0].settings)
 
 
 def ablations(settings: Settings) -> Iterator[tuple[str, RunConfig]]:
@@ -111,26 +109,9 @@ def harder(settings: Settings) -> Iterator[tuple[str, RunConfig]]:
 
 def train(kind: str, wanted: dict[str, RunConfig], settings: Settings) -> list[Learning]:
     """Make the trainings that are missing; returns all that are wanted."""
-    path = settings.out / f"{kind}.json"
-    done = read_learnings(path) if path.exists() else []
-    jobs = [(name, replace(config, seed=FIRST_SEED + i)) for i in range(settings.seeds) for name, config in wanted.items()]
-    found = {key: known for key, (name, config) in enumerate(jobs) for known in done if _is_of(known, name, config)}
-    others = [known for known in done if known not in found.values()]
-    numbered = {key: (config, dict(variant=name)) for key, (name, config) in enumerate(jobs)}
-
-    def keep(learnings: dict[int, Learning]) -> None:
-        write_learnings(path, [*others, *learnings.values()])
-
-    with (
-        LiveTable(kind, len(jobs), found, quiet=False) as table,
-        SideBySide(settings.jobs, settings.eval_episodes) as trainings,
-    ):
-        found = train_missing(numbered, found, table, trainings, keep)
-    return [found[key] for key in range(len(jobs))]
-
-
-def _is_of(known: Learning, name: str, config: RunConfig) -> bool:
-    return known.parameters == dict(variant=name) and known.settings == asdict(config)
+    seeds = range(FIRST_SEED, FIRST_SEED + settings.seeds)
+    jobs = [(replace(config, seed=seed), dict(variant=name)) for seed in seeds for name, config in wanted.items()]
+    return train_missing(settings.out / f"{kind}.json", jobs, kind, SideBySide(settings.jobs, settings.eval_episodes))
 
 
 def table(kind: str, learnings: list[Learning]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fw_rl.commands.command_line import fail
 from fw_rl.commands.figure5_report import describe, draw
+from fw_rl.commands.search.choice import best, choose
 from fw_rl.commands.search.learning import Learning, read_learnings
 from fw_rl.files import write_file
 from fw_rl.statistics import RESAMPLES, Estimate, interquartile_mean, probability_of_improvement
@@ -44,23 +45,23 @@ class Figure5Options:
     """
 
     data: Path = Path("runs/sweep")
-    """Folder with ENV/CELL/trials.json, and ENV/CELL/seeds.json for the settings that were trained with new seeds."""
+    """Folder with ENV/CELL/trials.json; finals.json for the finalists, and seeds.json for the best settings with new seeds."""
     out: Path = Path("runs/figure5")
     """Folder of the picture, the table and the numbers."""
 
 
 @dataclass(frozen=True)
 class Swept:
-    """The trainings of a cell on an environment: the trials of the search, and the best settings with new seeds."""
+    """The trainings of a cell on an environment: the trials of the search, the finalists, the best settings with new seeds."""
 
     trials: list[Learning]
+    finals: list[Learning]
     seeds: list[Learning]
 
     @property
     def top(self) -> list[Learning]:
         """The five trials with the largest areas under their curves, the largest first; none that diverged."""
-        known = [trial for trial in self.trials if not trial.diverged and math.isfinite(trial.area)]
-        return sorted(known, key=lambda trial: -trial.area)[:TOP]
+        return best(self.trials, TOP)
 
 
 Sweeps = dict[str, dict[str, Swept]]
@@ -93,8 +94,8 @@ def read_sweeps(data: Path) -> Sweeps:
     sweeps: Sweeps = {}
     for path in sorted(data.glob("*/*/trials.json")):
         if trials := read_learnings(path):
-            seeds = path.with_name("seeds.json")
-            swept = Swept(trials, read_learnings(seeds) if seeds.exists() else [])
+            others = (path.with_name(name) for name in ("finals.json", "seeds.json"))
+            swept = Swept(trials, *(read_learnings(other) if other.exists() else [] for other in others))
             sweeps.setdefault(path.parent.parent.name, {})[path.parent.name] = swept
     if not sweeps:
         raise ValueError(f"{data} has no trainings: `fw-rl sweep` leaves them in ENV/CELL/trials.json")
@@ -117,14 +118,14 @@ def _require_same_length(folder: Path, learnings: Sequence[Learning]) -> None:
 
 def _require_new_seeds(path: Path, swept: Swept) -> None:
     """New seeds are to tell about the best settings what the search, which chose them for what they came to, can't."""
-    best = swept.top[0] if swept.top else None
-    taken = {best.settings.get("seed")} if best else set()
+    chosen = choose(swept.trials, swept.finals)
+    taken = {training.seed for training in ([chosen] if chosen else []) + swept.finals}
     for learning in swept.seeds:
-        seed = learning.settings.get("seed")
-        if best is None or learning.parameters != best.parameters:
+        seed = learning.seed
+        if chosen is None or learning.parameters != chosen.parameters:
             raise ValueError(f"{path} has seed {seed} with other settings than those of the best trial")
         if seed in taken:
-            raise ValueError(f"{path} has seed {seed} twice, or it is that of the best trial")
+            raise ValueError(f"{path} has seed {seed} twice, or it had a part in the choice of the settings")
         if not math.isfinite(learning.area):
             raise ValueError(f"{path} has seed {seed} without a learning curve: no episode has ended")
         taken.add(seed)
@@ -157,6 +158,7 @@ def _of_cell(swept: Swept) -> Record:
             area=_mean([trial.area for trial in top]),
             greedy=_mean([trial.greedy for trial in top if trial.greedy is not None]),
         ),
+        finals=[_of_training(final) for final in swept.finals],
         seeds=_of_seeds(swept.seeds) if swept.seeds else None,
     )
 
@@ -177,7 +179,7 @@ def _of_seeds(seeds: list[Learning]) -> Record:
 
 def _of_training(learning: Learning) -> Record:
     return dict(
-        seed=learning.settings.get("seed"),
+        seed=learning.seed,
         parameters=learning.parameters,
         area=_plain(learning.area),
         frames_to=_plain(learning.frames_to(LEVEL)),

@@ -65,6 +65,11 @@ def _seeds(record: Record) -> Iterator[str]:
     if not rows:
         yield "No settings have been trained with new seeds yet."
         return
+    finals = [found["finals"] for _, _, found in _cells(record) if found["finals"]]
+    if finals:
+        finalists = _span([len({str(final["parameters"]) for final in own}) for own in finals])
+        yield f"- The best settings: of the {finalists} best trials those with the largest mean area over seeds of their own,"
+        yield "  which do not count here."
     yield "- Area: interquartile mean over seeds, and its 95 % interval by a bootstrap that is stratified by environment"
     yield f"  ({record['resamples']:,} resamples; Agarwal et al. 2021). The rows of all environments pool areas as they are."
     yield f"- Frames to {level}: until a learning curve is there for the first time; the median over seeds."

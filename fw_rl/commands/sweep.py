@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import gymnasium as gym
 import tyro
@@ -14,6 +14,7 @@ import tyro
 from fw_rl.commands.command_line import fail, flag
 from fw_rl.commands.config import RunConfig, TrainOptions, resolve
 from fw_rl.commands.ray_engine import trainings_on_ray
+from fw_rl.commands.search.choice import best, choose
 from fw_rl.commands.search.learning import Learning, SideBySide, Trainings, read_learnings, write_learnings
 from fw_rl.files import write_file
 from fw_rl.processes import WorkerError
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SweepOptions", "main"]
 
+FINAL_SEEDS = range(5_000, 5_003)
+"""Seeds of the finalists; trials have their number as seed."""
+
 FIRST_NEW_SEED = 10_000
-"""Trials have their number as seed; the best settings are trained with seeds from here on."""
+"""The best settings are trained with seeds from here on."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,9 @@ class SweepOptions:
     """Search the settings of a memory cell on an environment, and train the best of them with new seeds.
 
     Every trial is a training by A2C with settings drawn from the cell's search space. Its value is the mean return of the
-    training episodes over the whole of it, which is the area under the learning curve. Nothing is done twice: the same command
-    goes on where it was stopped. What was learned is left in OUT/ENV/CELL, for `fw-rl figure5`.
+    training episodes over the whole of it, which is the area under the learning curve. The trial with the largest one, of many,
+    owes it to luck as well: with finalists, new seeds decide which settings are the best. Nothing is done twice: the same
+    command goes on where it was stopped. What was learned is left in OUT/ENV/CELL, for `fw-rl figure5`.
     """
 
     env: str = "Catch-16-3"
@@ -44,8 +49,10 @@ class SweepOptions:
     """Memory cell."""
     trials: int = 60
     """Trials that the study is to have in all."""
+    finalists: int = 1
+    """When all trials are done, train so many of the best with three new seeds each: the mean area over these decides."""
     retrain: int = 0
-    """Train the best settings with so many new seeds, when all trials are done."""
+    """In the end, train the best settings with so many seeds that had no part in the choice."""
     timesteps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: tuned)")] = None
     """Frames of every training."""
     sampler: str = "random"
@@ -83,7 +90,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
         return fail(program, error)
     try:
         _search(study, folder, options)
-        seeds = _retrain(study, folder, options)
+        finals = _decide(study, folder, options)
+        seeds = _retrain(study, finals, folder, options)
     except KeyboardInterrupt:
         print(f"Interrupted. The same command goes on where it was ({folder}).")
         return 130
@@ -91,7 +99,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
         return fail(program, error)
     except WorkerError as error:
         return fail(program, error.summary, code=1, details=error.details)
-    _report(study, folder, seeds)
+    _report(study, folder, finals, seeds)
     return 0
 
 
@@ -100,7 +108,7 @@ def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
     from fw_rl.commands.search.space import search_space
     from fw_rl.commands.search.study import SAMPLERS, SettingsStudy
 
-    for name, least in (("trials", 0), ("retrain", 0), ("jobs", 1), ("eval_episodes", 1), ("seed", 0)):
+    for name, least in (("trials", 0), ("finalists", 1), ("retrain", 0), ("jobs", 1), ("eval_episodes", 1), ("seed", 0)):
         if getattr(options, name) < least:
             raise ValueError(f"{flag(name)} is {getattr(options, name)}: it must be at least {least}")
     if options.engine == "ray":
@@ -130,11 +138,10 @@ def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
     """Make the trials that are missing, and write down what was learned in all of them."""
     from fw_rl.commands.search.live import LiveTable
 
-    title = f"{study.config.short_env}, {study.config.cell}, trials"
     running: dict[int, Trial] = {}
     try:
         with (
-            LiveTable(title, options.trials, study.learnings, options.quiet) as table,
+            LiveTable(_title(study, "trials"), options.trials, study.learnings, options.quiet) as table,
             _trainings(options) as trainings,
         ):
             while running or study.begun < options.trials:
@@ -142,7 +149,7 @@ def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
                     trial, config = study.ask()
                     running[trial.number] = trial
                     trainings.start(trial.number, config, trial.params)
-                    table.begin(trial.number, trial.params)
+                    table.begin(trial.number, config, trial.params)
                 for number, event in trainings.events():
                     if isinstance(event, Learning):
                         study.tell(running.pop(number), event)
@@ -156,45 +163,54 @@ def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
     finally:
         for trial in running.values():
             study.forget(trial)
-        write_learnings(folder / "trials.json", list(study.learnings.values()))
+        write_learnings(folder / "trials.json", study.learnings)
 
 
-def _retrain(study: SettingsStudy, folder: Path, options: SweepOptions) -> list[Learning]:
-    """Train the settings of the best trial with the seeds that are missing; returns what was learned with all of them."""
-    from fw_rl.commands.search.live import LiveTable, train_missing
-    from fw_rl.commands.search.report import best
+def _decide(study: SettingsStudy, folder: Path, options: SweepOptions) -> list[Learning]:
+    """Train the settings of the best trials with the seeds that are missing; returns what was learned with all of them."""
+    from fw_rl.commands.search.live import train_missing
+
+    path = folder / "finals.json"
+    if options.finalists == 1:
+        return _known(path)
+    finalists = best(study.learnings, options.finalists)
+    wanted = [_with_seed(trial, seed) for seed in FINAL_SEEDS for trial in finalists]
+    return train_missing(path, wanted, _title(study, "finalists"), _trainings(options), options.quiet)
+
+
+def _retrain(study: SettingsStudy, finals: list[Learning], folder: Path, options: SweepOptions) -> list[Learning]:
+    """Train the best settings with the seeds that are missing; returns what was learned with all of them."""
+    from fw_rl.commands.search.live import train_missing
 
     path = folder / "seeds.json"
-    seeds = {learning.settings["seed"]: learning for learning in read_learnings(path)} if path.exists() else {}
     if not options.retrain:
-        return list(seeds.values())
-    ranked = best(study.learnings, 1)
-    if not ranked:
+        return _known(path)
+    chosen = choose(study.learnings, finals)
+    if chosen is None:
         raise ValueError(f"no trial of {folder} has a value: there is nothing to train with new seeds")
-    number, chosen = ranked[0]
-    if any(learning.settings | dict(seed=number) != chosen.settings for learning in seeds.values()):
-        raise ValueError(f"{path} is of other settings than those of the best trial, {number}: move it away")
-    config, title = (
-        RunConfig(**chosen.settings),
-        f"{study.config.short_env}, {study.config.cell}, trial {number} with new seeds",
-    )
-    new = range(FIRST_NEW_SEED, FIRST_NEW_SEED + options.retrain)
-    wanted = {seed: (replace(config, seed=seed), chosen.parameters) for seed in new}
-
-    def keep(done: dict[int, Learning]) -> None:
-        write_learnings(path, [done[seed] for seed in sorted(done)])
-
-    with (
-        LiveTable(title, options.retrain, seeds, options.quiet) as table,
-        _trainings(options) as trainings,
-    ):
-        return list(train_missing(wanted, seeds, table, trainings, keep).values())
+    if any(training.settings | dict(seed=chosen.seed) != chosen.settings for training in _known(path)):
+        raise ValueError(f"{path} is of other settings than those of the best trial, {chosen.seed}: move it away")
+    wanted = [_with_seed(chosen, FIRST_NEW_SEED + i) for i in range(options.retrain)]
+    title = _title(study, f"trial {chosen.seed} with new seeds")
+    return train_missing(path, wanted, title, _trainings(options), options.quiet)
 
 
-def _report(study: SettingsStudy, folder: Path, seeds: list[Learning]) -> None:
+def _known(path: Path) -> list[Learning]:
+    return read_learnings(path) if path.exists() else []
+
+
+def _with_seed(trial: Learning, seed: int) -> tuple[RunConfig, dict[str, Any]]:
+    return replace(RunConfig(**trial.settings), seed=seed), trial.parameters
+
+
+def _title(study: SettingsStudy, what: str) -> str:
+    return f"{study.config.short_env}, {study.config.cell}, {what}"
+
+
+def _report(study: SettingsStudy, folder: Path, finals: list[Learning], seeds: list[Learning]) -> None:
     from fw_rl.commands.search.report import report
 
-    title = f"{study.config.short_env}, {study.config.cell}, {study.config.timesteps:,} frames"
-    text = report(title, study.learnings, study.pruned, study.importances, seeds)
+    title = _title(study, f"{study.config.timesteps:,} frames")
+    text = report(title, study.learnings, study.pruned, study.importances, finals, seeds)
     write_file(folder / "report.md", text.encode())
     print(f"\n{text}\nTrials, seeds and this report: {folder}")

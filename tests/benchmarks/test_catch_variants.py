@@ -29,8 +29,8 @@ def settings(script, tmp_path):
         own = dict(cell_options=RATES) if cell == "fast-weights" else {}
         small = TrainOptions(env="Catch-5-2", cell=cell, timesteps=200, n_envs=4, n_steps=4, hidden_size=8, optimizer="adam")
         config = dataclasses.replace(resolve(small), **own)
-        trials = [Learning(dataclasses.asdict(config) | dict(seed=seed), {}, [float(seed)], 0.0, 1.0) for seed in range(3)]
-        write_learnings(tmp_path / "sweep" / "Catch-5-2" / cell / "trials.json", trials)
+        seeds = [Learning(dataclasses.asdict(config) | dict(seed=seed), {}, [float(seed)], 0.0, 1.0) for seed in range(3)]
+        write_learnings(tmp_path / "sweep" / "Catch-5-2" / cell / "seeds.json", seeds)
     return script.Settings(sweep=tmp_path / "sweep", env="Catch-5-2", seeds=2, jobs=2, eval_episodes=4, out=tmp_path / "out")
 
 

@@ -1,6 +1,7 @@
 """A sweep makes what is missing, goes on after every kind of end, and can be shared."""
 
 import json
+import math
 import os
 import signal
 import socket
@@ -12,8 +13,9 @@ import pytest
 from optuna.trial import TrialState
 
 from fw_rl.commands.config import TrainOptions, resolve
+from fw_rl.commands.search.choice import best, choose
 from fw_rl.commands.search.learning import Learning, Progress, read_learnings
-from fw_rl.commands.search.report import best, report
+from fw_rl.commands.search.report import report
 from fw_rl.commands.search.space import search_space
 from fw_rl.commands.search.study import SettingsStudy
 from fw_rl.commands.sweep import main
@@ -53,7 +55,12 @@ def trials(tmp_path, out="out"):
 
 
 def learning(area=0.0, **others):
-    return Learning(dict(timesteps=100, seed=0), {"a": area}, [area] * 10, **dict(greedy=area, seconds=1.0) | others)
+    given = dict(settings=dict(timesteps=100, seed=0), parameters={"a": area}, greedy=area, seconds=1.0)
+    return Learning(returns=[area] * 10, **given | others)
+
+
+def of_trial(number, area=0.0, parameters=None, **others):
+    return learning(area, settings=dict(timesteps=100, seed=number), parameters=parameters or {"a": number}, **others)
 
 
 def only_line(capsys):
@@ -114,6 +121,20 @@ def test_the_best_is_trained_with_new_seeds(sweep, tmp_path, capsys):
     assert "is of other settings than those of the best trial" in only_line(capsys)
 
 
+def test_finalists_get_three_new_seeds_each_and_the_best_of_them_is_trained_again(sweep, tmp_path, capsys):
+    assert sweep("--trials", 3, "--finalists", 2, "--retrain", 1) == 0
+    folder = tmp_path / "out" / "Catch-5-2" / "rnn"
+    finals, seeds = read_learnings(folder / "finals.json"), read_learnings(folder / "seeds.json")
+    finalists = best(trials(tmp_path), 2)
+    assert [known.seed for known in finals] == [5_000, 5_000, 5_001, 5_001, 5_002, 5_002]
+    assert [known.parameters for known in finals] == [trial.parameters for trial in finalists] * 3
+    assert [known.parameters for known in seeds] == [choose(finalists, finals).parameters]
+    capsys.readouterr()
+    assert sweep("--trials", 3, "--finalists", 2, "--retrain", 1) == 0
+    assert "[" not in capsys.readouterr().out
+    assert read_learnings(folder / "finals.json") == finals
+
+
 def test_other_settings_need_another_study(sweep, capsys):
     assert sweep("--trials", 0) == 0
     capsys.readouterr()
@@ -147,7 +168,7 @@ def test_a_trial_that_diverged_counts_and_has_no_value(make_study):
     study.forget(trial)
     again = make_study()
     assert again.begun == 1
-    assert list(again.learnings) == [0]
+    assert [known.diverged for known in again.learnings] == [True]
     assert again._study.trials[0].state == TrialState.FAIL
 
 
@@ -177,12 +198,28 @@ def test_tpe_learns_from_earlier_trials(make_study):
 
 
 def test_the_best_come_first():
-    learnings = {0: learning(0.1), 1: learning(0.3), 2: learning(0.9, diverged=True), 3: learning(0.2)}
-    assert [key for key, _ in best(learnings, 2)] == [1, 3]
-    text = report("Catch", learnings, 1, {"a": 1.0}, [learning(0.5, greedy=0.95), learning(0.7, greedy=0.9)])
+    trials = [of_trial(0, 0.1), of_trial(1, 0.3), of_trial(2, 0.9, diverged=True), of_trial(3, 0.2)]
+    assert [trial.seed for trial in best(trials, 2)] == [1, 3]
+    assert choose(trials, []) == trials[1]
+    assert choose(trials[2:3], []) is None
+    seeds = [learning(0.5, greedy=0.95), learning(0.7, greedy=0.9)]
+    text = report("Catch", trials, 1, {"a": 1.0}, seeds=seeds)
     assert "4 trials, 1 diverged, 1 pruned" in text
-    assert "| 1 | 0.300 | 0.300 | 0.300 | 0.3 |" in text
-    assert "Trial 1 with 2 new seeds: area 0.600 (-0.671 to 1.871), 1 of 2 at 0.95 greedy." in text
+    assert "| 1 | 0.300 |  | 0.300 | 0.300 | 1 |" in text
+    assert "those of trial 1, with 2 new seeds: area 0.600 (-0.671 to 1.871), 1 of 2 at 0.95 greedy." in text
+
+
+def test_new_seeds_decide_among_the_finalists():
+    trials = [of_trial(0, 0.5), of_trial(1, 0.4), of_trial(2, 0.3)]
+    finals = [of_trial(5_000 + i, area, {"a": i // 2}) for i, area in enumerate((0.1, 0.2, 0.1, 0.4))]
+    assert choose(trials, finals) == trials[1]
+    lost = of_trial(5_002, math.nan, {"a": 1}, diverged=True)
+    assert choose(trials, [*finals, lost]) == trials[0]
+    text = report("Catch", trials, 0, {}, finals, [learning(0.7)])
+    assert "| 0 | 0.500 | 0.150 (2) | 0.500 | 0.500 | 0 |" in text
+    assert "| 1 | 0.400 | 0.250 (2) | 0.400 | 0.400 | 1 |" in text
+    assert "| 2 | 0.300 |  | 0.300 | 0.300 | 2 |" in text
+    assert "those of trial 1, with 1 new seeds: area 0.700, " in text
 
 
 BAD = {
@@ -190,6 +227,7 @@ BAD = {
     "no such environment": (["--env", "Catch-0-0"], "Catch-0-0"),
     "no such sampler": (["--sampler", "grid"], "--sampler is 'grid': choose from random, tpe"),
     "no jobs": (["--jobs", "0"], "--jobs is 0: it must be at least 1"),
+    "no finalist": (["--finalists", "0"], "--finalists is 0: it must be at least 1"),
     "trials below zero": (["--trials", "-1"], "--trials is -1: it must be at least 0"),
     "no frames": (["--timesteps", "0"], "--timesteps is 0"),
     "no such file": (["--space", "nowhere.yaml"], "nowhere.yaml"),

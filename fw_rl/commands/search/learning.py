@@ -45,6 +45,11 @@ class Learning:
     diverged: bool = False
 
     @property
+    def seed(self) -> int:
+        """The seed of the training; that of a trial is its number."""
+        return int(self.settings["seed"])
+
+    @property
     def frames(self) -> NDArray[np.float64]:
         """The ends of the parts, in frames."""
         return np.arange(1, len(self.returns) + 1) * (self.settings["timesteps"] / len(self.returns))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,8 +14,9 @@ from rich.live import Live
 from rich.table import Table
 
 from fw_rl.commands.config import RunConfig
-from fw_rl.commands.search.learning import CURVE_POINTS, Learning, Progress, Trainings
-from fw_rl.commands.search.report import BEST, best, number, scores, words
+from fw_rl.commands.search.choice import best
+from fw_rl.commands.search.learning import CURVE_POINTS, Learning, Progress, Trainings, read_learnings, write_learnings
+from fw_rl.commands.search.report import BEST, number, scores, words
 
 __all__ = ["LiveTable", "train_missing"]
 
@@ -24,9 +27,9 @@ class LiveTable:
     Without a screen, or `quiet`, each training that ends is a line.
     """
 
-    def __init__(self, title: str, total: int, done: dict[int, Learning], quiet: bool) -> None:
-        self.title, self.total, self.done = title, total, dict(done)
-        self.running: dict[int, tuple[dict[str, Any], Progress]] = {}
+    def __init__(self, title: str, total: int, done: Sequence[Learning], quiet: bool) -> None:
+        self.title, self.total, self.done = title, total, list(done)
+        self.running: dict[int, tuple[RunConfig, dict[str, Any], Progress]] = {}
         console = Console()
         shown = console.is_terminal and not quiet
         self._live = Live(console=console, get_renderable=self._table, auto_refresh=False) if shown else None
@@ -40,25 +43,25 @@ class LiveTable:
         if self._live is not None:
             self._live.stop()
 
-    def begin(self, key: int, parameters: dict[str, Any]) -> None:
+    def begin(self, key: int, config: RunConfig, parameters: dict[str, Any]) -> None:
         """A training has begun."""
-        self.running[key] = parameters, Progress(0, math.nan)
+        self.running[key] = config, parameters, Progress(0, math.nan)
         self._refresh()
 
     def show(self, key: int, event: Progress | Learning) -> None:
         """A training has told something."""
         if isinstance(event, Progress):
-            self.running[key] = self.running[key][0], event
+            self.running[key] = *self.running[key][:2], event
         else:
             del self.running[key]
-            self.done[key] = event
-            self._say(f"[{len(self.done)}/{self.total}] {_line(key, event)}")
+            self.done.append(event)
+            self._say(f"[{len(self.done)}/{self.total}] {_line(event)}")
         self._refresh()
 
     def drop(self, key: int) -> None:
         """A training was ended early."""
-        del self.running[key]
-        self._say(f"{key}: pruned")
+        config, _, _ = self.running.pop(key)
+        self._say(f"{config.seed}: pruned")
         self._refresh()
 
     def _say(self, line: str) -> None:
@@ -71,45 +74,52 @@ class LiveTable:
 
     def _table(self) -> Table:
         table = Table(title=f"{self.title}: {len(self.done)} of {self.total}", title_justify="left")
-        for name in ("", "done", "area", "last tenth", "greedy", "settings"):
+        for name in ("seed", "done", "area", "last tenth", "greedy", "settings"):
             table.add_column(name, justify="left" if name == "settings" else "right")
-        for key, (parameters, progress) in sorted(self.running.items()):
-            table.add_row(str(key), f"{progress.points / CURVE_POINTS:.0%}", number(progress.area), "", "", words(parameters))
+        for _, (config, parameters, progress) in sorted(self.running.items()):
+            share = f"{progress.points / CURVE_POINTS:.0%}"
+            table.add_row(str(config.seed), share, number(progress.area), "", "", words(parameters))
         table.add_section()
-        for key, learning in best(self.done, BEST):
-            table.add_row(str(key), "100%", *scores(learning), words(learning.parameters))
+        for learning in best(self.done, BEST):
+            table.add_row(str(learning.seed), "100%", *scores(learning), words(learning.parameters))
         return table
 
 
 def train_missing(
-    wanted: dict[int, tuple[RunConfig, dict[str, Any]]],
-    done: dict[int, Learning],
-    table: LiveTable,
-    trainings: Trainings,
-    keep: Callable[[dict[int, Learning]], None],
-) -> dict[int, Learning]:
-    """Train what is wanted and not done yet; returns what was learned in all, by key.
+    path: Path, wanted: Sequence[tuple[RunConfig, dict[str, Any]]], title: str, trainings: Trainings, quiet: bool = False
+) -> list[Learning]:
+    """Make the trainings that a file does not have yet; returns what was learned in all that are wanted, in their order.
 
-    `wanted`: the settings, and the parameters that a table names, by key. `keep`: called with all that is done after each.
+    `path`: written after each training; what it has besides is left there. `wanted`: the settings of each training, and the
+    parameters that a table names.
     """
-    done = dict(done)
-    missing = [key for key in wanted if key not in done]
-    while missing or trainings.keys:
-        while missing and trainings.has_room:
-            key = missing.pop(0)
-            config, parameters = wanted[key]
-            trainings.start(key, config, parameters)
-            table.begin(key, parameters)
-        for key, event in trainings.events():
-            table.show(key, event)
-            if isinstance(event, Learning):
-                done[key] = event
-                keep(done)
-    return done
+    known = read_learnings(path) if path.exists() else []
+    done = {key: training for key, want in enumerate(wanted) for training in known if _is_of(training, *want)}
+    others = [training for training in known if training not in done.values()]
+    missing = [key for key in range(len(wanted)) if key not in done]
+    if not missing:
+        return [done[key] for key in range(len(wanted))]
+    with LiveTable(title, len(wanted), list(done.values()), quiet) as table, trainings:
+        while missing or trainings.keys:
+            while missing and trainings.has_room:
+                key = missing.pop(0)
+                trainings.start(key, *wanted[key])
+                table.begin(key, *wanted[key])
+            for key, event in trainings.events():
+                table.show(key, event)
+                if isinstance(event, Learning):
+                    done[key] = event
+                    write_learnings(path, others + [done[key] for key in sorted(done)])
+    return [done[key] for key in range(len(wanted))]
 
 
-def _line(key: int, learning: Learning) -> str:
+def _is_of(training: Learning, config: RunConfig, parameters: dict[str, Any]) -> bool:
+    return training.parameters == parameters and training.settings == asdict(config)
+
+
+def _line(learning: Learning) -> str:
     if learning.diverged:
-        return f"{key}: diverged; {words(learning.parameters)}"
+        return f"{learning.seed}: diverged; {words(learning.parameters)}"
     area, final, greedy = scores(learning)
-    return f"{key}: area {area}, last tenth {final}, greedy {greedy}, {learning.seconds:.0f} s; {words(learning.parameters)}"
+    settings = words(learning.parameters)
+    return f"{learning.seed}: area {area}, last tenth {final}, greedy {greedy}, {learning.seconds:.0f} s; {settings}"

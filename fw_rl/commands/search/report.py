@@ -3,46 +3,59 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from fw_rl.commands.search.choice import best, choose, with_settings_of
 from fw_rl.commands.search.learning import Learning
 from fw_rl.statistics import mean_interval
 
-__all__ = ["BEST", "best", "number", "report", "scores", "words"]
+__all__ = ["BEST", "number", "report", "scores", "words"]
 
 BEST = 5
 """Trials that are shown."""
 
 
-def best(learnings: dict[int, Learning], count: int) -> list[tuple[int, Learning]]:
-    """The trainings with the largest areas under their curves, the largest first; none that diverged."""
-    known = [(key, learning) for key, learning in learnings.items() if not learning.diverged and math.isfinite(learning.area)]
-    return sorted(known, key=lambda item: -item[1].area)[:count]
+def report(
+    title: str,
+    trials: Sequence[Learning],
+    pruned: int,
+    importances: dict[str, float],
+    finals: Sequence[Learning] = (),
+    seeds: Sequence[Learning] = (),
+) -> str:
+    """Markdown that says what came out of a sweep.
 
-
-def report(title: str, trials: dict[int, Learning], pruned: int, importances: dict[str, float], seeds: list[Learning]) -> str:
-    """Markdown that says what came out of a sweep."""
-    return "\n".join(_report(title, trials, pruned, importances, seeds)) + "\n"
+    `finals`: trainings of the best trials' settings with new seeds, see `choose`. `seeds`: of the chosen settings with others.
+    """
+    return "\n".join(_report(title, trials, pruned, importances, finals, seeds)) + "\n"
 
 
 def _report(
-    title: str, trials: dict[int, Learning], pruned: int, importances: dict[str, float], seeds: list[Learning]
+    title: str,
+    trials: Sequence[Learning],
+    pruned: int,
+    importances: dict[str, float],
+    finals: Sequence[Learning],
+    seeds: Sequence[Learning],
 ) -> Iterator[str]:
-    diverged = sum(learning.diverged for learning in trials.values())
+    diverged = sum(learning.diverged for learning in trials)
     yield f"## {title}: {len(trials)} trials, {diverged} diverged, {pruned} pruned"
     yield ""
-    ranked = best(trials, BEST)
-    if not ranked:
+    chosen = choose(trials, finals)
+    if chosen is None:
         yield "No trial has a value."
         return
-    names = list(ranked[0][1].parameters)
-    yield f"| trial | area | last tenth | greedy | {' | '.join(names)} |"
-    yield f"| --- | --- | --- | --- |{' --- |' * len(names)}"
-    for key, learning in ranked:
-        cells = [str(key), *scores(learning), *(_value(learning.parameters[name]) for name in names)]
+    names = list(chosen.parameters)
+    yield "| trial | area | with new seeds | last tenth | greedy | " + " | ".join(names) + " |"
+    yield "| --- | --- | --- | --- | --- |" + " --- |" * len(names)
+    for trial in best(trials, BEST):
+        area, *others = scores(trial)
+        own = with_settings_of(trial, finals)
+        again = f"{np.mean([final.area for final in own]):.3f} ({len(own)})" if own else ""
+        cells = [str(trial.seed), area, again, *others, *(_value(trial.parameters[name]) for name in names)]
         yield f"| {' | '.join(cells)} |"
     if importances:
         yield ""
@@ -50,14 +63,15 @@ def _report(
         yield ", ".join(f"{name} {share:.2f}" for name, share in importances.items()) + "."
     if seeds:
         yield ""
-        yield _of_seeds(ranked[0][0], seeds)
+        yield _of_seeds(chosen.seed, seeds)
 
 
-def _of_seeds(trial: int, seeds: list[Learning]) -> str:
+def _of_seeds(trial: int, seeds: Sequence[Learning]) -> str:
     mean, low, high = mean_interval(np.array([learning.area for learning in seeds]))
     solved = sum(learning.greedy is not None and learning.greedy >= 0.95 for learning in seeds)
     interval = "" if len(seeds) == 1 else f" ({low:.3f} to {high:.3f})"
-    return f"Trial {trial} with {len(seeds)} new seeds: area {mean:.3f}{interval}, {solved} of {len(seeds)} at 0.95 greedy."
+    reached = f"{solved} of {len(seeds)} at 0.95 greedy"
+    return f"The best settings, those of trial {trial}, with {len(seeds)} new seeds: area {mean:.3f}{interval}, {reached}."
 
 
 def scores(learning: Learning) -> tuple[str, str, str]:

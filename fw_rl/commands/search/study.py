@@ -65,10 +65,10 @@ class SettingsStudy:
         self._forget_lost_trials()
 
     @property
-    def learnings(self) -> dict[int, Learning]:
-        """What was learned in the trials that have ended, by their numbers."""
+    def learnings(self) -> list[Learning]:
+        """What was learned in the trials that have ended, in the order of their numbers, which are their seeds."""
         trials = self._study.get_trials(deepcopy=False)
-        return {trial.number: Learning(**trial.user_attrs[_LEARNING]) for trial in trials if _LEARNING in trial.user_attrs}
+        return [Learning(**trial.user_attrs[_LEARNING]) for trial in trials if _LEARNING in trial.user_attrs]
 
     @property
     def begun(self) -> int:
