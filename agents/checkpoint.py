@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 import random
+import sys
 import warnings
 from collections import deque
 from collections.abc import Mapping
@@ -323,12 +324,18 @@ def _merge_arguments(
     if lacking:
         raise CheckpointError(f"{checkpoint.path} could not hold {', '.join(lacking)}: give it to load again")
     cell = policy_kwargs.get("cell")
-    if isinstance(cell, str) and cell not in available_cells():
+    if isinstance(cell, str) and not _is_registered(cell):
         raise CheckpointError(
             f"{checkpoint.path} needs the cell {cell!r}, which is not registered: first import what registers it by "
             f"`register_cell` (there are {', '.join(available_cells())})"
         )
     return arguments
+
+
+def _is_registered(cell: str) -> bool:
+    """Whether a cell is there without an import, which no file is to bring about."""
+    module, _, name = cell.rpartition(":")
+    return name in available_cells() and (not module or module in sys.modules)
 
 
 def _changes_optimizer(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"fw-rl: error: unknown command {name!r}: choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # as with `python -m`: for the environments and cells of --env and --cell module:name
     # Imported only now: `fw-rl --help` needs neither Torch nor an environment.
     module = import_module(f"fw_rl.commands.{name.replace('-', '_')}")
     return int(module.main(rest, program=f"fw-rl {name}"))

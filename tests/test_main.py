@@ -35,6 +35,14 @@ def test_an_unknown_command_gets_one_line(capsys):
     assert line.startswith("fw-rl: error: unknown command 'trian': choose from train")
 
 
+def test_modules_of_the_current_directory_are_found(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside_me.py").write_text("raise ImportError('so it was found')")
+    assert main(["retrieval", "--cell", "beside_me:own"]) == 2
+    assert "beside_me cannot be imported (so it was found)" in capsys.readouterr().err
+
+
 def test_the_help_imports_no_torch():
     code = "import sys; from fw_rl.__main__ import main; main(['--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0

@@ -1,7 +1,7 @@
 """Recurrent memory cells behind one protocol: fast weights, ReLU RNN (IRNN), LSTM, GRU, associative LSTM."""
 
 from fw_rl.cells.associative_lstm import AssociativeLSTMCell
-from fw_rl.cells.base import Cell, State, Stepper, available_cells, make_cell, register_cell
+from fw_rl.cells.base import Cell, State, Stepper, available_cells, find_cell, make_cell, register_cell
 from fw_rl.cells.fast_weights import FastWeightsCell
 from fw_rl.cells.gru import GRUCell
 from fw_rl.cells.lstm import LSTMCell
@@ -19,6 +19,7 @@ __all__ = [
     "State",
     "Stepper",
     "available_cells",
+    "find_cell",
     "make_cell",
     "register_cell",
 ]

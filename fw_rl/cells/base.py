@@ -10,7 +10,19 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Cell", "State", "Stepper", "available_cells", "make_cell", "register_cell", "reset_rows", "scaled_identity_"]
+from fw_rl.modules import import_for
+
+__all__ = [
+    "Cell",
+    "State",
+    "Stepper",
+    "available_cells",
+    "find_cell",
+    "make_cell",
+    "register_cell",
+    "reset_rows",
+    "scaled_identity_",
+]
 
 State = tuple[Tensor, ...]
 
@@ -147,23 +159,34 @@ def register_cell(name: str) -> Callable[[_CellClass], _CellClass]:
 
 
 def available_cells() -> list[str]:
-    """The names that `make_cell` knows, in the order of their registration."""
+    """The names of all cells, in the order of their registration."""
     return list(_REGISTRY)
 
 
+def find_cell(name: str) -> type[Cell]:
+    """The class of a cell by its registered name; with `module:name` the module that registers it is imported.
+
+    Raises ValueError for an unknown name.
+    """
+    own_name = import_for(name, "cell")
+    if own_name not in _REGISTRY:
+        known = f"{', '.join(available_cells())}, or module:name for one that a module registers"
+        raise ValueError(f"unknown cell {name!r}: choose from {known}")
+    return _REGISTRY[own_name]
+
+
 def make_cell(name: str, input_size: int, hidden_size: int, **options: Any) -> Cell:
-    """A new cell by its registered name; `options` are the keyword arguments of its class.
+    """A new cell by its name, see `find_cell`; `options` are the keyword arguments of its class.
 
     Raises ValueError for an unknown name, option or value.
     """
-    if name not in _REGISTRY:
-        raise ValueError(f"unknown cell {name!r}: choose from {', '.join(available_cells())}")
-    parameters = list(inspect.signature(_REGISTRY[name]).parameters.values())[2:]
+    cell_class = find_cell(name)
+    parameters = list(inspect.signature(cell_class).parameters.values())[2:]
     allowed = [parameter.name for parameter in parameters]
     unknown = [option for option in options if option not in allowed]
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         raise ValueError(f"cell {name!r} has no option {unknown[0]!r}: it takes {', '.join(allowed) or 'none'}")
     try:
-        return _REGISTRY[name](input_size, hidden_size, **options)
+        return cell_class(input_size, hidden_size, **options)
     except TypeError as error:
         raise ValueError(f"cell {name!r} got an option of a wrong type: {error}") from error

@@ -16,9 +16,10 @@ import tyro
 import yaml
 
 from fw_rl.agents.a2c import PRECISIONS
-from fw_rl.cells import available_cells
+from fw_rl.cells import find_cell
 from fw_rl.commands.command_line import flag
 from fw_rl.commands.environments import environment_id
+from fw_rl.modules import without_module
 
 __all__ = [
     "NOT_ON_RAY",
@@ -60,7 +61,7 @@ class TrainOptions:
     """Environment: Catch-N-M (N x N pixels, M frames seen), Catch-N-M-D (and D distracting pixels), or any Gymnasium id; as
     module:id it is one that a module registers, such as minigrid:MiniGrid-MemoryS7-v0."""
     cell: Annotated[str | None, _option("NAME", "fast-weights")] = None
-    """Memory cell: fast-weights, rnn, lstm, gru, associative-lstm."""
+    """Memory cell: fast-weights, rnn, lstm, gru, associative-lstm, or module:name for one that a module registers."""
     engine: Annotated[str | None, _option("NAME", "local")] = None
     """local, or ray: workers act on the machines of a Ray cluster, and this process learns (pip install 'fw-rl[ray]')."""
     ray_address: Annotated[str | None, _option("HOST:PORT", "none")] = None
@@ -165,7 +166,12 @@ class RunConfig:
     @property
     def short_env(self) -> str:
         """The environment as a word for folders and titles: Catch-16-3."""
-        return self.env.rpartition(":")[2].removeprefix("fw_rl/").removesuffix("-v0").replace("/", "-")
+        return without_module(self.env).removeprefix("fw_rl/").removesuffix("-v0").replace("/", "-")
+
+    @property
+    def short_cell(self) -> str:
+        """The cell as a word for folders and titles."""
+        return without_module(self.cell)
 
     @staticmethod
     def from_json(text: str) -> RunConfig:
@@ -183,8 +189,7 @@ def resolve(options: TrainOptions) -> RunConfig:
     """
     env = environment_id(options.env or "Catch-16-3")
     cell = options.cell or "fast-weights"
-    if cell not in available_cells():
-        raise ValueError(f"unknown cell {cell!r}: choose from {', '.join(available_cells())}")
+    find_cell(cell)
     engine = options.engine or "local"
     if engine not in WORKERS:
         raise ValueError(f"unknown engine {engine!r}: choose from {', '.join(WORKERS)}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from fw_rl.envs import ParallelVectorEnv, catch_id
+from fw_rl.modules import import_for
 
 __all__ = ["environment_id", "make_vector_env"]
 
@@ -19,9 +19,7 @@ def environment_id(name: str) -> str:
 
     Raises ValueError for an environment that does not exist.
     """
-    module, _, own_id = name.rpartition(":")
-    if module:
-        _import(module, name)
+    own_id = import_for(name, "environment")
     if own_id.removeprefix("fw_rl/").startswith("Catch-") and own_id != "fw_rl/Catch-v0":
         return catch_id(own_id)
     try:
@@ -29,14 +27,7 @@ def environment_id(name: str) -> str:
     except gym.error.Error as error:
         known = "Catch-N-M, the id of a Gymnasium environment, or module:id for one that a module registers"
         raise ValueError(f"unknown environment {name!r}: give {known}") from error
-    return f"{module}:{own_id}" if module else own_id
-
-
-def _import(module: str, name: str) -> None:
-    try:
-        import_module(module)
-    except ImportError as error:
-        raise ValueError(f"unknown environment {name!r}: {module} cannot be imported ({error})") from error
+    return name
 
 
 def make_vector_env(

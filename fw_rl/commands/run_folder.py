@@ -30,7 +30,7 @@ class RunFolder:
     @staticmethod
     def create(log_dir: Path, config: RunConfig) -> RunFolder:
         """A new folder with the settings in it, named after environment, cell, seed and time."""
-        name = f"{config.short_env}_{config.cell}_seed{config.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
+        name = f"{config.short_env}_{config.short_cell}_seed{config.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
         path = log_dir / name
         for attempt in range(2, 1000):
             try:

@@ -46,7 +46,7 @@ class SweepOptions:
     env: str = "Catch-16-3"
     """Environment: Catch-N-M, Catch-N-M-D, any Gymnasium id, or module:id."""
     cell: str = "fast-weights"
-    """Memory cell."""
+    """Memory cell, or module:name for one that a module registers."""
     trials: int = 60
     """Trials that the study is to have in all."""
     finalists: int = 1
@@ -120,8 +120,8 @@ def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
     if options.sampler not in SAMPLERS:
         raise ValueError(f"--sampler is {options.sampler!r}: choose from {', '.join(SAMPLERS)}")
     config = resolve(TrainOptions(env=options.env, cell=options.cell, timesteps=options.timesteps))
-    space = search_space(options.cell, options.space)
-    folder = options.out / config.short_env / options.cell
+    space = search_space(config.short_cell, options.space)
+    folder = options.out / config.short_env / config.short_cell
     journal = options.out / "studies.journal"
     study = SettingsStudy(config, space, journal, options.storage, options.sampler, options.seed, options.prune)
     folder.mkdir(parents=True, exist_ok=True)
@@ -204,7 +204,7 @@ def _with_seed(trial: Learning, seed: int) -> tuple[RunConfig, dict[str, Any]]:
 
 
 def _title(study: SettingsStudy, what: str) -> str:
-    return f"{study.config.short_env}, {study.config.cell}, {what}"
+    return f"{study.config.short_env}, {study.config.short_cell}, {what}"
 
 
 def _report(study: SettingsStudy, folder: Path, finals: list[Learning], seeds: list[Learning]) -> None:

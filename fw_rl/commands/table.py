@@ -32,7 +32,7 @@ class TableOptions:
     cells: Annotated[
         tuple[str, ...], tyro.conf.arg(aliases=["--cell"], metavar="NAME ...", help_behavior_hint="(default: all rows)")
     ] = ()
-    """Rows of the table: names of its models, or of any registered cell."""
+    """Rows of the table: names of its models, of any cell, or module:name for a cell that a module registers."""
     cell_options: Annotated[
         tuple[str, ...] | None, tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: the paper's)")
     ] = None

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from fw_rl.agents import A3C, Player, RecurrentA2C, RecurrentPPO, WorkerError
 from fw_rl.agents.normalization import describe_normalization, normalize_as
-from fw_rl.cells import FastWeightsCell
+from fw_rl.cells import FastWeightsCell, find_cell
 from fw_rl.commands.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
 from fw_rl.commands.command_line import fail, flag
 from fw_rl.commands.config import NOT_ON_RAY, ONLY_PPO, RunConfig, TrainOptions, check_device, check_workers, resolve
@@ -91,6 +91,7 @@ def load_model(config: RunConfig, checkpoint: Path, device: str = "cpu", ray_add
     Raises ValueError if the checkpoint is damaged, or of another run.
     """
     model: RecurrentA2C
+    find_cell(config.cell)  # a checkpoint imports nothing
     if config.engine == "ray":
         model = rllib_agent().load(checkpoint, _make_runner_env(config), **_on_ray(config, ray_address))
     elif config.algo == "a3c":
@@ -207,7 +208,7 @@ def _report(folder: RunFolder, config: RunConfig, model: RecurrentA2C, episodes:
     interval = None if math.isnan(low) else [low, high]
     record = dict(mean=mean, interval_95=interval, std=float(returns.std()), episodes=episodes, greedy=True)
     write_json(folder.evaluation, record | dict(timesteps=model.num_timesteps))
-    title = f"{config.short_env}, {config.cell}, seed {config.seed}"
+    title = f"{config.short_env}, {config.short_cell}, seed {config.seed}"
     draw_learning_curve(folder.read_progress(), folder.curve, title, greedy=mean)
     pictures = [folder.curve]
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fw_rl.agents import A3C, RecurrentA2C, RecurrentPPO
+from fw_rl.cells import find_cell
 from fw_rl.commands.config import RunConfig
 from fw_rl.commands.run_folder import RunFolder
 
@@ -23,6 +24,7 @@ def load_trained(run: Path, checkpoint: Path | None = None) -> tuple[RunConfig, 
     Raises ValueError if there is no run, no checkpoint, or a damaged one.
     """
     folder, config = RunFolder.open(run)
+    find_cell(config.cell)  # a checkpoint imports nothing
     if checkpoint is None:
         saved = folder.saved_checkpoints()
         if not saved:

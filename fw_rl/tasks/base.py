@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Generator, Tensor, nn
 
 from fw_rl.cells import available_cells
+from fw_rl.modules import import_for
 
 __all__ = ["Data", "Row", "Split", "Task", "layers"]
 
@@ -89,16 +90,18 @@ class Task(ABC):
         return inputs
 
     def row(self, name: str, options: Mapping[str, Any] | None = None) -> Row:
-        """A row of the table by name, or one for any registered cell, with further options for its cell.
+        """A row of the table by name, or one for any cell, see `find_cell`, with further options for its cell.
 
         Raises ValueError for an unknown name.
         """
         row = self.rows.get(name)
-        if row is None and name in available_cells():
-            row = Row(name, name)
         if row is None:
-            choices = dict.fromkeys([*self.rows, *available_cells()])
-            raise ValueError(f"unknown cell {name!r}: choose from {', '.join(choices)}")
+            row = Row(import_for(name, "cell"), name)
+            if row.label not in available_cells():
+                choices = ", ".join(dict.fromkeys([*self.rows, *available_cells()]))
+                raise ValueError(
+                    f"unknown cell {name!r}: choose from {choices}, or module:name for one that a module registers"
+                )
         if not options:
             return row
         shown = ", ".join(f"{key}={value}" for key, value in options.items())

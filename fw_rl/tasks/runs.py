@@ -15,6 +15,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from fw_rl.files import write_json
+from fw_rl.modules import without_module
 from fw_rl.tasks.base import Data, Task
 from fw_rl.tasks.training import Epoch, Training, best_epoch, train
 
@@ -35,7 +36,7 @@ class Run:
     def name(self) -> str:
         """As a word for files: fast-weights-20-seed0."""
         options = "".join(f"_{key}={value}" for key, value in self.options.items())
-        return f"{self.row}{options}-{self.hidden_size}-seed{self.training.seed}"
+        return f"{without_module(self.row)}{options}-{self.hidden_size}-seed{self.training.seed}"
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import shutil
+import sys
 
 import cloudpickle
 import gymnasium as gym
@@ -868,6 +869,19 @@ def test_a_cell_that_is_not_registered(tmp_path, monkeypatch):
     del base._REGISTRY["own"]
     message = refusal(lambda: RecurrentA2C.load(tmp_path / "agent"))
     assert message.startswith(f"{tmp_path / 'agent.safetensors'} needs the cell 'own', which is not registered: first import")
+
+
+def test_a_file_that_names_a_module_does_not_get_it_imported(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = ["from fw_rl.cells import LSTMCell, register_cell", "@register_cell('own')", "class Own(LSTMCell): ..."]
+    (tmp_path / "own_cells.py").write_text("\n".join(lines))
+    make_agent(cell="own_cells:own").save(tmp_path / "agent")
+    assert type(RecurrentA2C.load(tmp_path / "agent").policy.cell).__name__ == "Own"
+    del sys.modules["own_cells"]
+    message = refusal(lambda: RecurrentA2C.load(tmp_path / "agent"))
+    assert "needs the cell 'own_cells:own', which is not registered: first import" in message
+    assert "own_cells" not in sys.modules
 
 
 def test_unknown_overrides(saved):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fw_rl import cells
-from fw_rl.cells import Cell, available_cells, base, make_cell, register_cell
+from fw_rl.cells import Cell, available_cells, base, find_cell, make_cell, register_cell
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +101,23 @@ def test_another_class_cannot_take_a_name_by_being_called_the_same():
 def test_an_unknown_cell_is_answered_with_the_known_ones():
     with pytest.raises(ValueError) as caught:
         make_cell("lsmt", 3, 5)
-    assert str(caught.value) == f"unknown cell 'lsmt': choose from {', '.join(available_cells())}"
+    known = f"{', '.join(available_cells())}, or module:name for one that a module registers"
+    assert str(caught.value) == f"unknown cell 'lsmt': choose from {known}"
+
+
+def test_a_cell_of_a_module_that_nobody_has_imported_yet(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "flipping.py").write_text(
+        "from fw_rl.cells import LSTMCell, register_cell\n@register_cell('flip')\nclass Flip(LSTMCell): ...\n"
+    )
+    assert type(make_cell("flipping:flip", 3, 5)).__name__ == "Flip"
+    assert type(make_cell("flip", 3, 5)) is find_cell("flipping:flip")
+    with pytest.raises(ValueError, match=r"^unknown cell 'flipping:flop': choose from .*flip, or module:name"):
+        find_cell("flipping:flop")
+    with pytest.raises(
+        ValueError, match=r"^unknown cell 'flapping:flip': flapping cannot be imported \(No module named 'flapping'\)$"
+    ):
+        find_cell("flapping:flip")
 
 
 @pytest.mark.parametrize("name, takes", [("rnn", "recurrent_scale"), ("lstm", "forget_bias"), ("gru", "none")])

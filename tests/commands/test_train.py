@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from fw_rl.cells import base
 from fw_rl.commands.episodes import open_env, play_episode
 from fw_rl.commands.play import main as play
 from fw_rl.commands.train import evaluate, main
@@ -164,6 +165,29 @@ def test_an_environment_of_a_module_of_ones_own(kind, algo, tmp_path, monkeypatc
     assert run.name.startswith(f"camera-{kind}_fast-weights")
     assert play([str(run), "--gif", str(tmp_path / "episodes.gif")]) == 0
     assert (run / "episodes.gif").exists() and (tmp_path / "episodes.gif").exists()
+
+
+CELL = """
+from fw_rl.cells import LSTMCell, register_cell
+
+@register_cell("own")
+class Own(LSTMCell): ...
+"""
+
+
+@pytest.mark.parametrize("algo", ["a2c", "a3c"])
+def test_a_cell_of_a_module_of_ones_own(algo, tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    (tmp_path / "own_cells.py").write_text(CELL)
+    monkeypatch.syspath_prepend(tmp_path)
+    code, run = train(tmp_path / "runs", "--cell", "own_cells:own", "--algo", algo, timesteps=96)
+    assert code == 0
+    assert run.name.startswith("Catch-5-2_own_seed0")
+    del base._REGISTRY["own"], sys.modules["own_cells"]
+    assert main(["--resume", str(run), "--timesteps", "192", "--eval-episodes", "20", "--quiet"]) == 0
+    del base._REGISTRY["own"], sys.modules["own_cells"]
+    assert play([str(run), "--gif", str(tmp_path / "episodes.gif")]) == 0
+    del sys.modules["own_cells"]
 
 
 @pytest.mark.parametrize("previous_step", ["False", "True"])

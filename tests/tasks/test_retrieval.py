@@ -83,6 +83,8 @@ def test_rows_take_further_options_and_any_cell_and_unknown_ones_are_named():
     assert task.row("fast-weights", dict(eta=0.1)).label == "Fast weights, eta=0.1"
     with pytest.raises(ValueError, match="unknown cell 'lsmt': choose from rnn, lstm"):
         task.row("lsmt")
+    with pytest.raises(ValueError, match="unknown cell 'lstms:lsmt': lstms cannot be imported"):
+        task.row("lstms:lsmt")
 
 
 def test_the_papers_numbers_are_for_four_pairs():

@@ -53,7 +53,7 @@ class SettingsStudy:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.config, self.space, self.sampler, self.seed = config, space, sampler, seed
         pruner = optuna.pruners.MedianPruner(n_warmup_steps=CURVE_POINTS // 4) if prune else optuna.pruners.NopPruner()
-        name = f"{config.short_env}, {config.cell}"
+        name = f"{config.short_env}, {config.short_cell}"
         try:
             where = _open(storage, journal)
             self._study = optuna.create_study(

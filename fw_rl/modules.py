@@ -1,0 +1,26 @@
+"""Names such as `module:name`, of what a module registers when it is imported."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+__all__ = ["import_for", "without_module"]
+
+
+def without_module(name: str) -> str:
+    """The name after the colon, or the whole of one that has none."""
+    return name.rpartition(":")[2]
+
+
+def import_for(name: str, kind: str) -> str:
+    """Import the module of `module:name`, and return the name that it registers; a name without module is returned as it is.
+
+    Raises ValueError if there is no such module. `kind`: of what is registered, for the message.
+    """
+    module, _, own_name = name.rpartition(":")
+    if module:
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise ValueError(f"unknown {kind} {name!r}: {module} cannot be imported ({error})") from error
+    return own_name
