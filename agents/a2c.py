@@ -23,10 +23,11 @@ from stable_baselines3.common.utils import LinearSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from fw_rl.agents.checkpoint import build_agent, read_checkpoint, write_checkpoint
+from fw_rl.agents.checkpoint import read_checkpoint, write_checkpoint
 from fw_rl.agents.loss import actor_critic_loss
 from fw_rl.agents.masks import check_masks
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
+from fw_rl.agents.restore import build_agent
 from fw_rl.agents.rollout import RecurrentRollout
 from fw_rl.cells import State, Stepper
 from fw_rl.envs.sb3 import VecEnvAdapter

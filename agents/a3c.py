@@ -20,8 +20,9 @@ from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper, Ve
 from torch import Tensor, nn
 
 from fw_rl.agents.a2c import RecurrentA2C
-from fw_rl.agents.checkpoint import CheckpointError, build_agent, constructor_arguments, read_checkpoint
+from fw_rl.agents.checkpoint import CheckpointError, constructor_arguments, read_checkpoint
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
+from fw_rl.agents.restore import build_agent
 from fw_rl.processes import START_METHOD, Send, Workers, check_start_method
 
 __all__ = ["A3C"]

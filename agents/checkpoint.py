@@ -1,7 +1,7 @@
 """Checkpoints: an agent, trained or half-trained, in one safetensors file.
 
 Reading a file runs no code from it: see `fw_rl.agents.document`. What it names is looked up among the classes there, the
-registered cells and the agent's policies.
+registered cells and the agent's policies. `fw_rl.agents.restore` makes an agent of what was read.
 """
 
 from __future__ import annotations
@@ -10,23 +10,18 @@ import inspect
 import json
 import os
 import random
-import sys
 import warnings
-from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors.torch
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 
 from fw_rl.agents.document import (
-    CLASS_NAMES,
     CheckpointError,
     Json,
     describe_space,
@@ -39,9 +34,8 @@ from fw_rl.agents.document import (
     read_file,
     unpack,
 )
-from fw_rl.agents.normalization import describe_normalization, normalize_as, normalize_nothing_as, restore_normalization
-from fw_rl.agents.running_episodes import describe_episodes, restore_episodes
-from fw_rl.cells import available_cells
+from fw_rl.agents.normalization import describe_normalization
+from fw_rl.agents.running_episodes import describe_episodes
 from fw_rl.files import write_file
 
 if TYPE_CHECKING:
@@ -50,9 +44,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoint",
     "CheckpointError",
-    "build_agent",
+    "argument_names",
     "checkpoint_path",
     "constructor_arguments",
+    "policy_parameters",
     "read_checkpoint",
     "write_checkpoint",
 ]
@@ -61,9 +56,6 @@ FORMAT, VERSION, SUFFIX = "fw_rl", 1, ".safetensors"
 
 NUMBER = int | float | np.bool_ | np.integer | np.floating
 COUNTERS = ("num_timesteps", "_total_timesteps", "_current_progress_remaining", "_n_updates", "_episode_num")
-OPTIMIZER_KWARGS = ("policy_kwargs.optimizer_class", "policy_kwargs.optimizer_kwargs")
-
-_Agent = TypeVar("_Agent", bound="RecurrentA2C")
 
 
 @dataclass(frozen=True)
@@ -142,50 +134,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         return _parse(path, parse_json(metadata["json"]), tensors)
 
 
-def build_agent(
-    agent_class: type[_Agent],
-    checkpoint: Checkpoint,
-    env: Any = None,
-    device: torch.device | str = "auto",
-    overrides: Mapping[str, Any] | None = None,
-) -> _Agent:
-    """The agent of a checkpoint, ready to go on where it was; see `RecurrentA2C.load`.
-
-    Raises CheckpointError if the checkpoint does not fit the environment, the overrides or itself, and ValueError for an
-    override that is no argument of the agent.
-    """
-    overrides = overrides or {}
-    arguments = _merge_arguments(agent_class, checkpoint, overrides, predicts_only=env is None)
-    if env is not None:
-        env = agent_class._wrap_env(env, monitor_wrapper=arguments.get("monitor_wrapper", True))
-        with problems_named(f"{checkpoint.path}: its environment cannot be normalized"):
-            env = agent_class._wrap_env(_normalized(env, checkpoint.normalization))
-        _check_spaces(checkpoint, env)
-    with problems_named(f"{checkpoint.path}: its agent cannot be built"):
-        model = _construct(agent_class, checkpoint, arguments, env, device, seed=overrides.get("seed"))
-    with problems_named(f"{checkpoint.path}: its agent cannot be restored"):
-        _load_parameters(model.policy, checkpoint)
-        if not _changes_optimizer(checkpoint, overrides):
-            _load_optimizer(model.policy.optimizer, checkpoint)
-        _load_counters(model, checkpoint)
-        if env is None and checkpoint.normalization is not None:
-            model._vec_normalize_env = normalize_nothing_as(
-                model.observation_space, model.action_space, model.n_envs, checkpoint.normalization
-            )
-        if env is not None and "seed" not in overrides:
-            _continue_episodes(model, checkpoint)
-    return model
-
-
-# From an agent to a document and its tensors.
-
-
 def _describe(model: RecurrentA2C, include_state: bool | None) -> tuple[dict[str, Json], dict[str, Tensor]]:
     required = dict(
         observation_space=describe_space(model.observation_space),
         action_space=describe_space(model.action_space),
         n_envs=model.n_envs,
-        policy=_parameters(model.policy),
+        policy=policy_parameters(model.policy),
         counters={name: getattr(model, name) for name in COUNTERS},
     )
     optional = dict(
@@ -212,7 +166,7 @@ def constructor_arguments(model: RecurrentA2C) -> dict[str, Any]:
     """The arguments that the agent keeps as attributes, and its policy by its alias."""
     attributes = vars(model)
     values = {}
-    for name in _argument_names(type(model)):
+    for name in argument_names(type(model)):
         for attribute in (name, f"_{name}"):
             if attribute in attributes:
                 values[name] = attributes[attribute]
@@ -220,7 +174,7 @@ def constructor_arguments(model: RecurrentA2C) -> dict[str, Any]:
     return values | dict(policy=aliases.get(model.policy_class, model.policy_class))
 
 
-def _argument_names(agent_class: type[RecurrentA2C]) -> list[str]:
+def argument_names(agent_class: type[RecurrentA2C]) -> list[str]:
     """What the constructor takes, also by handing it on as **kwargs; not what belongs to the machine rather than the agent."""
     names: list[str] = []
     for constructor in (vars(ancestor)["__init__"] for ancestor in agent_class.__mro__ if "__init__" in vars(ancestor)):
@@ -231,7 +185,7 @@ def _argument_names(agent_class: type[RecurrentA2C]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name not in ("self", "env", "device", "_init_setup_model")]
 
 
-def _parameters(policy: nn.Module) -> dict[str, Tensor]:
+def policy_parameters(policy: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name; what several modules share has its first name only."""
     unique: dict[int, tuple[str, Tensor]] = {}
     for name, part in policy.state_dict(keep_vars=True).items():
@@ -257,9 +211,6 @@ def _random_state(device: torch.device) -> dict[str, Any]:
         numpy=np.random.get_state(),  # noqa: NPY002 (SB3 draws from the global generator)
         python=random.getstate(),
     )
-
-
-# From a document and its tensors to an agent.
 
 
 def _parse(path: Path, document: Json, tensors: dict[str, Tensor]) -> Checkpoint:
@@ -293,164 +244,3 @@ def _typed(tree: dict[str, Any], name: str, kind: Any) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"{name!r} is {one_line(repr(value))}")
     return value
-
-
-def _merge_arguments(
-    agent_class: type[RecurrentA2C], checkpoint: Checkpoint, overrides: Mapping[str, Any], predicts_only: bool
-) -> dict[str, Any]:
-    """The arguments of the constructor: the overrides, and for the rest what is stored."""
-    known = _argument_names(agent_class)
-    for name in overrides:
-        if name not in known:
-            raise ValueError(f"load has no argument {name!r}: it takes env, device, {', '.join(known)}")
-    for name in checkpoint.arguments:
-        if name not in known:
-            raise CheckpointError(f"{checkpoint.path} has the argument {name!r}, which {agent_class.__name__} does not take")
-
-    own_kwargs = overrides.get("policy_kwargs") or {}
-    other_optimizer = "optimizer" in overrides or "optimizer_class" in own_kwargs.keys() & checkpoint.policy_kwargs.keys()
-    renewed = OPTIMIZER_KWARGS if other_optimizer else ()
-    policy_kwargs = {key: value for key, value in checkpoint.policy_kwargs.items() if f"policy_kwargs.{key}" not in renewed}
-    policy_kwargs |= own_kwargs
-    arguments = checkpoint.arguments | dict(overrides)
-    if policy_kwargs:
-        arguments["policy_kwargs"] = policy_kwargs
-    if predicts_only:
-        arguments.setdefault("learning_rate", 0.0)
-
-    needed = {"policy"} if predicts_only else {*known}
-    given = {*arguments, *(f"policy_kwargs.{name}" for name in policy_kwargs), *renewed}
-    lacking = [name for name in checkpoint.not_stored if name not in given and (name in needed or "." in name)]
-    if lacking:
-        raise CheckpointError(f"{checkpoint.path} could not hold {', '.join(lacking)}: give it to load again")
-    cell = policy_kwargs.get("cell")
-    if isinstance(cell, str) and not _is_registered(cell):
-        raise CheckpointError(
-            f"{checkpoint.path} needs the cell {cell!r}, which is not registered: first import what registers it by "
-            f"`register_cell` (there are {', '.join(available_cells())})"
-        )
-    return arguments
-
-
-def _is_registered(cell: str) -> bool:
-    """Whether a cell is there without an import, which no file is to bring about."""
-    module, _, name = cell.rpartition(":")
-    return name in available_cells() and (not module or module in sys.modules)
-
-
-def _changes_optimizer(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> bool:
-    given = {*overrides, *(f"policy_kwargs.{name}" for name in overrides.get("policy_kwargs") or {})}
-    return not given.isdisjoint({"optimizer", *OPTIMIZER_KWARGS}.difference(checkpoint.not_stored))
-
-
-def _normalized(env: VecEnv, stored: dict[str, Any] | None) -> VecEnv:
-    """The environments with the stored statistics, in their own `VecNormalize` or else in one with the stored settings."""
-    if stored is None:
-        return env
-    normalizer = unwrap_vec_normalize(env)
-    if normalizer is None:
-        return normalize_as(env, stored)
-    restore_normalization(normalizer, stored)
-    return env
-
-
-def _check_spaces(checkpoint: Checkpoint, env: VecEnv) -> None:
-    for name in ("observation_space", "action_space"):
-        stored, offered = getattr(checkpoint, name), getattr(env, name)
-        if stored != offered:
-            raise CheckpointError(
-                f"{checkpoint.path} has the {name.replace('_', ' ')} {one_line(stored)}, but the environment's is "
-                f"{one_line(offered)}"
-            )
-
-
-def _construct(
-    agent_class: type[_Agent],
-    checkpoint: Checkpoint,
-    arguments: dict[str, Any],
-    env: VecEnv | None,
-    device: torch.device | str,
-    seed: int | None,
-) -> _Agent:
-    """A new agent, which seeds the global generators with `seed`: the stored one is that of a beginning long past."""
-    now: dict[str, Any] = {name: seed if name == "seed" else value for name, value in arguments.items()}
-    model = agent_class(env=env, device=device, _init_setup_model=False, **now)
-    if env is None:
-        model.observation_space, model.action_space = checkpoint.observation_space, checkpoint.action_space
-        model.n_envs = checkpoint.n_envs
-    model._setup_model()
-    model.seed = arguments.get("seed")
-    return model
-
-
-@torch.no_grad()
-def _load_parameters(policy: nn.Module, checkpoint: Checkpoint) -> None:
-    ours, stored, path = _parameters(policy), checkpoint.policy, checkpoint.path
-    for name in (*ours, *stored):
-        if name not in stored:
-            raise CheckpointError(f"{path} lacks the parameter {name!r}")
-        if name not in ours:
-            raise CheckpointError(f"{path} has the parameter {name!r}, which the policy does not have")
-        if _kind(stored[name]) != _kind(ours[name]):
-            raise CheckpointError(f"{path} has the parameter {name!r} as {_kind(stored[name])}, not {_kind(ours[name])}")
-    for name, part in ours.items():
-        part.copy_(stored[name])
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
-    if checkpoint.optimizer_state is None:
-        return
-    optimizer.load_state_dict(checkpoint.optimizer_state)
-    if type(optimizer) not in CLASS_NAMES:  # it may keep tensors of any shape
-        return
-    for parameter, state in optimizer.state.items():
-        for name, part in state.items():
-            if isinstance(part, Tensor) and not _broadcasts(part.shape, parameter.shape):
-                shapes = f"{list(part.shape)}, which does not fit {list(parameter.shape)}"
-                raise CheckpointError(f"{checkpoint.path} has the optimizer's {name!r} with shape {shapes}")
-
-
-def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
-    sizes = zip(reversed(shape), reversed(target), strict=False)
-    return len(shape) <= len(target) and all(size in (1, wanted) for size, wanted in sizes)
-
-
-def _load_counters(model: RecurrentA2C, checkpoint: Checkpoint) -> None:
-    for name, value in checkpoint.counters.items():
-        setattr(model, name, value)
-    if checkpoint.statistics is not None:
-        window = model._stats_window_size
-        model.ep_info_buffer = deque(map(dict, checkpoint.statistics["episodes"]), maxlen=window)
-        model.ep_success_buffer = deque(map(float, checkpoint.statistics["successes"]), maxlen=window)
-
-
-def _continue_episodes(model: RecurrentA2C, checkpoint: Checkpoint) -> None:
-    """Go on in the running episodes and with the random numbers where the checkpoint was, or else in new episodes."""
-    assert model.env is not None
-    goes_on = (
-        checkpoint.episodes is not None
-        and checkpoint.n_envs == model.n_envs
-        # What the cell remembers may be of another form.
-        and checkpoint.policy_kwargs.get("cell_kwargs") == model.policy_kwargs.get("cell_kwargs")
-        and restore_episodes(model, model.env, checkpoint.episodes)
-    )
-    if checkpoint.random_state is not None:
-        _set_random_state(checkpoint.random_state, model.device)
-    if not goes_on and model.seed is not None:
-        model.env.seed()  # a seed from NumPy's generator: other episodes than those that training began with
-
-
-def _set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    name, keys, position, *gauss = state["numpy"]
-    if not 0 <= position <= len(keys):  # NumPy itself does not look
-        raise ValueError(f"the state of NumPy's generator is at {position} of {len(keys)}")
-    version, words, python_gauss = state["python"]
-    torch.set_rng_state(state["torch"])
-    if device.type == "cuda" and state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"], device)
-    np.random.set_state((name, keys, position, *gauss))  # noqa: NPY002
-    random.setstate((version, words, python_gauss))

@@ -30,8 +30,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents.a2c import RecurrentA2C
 from fw_rl.agents.a3c import Specimen
-from fw_rl.agents.checkpoint import build_agent, read_checkpoint
+from fw_rl.agents.checkpoint import read_checkpoint
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
+from fw_rl.agents.restore import build_agent
 from fw_rl.agents.rllib_module import RecurrentModule
 from fw_rl.processes import WorkerError
 
