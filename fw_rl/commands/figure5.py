@@ -31,7 +31,7 @@ LEVEL = 0.9
 """The return whose first reaching is counted in frames."""
 
 GREEDY_LEVELS = (0.9, 0.95)
-"""The greedy returns for which it is counted how many seeds have them in the end."""
+"""The greedy returns for which it is counted how many trainings have them in the end."""
 
 Record = dict[str, Any]
 
@@ -40,8 +40,9 @@ Record = dict[str, Any]
 class Figure5Options:
     """Figure 5 of Ba16: how fast agents with different memories learn, from the trainings of `fw-rl sweep`.
 
-    The mean of the five best trials of the search, as in the paper, and the best settings trained with new seeds: interquartile
-    means, bootstrap intervals, probabilities of improvement. It trains nothing, and leaves a picture, a table and the numbers.
+    The mean of the five best trials of the search, as in the paper; the best settings trained with new seeds: interquartile
+    means, bootstrap intervals, probabilities of improvement; and what all settings that were drawn came to. It trains nothing,
+    and leaves a picture, a table and the numbers.
     """
 
     data: Path = Path("runs/sweep")
@@ -151,6 +152,8 @@ def _of_cell(swept: Swept) -> Record:
     return dict(
         trials=len(swept.trials),
         diverged=sum(trial.diverged for trial in swept.trials),
+        areas=[_plain(trial.area) for trial in best(swept.trials, len(swept.trials))],
+        greedy_reached=_reached(swept.trials),
         top=dict(
             trainings=[_of_training(trial) for trial in top],
             curves=[_plain(trial.curve) for trial in top],
@@ -173,8 +176,13 @@ def _of_seeds(seeds: list[Learning]) -> Record:
         frames_to=_plain(float(np.median(frames_to))),
         reached=int(np.isfinite(frames_to).sum()),
         greedy=_mean(greedy),
-        greedy_reached=[sum(value >= level for value in greedy) for level in GREEDY_LEVELS],
+        greedy_reached=_reached(seeds),
     )
+
+
+def _reached(trainings: list[Learning]) -> list[int]:
+    greedy = [training.greedy for training in trainings if training.greedy is not None]
+    return [sum(value >= level for value in greedy) for level in GREEDY_LEVELS]
 
 
 def _of_training(learning: Learning) -> Record:

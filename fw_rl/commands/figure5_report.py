@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,7 +27,7 @@ LEVEL_LINE: Any = dict(color="#4b5563", linewidth=0.8, linestyle=":")
 
 def describe(record: Record) -> str:
     """All tables, with what their columns mean."""
-    parts = (_introduction(record), _search(record), _seeds(record), _improvement(record))
+    parts = (_introduction(record), _search(record), _seeds(record), _improvement(record), _all_trials(record))
     return "\n\n".join("\n".join(lines) for lines in map(list, parts) if lines) + "\n"
 
 
@@ -49,12 +50,36 @@ def _search(record: Record) -> Iterator[str]:
     yield f"The mean of the {top} trials with the largest areas (Ba16 A.3), of those that did not diverge. They are the best of"
     yield "many, partly by luck: what their settings are worth, only new seeds can say."
     yield ""
-    yield "| environment | cell | trials | diverged | averaged | area | greedy return |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    columns = ["environment", "cell", "trials", "diverged", "averaged", "area", "greedy return"]
+    yield _row(*columns)
+    yield _row(*["---"] * len(columns))
     for env, cell, found in _cells(record):
         best = found["top"]
         averaged = f"best {len(best['trainings'])}"
         yield _row(env, cell, found["trials"], found["diverged"], averaged, _number(best["area"]), _number(best["greedy"]))
+
+
+def _all_trials(record: Record) -> Iterator[str]:
+    yield "## All trials"
+    yield ""
+    yield "How much the settings matter, drawn from the same ranges for every cell, and those of its own besides: the area"
+    yield "that so many trials have at least. A trial that diverged is below all others."
+    yield ""
+    columns = ["environment", "cell", "trials", "a quarter of them", "half", "three quarters"]
+    columns += [f"greedy {level} or more" for level in record["greedy_levels"]]
+    yield _row(*columns)
+    yield _row(*["---"] * len(columns))
+    for env, cell, found in _cells(record):
+        quarters = [_at_least(found, share) for share in (0.25, 0.5, 0.75)]
+        yield _row(
+            env, cell, found["trials"], *quarters, *(f"{number} of {found['trials']}" for number in found["greedy_reached"])
+        )
+
+
+def _at_least(found: Record, share: float) -> str:
+    """The area that this share of all trials has at least."""
+    rank = math.ceil(share * found["trials"])
+    return _number(found["areas"][rank - 1]) if rank <= len(found["areas"]) else "diverged"
 
 
 def _seeds(record: Record) -> Iterator[str]:
@@ -130,24 +155,26 @@ def _estimate(estimate: list[float | None] | None) -> str:
 
 
 def draw(record: Record) -> bytes:
-    """A row of panels for each environment: the top trials of the search, and the best settings with new seeds."""
+    """A row of panels for each environment: the top trials of the search, the best settings with new seeds, and all trials."""
     cells = sorted({cell for _, cell, _ in _cells(record)})
     colors = {cell: COLORS[i % len(COLORS)] for i, cell in enumerate(cells)}
     environments = record["environments"]
     with matplotlib.rc_context(STYLE):
         figure = Figure(
-            figsize=(11, 0.6 + 3.8 * len(environments)), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
+            figsize=(15, 0.6 + 3.8 * len(environments)), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
         )
-        panels = figure.subplots(len(environments), 2, squeeze=False, sharex="row", sharey="row")
-        for (left, right), (env, found) in zip(panels, environments.items(), strict=True):
-            _draw_top(left, found, colors)
-            _draw_seeds(right, found, colors)
-            for axes in (left, right):
-                axes.set_title(f"{env}\n", fontsize=12)
+        panels = figure.subplots(len(environments), 3, squeeze=False)
+        for (top, seeds, trials), (env, found) in zip(panels, environments.items(), strict=True):
+            seeds.sharey(top)
+            _draw_top(top, found, colors)
+            _draw_seeds(seeds, found, colors)
+            _draw_trials(trials, found, colors)
+            for axes in (top, seeds):
                 axes.axhline(record["level"], **LEVEL_LINE)
-                axes.set(xlabel="frames", xlim=(0, found["frames"][-1]))
+                axes.set(xlabel="frames", ylabel="mean return", xlim=(0, found["frames"][-1]))
                 axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-            left.set_ylabel("mean return")
+            for axes in (top, seeds, trials):
+                axes.set_title(f"{env}\n", fontsize=12)
         handles = [Line2D([], [], linewidth=2, color=color, label=cell) for cell, color in colors.items()]
         handles.append(Line2D([], [], label=f"return {record['level']}", **LEVEL_LINE))
         figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
@@ -177,6 +204,14 @@ def _draw_seeds(axes: Axes, found: Record, colors: dict[str, str]) -> None:
         _subtitle(axes, f"the best settings, new seeds ({counts}): interquartile mean and 95 % interval")
     else:
         _subtitle(axes, "the best settings: not trained with new seeds yet")
+
+
+def _draw_trials(axes: Axes, found: Record, colors: dict[str, str]) -> None:
+    for cell, of_cell in found["cells"].items():
+        shares = np.arange(1, len(of_cell["areas"]) + 1) / of_cell["trials"]
+        axes.step(of_cell["areas"], shares, where="pre", color=colors[cell], linewidth=2)
+    axes.set(xlabel="area under the learning curve", ylabel="share of trials with at least this area", ylim=(0, 1))
+    _subtitle(axes, "the search, all trials: how much the settings matter")
 
 
 def _subtitle(axes: Axes, text: str) -> None:

@@ -142,7 +142,7 @@ def test_the_table_says_which_frames_cells_and_numbers_of_trials(data):
     assert f"- {CATCH}: trainings of 1,000 frames, fast-weights, lstm, rnn" in lines
     assert f"| {CATCH} | fast-weights | 6 | 0 | best 5 | 0.700 | 1.000 |" in lines
     assert f"| {LARGE} | rnn | 3 | 0 | best 3 | -0.700 | 1.000 |" in lines
-    assert sum(line.startswith(f"| {LARGE} | rnn |") for line in lines) == 1
+    assert sum(line.startswith(f"| {LARGE} | rnn |") for line in lines) == 2  # it has no new seeds
     (row,) = (line for line in lines if line.startswith(f"| {CATCH} | lstm | 4 |"))
     assert row.startswith(f"| {CATCH} | lstm | 4 | 0 | 0.300 (")
     assert row.endswith("| not reached | 0 of 4 | 1.000 | 4 of 4 | 4 of 4 |")
@@ -153,7 +153,20 @@ def test_the_table_says_which_frames_cells_and_numbers_of_trials(data):
 
 def test_rows_of_a_table_have_as_many_cells_as_its_head(data):
     widths = [line.count("|") for line in describe(dict(command="") | summarise(read_sweeps(data))).splitlines() if "|" in line]
-    assert sorted(set(widths)) == [5, 8, 11]
+    assert sorted(set(widths)) == [5, 8, 9, 11]
+
+
+def test_all_trials_are_told_of_and_those_that_diverged_are_the_last(tmp_path):
+    diverged = training(0.9, None, seed=9, diverged=True)
+    trials = [*trials_with([0.4, 0.1, 0.3]), diverged]
+    found = of_cell(tmp_path, trials)["cells"]["lstm"]
+    assert found["areas"] == [0.4, 0.3, 0.1]
+    assert found["greedy_reached"] == [3, 3]
+    text = describe(dict(command="") | summarise(read_sweeps(tmp_path / "one")))
+    assert f"| {CATCH} | lstm | 4 | 0.400 | 0.300 | 0.100 | 3 of 4 | 3 of 4 |" in text
+    store(tmp_path / "one", LARGE, "lstm", [*trials[:1], diverged])
+    text = describe(dict(command="") | summarise(read_sweeps(tmp_path / "one")))
+    assert f"| {LARGE} | lstm | 2 | 0.400 | 0.400 | diverged | 1 of 2 | 1 of 2 |" in text
 
 
 def test_one_environment_without_seeds_is_enough(tmp_path, capsys):
@@ -206,9 +219,11 @@ def test_the_picture_shows_the_curves_and_their_band(data):
         cell[part]["curve"] = (np.array(before) + change).tolist()
         pictures.append(draw(record))
         cell[part]["curve"] = before
+    cell["areas"][0] += 0.1
+    pictures.append(draw(record))
     cell["top"]["curves"][0] = [0.9, 0.9]
     pictures.append(draw(record))
-    assert len(set(pictures)) == 6
+    assert len(set(pictures)) == 7
 
 
 def bad_input(tmp_path):
