@@ -235,8 +235,9 @@ class RLlibAgent(RecurrentA2C):
             plain = dict(use_kl_loss=False, vf_clip_param=float("inf"))  # the clipped objective alone, as SB3 has it
             return settings | chunk | plain | dict(lambda_=self.gae_lambda, vf_loss_coeff=self.vf_coef)
         settings["vf_loss_coeff"] = 2 * self.vf_coef  # RLlib halves the squared error here
-        settings["learner_queue_size"] = 1  # what waits there was acted by weights that are as many updates old
-        return settings | (dict(use_circular_buffer=False) if self.engine == "appo" else {})
+        if self.engine == "appo":
+            return settings | dict(use_circular_buffer=False)
+        return settings | dict(learner_queue_size=1)  # what waits there was acted by weights that are as many updates old
 
 
 def _tell(learner: Any) -> tuple[dict[str, Any], dict[int, Any]]:
