@@ -27,7 +27,7 @@ def environment_id(name: str) -> str:
     except gym.error.Error as error:
         known = "Catch-N-M, the id of a Gymnasium environment, or module:id for one that a module registers"
         raise ValueError(f"unknown environment {name!r}: give {known}") from error
-    return name
+    return name.removeprefix(":")
 
 
 def make_vector_env(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fw_rl.commands.command_line import fail
 from fw_rl.commands.figure5_report import describe, draw
 from fw_rl.commands.search.choice import best, choose
-from fw_rl.commands.search.learning import Learning, read_learnings
+from fw_rl.commands.search.learning import Learning, known_learnings, read_learnings
 from fw_rl.files import write_file
 from fw_rl.statistics import RESAMPLES, Estimate, interquartile_mean, probability_of_improvement
 
@@ -95,8 +95,8 @@ def read_sweeps(data: Path) -> Sweeps:
     sweeps: Sweeps = {}
     for path in sorted(data.glob("*/*/trials.json")):
         if trials := read_learnings(path):
-            others = (path.with_name(name) for name in ("finals.json", "seeds.json"))
-            swept = Swept(trials, *(read_learnings(other) if other.exists() else [] for other in others))
+            finals, seeds = (known_learnings(path.with_name(name)) for name in ("finals.json", "seeds.json"))
+            swept = Swept(trials, finals, seeds)
             sweeps.setdefault(path.parent.parent.name, {})[path.parent.name] = swept
     if not sweeps:
         raise ValueError(f"{data} has no trainings: `fw-rl sweep` leaves them in ENV/CELL/trials.json")
@@ -159,7 +159,7 @@ def _of_cell(swept: Swept) -> Record:
             curves=[_plain(trial.curve) for trial in top],
             curve=_plain(np.mean([trial.curve for trial in top], axis=0)) if top else None,
             area=_mean([trial.area for trial in top]),
-            greedy=_mean([trial.greedy for trial in top if trial.greedy is not None]),
+            greedy=_mean(_greedy(top)),
         ),
         finals=[_of_training(final) for final in swept.finals],
         seeds=_of_seeds(swept.seeds) if swept.seeds else None,
@@ -167,7 +167,6 @@ def _of_cell(swept: Swept) -> Record:
 
 
 def _of_seeds(seeds: list[Learning]) -> Record:
-    greedy = [seed.greedy for seed in seeds if seed.greedy is not None]
     frames_to = np.array([seed.frames_to(LEVEL) for seed in seeds])
     return dict(
         trainings=[_of_training(seed) for seed in seeds],
@@ -175,14 +174,18 @@ def _of_seeds(seeds: list[Learning]) -> Record:
         curve=_plain(interquartile_mean(np.array([seed.curve for seed in seeds]))),
         frames_to=_plain(float(np.median(frames_to))),
         reached=int(np.isfinite(frames_to).sum()),
-        greedy=_mean(greedy),
+        greedy=_mean(_greedy(seeds)),
         greedy_reached=_reached(seeds),
     )
 
 
 def _reached(trainings: list[Learning]) -> list[int]:
-    greedy = [training.greedy for training in trainings if training.greedy is not None]
-    return [sum(value >= level for value in greedy) for level in GREEDY_LEVELS]
+    return [sum(value >= level for value in _greedy(trainings)) for level in GREEDY_LEVELS]
+
+
+def _greedy(trainings: list[Learning]) -> list[float]:
+    """The greedy returns; those that diverged have none."""
+    return [training.greedy for training in trainings if training.greedy is not None]
 
 
 def _of_training(learning: Learning) -> Record:

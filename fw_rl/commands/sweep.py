@@ -15,7 +15,7 @@ from fw_rl.commands.command_line import fail, flag
 from fw_rl.commands.config import RunConfig, TrainOptions, resolve
 from fw_rl.commands.ray_engine import trainings_on_ray
 from fw_rl.commands.search.choice import best, choose
-from fw_rl.commands.search.learning import Learning, SideBySide, Trainings, read_learnings, write_learnings
+from fw_rl.commands.search.learning import Learning, SideBySide, Trainings, known_learnings, write_learnings
 from fw_rl.files import write_file
 from fw_rl.processes import WorkerError
 
@@ -172,7 +172,7 @@ def _decide(study: SettingsStudy, folder: Path, options: SweepOptions) -> list[L
 
     path = folder / "finals.json"
     if options.finalists == 1:
-        return _known(path)
+        return known_learnings(path)
     finalists = best(study.learnings, options.finalists)
     wanted = [_with_seed(trial, seed) for seed in FINAL_SEEDS for trial in finalists]
     return train_missing(path, wanted, _title(study, "finalists"), _trainings(options), options.quiet)
@@ -184,19 +184,15 @@ def _retrain(study: SettingsStudy, finals: list[Learning], folder: Path, options
 
     path = folder / "seeds.json"
     if not options.retrain:
-        return _known(path)
+        return known_learnings(path)
     chosen = choose(study.learnings, finals)
     if chosen is None:
         raise ValueError(f"no trial of {folder} has a value: there is nothing to train with new seeds")
-    if any(training.settings | dict(seed=chosen.seed) != chosen.settings for training in _known(path)):
+    if any(training.settings | dict(seed=chosen.seed) != chosen.settings for training in known_learnings(path)):
         raise ValueError(f"{path} is of other settings than those of the best trial, {chosen.seed}: move it away")
     wanted = [_with_seed(chosen, FIRST_NEW_SEED + i) for i in range(options.retrain)]
     title = _title(study, f"trial {chosen.seed} with new seeds")
     return train_missing(path, wanted, title, _trainings(options), options.quiet)
-
-
-def _known(path: Path) -> list[Learning]:
-    return read_learnings(path) if path.exists() else []
 
 
 def _with_seed(trial: Learning, seed: int) -> tuple[RunConfig, dict[str, Any]]:

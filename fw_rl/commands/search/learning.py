@@ -20,7 +20,17 @@ from fw_rl.commands.train import evaluate, make_model
 from fw_rl.files import write_file
 from fw_rl.processes import START_METHOD, Send, Workers
 
-__all__ = ["CURVE_POINTS", "Learning", "Progress", "SideBySide", "Trainings", "learn", "read_learnings", "write_learnings"]
+__all__ = [
+    "CURVE_POINTS",
+    "Learning",
+    "Progress",
+    "SideBySide",
+    "Trainings",
+    "known_learnings",
+    "learn",
+    "read_learnings",
+    "write_learnings",
+]
 
 CURVE_POINTS = 100
 """Parts of equal length into which the frames of a training are divided; each is a point of its curve."""
@@ -89,6 +99,11 @@ def read_learnings(path: Path) -> list[Learning]:
         return [Learning(**record) for record in json.loads(path.read_text())]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} does not hold trainings: {error}") from error
+
+
+def known_learnings(path: Path) -> list[Learning]:
+    """As `read_learnings`, and none where nothing was written yet."""
+    return read_learnings(path) if path.exists() else []
 
 
 def write_learnings(path: Path, learnings: list[Learning]) -> None:

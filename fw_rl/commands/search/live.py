@@ -15,7 +15,7 @@ from rich.table import Table
 
 from fw_rl.commands.config import RunConfig
 from fw_rl.commands.search.choice import best
-from fw_rl.commands.search.learning import CURVE_POINTS, Learning, Progress, Trainings, read_learnings, write_learnings
+from fw_rl.commands.search.learning import CURVE_POINTS, Learning, Progress, Trainings, known_learnings, write_learnings
 from fw_rl.commands.search.report import BEST, number, scores, words
 
 __all__ = ["LiveTable", "train_missing"]
@@ -93,7 +93,7 @@ def train_missing(
     `path`: written after each training; what it has besides is left there. `wanted`: the settings of each training, and the
     parameters that a table names.
     """
-    known = read_learnings(path) if path.exists() else []
+    known = known_learnings(path)
     done = {key: training for key, want in enumerate(wanted) for training in known if _is_of(training, *want)}
     others = [training for training in known if training not in done.values()]
     missing = [key for key in range(len(wanted)) if key not in done]
