@@ -1,4 +1,4 @@
-"""What runs on Ray, an optional part of the package; it is imported only when it is asked for."""
+"""Ray, an optional part of the package, which is imported only when it is asked for."""
 
 from __future__ import annotations
 
@@ -8,27 +8,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fw_rl.agents.rllib import RLlibAgent
-    from fw_rl.commands.search.on_ray import OnRay
 
-__all__ = ["rllib_agent", "trainings_on_ray"]
+__all__ = ["ray_needed", "rllib_agent"]
 
 
 def rllib_agent() -> type[RLlibAgent]:
     """The agent that trains on a Ray cluster; raises ValueError, with the command that installs Ray, if it is not there."""
-    with _ray_needed():
+    with ray_needed():
         from fw_rl.agents.rllib import RLlibAgent
     return RLlibAgent
 
 
-def trainings_on_ray() -> type[OnRay]:
-    """Trainings as tasks of a Ray cluster; raises ValueError, with the command that installs Ray, if it is not there."""
-    with _ray_needed():
-        from fw_rl.commands.search.on_ray import OnRay
-    return OnRay
-
-
 @contextmanager
-def _ray_needed() -> Iterator[None]:
+def ray_needed() -> Iterator[None]:
+    """A context for what imports Ray; raises ValueError, with the command that installs Ray, if it is not there."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -13,7 +13,7 @@ import tyro
 
 from fw_rl.commands.command_line import fail, flag
 from fw_rl.commands.config import RunConfig, TrainOptions, resolve
-from fw_rl.commands.ray_engine import trainings_on_ray
+from fw_rl.commands.ray_engine import ray_needed
 from fw_rl.commands.search.choice import best, choose
 from fw_rl.commands.search.learning import Learning, SideBySide, Trainings, known_learnings, write_learnings
 from fw_rl.files import write_file
@@ -112,7 +112,7 @@ def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
         if getattr(options, name) < least:
             raise ValueError(f"{flag(name)} is {getattr(options, name)}: it must be at least {least}")
     if options.engine == "ray":
-        trainings_on_ray()  # which may be missing
+        _trainings(options)  # Ray may be missing
     elif options.engine != "local":
         raise ValueError(f"--engine is {options.engine!r}: choose from local, ray")
     elif options.ray_address is not None:
@@ -129,9 +129,11 @@ def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
 
 
 def _trainings(options: SweepOptions) -> Trainings:
-    if options.engine == "ray":
-        return trainings_on_ray()(options.jobs, options.eval_episodes, options.ray_address)
-    return SideBySide(options.jobs, options.eval_episodes)
+    if options.engine == "local":
+        return SideBySide(options.jobs, options.eval_episodes)
+    with ray_needed():
+        from fw_rl.commands.search.on_ray import OnRay
+    return OnRay(options.jobs, options.eval_episodes, options.ray_address)
 
 
 def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
