@@ -65,11 +65,11 @@ def _products_forward(driven: Any, net: Net, past: Past, script: Script, *_: Any
 
 
 def _products_back(boundary: Any, outputs: Any, _: Any, net: Net, past: Past, script: Script, settled: Any, *rest: Any) -> int:
-    """The way back: every read once, or twice if it is done again first, what later reads send to earlier writes, and W^T."""
+    """The way back: every read once, or twice if it is done again first, what it sends to earlier writes, and W^T."""
     size, steps = boundary.shape[2], np.arange(len(boundary))[:, None]
     reads = (1 if len(settled) else 2) * _products_of_reads(net, past, script)
-    heard = 4 * size * int((script.ends - steps - 1).sum())
-    return boundary.size * size + net.inner_steps * (reads + heard)
+    sent = 3 * size * int((steps - np.maximum(script.begins, 0)).sum())
+    return boundary.size * size + net.inner_steps * (reads + sent)
 
 
 def _products_of_reads(net: Net, past: Past, script: Script) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fw_rl import memory
 from fw_rl.cells.base import Cell, State, Stepper, register_cell, scaled_identity_
-from fw_rl.cells.fast_weights_sequence import Constants, Sequence, Weights, Window, episode_bounds
+from fw_rl.cells.fast_weights_sequence import Constants, Sequence, Weights, Window, episode_begins, write_all
 from fw_rl.cells.fast_weights_states import MatrixCell, RecentCell, pack, unpack
 from fw_rl.cells.kernels import can_run
 from fw_rl.memory import WRITE_RULES, Memory
@@ -238,21 +238,30 @@ class FastWeightsCell(Cell):
             write = write * write_gate
         h, fast = unpack(state)
         room = max(self.window, _PIECE)
+        if fast.keys.shape[1] >= room:
+            fast = memory.fold(fast, self._decay)
         lengths = _piece_lengths(len(x), room, fast.keys.shape[1])
-        inputs = (driven, write, episode_starts, wipe, outputs)
-        split = [[None] * len(lengths) if part is None else part.split(lengths) for part in inputs]
-        pieces: list[Tensor] = []
-        for driven_piece, write_piece, starts, wipes, known in zip(*split, strict=True):
-            if fast.keys.shape[1] >= room:
-                fast = memory.fold(fast, self._decay)
-            weights, before, constants = self._weights, (h, *fast[:3]), self._constants
-            piece = Sequence.apply(driven_piece, *weights, *before, write_piece, starts, wipes, known, constants)
-            pieces.append(piece)
-            if known is None or len(pieces) < len(lengths):  # who knows the outputs does not ask for the last state
-                fast = _write_all(fast, piece, write_piece, starts, self._decay)
-                h = piece[-1].clone() if wipes is None else piece[-1].masked_fill(wipes[-1, :, None], 0.0)
-        state = pack(h, memory.fold(fast, self._decay) if fast.keys.shape[1] > self.window else fast)
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces), state
+        script = (write, episode_starts, wipe, outputs, self._constants, lengths)
+        y, folded = Sequence.apply(driven, *self._weights, h, *fast[:3], *script)
+        if outputs is not None:  # who knows them does not ask for the state
+            return y, state
+
+        if folded is not None:
+            fast = Memory(folded, fast.keys[:, :0], fast.strengths[:, :0])
+        last = slice(len(x) - lengths[-1], None)
+        fast = self._after(fast, y[last], write[last], None if episode_starts is None else episode_starts[last])
+        h = y[-1].clone() if wipe is None else y[-1].masked_fill(wipe[-1, :, None], 0.0)
+        return y, pack(h, fast)
+
+    def _after(self, fast: Memory, outputs: Tensor, write: Tensor, starts: Tensor | None) -> Memory:
+        """The memory after the last steps of a sequence, which shares no numbers with their outputs."""
+        begins = episode_begins(starts, *write.shape)[-1]
+        if (begins >= 0).all():  # nothing of it is left
+            fast = memory.empty(len(begins), self.hidden_size, like=outputs)
+        fast = write_all(fast, outputs, write, begins, self._decay)
+        if fast.keys.shape[1] > self.window:
+            return memory.fold(fast, self._decay)
+        return fast._replace(keys=fast.keys.clone(memory_format=torch.contiguous_format))
 
     @property
     def _weights(self) -> Weights:
@@ -335,22 +344,6 @@ def _piece_lengths(steps: int, room: int, pending: int) -> list[int]:
     first = min(steps, room - pending if pending < room else room)
     whole, rest = divmod(steps - first, room)
     return [first, *[room] * whole, *[rest] * (rest > 0)]
-
-
-def _write_all(fast: Memory, outputs: Tensor, write: Tensor, starts: Tensor | None, decay: float) -> Memory:
-    """The memory after a sequence of steps that wrote h(t) [T, B, H] with the strengths `write` [T, B]."""
-    steps = len(outputs)
-    fading = decay ** torch.arange(steps - 1, -1, -1, dtype=outputs.dtype, device=outputs.device)
-    keys, strengths = outputs.transpose(0, 1), write.T * fading
-    matrix, older_keys, older = fast.matrix, fast.keys, fast.strengths * decay**steps
-    if starts is not None and starts.any():
-        begins = torch.from_numpy(episode_bounds(starts, *starts.shape)[0][-1])
-        gone = torch.arange(steps) < begins[:, None]
-        keys, strengths = keys.masked_fill(gone.unsqueeze(2), 0.0), strengths.masked_fill(gone, 0.0)
-        matrix, older_keys, older, _ = memory.forget(Memory(matrix, older_keys, older), begins >= 0)
-        if (begins >= 0).all():
-            matrix, older_keys, older = matrix[:, :0, :0], older_keys[:, :0], older[:, :0]
-    return Memory(matrix, torch.cat([older_keys, keys], dim=1), torch.cat([older, strengths], dim=1))
 
 
 def _require(condition: bool, message: str) -> None:

@@ -47,13 +47,12 @@ class Past(NamedTuple):
 class Script(NamedTuple):
     """What is to happen in a sequence, [T, B] each.
 
-    `write`: the strength of each write. `begins`: the first step of the episode, -1 if it began before the sequence. `ends`:
-    the first step of the next episode, T if it begins later. `cut`: h(t-1) is taken as zero.
+    `write`: the strength of each write. `begins`: the first step of the episode, -1 if it began before the sequence. `cut`:
+    h(t-1) is taken as zero.
     """
 
     write: Array
     begins: NDArray[np.integer]
-    ends: NDArray[np.integer]
     cut: NDArray[np.bool_]
 
 
@@ -107,7 +106,7 @@ def run_forward(
 ) -> None:
     """A sequence of C x + bias, `driven` [T, B, H], to every h(t), `outputs` [T, B, H].
 
-    What the way back can use is left in `boundary` [T, B, H], `settled` [B, T, S, H] and `scales` [B, T, S]: the sums in the
+    What the way back can use is left in `boundary` [T, B, H], `settled` [T, B, S, H] and `scales` [T, B, S]: the sums in the
     layer normalisation as it leaves them, and what it multiplied them with.
     """
     steps, batch, size = driven.shape
@@ -134,8 +133,8 @@ def run_forward(
                 _add(one, product[r], boundary[t, b])
                 first, faded = _weigh(t, b, past, script, net.decay, weights)
                 _settle(
-                    boundary[t, b], keys[r], weights, first, pending + t, past.matrix[b], faded, net, queries, settled[b, t],
-                    scales[b, t],
+                    boundary[t, b], keys[r], weights, first, pending + t, past.matrix[b], faded, net, queries, settled[t, b],
+                    scales[t, b],
                 )  # fmt: skip
                 for part in (before[r], keys[r, pending + t], outputs[t, b]):
                     _copy(queries[net.inner_steps], part)
@@ -168,54 +167,56 @@ def run_back(
     pending = past.keys.shape[1]
     keys = np.empty((4, pending + steps, size), boundary.dtype)
     weights = np.empty(pending + steps, boundary.dtype)
-    d_h, d_before = np.zeros((4, size), boundary.dtype), np.zeros((4, size), boundary.dtype)
-    product = np.empty((4, size), boundary.dtype)
+    d_keys = np.empty((4, pending + steps, size), boundary.dtype)
+    d_before, product = np.zeros((4, size), boundary.dtype), np.zeros((4, size), boundary.dtype)
+    d_read = np.empty(size, boundary.dtype)
     queries, own_settled, own_scales = _room_to_settle(boundary[0, 0], net)
     one = boundary.dtype.type(1)
     for start in range(0, batch, 4):
         rows = min(4, batch - start)
         for r in range(rows):
-            _copy(d_outputs[steps - 1, start + r], d_h[r])
+            _clear(product[r])
             for j in range(pending):
                 _copy(past.keys[start + r, j], keys[r, j])
             for t in range(steps):
                 _copy(outputs[t, start + r], keys[r, pending + t])
+                _copy(d_outputs[t, start + r], d_keys[r, pending + t])
         for t in range(steps - 1, -1, -1):
             for r in range(rows):
                 b = start + r
                 first, faded = _weigh(t, b, past, script, net.decay, weights)
                 if len(settled):
-                    own_settled, own_scales = settled[b, t], scales[b, t]
+                    own_settled, own_scales = settled[t, b], scales[t, b]
                     _follow(boundary[t, b], own_settled, net, queries)
                 else:
                     _settle(
                         boundary[t, b], keys[r], weights, first, pending + t, past.matrix[b], faded, net, queries, own_settled,
                         own_scales,
                     )  # fmt: skip
-                own = sources[b if len(sources) == batch else r]
-                _hear_from_later(t, script.ends[t, b], keys[r, pending + t], script.write[t, b], net, own, d_h[r])
+                d_h, begin = d_keys[r, pending + t], max(first, pending)
+                _add(one, product[r], d_h)
                 _clear(d_before[r])
                 for s in range(net.inner_steps - 1, -1, -1):
-                    _slope(queries[s + 1], net.tanh, d_h[r])
+                    _slope(queries[s + 1], net.tanh, d_h)
                     if len(net.gain):
-                        _back_through_norm(own_settled[s], own_scales[s], net.gain, d_h[r], d_gain, d_bias)
-                    _copy(d_h[r], own[t, s, 0])
-                    _copy(queries[s], own[t, s, 1])
-                    _add(one, d_h[r], d_before[r])
-                    _clear(d_h[r])
-                    _recall(keys[r], weights, first, pending + t, past.matrix[b], faded, own[t, s, 0], d_h[r])
-                _slope(queries[0], net.tanh, d_h[r])
-                _add(one, d_h[r], d_before[r])
+                        _back_through_norm(own_settled[s], own_scales[s], net.gain, d_h, d_gain, d_bias)
+                    _copy(d_h, d_read)
+                    _add(one, d_h, d_before[r])
+                    _clear(d_h)
+                    _recall(keys[r], weights, first, begin, d_read, d_h)
+                    _recall_back(keys[r], weights, begin, pending + t, queries[s], d_read, d_h, d_keys[r])
+                    _add_product(faded, past.matrix[b], d_read, d_h)
+                    if len(sources):
+                        _copy(d_read, sources[b, t, s, 0])
+                        _copy(queries[s], sources[b, t, s, 1])
+                _slope(queries[0], net.tanh, d_h)
+                _add(one, d_h, d_before[r])
                 _copy(d_before[r], d_boundary[t, b])
                 if script.cut[t, b]:
                     _clear(d_before[r])
             _multiply(transposed, d_before, product)
-            for r in range(rows):
-                _copy(product[r], d_h[r])
-                if t > 0:
-                    _add(one, d_outputs[t - 1, start + r], d_h[r])
-                else:
-                    _copy(d_h[r], d_first[start + r])
+        for r in range(rows):
+            _copy(product[r], d_first[start + r])
 
 
 @compiled
@@ -260,7 +261,8 @@ def _settle(
     _activate(boundary, net.tanh, queries[0])
     for s in range(net.inner_steps):
         _copy(boundary, settled[s])
-        _recall(keys, weights, first, last, matrix, faded, queries[s], settled[s])
+        _recall(keys, weights, first, last, queries[s], settled[s])
+        _add_product(faded, matrix, queries[s], settled[s])
         if len(net.gain):
             scales[s] = _normalise(settled[s], net.eps, settled[s])
         _finish(settled[s], net, queries[s + 1])
@@ -283,19 +285,6 @@ def _finish(settled: Array, net: Net, query: Array) -> None:
         _activate(query, net.tanh, query)
     else:
         _activate(settled, net.tanh, query)
-
-
-@inlined
-def _hear_from_later(t: int, end: int, h: Array, write: Real, net: Net, sources: Array, d_h: Array) -> None:
-    """Add to `d_h` what the later reads of the episode send back to h(t)."""
-    fading, rate = h.dtype.type(write), h.dtype.type(net.decay)
-    for later in range(t + 1, end):
-        for s in range(net.inner_steps):
-            d_read, query = sources[later, s, 0], sources[later, s, 1]
-            to_query, to_read = fading * _dot(h, d_read), fading * _dot(h, query)
-            for i in range(len(d_h)):
-                d_h[i] += to_query * query[i] + to_read * d_read[i]
-        fading *= rate
 
 
 @compiled
@@ -323,13 +312,42 @@ def _multiply(matrix: Array, vectors: Array, out: Array) -> None:
 
 
 @inlined
-def _recall(keys: Array, weights: Array, first: int, last: int, matrix: Array, faded: Real, query: Array, out: Array) -> None:
-    """Add A query to `out`, for the A of the keys from `first` to before `last` and `faded` times the matrix."""
+def _recall(keys: Array, weights: Array, first: int, last: int, query: Array, out: Array) -> None:
+    """Add A query to `out`, for the A of the keys from `first` to before `last`; four at a time, as in `_add_product`."""
+    whole = last - (last - first) % 4
+    for j in range(first, whole, 4):
+        a = b = c = d = query.dtype.type(0)
+        for i in range(len(query)):
+            a += keys[j, i] * query[i]
+            b += keys[j + 1, i] * query[i]
+            c += keys[j + 2, i] * query[i]
+            d += keys[j + 3, i] * query[i]
+        a *= weights[j]
+        b *= weights[j + 1]
+        c *= weights[j + 2]
+        d *= weights[j + 3]
+        for i in range(len(out)):
+            out[i] += a * keys[j, i] + b * keys[j + 1, i] + c * keys[j + 2, i] + d * keys[j + 3, i]
+    for j in range(whole, last):
+        _add(weights[j] * _dot(keys[j], query), keys[j], out)
+
+
+@inlined
+def _recall_back(
+    keys: Array, weights: Array, first: int, last: int, query: Array, d_read: Array, d_query: Array, d_keys: Array
+) -> None:
+    """Add A d_read to `d_query`, and to `d_keys` what the read sends back to each key, which is on both sides of A."""
     for j in range(first, last):
-        if weights[j] != 0.0:
-            _add(weights[j] * _dot(keys[j], query), keys[j], out)
-    if faded != 0.0 and len(matrix):
-        _add_product(faded, matrix, query, out)
+        key, d_key = keys[j], d_keys[j]
+        along_read = along_query = query.dtype.type(0)
+        for i in range(len(key)):
+            along_read += key[i] * d_read[i]
+            along_query += key[i] * query[i]
+        along_read *= weights[j]
+        along_query *= weights[j]
+        for i in range(len(key)):
+            d_query[i] += along_read * key[i]
+            d_key[i] += along_read * query[i] + along_query * d_read[i]
 
 
 @inlined
@@ -344,7 +362,8 @@ def _dot(a: Array, b: Array) -> Real:
 def _add_product(scale: Real, matrix: Array, vector: Array, out: Array) -> None:
     """Add `scale` times matrix times vector, four rows at a time, so that the vector is fetched once for them."""
     size = len(vector)
-    whole = len(out) // 4 * 4
+    rows = len(matrix) if scale != 0.0 else 0
+    whole = rows // 4 * 4
     for i in range(0, whole, 4):
         a = b = c = d = vector.dtype.type(0)
         for j in range(size):
@@ -356,7 +375,7 @@ def _add_product(scale: Real, matrix: Array, vector: Array, out: Array) -> None:
         out[i + 1] += scale * b
         out[i + 2] += scale * c
         out[i + 3] += scale * d
-    for i in range(whole, len(out)):
+    for i in range(whole, rows):
         out[i] += scale * _dot(matrix[i], vector)
 
 

@@ -32,7 +32,7 @@ def test_chunks_of_one_episode():
     read = 2 * hidden * (steps - 1) / 2  # of the writes before, which are half of the others on average
     acting = encoder + cell + recurrent + read + 3 * hidden
     learning = encoder + cell + recurrent + read + 4 * hidden
-    back = encoder + 2 * cell + 2 * recurrent + 8 * hidden + 3 * read  # itself, and two products with every later read
+    back = encoder + 2 * cell + 2 * recurrent + 8 * hidden + 2.5 * read  # itself, and three sums of what it sends to the writes
     assert operations.total == 2 * 4 * steps * 2 * (acting + learning + back)
 
 
