@@ -160,8 +160,7 @@ def run_back(
     """From the gradient of every h(t), `d_outputs` [T, B, H], to `d_boundary` [T, B, H], and `d_first` [B, H] of h before.
 
     `transposed`: W^T. `settled`, `scales`: from `run_forward`; with none, [0, ...], every read is done again. `sources`:
-    [R, T, S, 2, H], room for the pairs (dr, q) of every read; with R = B, all of them are left there, else R is 4. `d_gain`,
-    `d_bias`: [H], added up.
+    [B, T, S, 2, H], where the pair (dr, q) of every read is left, or [0, ...]. `d_gain`, `d_bias`: [H], added up.
     """
     steps, batch, size = boundary.shape
     pending = past.keys.shape[1]
