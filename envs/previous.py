@@ -122,7 +122,7 @@ def _parts(observation: Any) -> dict[str, Any]:
 
 
 def _column(rewards: NDArray[Any]) -> NDArray[np.float32]:
-    return np.asarray(rewards, dtype=np.float32).reshape(-1, 1)
+    return np.array(rewards, dtype=np.float32).reshape(-1, 1)  # a copy, which the next episode may blank
 
 
 def _encode(space: spaces.Space, actions: NDArray[Any]) -> NDArray[np.float32]:

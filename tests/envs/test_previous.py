@@ -61,6 +61,7 @@ def test_an_episode_does_not_know_the_one_before():
     for t in range(1, 8):
         observation, rewards, dones, infos = env.step(np.array([2, 1]))
         ended = t % 3 == 0
+        assert np.array_equal(rewards, [(t - 1) % 3 + 1] * 2)
         assert np.array_equal(dones, [ended] * 2)
         expected = np.zeros((2, 3)) if ended else np.eye(3)[[2, 1]]
         assert np.array_equal(observation["previous_action"], expected)
