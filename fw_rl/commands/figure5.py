@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fw_rl.commands.command_line import fail
 from fw_rl.commands.figure5_report import describe, draw
-from fw_rl.commands.search.choice import best, choose
+from fw_rl.commands.search.choice import best, choose, with_settings_of
 from fw_rl.commands.search.learning import Learning, known_learnings, read_learnings
 from fw_rl.files import write_file
 from fw_rl.statistics import RESAMPLES, Estimate, interquartile_mean, probability_of_improvement
@@ -161,8 +161,19 @@ def _of_cell(swept: Swept) -> Record:
             area=_mean([trial.area for trial in top]),
             greedy=_mean(_greedy(top)),
         ),
-        finals=[_of_training(final) for final in swept.finals],
+        finals=_of_finals(swept) if swept.finals else None,
         seeds=_of_seeds(swept.seeds) if swept.seeds else None,
+    )
+
+
+def _of_finals(swept: Swept) -> Record:
+    """What the best settings of the search are worth without its luck: each of them counts alike."""
+    by_settings = [found for trial in swept.trials if (found := with_settings_of(trial, swept.finals))]
+    return dict(
+        trainings=[_of_training(final) for final in swept.finals],
+        settings=len(by_settings),
+        area=_plain(interquartile_mean(*(np.array([final.area for final in found]) for found in by_settings))),
+        greedy_reached=_reached(swept.finals),
     )
 
 

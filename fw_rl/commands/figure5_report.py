@@ -27,7 +27,7 @@ LEVEL_LINE: Any = dict(color="#4b5563", linewidth=0.8, linestyle=":")
 
 def describe(record: Record) -> str:
     """All tables, with what their columns mean."""
-    parts = (_introduction(record), _search(record), _seeds(record), _improvement(record), _all_trials(record))
+    parts = (_introduction(record), _search(record), _finals(record), _seeds(record), _improvement(record), _all_trials(record))
     return "\n\n".join("\n".join(lines) for lines in map(list, parts) if lines) + "\n"
 
 
@@ -59,6 +59,28 @@ def _search(record: Record) -> Iterator[str]:
         yield _row(env, cell, found["trials"], found["diverged"], averaged, _number(best["area"]), _number(best["greedy"]))
 
 
+def _finals(record: Record) -> Iterator[str]:
+    rows = [(env, cell, found["finals"]) for env, cell, found in _cells(record) if found["finals"]]
+    if not rows:
+        return
+    yield "## The best settings of the search, with new seeds"
+    yield ""
+    yield "What the trials with the largest areas are worth without the luck that made them so. Area: interquartile mean over"
+    yield "all these trainings, and its 95 % interval by a bootstrap that is stratified by settings."
+    yield ""
+    columns = ["environment", "cell", "settings", "trainings", "area", *_greedy_columns(record)]
+    yield _row(*columns)
+    yield _row(*["---"] * len(columns))
+    for env, cell, found in rows:
+        count = len(found["trainings"])
+        reached = [f"{number} of {count}" for number in found["greedy_reached"]]
+        yield _row(env, cell, found["settings"], count, _estimate(found["area"]), *reached)
+
+
+def _greedy_columns(record: Record) -> list[str]:
+    return [f"greedy {level} or more" for level in record["greedy_levels"]]
+
+
 def _all_trials(record: Record) -> Iterator[str]:
     yield "## All trials"
     yield ""
@@ -66,7 +88,7 @@ def _all_trials(record: Record) -> Iterator[str]:
     yield "that so many trials have at least. A trial that diverged is below all others."
     yield ""
     columns = ["environment", "cell", "trials", "a quarter of them", "half", "three quarters"]
-    columns += [f"greedy {level} or more" for level in record["greedy_levels"]]
+    columns += _greedy_columns(record)
     yield _row(*columns)
     yield _row(*["---"] * len(columns))
     for env, cell, found in _cells(record):
@@ -83,7 +105,7 @@ def _at_least(found: Record, share: float) -> str:
 
 
 def _seeds(record: Record) -> Iterator[str]:
-    level, levels = record["level"], record["greedy_levels"]
+    level = record["level"]
     rows = [(env, cell, found["seeds"]) for env, cell, found in _cells(record) if found["seeds"]]
     yield "## The best settings, trained with new seeds"
     yield ""
@@ -92,7 +114,7 @@ def _seeds(record: Record) -> Iterator[str]:
         return
     finals = [found["finals"] for _, _, found in _cells(record) if found["finals"]]
     if finals:
-        finalists = _span([len({str(final["parameters"]) for final in own}) for own in finals])
+        finalists = _span([own["settings"] for own in finals])
         yield f"- The best settings: of the {finalists} best trials those with the largest mean area over seeds of their own,"
         yield "  which do not count here."
     yield "- Area: interquartile mean over seeds, and its 95 % interval by a bootstrap that is stratified by environment"
@@ -102,7 +124,7 @@ def _seeds(record: Record) -> Iterator[str]:
     yield "- Seeds that diverged count: their curves stay where they were. They have no greedy return."
     yield ""
     columns = ["environment", "cell", "seeds", "diverged", "area", f"frames to {level}", f"curves at {level}", "greedy return"]
-    columns += [f"greedy {level} or more" for level in levels]
+    columns += _greedy_columns(record)
     yield _row(*columns)
     yield _row(*["---"] * len(columns))
     for env, cell, found in rows:

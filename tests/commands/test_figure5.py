@@ -121,6 +121,20 @@ def test_the_best_settings_are_those_that_won_among_the_finalists(tmp_path):
     assert "of the 2 best trials those with the largest mean area over seeds of their own" in text
 
 
+def test_all_finalists_tell_what_the_best_of_the_search_are_worth(tmp_path):
+    finals = [
+        training(area, area, seed=50 + i, eta=eta, greedy=area)
+        for i, (eta, area) in enumerate(((0.0, 0.8), (0.0, 0.1), (0.1, 0.9), (0.1, 0.95)))
+    ]
+    found = of_cell(tmp_path, trials_with([0.97, 0.99, 0.1]), finals=finals)["cells"]["lstm"]["finals"]
+    assert found["settings"] == 2
+    assert found["area"][0] == pytest.approx((0.8 + 0.9) / 2)  # of 0.1, 0.8, 0.9 and 0.95, one is left out at each end
+    assert found["area"][1] < found["area"][0] < found["area"][2]
+    assert found["greedy_reached"] == [2, 1]
+    text = describe(dict(command="fw-rl figure5") | summarise(read_sweeps(tmp_path / "one")))
+    assert "| Catch-16-3 | lstm | 2 | 4 | 0.850 (0.500 to 0.875) | 2 of 4 | 1 of 4 |" in text
+
+
 def test_cells_are_compared_in_each_environment_and_over_all_where_all_have_seeds(data):
     record = summarise(read_sweeps(data))
     small, large = (
