@@ -35,6 +35,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "three inner steps": dict(cell_options=dict(inner_steps=3)),
     "eta 0.5, decay 0.95 (the paper's)": dict(cell_options=dict(eta=0.5, decay=0.95)),
     "decay 0.9": dict(cell_options=dict(decay=0.9)),
+    "the delta rule, eta 1, decay 0.5": dict(cell_options=dict(rule="delta", eta=1.0, decay=0.5)),
+    "eta and decay learned": dict(cell_options=dict(learn_eta=True, learn_decay=True)),
     "W at 0.05 I (the paper's)": dict(cell_options=dict(recurrent_scale=0.05)),
     "W at 0.5 I": dict(cell_options=dict(recurrent_scale=0.5)),
     "Adam": dict(optimizer="adam"),
