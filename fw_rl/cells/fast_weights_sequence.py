@@ -173,7 +173,8 @@ class Sequence(torch.autograd.Function):
         net, transposed = Weights(recurrent, gain, bias).net(constants), recurrent.T.contiguous().numpy()
         d_boundary, d_recurrent = torch.empty_like(outputs), torch.zeros_like(recurrent)
         d_before, d_gain, d_bias = (torch.zeros_like(part) for part in (h, gain, bias))
-        d_memory = Memory(*(torch.zeros_like(part) for part in memories[last][:3]))
+        needs_memory = any(ctx.needs_input_grad[5:8])
+        d_memory = Memory(*(torch.zeros_like(part if last or needs_memory else part[:0]) for part in memories[last][:3]))
         if d_folded is not None:
             d_memory = d_memory._replace(matrix=d_folded.clone())
         for i in range(last, -1, -1):
@@ -184,8 +185,7 @@ class Sequence(torch.autograd.Function):
                 d_memory = _back_through_fold(d_memory.matrix, fast, outputs[steps], script, constants.decay, d_h)
             before = _before(outputs[steps.start - 1] if i else h, outputs[steps], script.cut)
             trace = traces[3 * i : 3 * i + 3] or _trace_of_known(driven[steps], before, recurrent)
-            needs_memory = i > 0 or any(ctx.needs_input_grad[5:8])
-            rows = outputs.shape[1] if needs_memory else 0
+            rows = outputs.shape[1] if i or needs_memory else 0
             sources = outputs.new_empty(rows, len(before), constants.inner_steps, 2, outputs.shape[2])
             run_back(
                 trace[0].numpy(),
@@ -197,9 +197,10 @@ class Sequence(torch.autograd.Function):
                 *(part.numpy() for part in (*trace[1:], d_h, sources, d_boundary[steps], d_before, d_gain, d_bias)),
             )
             torch.addmm(d_recurrent, d_boundary[steps].flatten(0, 1).T, before.flatten(0, 1), out=d_recurrent)
-            if needs_memory:
+            if len(sources):
                 _back_to_memory(sources, script.begins, fast, constants.decay, d_memory)
-        return d_boundary, d_recurrent, d_gain, d_bias, d_before, *d_memory[:3], *[None] * 6
+        d_state = d_memory[:3] if needs_memory else [None] * 3
+        return d_boundary, d_recurrent, d_gain, d_bias, d_before, *d_state, *[None] * 6
 
 
 def write_all(fast: Memory, outputs: Tensor, write: Tensor, begins: NDArray[np.integer], decay: float) -> Memory:
