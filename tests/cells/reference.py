@@ -148,6 +148,11 @@ def explicit(matrix, keys, strengths, values=None, *, decay):
     return A
 
 
+def rand(*shape, seed=0):
+    """Normal numbers in float64, the same for the same seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 def scrambled(cell, seed=0, scale=0.5):
     """The cell in float64 with random slow weights, so that nothing is diagonal, zero or one by its initialisation."""
     generator = torch.Generator().manual_seed(seed)

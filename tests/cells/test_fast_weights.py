@@ -11,13 +11,9 @@ import torch
 
 from fw_rl.cells import FastWeightsCell, fast_weights, make_cell
 from tests.cells import reference
-from tests.cells.reference import explicit, scrambled, slow_weights
+from tests.cells.reference import explicit, rand, scrambled, slow_weights
 
 T, B, I, H = 11, 3, 3, 5  # noqa: E741
-
-
-def rand(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def random_bools(*shape, seed=0, rate=0.3):

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from fw_rl.cells import fast_weights
 from fw_rl.cells.fast_weights import FastWeightsCell
-from tests.cells.reference import scrambled
+from tests.cells.reference import rand, scrambled
 
 B, I, H = 3, 2, 4  # noqa: E741
 STATES = {
@@ -21,10 +21,6 @@ STATES = {
 @pytest.fixture(autouse=True)
 def pieces_of_six_steps(monkeypatch):
     monkeypatch.setattr(fast_weights, "_PIECE", 6)
-
-
-def rand(*shape, seed):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def step_by_step(cell, x, state, **signals):

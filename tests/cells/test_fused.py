@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fw_rl.cells import GRUCell, LSTMCell, RNNCell
-from tests.cells.reference import scrambled
+from tests.cells.reference import rand, scrambled
 
 T, B, I, H = 9, 3, 4, 5  # noqa: E741
 
@@ -21,10 +21,6 @@ LAYERS = {
 }
 
 EVERY_FUSED_CELL = pytest.mark.parametrize("cell_class", LAYERS)
-
-
-def rand(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def cell_and_layer(cell_class):

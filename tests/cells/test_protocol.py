@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from fw_rl import memory
 from fw_rl.cells import Cell, FastWeightsCell, available_cells, make_cell
-from tests.cells.reference import scrambled
+from tests.cells.reference import rand, scrambled
 
 T, B, I, H = 7, 3, 3, 5  # noqa: E741
 
@@ -33,10 +33,6 @@ CELLS = {
 REGISTERED = available_cells()
 
 EVERY_CELL = pytest.mark.parametrize("label", CELLS)
-
-
-def rand(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def build(label, *, input_size=I, hidden_size=H, seed=0):
