@@ -47,9 +47,11 @@ class TableOptions:
     epochs: int = 64
     """Passes over the training set; a run ends earlier after three without an error on the validation set."""
     learning_rates: Annotated[tuple[float, ...], tyro.conf.arg(aliases=["--learning-rate"], metavar="FLOAT ...")] = (1e-3, 3e-3)
-    """Learning rates of Adam; of several, each model and size takes the one with the lowest validation error at seed 0."""
+    """Learning rates of AdamW; of several, each model and size takes the one with the lowest validation error at seed 0."""
+    weight_decays: Annotated[tuple[float, ...], tyro.conf.arg(aliases=["--weight-decay"], metavar="FLOAT ...")] = (0.0,)
+    """How much of each weight AdamW takes away, times the learning rate; of several, chosen with the learning rate."""
     search_epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as --epochs)")] = None
-    """Epochs of the runs that choose the learning rate."""
+    """Epochs of the runs that choose learning rate and weight decay."""
     batch_size: int = 128
     """Examples of an update."""
     anneal: bool = True
@@ -83,7 +85,7 @@ class _Job:
 
 
 def make_table(task: Task, options: TableOptions, program: str) -> int:
-    """Choose learning rates, make the runs that are missing, write the table; returns the exit code of the command."""
+    """Choose how to train each model, make the runs that are missing, write the table; returns the exit code of the command."""
     out = options.out or Path("runs") / task.name
     torch.set_num_threads(1)
     try:
@@ -107,8 +109,11 @@ def _train(task: Task, options: TableOptions, out: Path) -> None:
     cell_options = parse_cell_options(options.cell_options) or {}
     cells = options.cells or tuple(task.rows)
     sizes = options.hidden_sizes or task.hidden_sizes
-    training = Training(options.learning_rates[0], options.epochs, 0, options.batch_size, options.anneal)
-    models = [Run(task, cell, size, training, cell_options) for cell, size in product(dict.fromkeys(cells), sizes)]
+    grid = [
+        Training(rate, options.epochs, 0, options.batch_size, options.anneal, decay)
+        for rate, decay in product(options.learning_rates, options.weight_decays)
+    ]
+    models = [Run(task, cell, size, grid[0], cell_options) for cell, size in product(dict.fromkeys(cells), sizes)]
     for model in models:  # before hours of training, not after
         task.make_net(task.row(model.row, model.options), model.hidden_size)
     log_dir = options.log_dir or Path("runs") / task.name
@@ -117,16 +122,16 @@ def _train(task: Task, options: TableOptions, out: Path) -> None:
         return _Job(run, out / folder / f"{name}.json", options, log_dir)
 
     candidates: dict[Run, list[_Job]] = {model: [] for model in models}
-    if len(options.learning_rates) > 1:
-        for model, rate in product(models, options.learning_rates):
-            epochs = options.search_epochs or options.epochs
-            candidate = replace(model, training=replace(training, learning_rate=rate, epochs=epochs))
-            candidates[model].append(job(candidate, "search", f"{candidate.name}-rate{rate:g}"))
+    if len(grid) > 1:
+        for model, training in product(models, grid):
+            candidate = replace(model, training=replace(training, epochs=options.search_epochs or options.epochs))
+            decay = f"-decay{training.weight_decay:g}" if training.weight_decay else ""
+            candidates[model].append(job(candidate, "search", f"{candidate.name}-rate{training.learning_rate:g}{decay}"))
         _make([candidate for found in candidates.values() for candidate in found], options.jobs)
 
     jobs = []
     for model, found in candidates.items():
-        chosen = replace(training, learning_rate=_best_rate(found)) if found else training
+        chosen = replace(_best(found), epochs=options.epochs) if found else grid[0]
         for seed in dict.fromkeys(options.seeds):
             run = replace(model, training=replace(chosen, seed=seed))
             table_job = job(run, "runs", run.name)
@@ -171,18 +176,19 @@ def _say(record: Record, job: _Job, number: int, total: int) -> None:
         result = "diverged"
     else:
         result = f"test error {record.best['test_error']:.2f} % at epoch {best_epoch(record.epochs)} of {len(record.epochs)}"
-    rate = job.run.training.learning_rate
-    print(f"[{number}/{total}] {job.run.name}, learning rate {rate:g}: {result}", flush=True)
+    training = job.run.training
+    how = f"learning rate {training.learning_rate:g}, weight decay {training.weight_decay:g}"
+    print(f"[{number}/{total}] {job.run.name}, {how}: {result}", flush=True)
 
 
-def _best_rate(candidates: Sequence[_Job]) -> float:
-    """The learning rate whose run came to the lowest error, at equal errors to the lowest loss, on the validation set."""
+def _best(candidates: Sequence[_Job]) -> Training:
+    """How the candidate with the lowest error on the validation set, at equal errors the lowest loss there, was trained."""
 
     def rank(job: _Job) -> tuple[float, float]:
         record = read_record(job.record)
         return (math.inf, math.inf) if record.diverged else (record.best["valid_error"], record.best["valid_loss"])
 
-    return min(candidates, key=rank).run.training.learning_rate
+    return min(candidates, key=rank).run.training
 
 
 def _check(options: TableOptions) -> None:
@@ -196,9 +202,11 @@ def _check(options: TableOptions) -> None:
         require(value is None or value >= 1, flag(name), value, "at least 1")
     for rate in options.learning_rates:
         require(0 < rate < math.inf, "--learning-rates", rate, "above 0 and finite")
+    for decay in options.weight_decays:
+        require(0 <= decay < math.inf, "--weight-decays", decay, "at least 0 and finite")
     for size in options.hidden_sizes:
         require(size >= 1, "--hidden-sizes", size, "at least 1")
     for seed in options.seeds:
         require(0 <= seed < 2**31, "--seeds", seed, "at least 0 and below 2^31")
-    for name, values in (("--seeds", options.seeds), ("--learning-rates", options.learning_rates)):
-        require(len(values) > 0, name, "empty", "one or more numbers")
+    for name in ("seeds", "learning_rates", "weight_decays"):
+        require(len(getattr(options, name)) > 0, flag(name), "empty", "one or more numbers")

@@ -35,6 +35,7 @@ class Summary:
     paper: float | None
     diverged: int
     learning_rate: float
+    weight_decay: float
     epochs: int
     seconds_per_epoch: float | None
     parameters: int
@@ -42,7 +43,7 @@ class Summary:
 
 _COLUMNS = (
     *("model", "units", "weights", "ours", "95 % interval", "paper", "seeds", "best to worst"),
-    *("learning rate", "epochs", "CPU s an epoch"),
+    *("learning rate", "weight decay", "epochs", "CPU s an epoch"),
 )
 
 
@@ -73,6 +74,7 @@ def summarise(task: Task, records: Sequence[Record]) -> list[Summary]:
                 label, size, results, mean, margin, paper.get((label, size)),
                 diverged=len(group) - len(done),
                 learning_rate=group[0].settings["learning_rate"],
+                weight_decay=group[0].settings["weight_decay"],
                 epochs=group[0].settings["epochs"],
                 seconds_per_epoch=median(epoch["seconds"] for record in done for epoch in record.epochs) if done else None,
                 parameters=group[0].parameters,
@@ -104,6 +106,7 @@ def as_markdown(task: Task, data: str, summaries: Sequence[Summary]) -> str:
             seeds,
             f"{ranked[0]:.2f} to {ranked[-1]:.2f}" if ranked else "",
             f"{row.learning_rate:g}",
+            f"{row.weight_decay:g}",
             row.epochs,
             "" if row.seconds_per_epoch is None else f"{row.seconds_per_epoch:.1f}",
         ]

@@ -31,13 +31,17 @@ EPOCHS_WITHOUT_ERROR = 3
 
 @dataclass(frozen=True)
 class Training:
-    """How a net is trained: Adam, its learning rate going down to 0 along a cosine where `anneal` says so."""
+    """How a net is trained: AdamW, its learning rate going down to 0 along a cosine where `anneal` says so.
+
+    `weight_decay`: each update also shrinks every weight by this times the learning rate; 0 is plain Adam.
+    """
 
     learning_rate: float
     epochs: int
     seed: int
     batch_size: int = 128
     anneal: bool = True
+    weight_decay: float = 0.0
 
 
 def train(
@@ -58,7 +62,7 @@ def train(
 
     Raises FloatingPointError if the loss is not finite, ValueError for a checkpoint that is damaged or of another net.
     """
-    optimizer = torch.optim.Adam(net.parameters(), fused=True)
+    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=training.weight_decay, fused=True)
     history = _load(checkpoint, net, optimizer) if checkpoint is not None and checkpoint.exists() else []
     batches = math.ceil(len(data.train.labels) / training.batch_size)
     with tqdm(

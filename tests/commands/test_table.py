@@ -73,6 +73,15 @@ def test_the_learning_rate_with_the_lowest_validation_error_is_taken(tmp_path):
     assert found["lstm-8-seed0-rate0.02"] == json.loads((tmp_path / "runs" / "lstm-8-seed0.json").read_text())
 
 
+def test_the_weight_decay_is_chosen_with_the_learning_rate(tmp_path, capsys):
+    # A decay of 100 keeps every weight near 0, so that nothing is learned.
+    options = ["--cell", "lstm", "--hidden-size", "8", "--seed", "1", "--epochs", "4"]
+    assert retrieval(tmp_path, *options, "--learning-rate", "0.02", "--weight-decays", "100", "0.01") == 0
+    assert names(tmp_path / "search") == ["lstm-8-seed0-rate0.02-decay0.01", "lstm-8-seed0-rate0.02-decay100"]
+    assert json.loads((tmp_path / "runs" / "lstm-8-seed1.json").read_text())["settings"]["weight_decay"] == 0.01
+    assert "lstm-8-seed1, learning rate 0.02, weight decay 0.01: test error" in capsys.readouterr().out
+
+
 def test_a_shorter_search_is_no_run_of_the_table(tmp_path):
     options = ["--cell", "lstm", "--hidden-size", "4", "--learning-rates", "1e-3", "1e-2", "--search-epochs", "1"]
     assert retrieval(tmp_path, *options, "--seed", "0") == 0
@@ -125,6 +134,7 @@ BAD_INPUT = {
     "option out of range": (["--cell", "fast-weights", "--cell-options", "decay=2"], "decay is 2"),
     "too many pairs": (["--pairs", "27"], "pairs is 27: it must lie between 1 and 26"),
     "no pairs": (["--pairs", "0"], "pairs is 0"),
+    "no weight decay": (["--weight-decays", "-0.1"], "--weight-decays is -0.1: it must be at least 0 and finite"),
     "no epochs": (["--epochs", "0"], "--epochs is 0: it must be at least 1"),
     "no search": (["--search-epochs", "0"], "--search-epochs is 0"),
     "no examples of an update": (["--batch-size", "0"], "--batch-size is 0"),

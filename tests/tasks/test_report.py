@@ -18,7 +18,7 @@ def record(label, size, seed, errors, *, valid=None, diverged=False, data="strin
         dict(train_loss=0.0, valid_loss=0.1, valid_error=v, test_loss=e / 100, test_error=e, seconds=2.0 + seed)
         for e, v in zip(errors, valid or errors, strict=True)
     ]
-    settings = dict(learning_rate=0.003, epochs=len(errors), data=data)
+    settings = dict(learning_rate=0.003, weight_decay=0.1, epochs=len(errors), data=data)
     return Record("retrieval", label, size, seed, settings, 1234, epochs, diverged)
 
 
@@ -64,7 +64,7 @@ def test_a_summary_is_the_mean_over_seeds_at_the_epoch_that_validation_chose():
 def test_the_text_has_the_numbers_beside_the_papers():
     text = as_markdown(Retrieval(), "strings", summarise(Retrieval(), RECORDS))
     assert "Data: strings." in text
-    assert "| Fast weights | 20 | 1,234 | 2.00 | -0.48 to 4.48 | 1.81 | 3 | 1.00 to 3.00 | 0.003 | 2 | 3.0 |" in text
+    assert "| Fast weights | 20 | 1,234 | 2.00 | -0.48 to 4.48 | 1.81 | 3 | 1.00 to 3.00 | 0.003 | 0.1 | 2 | 3.0 |" in text
     assert "| IRNN | 20 | 1,234 |  |  | 62.11 | 0 (1 diverged) |  | 0.003 | 0 |  |" in text
 
 

@@ -99,16 +99,24 @@ def test_seeds_differ_and_one_seed_does_not():
 @pytest.mark.parametrize("anneal", [True, False])
 def test_the_learning_rate_follows_a_cosine_to_zero(anneal, monkeypatch):
     rates = []
-    step = torch.optim.Adam.step
+    step = torch.optim.AdamW.step
 
     def record(self, *arguments):
         rates.append(self.param_groups[0]["lr"])
         return step(self, *arguments)
 
-    monkeypatch.setattr(torch.optim.Adam, "step", record)
+    monkeypatch.setattr(torch.optim.AdamW, "step", record)
     train(make_net(), DATA, Training(0.5, epochs=2, seed=0, batch_size=150, anneal=anneal))
     expected = [0.5, 0.5 * (1 + math.sqrt(0.5)) / 2, 0.25, 0.5 * (1 - math.sqrt(0.5)) / 2] if anneal else [0.5] * 4
     assert rates == pytest.approx(expected)
+
+
+def test_weights_shrink_by_decay_times_learning_rate():
+    net, split = Constant(), Split(torch.zeros(5, 1), torch.tensor([1, 1, 1, 0, 1]))
+    nn.init.ones_(net.parameter)
+    # Its gradient is 0, so that nothing but the decay changes it: twice, by 0.5 * 0.1 and by half of that.
+    train(net, Data(split, split, split), Training(0.5, epochs=1, seed=0, batch_size=3, weight_decay=0.1))
+    assert net.parameter.item() == pytest.approx((1 - 0.05) * (1 - 0.025))
 
 
 def test_every_example_is_seen_once_in_an_epoch_and_in_a_new_order():
