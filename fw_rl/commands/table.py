@@ -48,7 +48,12 @@ class TableOptions:
     """Passes over the training set; a run ends earlier after three without an error on the validation set."""
     learning_rates: Annotated[tuple[float, ...], tyro.conf.arg(aliases=["--learning-rate"], metavar="FLOAT ...")] = (1e-3, 3e-3)
     """Learning rates of AdamW; of several, each model and size takes the one with the lowest validation error at seed 0."""
-    weight_decays: Annotated[tuple[float, ...], tyro.conf.arg(aliases=["--weight-decay"], metavar="FLOAT ...")] = (0.0,)
+    weight_decays: Annotated[
+        tuple[float, ...],
+        tyro.conf.arg(
+            aliases=["--weight-decay"], metavar="FLOAT ...", help_behavior_hint="(default: 0.1 for retrieval, else 0)"
+        ),
+    ] = ()
     """How much of each weight AdamW takes away, times the learning rate; of several, chosen with the learning rate."""
     search_epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as --epochs)")] = None
     """Epochs of the runs that choose learning rate and weight decay."""
@@ -111,7 +116,7 @@ def _train(task: Task, options: TableOptions, out: Path) -> None:
     sizes = options.hidden_sizes or task.hidden_sizes
     grid = [
         Training(rate, options.epochs, 0, options.batch_size, options.anneal, decay)
-        for rate, decay in product(options.learning_rates, options.weight_decays)
+        for rate, decay in product(options.learning_rates, options.weight_decays or (task.weight_decay,))
     ]
     models = [Run(task, cell, size, grid[0], cell_options) for cell, size in product(dict.fromkeys(cells), sizes)]
     for model in models:  # before hours of training, not after
@@ -125,8 +130,8 @@ def _train(task: Task, options: TableOptions, out: Path) -> None:
     if len(grid) > 1:
         for model, training in product(models, grid):
             candidate = replace(model, training=replace(training, epochs=options.search_epochs or options.epochs))
-            decay = f"-decay{training.weight_decay:g}" if training.weight_decay else ""
-            candidates[model].append(job(candidate, "search", f"{candidate.name}-rate{training.learning_rate:g}{decay}"))
+            name = f"{candidate.name}-rate{training.learning_rate:g}-decay{training.weight_decay:g}"
+            candidates[model].append(job(candidate, "search", name))
         _make([candidate for found in candidates.values() for candidate in found], options.jobs)
 
     jobs = []
@@ -208,5 +213,5 @@ def _check(options: TableOptions) -> None:
         require(size >= 1, "--hidden-sizes", size, "at least 1")
     for seed in options.seeds:
         require(0 <= seed < 2**31, "--seeds", seed, "at least 0 and below 2^31")
-    for name in ("seeds", "learning_rates", "weight_decays"):
+    for name in ("seeds", "learning_rates"):
         require(len(getattr(options, name)) > 0, flag(name), "empty", "one or more numbers")

@@ -60,6 +60,8 @@ class Task(ABC):
     hidden_sizes: ClassVar[tuple[int, ...]]
     accuracy: ClassVar[bool] = False
     """Whether the paper states 100 % minus the error."""
+    weight_decay: ClassVar[float] = 0.0
+    """That of AdamW, with which the nets of the task learn best."""
 
     @property
     @abstractmethod

@@ -35,7 +35,8 @@ class Retrieval(Task):
     `examples`: of the training set; a tenth of it validates and a fifth of it tests (Ba16: 100,000, 10,000 and 20,000). The
     paper does not state its number of pairs. Four are those of its examples, and a net that remembers which four digits it
     saw, but not their letters, then errs on 62 % of the queries: the plateau on which the paper's baselines sit. The
-    fast weights decay at 0.95, as in Ba16 §3.1; with the 0.9 of A.1 a net of 20 units left its plateaus later.
+    fast weights decay at 0.95, as in Ba16 §3.1; with the 0.9 of A.1 a net of 20 units left its plateaus later. AdamW shrinks
+    the slow weights, since without that both fast weights and LSTM come to know their training strings better than new ones.
 
     Raises ValueError for a number of pairs outside 1 to 26, since the letters of a string are distinct.
 
@@ -59,6 +60,7 @@ class Retrieval(Task):
         "method-2": Row("Fast weights, method 2", "fast-weights", dict(eta=0.5, decay=0.95, method=2)),
     }
     hidden_sizes: ClassVar = (20, 50, 100)
+    weight_decay: ClassVar = 0.1
 
     def __post_init__(self) -> None:
         if not 1 <= self.pairs <= LETTERS:

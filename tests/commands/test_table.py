@@ -62,15 +62,16 @@ def test_a_table_is_made_of_records_alone(tmp_path, capsys):
 def test_the_learning_rate_with_the_lowest_validation_error_is_taken(tmp_path):
     options = ["--cell", "lstm", "--hidden-size", "8", "--learning-rates", "1e-6", "0.02", "--seeds", "0", "1", "--epochs", "4"]
     assert retrieval(tmp_path, *options) == 0
-    assert names(tmp_path / "search") == ["lstm-8-seed0-rate0.02", "lstm-8-seed0-rate1e-06"]
+    assert names(tmp_path / "search") == ["lstm-8-seed0-rate0.02-decay0.1", "lstm-8-seed0-rate1e-06-decay0.1"]
     found = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "search").iterdir()}
     errors = [min(epoch["valid_error"] for epoch in record["epochs"]) for record in found.values()]
     assert errors[0] != errors[1]
     for seed in (0, 1):
         record = json.loads((tmp_path / "runs" / f"lstm-8-seed{seed}.json").read_text())
         assert record["settings"]["learning_rate"] == 0.02
+        assert record["settings"]["weight_decay"] == 0.1  # the task's, as nothing else was said
     # The candidate of seed 0 is the run of seed 0: it was not trained again.
-    assert found["lstm-8-seed0-rate0.02"] == json.loads((tmp_path / "runs" / "lstm-8-seed0.json").read_text())
+    assert found["lstm-8-seed0-rate0.02-decay0.1"] == json.loads((tmp_path / "runs" / "lstm-8-seed0.json").read_text())
 
 
 def test_the_weight_decay_is_chosen_with_the_learning_rate(tmp_path, capsys):

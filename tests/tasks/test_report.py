@@ -65,7 +65,7 @@ def test_the_text_has_the_numbers_beside_the_papers():
     text = as_markdown(Retrieval(), "strings", summarise(Retrieval(), RECORDS))
     assert "Data: strings." in text
     assert "| Fast weights | 20 | 1,234 | 2.00 | -0.48 to 4.48 | 1.81 | 3 | 1.00 to 3.00 | 0.003 | 0.1 | 2 | 3.0 |" in text
-    assert "| IRNN | 20 | 1,234 |  |  | 62.11 | 0 (1 diverged) |  | 0.003 | 0 |  |" in text
+    assert "| IRNN | 20 | 1,234 |  |  | 62.11 | 0 (1 diverged) |  | 0.003 | 0.1 | 0 |  |" in text
 
 
 def test_accuracies_are_the_rest_to_100():
