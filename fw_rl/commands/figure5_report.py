@@ -17,6 +17,7 @@ from matplotlib.ticker import EngFormatter
 
 from fw_rl.commands.curves import COLORS
 from fw_rl.commands.pictures import STYLE
+from fw_rl.markdown import header, row
 
 __all__ = ["describe", "draw"]
 
@@ -51,12 +52,11 @@ def _search(record: Record) -> Iterator[str]:
     yield "many, partly by luck: what their settings are worth, only new seeds can say."
     yield ""
     columns = ["environment", "cell", "trials", "diverged", "averaged", "area", "greedy return"]
-    yield _row(*columns)
-    yield _row(*["---"] * len(columns))
+    yield header(*columns)
     for env, cell, found in _cells(record):
         best = found["top"]
         averaged = f"best {len(best['trainings'])}"
-        yield _row(env, cell, found["trials"], found["diverged"], averaged, _number(best["area"]), _number(best["greedy"]))
+        yield row(env, cell, found["trials"], found["diverged"], averaged, _number(best["area"]), _number(best["greedy"]))
 
 
 def _finals(record: Record) -> Iterator[str]:
@@ -69,12 +69,11 @@ def _finals(record: Record) -> Iterator[str]:
     yield "all these trainings, and its 95 % interval by a bootstrap that is stratified by settings."
     yield ""
     columns = ["environment", "cell", "settings", "trainings", "area", *_greedy_columns(record)]
-    yield _row(*columns)
-    yield _row(*["---"] * len(columns))
+    yield header(*columns)
     for env, cell, found in rows:
         count = len(found["trainings"])
         reached = [f"{number} of {count}" for number in found["greedy_reached"]]
-        yield _row(env, cell, found["settings"], count, _estimate(found["area"]), *reached)
+        yield row(env, cell, found["settings"], count, _estimate(found["area"]), *reached)
 
 
 def _greedy_columns(record: Record) -> list[str]:
@@ -89,11 +88,10 @@ def _all_trials(record: Record) -> Iterator[str]:
     yield ""
     columns = ["environment", "cell", "trials", "a quarter of them", "half", "three quarters"]
     columns += _greedy_columns(record)
-    yield _row(*columns)
-    yield _row(*["---"] * len(columns))
+    yield header(*columns)
     for env, cell, found in _cells(record):
         quarters = [_at_least(found, share) for share in (0.25, 0.5, 0.75)]
-        yield _row(
+        yield row(
             env, cell, found["trials"], *quarters, *(f"{number} of {found['trials']}" for number in found["greedy_reached"])
         )
 
@@ -125,17 +123,16 @@ def _seeds(record: Record) -> Iterator[str]:
     yield ""
     columns = ["environment", "cell", "seeds", "diverged", "area", f"frames to {level}", f"curves at {level}", "greedy return"]
     columns += _greedy_columns(record)
-    yield _row(*columns)
-    yield _row(*["---"] * len(columns))
+    yield header(*columns)
     for env, cell, found in rows:
         count = len(found["trainings"])
         area = _estimate(record["environments"][env]["areas"][cell])
         frames = "not reached" if found["frames_to"] is None else f"{found['frames_to']:,.0f}"
         reached = [f"{number} of {count}" for number in (found["reached"], *found["greedy_reached"])]
         greedy = _number(found["greedy"])
-        yield _row(env, cell, count, found["diverged"], area, frames, reached[0], greedy, *reached[1:])
+        yield row(env, cell, count, found["diverged"], area, frames, reached[0], greedy, *reached[1:])
     for cell, area in record.get("over_all", {}).get("areas", {}).items():
-        yield _row("all", cell, "", "", _estimate(area), *[""] * (len(columns) - 5))
+        yield row("all", cell, "", "", _estimate(area), *[""] * (len(columns) - 5))
 
 
 def _improvement(record: Record) -> Iterator[str]:
@@ -149,20 +146,15 @@ def _improvement(record: Record) -> Iterator[str]:
     yield "How probable it is that a new seed of the first cell has a larger area than one of the second, with its 95 %"
     yield "interval by the same bootstrap. A tie is a half; of all environments it is the mean."
     yield ""
-    yield _row("", *found)
-    yield _row(*["---"] * (len(found) + 1))
+    yield header("", *found)
     for x, y in pairs:
-        yield _row(f"{x} over {y}", *(_estimate(probabilities.get((x, y))) for probabilities in found.values()))
+        yield row(f"{x} over {y}", *(_estimate(probabilities.get((x, y))) for probabilities in found.values()))
 
 
 def _cells(record: Record) -> Iterator[tuple[str, str, Record]]:
     for env, of_env in record["environments"].items():
         for cell, found in of_env["cells"].items():
             yield env, cell, found
-
-
-def _row(*cells: Any) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _number(value: float | None) -> str:

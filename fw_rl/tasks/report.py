@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fw_rl import markdown
 from fw_rl.files import write_file, write_json
 from fw_rl.statistics import mean_interval
 from fw_rl.tasks.base import Task
@@ -90,8 +91,7 @@ def as_markdown(task: Task, data: str, summaries: Sequence[Summary]) -> str:
         f"{task.title}. Data: {data}.",
         f"Test {measure} in percent at the epoch that the validation set chooses: mean over seeds and its 95 % interval.",
         "",
-        _line(*_COLUMNS),
-        _line(*["---"] * len(_COLUMNS)),
+        markdown.header(*_COLUMNS),
     ]
     for row in summaries:
         seeds = f"{len(row.results)}" + (f" ({row.diverged} diverged)" if row.diverged else "")
@@ -110,7 +110,7 @@ def as_markdown(task: Task, data: str, summaries: Sequence[Summary]) -> str:
             row.epochs,
             "" if row.seconds_per_epoch is None else f"{row.seconds_per_epoch:.1f}",
         ]
-        lines.append(_line(*cells))
+        lines.append(markdown.row(*cells))
     return "\n".join(lines) + "\n"
 
 
@@ -200,10 +200,6 @@ _STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": F
 
 def _shown(task: Task, error: float) -> float:
     return 100 - error if task.accuracy else error
-
-
-def _line(*cells: object) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def _number(value: float | None) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fw_rl.commands.search.choice import best, choose, with_settings_of
 from fw_rl.commands.search.learning import Learning
+from fw_rl.markdown import header, row
 from fw_rl.statistics import mean_interval
 
 __all__ = ["BEST", "number", "report", "scores", "words"]
@@ -49,14 +50,12 @@ def _report(
         yield "No trial has a value."
         return
     names = list(chosen.parameters)
-    yield "| trial | area | with new seeds | last tenth | greedy | " + " | ".join(names) + " |"
-    yield "| --- | --- | --- | --- | --- |" + " --- |" * len(names)
+    yield header("trial", "area", "with new seeds", "last tenth", "greedy", *names)
     for trial in best(trials, BEST):
         area, *others = scores(trial)
         own = with_settings_of(trial, finals)
         again = f"{np.mean([final.area for final in own]):.3f} ({len(own)})" if own else ""
-        cells = [str(trial.seed), area, again, *others, *(_value(trial.parameters[name]) for name in names)]
-        yield f"| {' | '.join(cells)} |"
+        yield row(trial.seed, area, again, *others, *(_value(trial.parameters[name]) for name in names))
     if importances:
         yield ""
         yield "Importance of the settings for being among the best tenth (PED-ANOVA):"
