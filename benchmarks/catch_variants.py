@@ -21,6 +21,7 @@ import tyro
 from fw_rl.commands.config import RunConfig
 from fw_rl.commands.search.learning import Learning, SideBySide, read_learnings
 from fw_rl.commands.search.live import train_missing
+from fw_rl.markdown import header, row
 from fw_rl.statistics import interquartile_mean
 
 FIRST_SEED = 20_000
@@ -121,8 +122,8 @@ def table(kind: str, learnings: list[Learning]) -> Iterator[str]:
     frames = sorted({learning.settings["timesteps"] for learning in learnings})
     yield f"## {kind.capitalize()}, {' and '.join(f'{count:,}' for count in frames)} frames"
     yield ""
-    yield "| | seeds | area (interquartile mean, 95 % interval) | frames to 0.9, median | greedy return | greedy 0.95 or more |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    area_column = "area (interquartile mean, 95 % interval)"
+    yield header("variant", "seeds", area_column, "frames to 0.9, median", "greedy return", "greedy 0.95 or more")
     for name in dict.fromkeys(learning.parameters["variant"] for learning in learnings):
         own = [learning for learning in learnings if learning.parameters["variant"] == name]
         area = interquartile_mean(np.array([learning.area for learning in own]))
@@ -132,7 +133,7 @@ def table(kind: str, learnings: list[Learning]) -> Iterator[str]:
         reached = f"{to_level:,.0f}" if np.isfinite(to_level) else "not reached"
         mean = f"{np.mean(greedy):.3f}" if greedy else "diverged"
         interval = f"{area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
-        yield f"| {name} | {len(own)} | {interval} | {reached} | {mean} | {solved} of {len(own)} |"
+        yield row(name, len(own), interval, reached, mean, f"{solved} of {len(own)}")
 
 
 KINDS = {"ablations": ablations, "harder": harder}
