@@ -144,11 +144,11 @@ def test_every_row_sees_every_pixel_and_learns_with_all_of_its_net(name, size, c
 
 def test_the_convnet_is_a_convolution_over_the_pixels():
     """Layer 1 on the fine scale, written as `conv2d` with a stride of its kernel's size."""
-    net, images = ConvNet(49, 8, 10, depth=3), random_images(2)
+    net, images = ConvNet(49, 8, 10, depth=3).double(), random_images(2)
     linear = net.patch[0]
     kernel = linear.weight.view(8, 1, 7, 7)
-    expected = F.conv2d(images.unsqueeze(1).float(), kernel, linear.bias, stride=7)
-    fine = linear(cut_patches(images.float())[4:])
+    expected = F.conv2d(images.unsqueeze(1).double(), kernel, linear.bias, stride=7)
+    fine = linear(cut_patches(images.double())[4:])
     for quadrant, part in itertools.product(range(4), range(4)):
         row, column = 2 * (quadrant // 2) + part // 2, 2 * (quadrant % 2) + part % 2
         assert_close(fine[4 * quadrant + part], expected[:, :, row, column])
