@@ -634,8 +634,8 @@ def test_a_compact_state_is_the_matrix_where_that_is_smaller_or_has_to_be(option
     "options", [dict(decay=0.1), dict(decay=0.3, learn_eta=True), dict(decay=0.0), dict(decay=0.2, method=2, eta=0.1)]
 )
 def test_a_compact_state_remembers_what_the_matrix_does(options):
-    cell = scrambled(FastWeightsCell(I, 16, **dict(eta=0.3, inner_steps=2) | options)).float()
-    compact, x, starts = cell.with_compact_state(), rand(40, B, I).float(), random_bools(40, B, rate=0.05)
+    cell = scrambled(FastWeightsCell(I, 16, **dict(eta=0.3, inner_steps=2) | options))
+    compact, x, starts = cell.with_compact_state(), rand(40, B, I), random_bools(40, B, rate=0.05)
     expected, _ = run(cell, x, episode_starts=starts)
     whole, last = run(compact, x, episode_starts=starts)
     torch.testing.assert_close(whole, expected)
