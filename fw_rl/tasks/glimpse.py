@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -125,9 +124,10 @@ class GlimpseNet(nn.Module):
 class MultiLevelNet(nn.Module):
     """The multi-level fast associative memory (Ba16 Figure 3): fast weights hold the coarse level while the fine one is seen.
 
-    The signals of `GLIMPSES` say when h is stored and wiped. An integrating step begins with h = 0 as well: what the finer
-    level has found comes in as an input beside the glimpse, so that it has slow weights of its own, and the fast weights give
-    back what was stored.
+    The signals of `GLIMPSES` say when h is stored and wiped. The fine level begins with h = 0 and an empty memory, so that what
+    it finds in a quadrant depends on that quadrant alone, and all four are seen at once. An integrating step begins with h = 0
+    as well: what was found comes in as an input beside the glimpse, so that it has slow weights of its own, and the fast
+    weights give back what was stored.
     """
 
     def __init__(self, cell: FastWeightsCell, patch_pixels: int, classes: int) -> None:
@@ -138,21 +138,27 @@ class MultiLevelNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The logits [B, classes] for images [B, S, S] of bytes."""
         x = self.embedding(images)
-        state = self.cell.initial_state(len(images))
-        found = nothing = x.new_zeros(len(images), self.cell.hidden_size)
-        for begin, end in _LEVELS:
-            below = torch.stack([found if glimpse.integrate else nothing for glimpse in GLIMPSES[begin:end]])
-            store, wipe = (signal[begin:end].expand(-1, len(images)) for signal in (_STORE, _WIPE))
-            y, state = self.cell(torch.cat([x[begin:end], below], dim=2), state, write_gate=store, wipe=wipe)
-            found = y[-1]
-        return self.head(found)
+        found = self._fine_level(x[_FINE])
+        below = torch.stack([torch.zeros_like(found), found], dim=1).flatten(0, 1)
+        store, wipe = (signal.expand(-1, len(images)) for signal in (_STORE, _WIPE))
+        inputs = torch.cat([x[_COARSE], below], dim=2)
+        y, _ = self.cell(inputs, self.cell.initial_state(len(images)), write_gate=store, wipe=wipe)
+        return self.head(y[-1])
+
+    def _fine_level(self, x: Tensor) -> Tensor:
+        """What is found [4, B, H] in the quadrants, of whose parts x [16, B, 100] are the features."""
+        batch = 4 * x.shape[1]
+        parts = x.unflatten(0, (4, 4)).transpose(0, 1).reshape(4, batch, -1)
+        inputs = F.pad(parts, (0, self.cell.hidden_size))  # nothing comes from below the fine level
+        store = x.new_zeros(4, batch, dtype=torch.bool)
+        y, _ = self.cell(inputs, self.cell.initial_state(batch), write_gate=store)
+        return y[-1].unflatten(0, (4, -1))
 
 
-_STORE = torch.tensor([glimpse.store for glimpse in GLIMPSES]).unsqueeze(1)
-_WIPE = torch.tensor([glimpse.wipe for glimpse in GLIMPSES]).unsqueeze(1)
-_STARTS = [0, *(t + step for t, glimpse in enumerate(GLIMPSES) if glimpse.integrate for step in (0, 1))]
-_LEVELS = list(pairwise(_STARTS))
-"""The pieces between which the level changes: up to each integrating step, and that step."""
+_FINE = [t for t, glimpse in enumerate(GLIMPSES) if glimpse.part is not None]
+_COARSE = [t for t, glimpse in enumerate(GLIMPSES) if glimpse.part is None]
+_STORE = torch.tensor([GLIMPSES[t].store for t in _COARSE]).unsqueeze(1)
+_WIPE = torch.tensor([GLIMPSES[t].wipe for t in _COARSE]).unsqueeze(1)
 
 
 class ConvNet(nn.Module):
