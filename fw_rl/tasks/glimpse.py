@@ -139,7 +139,7 @@ class MultiLevelNet(nn.Module):
         """The logits [B, classes] for images [B, S, S] of bytes."""
         x = self.embedding(images)
         found = self._fine_level(x[_FINE])
-        below = torch.stack([torch.zeros_like(found), found], dim=1).flatten(0, 1)
+        below = found[[GLIMPSES[t].quadrant for t in _COARSE]] * _INTEGRATE
         store, wipe = (signal.expand(-1, len(images)) for signal in (_STORE, _WIPE))
         inputs = torch.cat([x[_COARSE], below], dim=2)
         y, _ = self.cell(inputs, self.cell.initial_state(len(images)), write_gate=store, wipe=wipe)
@@ -159,6 +159,7 @@ _FINE = [t for t, glimpse in enumerate(GLIMPSES) if glimpse.part is not None]
 _COARSE = [t for t, glimpse in enumerate(GLIMPSES) if glimpse.part is None]
 _STORE = torch.tensor([GLIMPSES[t].store for t in _COARSE]).unsqueeze(1)
 _WIPE = torch.tensor([GLIMPSES[t].wipe for t in _COARSE]).unsqueeze(1)
+_INTEGRATE = torch.tensor([GLIMPSES[t].integrate for t in _COARSE]).view(-1, 1, 1)
 
 
 class ConvNet(nn.Module):
