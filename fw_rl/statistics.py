@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, t, trim_mean
+from scipy.special import stdtrit
 
 __all__ = ["RESAMPLES", "Estimate", "interquartile_mean", "mean_interval", "probability_of_improvement"]
 
@@ -35,7 +35,7 @@ def mean_interval(values: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[A
     if count == 1:
         unknown = np.full_like(mean, np.nan)
         return mean, unknown, unknown
-    margin = t.ppf(0.975, count - 1) * values.std(axis=0, ddof=1) / math.sqrt(count)
+    margin = stdtrit(count - 1, 0.975) * values.std(axis=0, ddof=1) / math.sqrt(count)
     return mean, mean - margin, mean + margin
 
 
@@ -61,6 +61,8 @@ def interquartile_mean(*scores: Scores) -> Estimate:
     >>> float(interquartile_mean(np.array([0.0, 1.0, 2.0, 9.0])).value)  # without 0 and 9
     1.5
     """
+
+    from scipy.stats import trim_mean  # takes a second to import, and few commands need it
 
     def middle(*samples: Scores, axis: int = -1) -> Scores:
         return trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
@@ -95,6 +97,8 @@ def _share_above(x: Scores, y: Scores) -> Scores:
 
 def _estimate(statistic: Callable[..., Scores], samples: Sequence[Scores]) -> Estimate:
     """A statistic of samples [..., S] with its percentile bootstrap interval, each sample [S, ...] resampled on its own."""
+    from scipy.stats import bootstrap
+
     samples = [np.moveaxis(sample, 0, -1) for sample in samples]
     value = statistic(*samples, axis=-1)
     if min(sample.shape[-1] for sample in samples) < 2:
