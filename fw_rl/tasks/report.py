@@ -20,7 +20,7 @@ from fw_rl.statistics import mean_interval
 from fw_rl.tasks.base import Task
 from fw_rl.tasks.runs import Record
 
-__all__ = ["Summary", "as_markdown", "draw_curves", "draw_table", "mean_and_margin", "summarise", "write_report"]
+__all__ = ["Summary", "as_markdown", "draw_curves", "draw_table", "summarise", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class Summary:
     hidden_size: int
     results: list[float]
     mean: float | None
-    margin: float | None
-    """Half the 95 % interval of the mean over seeds, None for fewer than two."""
+    low: float | None
+    """The 95 % interval of the mean over seeds (Student's t), as far as a percentage can go; None for fewer than two."""
+    high: float | None
     paper: float | None
     diverged: int
     learning_rate: float
@@ -48,16 +49,6 @@ _COLUMNS = (
 )
 
 
-def mean_and_margin(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean, and half of its 95 % interval by Student's t; None for one value.
-
-    >>> mean_and_margin([1.0, 2.0, 3.0])  # 2 +- 4.303 * 1 / sqrt(3)
-    (2.0, 2.484...)
-    """
-    mean, _, high = mean_interval(np.array(values))
-    return float(mean), None if len(values) == 1 else float(high - mean)
-
-
 def summarise(task: Task, records: Sequence[Record]) -> list[Summary]:
     """One summary for each model and size, the models in the order of the task's table; other models follow."""
     order = {row.label: number for number, row in enumerate(task.rows.values())}
@@ -69,10 +60,10 @@ def summarise(task: Task, records: Sequence[Record]) -> list[Summary]:
     for (label, size), group in sorted(groups.items(), key=lambda item: (order.get(item[0][0], len(order)), item[0])):
         done = [record for record in sorted(group, key=lambda record: record.seed) if not record.diverged]
         results = [_shown(task, record.best["test_error"]) for record in done]
-        mean, margin = mean_and_margin(results) if results else (None, None)
+        low, high = _interval(results)
         summaries.append(
             Summary(
-                label, size, results, mean, margin, paper.get((label, size)),
+                label, size, results, fmean(results) if results else None, low, high, paper.get((label, size)),
                 diverged=len(group) - len(done),
                 learning_rate=group[0].settings["learning_rate"],
                 weight_decay=group[0].settings["weight_decay"],
@@ -101,7 +92,7 @@ def as_markdown(task: Task, data: str, summaries: Sequence[Summary]) -> str:
             row.hidden_size,
             f"{row.parameters:,}",
             _number(row.mean),
-            "" if row.mean is None or row.margin is None else f"{row.mean - row.margin:.2f} to {row.mean + row.margin:.2f}",
+            "" if row.low is None else f"{row.low:.2f} to {row.high:.2f}",
             _number(row.paper),
             seeds,
             f"{ranked[0]:.2f} to {ranked[-1]:.2f}" if ranked else "",
@@ -142,8 +133,10 @@ def draw_table(task: Task, data: str, summaries: Sequence[Summary], path: Path) 
         for panel, size in zip(panels, sizes, strict=True):
             for row in (row for row in summaries if row.hidden_size == size):
                 y = labels.index(row.label)
+                if row.low is not None:
+                    panel.plot([row.low, row.high], [y, y], "|-", color="#2563eb", clip_on=False, zorder=3)
                 if row.mean is not None:
-                    panel.errorbar(row.mean, y, xerr=row.margin, fmt="o", color="#2563eb", capsize=3, clip_on=False, zorder=3)
+                    panel.plot(row.mean, y, "o", color="#2563eb", clip_on=False, zorder=3)
                 if row.paper is not None:
                     panel.plot(row.paper, y, "D", color="#dc2626", markerfacecolor="none", markersize=8, clip_on=False)
             panel.set(title=f"{size} units", ylim=(len(labels) - 0.5, -0.5), yticks=range(len(labels)), yticklabels=labels)
@@ -200,6 +193,13 @@ _STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": F
 
 def _shown(task: Task, error: float) -> float:
     return 100 - error if task.accuracy else error
+
+
+def _interval(results: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
+    if len(results) < 2:
+        return None, None
+    _, low, high = mean_interval(np.array(results))
+    return max(float(low), 0.0), min(float(high), 100.0)
 
 
 def _number(value: float | None) -> str:

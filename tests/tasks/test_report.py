@@ -1,13 +1,12 @@
 """The numbers of a table, by hand."""
 
 import json
-import math
 
 import pytest
 from PIL import Image
 
 from fw_rl.tasks.faces import Expressions
-from fw_rl.tasks.report import as_markdown, mean_and_margin, summarise, write_report
+from fw_rl.tasks.report import as_markdown, summarise, write_report
 from fw_rl.tasks.retrieval import Retrieval
 from fw_rl.tasks.runs import Record
 
@@ -33,15 +32,6 @@ RECORDS = [
 ]
 
 
-def test_the_interval_is_students():
-    assert mean_and_margin([7.0]) == (7.0, None)
-    mean, margin = mean_and_margin([1.0, 2.0, 3.0])
-    assert (mean, margin) == (2.0, pytest.approx(4.303 / math.sqrt(3), rel=1e-3))
-    assert mean_and_margin([1.0, 3.0])[1] == pytest.approx(12.706, rel=1e-3)
-    # 20 values of -1 and 1: 2.093 * sqrt(20 / 19) / sqrt(20)
-    assert mean_and_margin([-1.0, 1.0] * 10)[1] == pytest.approx(2.093 / math.sqrt(19), rel=2e-3)
-
-
 def test_a_summary_is_the_mean_over_seeds_at_the_epoch_that_validation_chose():
     irnn, lstm, *_, mine = summaries = summarise(Retrieval(), RECORDS)
     assert [(row.label, row.hidden_size) for row in summaries] == [
@@ -54,23 +44,24 @@ def test_a_summary_is_the_mean_over_seeds_at_the_epoch_that_validation_chose():
     fast = summaries[2]
     assert fast.results == [1.0, 3.0, 2.0]
     assert fast.mean == 2.0
-    assert fast.margin == pytest.approx(2.4843, rel=1e-3)
+    assert (fast.low, fast.high) == (0.0, pytest.approx(2 + 4.303 / 3**0.5, rel=1e-3))  # an error is never below 0
     assert (fast.paper, lstm.paper, mine.paper) == (1.81, 60.81, None)
     assert fast.seconds_per_epoch == 3.0
-    assert (lstm.mean, lstm.margin) == (61.0, None)
+    assert (lstm.mean, lstm.low, lstm.high) == (61.0, None, None)
     assert (irnn.mean, irnn.diverged, irnn.results) == (None, 1, [])
 
 
 def test_the_text_has_the_numbers_beside_the_papers():
     text = as_markdown(Retrieval(), "strings", summarise(Retrieval(), RECORDS))
     assert "Data: strings." in text
-    assert "| Fast weights | 20 | 1,234 | 2.00 | -0.48 to 4.48 | 1.81 | 3 | 1.00 to 3.00 | 0.003 | 0.1 | 2 | 3.0 |" in text
+    assert "| Fast weights | 20 | 1,234 | 2.00 | 0.00 to 4.48 | 1.81 | 3 | 1.00 to 3.00 | 0.003 | 0.1 | 2 | 3.0 |" in text
     assert "| IRNN | 20 | 1,234 |  |  | 62.11 | 0 (1 diverged) |  | 0.003 | 0.1 | 0 |  |" in text
 
 
 def test_accuracies_are_the_rest_to_100():
-    (row,) = summarise(Expressions(), [record("Fast weights", 200, 0, [12.0])])
+    (row,) = summarise(Expressions(), [record("Fast weights", 200, 0, [11.0]), record("Fast weights", 200, 1, [13.0])])
     assert (row.mean, row.paper) == (88.0, 86.34)
+    assert (row.low, row.high) == (pytest.approx(88 - 12.706, rel=1e-3), 100.0)
     text = as_markdown(Expressions(), "faces", [row])
     assert "Test accuracy" in text
     assert "| 88.00 |" in text
