@@ -31,6 +31,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "as found": {},
     "no fast weights (eta 0)": dict(cell_options=dict(eta=0.0)),
     "no layer norm": dict(cell_options=dict(layer_norm=False)),
+    "layer norm of h_0 as well": dict(cell_options=dict(norm_placement="all")),
+    "layer norm of the recall alone": dict(cell_options=dict(norm_placement="recall")),
     "one inner step": dict(cell_options=dict(inner_steps=1)),
     "two inner steps": dict(cell_options=dict(inner_steps=2)),
     "three inner steps": dict(cell_options=dict(inner_steps=3)),

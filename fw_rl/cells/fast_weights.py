@@ -22,6 +22,8 @@ __all__ = ["FastWeightsCell"]
 _PIECE = 64
 """Steps of a sequence that are read one by one before they are folded into a matrix, at least."""
 
+_NORM_PLACEMENTS = ("sum", "all", "recall")
+
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
 
 
@@ -49,6 +51,8 @@ class FastWeightsCell(Cell):
     Modules: `input_map` (C and bias), `recurrent_map` (W), `norm` (gain and bias of LN).
 
     `eta`, `decay`: rates of the fast weights; the paper has 0.5 and 0.95. `inner_steps`: S. `layer_norm`: False leaves Eq. 2.
+    `norm_placement`: what LN is applied to: "sum" is Eq. 5; for ablations, "all" is h_0 = f(LN[boundary]) besides, and "recall"
+    is h_{s+1} = f(boundary + LN[A h_s]).
     `method`: 1 keeps the boundary during the inner loop; 2 replaces it by the identity added to A (Ba16 Appendix B).
     `rule`: "hebb", "delta" or "oja", see `fw_rl.memory`. `learn_eta`, `learn_decay`: make them parameters, positive and within
     (0, 1). `recurrent_scale`: W starts as this times the identity. `activation`: "relu" or "tanh". `window`: how many writes
@@ -73,6 +77,7 @@ class FastWeightsCell(Cell):
         decay: float = 0.95,
         inner_steps: int = 1,
         layer_norm: bool = True,
+        norm_placement: str = "sum",
         method: int = 1,
         rule: str = "hebb",
         learn_eta: bool = False,
@@ -84,6 +89,8 @@ class FastWeightsCell(Cell):
         super().__init__(input_size, hidden_size)
         _require(rule in WRITE_RULES, f"rule is {rule!r}: choose from {', '.join(WRITE_RULES)}")
         _require(activation in _ACTIVATIONS, f"activation is {activation!r}: choose from {', '.join(_ACTIVATIONS)}")
+        placements = ", ".join(_NORM_PLACEMENTS)
+        _require(norm_placement in _NORM_PLACEMENTS, f"norm_placement is {norm_placement!r}: choose from {placements}")
         _require(method in (1, 2), f"method is {method}: it must be 1 or 2")
         _require(_whole(inner_steps) and inner_steps >= 1, f"inner_steps is {inner_steps}: it must be a whole number from 1")
         _require(_whole(window) and window >= 0, f"window is {window}: it must be a whole number from 0")
@@ -94,7 +101,7 @@ class FastWeightsCell(Cell):
         _require(eta > 0 or not learn_eta, f"eta is {eta}: it must be above 0 to be learned")
         _require(0 < decay < 1 or not learn_decay, f"decay is {decay}: it must lie inside (0, 1) to be learned")
         self.inner_steps, self.method, self.rule, self.window = inner_steps, method, rule, window
-        self.activation = activation
+        self.activation, self.norm_placement = activation, norm_placement
         self._f, self._write_rule = _ACTIVATIONS[activation], WRITE_RULES[rule]
 
         self.input_map = nn.Linear(input_size, hidden_size)
@@ -220,7 +227,8 @@ class FastWeightsCell(Cell):
     def _is_compiled(self) -> bool:
         """Whether there are kernels for these options, and they can run here."""
         learned = self.log_eta is not None or self.logit_decay is not None
-        return self.rule == "hebb" and self.method == 1 and not learned and can_run(self.recurrent_map.weight)
+        as_published = self.rule == "hebb" and self.method == 1 and self.norm_placement == "sum"
+        return as_published and not learned and can_run(self.recurrent_map.weight)
 
     def _run(
         self,
@@ -308,13 +316,16 @@ class FastWeightsCell(Cell):
 
     def _settle(self, boundary: Tensor, fast: Memory, decay: Tensor | float) -> tuple[Tensor, _Settling]:
         """The inner loop: S reads of A, each from the vector that the read before it led to."""
-        h = query = self._f(boundary)
+        h = query = self._f(self.norm(boundary) if self.norm_placement == "all" else boundary)
         recalled = boundary
         for _ in range(self.inner_steps):
             query = h
             recalled = memory.read(fast, query, decay)
             sustained = boundary if self.method == 1 else query
-            h = self._f(self.norm(sustained + recalled))
+            if self.norm_placement == "recall":
+                h = self._f(sustained + self.norm(recalled))
+            else:
+                h = self._f(self.norm(sustained + recalled))
         return h, _Settling(boundary, query, recalled, fast)
 
 

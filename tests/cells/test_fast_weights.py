@@ -135,6 +135,16 @@ def test_a_wrong_reading_of_the_paper_would_be_seen(mutation, inner_steps, windo
     assert np.abs(y - wrong).max() > 0.1
 
 
+@WINDOWS
+@METHODS
+@pytest.mark.parametrize("inner_steps", [1, 3])
+@pytest.mark.parametrize("placement, reading", [("all", "layer norm on h_0"), ("recall", "layer norm of the recall alone")])
+def test_the_layer_norm_can_be_put_elsewhere(placement, reading, inner_steps, method, window):
+    options = dict(inner_steps=inner_steps, method=method, eta=0.2)
+    cell = scrambled(FastWeightsCell(I, H, norm_placement=placement, window=window, **options))
+    assert_equals_reference(cell, rand(T, B, I, seed=1), options | dict(mutation=reading), episode_starts=random_bools(T, B))
+
+
 @pytest.mark.parametrize("layer_norm", [True, False])
 def test_a_row_does_not_depend_on_the_rows_beside_it(layer_norm):
     cell = scrambled(FastWeightsCell(I, H, layer_norm=layer_norm, eta=0.1), scale=0.3)
@@ -532,6 +542,7 @@ def test_initial_weights_are_the_paper_s():
         (dict(method=0), "method"),
         (dict(method=3), "method"),
         (dict(rule="hop"), "rule"),
+        (dict(norm_placement="last"), "norm_placement"),
         (dict(activation="gelu"), "activation"),
         (dict(window=-1), "window"),
     ],

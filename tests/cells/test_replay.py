@@ -27,6 +27,7 @@ FALLBACK = {
     "delta": dict(rule="delta"),
     "oja": dict(rule="oja", window=2),
     "method 2": dict(method=2, eta=0.1, activation="tanh"),
+    "norm of the recall": dict(norm_placement="recall"),
     "learned eta": dict(learn_eta=True),
     "learned decay": dict(learn_decay=True, window=2),
 }
