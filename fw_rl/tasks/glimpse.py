@@ -64,11 +64,10 @@ time where the levels are integrated.
 
 def cut_patches(images: Tensor) -> Tensor:
     """The 20 different patches [20, B, P * P] of images [B, 4 P, 4 P]: four coarse quadrants, then the four parts of each."""
-    batch, size, patch = len(images), images.shape[1], images.shape[1] // 4
+    batch, patch = len(images), images.shape[1] // 4
     coarse = images.view(batch, 2, patch, 2, 2, patch, 2).mean(dim=(3, 6)).permute(1, 3, 0, 2, 4)
     # Axes: quadrant row, part row, pixel row, and the same for columns.
     fine = images.view(batch, 2, 2, patch, 2, 2, patch).permute(1, 4, 2, 5, 0, 3, 6)
-    assert size == 4 * patch
     return torch.cat([coarse.reshape(4, batch, -1), fine.reshape(16, batch, -1)])
 
 
@@ -150,8 +149,8 @@ class MultiLevelNet(nn.Module):
         batch = 4 * x.shape[1]
         parts = x.unflatten(0, (4, 4)).transpose(0, 1).reshape(4, batch, -1)
         inputs = F.pad(parts, (0, self.cell.hidden_size))  # nothing comes from below the fine level
-        store = x.new_zeros(4, batch, dtype=torch.bool)
-        y, _ = self.cell(inputs, self.cell.initial_state(batch), write_gate=store)
+        store, wipe = (signal.expand(-1, -1, x.shape[1]).reshape(4, batch) for signal in (_FINE_STORE, _FINE_WIPE))
+        y, _ = self.cell(inputs, self.cell.initial_state(batch), write_gate=store, wipe=wipe)
         return y[-1].unflatten(0, (4, -1))
 
 
@@ -160,6 +159,9 @@ _COARSE = [t for t, glimpse in enumerate(GLIMPSES) if glimpse.part is None]
 _STORE = torch.tensor([GLIMPSES[t].store for t in _COARSE]).unsqueeze(1)
 _WIPE = torch.tensor([GLIMPSES[t].wipe for t in _COARSE]).unsqueeze(1)
 _INTEGRATE = torch.tensor([GLIMPSES[t].integrate for t in _COARSE]).view(-1, 1, 1)
+# By part and quadrant, [4, 4, 1].
+_FINE_STORE = torch.tensor([GLIMPSES[t].store for t in _FINE]).view(4, 4, 1).transpose(0, 1)
+_FINE_WIPE = torch.tensor([GLIMPSES[t].wipe for t in _FINE]).view(4, 4, 1).transpose(0, 1)
 
 
 class ConvNet(nn.Module):
