@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +65,10 @@ def read_idx(content: bytes) -> NDArray[np.uint8]:
 
 
 def _load(name: str, file: _File, folder: Path | None) -> NDArray[np.uint8]:
-    path = _find(name, folder) if folder is not None else _find_or_download(name)
+    return _read(_find(name, folder) if folder is not None else _find_or_download(name, file), name, file)
+
+
+def _read(path: Path, name: str, file: _File) -> NDArray[np.uint8]:
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         array = read_idx(content)
@@ -84,7 +88,7 @@ def _find(name: str, folder: Path) -> Path:
     raise ValueError(f"there is no {name} or {name}.gz in {folder}")
 
 
-def _find_or_download(name: str) -> Path:
+def _find_or_download(name: str, file: _File) -> Path:
     folder = default_folder()
     try:
         return _find(name, folder)
@@ -93,20 +97,15 @@ def _find_or_download(name: str) -> Path:
     path = folder / f"{name}.gz"
     reasons = []
     for mirror in MIRRORS:
-        reason = _download(f"{mirror}{name}.gz", path)
-        if reason is None:
+        try:
+            torch.hub.download_url_to_file(f"{mirror}{name}.gz", str(path), progress=False)
+            _read(path, name, file)
             return path
-        reasons.append(reason)
+        except (OSError, HTTPException, ValueError) as error:
+            reasons.append(str(error) or type(error).__name__)
+            path.unlink(missing_ok=True)
+    files = ", ".join(f"{known}.gz" for known in FILES)
     raise ValueError(
-        f"MNIST could not be downloaded ({'; '.join(reasons)}): put {', '.join(f'{file}.gz' for file in FILES)} into {folder}, "
+        f"MNIST could not be downloaded ({'; '.join(reasons)}): put {files} into {folder}, "
         "or name the folder that has them with --data-dir"
     )
-
-
-def _download(url: str, path: Path) -> str | None:
-    """Download a whole file; what went wrong, if it did."""
-    try:
-        torch.hub.download_url_to_file(url, str(path), progress=False)
-    except OSError as error:
-        return str(error)
-    return None

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import struct
+from http.client import BadStatusLine
 
 import numpy as np
 import pytest
@@ -102,26 +103,35 @@ def test_without_a_folder_the_files_are_downloaded_once(contents, tmp_path, monk
     assert len(urls) == 5
 
 
-def test_a_download_that_is_not_mnist_is_refused(contents, tmp_path, monkeypatch):
+@pytest.mark.parametrize("mirrors", [1, 2])
+def test_a_download_that_is_not_mnist_is_not_kept(mirrors, contents, tmp_path, monkeypatch):
     def download(url, path, progress):
+        name = url.rsplit("/", 1)[1]
+        wrong = any(url.startswith(mirror) for mirror in mnist.MIRRORS[:mirrors])
+        content = contents[name.removesuffix(".gz")]
         with open(path, "wb") as file:
-            file.write(gzip.compress(contents["train-images-idx3-ubyte"][:-1] + b"\xff"))
+            file.write(gzip.compress(content[:-1] + b"\xff" if wrong else content))
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    with pytest.raises(ValueError, match="sha256 differs"):
+    if mirrors == 1:  # the other one is right
+        assert len(load_mnist()) == 4
+        return
+    with pytest.raises(ValueError, match=r"sha256 differs; .*sha256 differs"):
         load_mnist()
+    assert not list(tmp_path.glob("**/*.gz"))
 
 
-def test_without_a_network_one_line_says_where_to_put_the_files(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError, BadStatusLine])
+def test_without_a_network_one_line_says_where_to_put_the_files(error, tmp_path, monkeypatch):
     def download(url, path, progress):
-        raise OSError("no route to host")
+        raise error("no route to host")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError) as caught:
         load_mnist()
-    message = str(error.value)
+    message = str(caught.value)
     assert all(f"{name}.gz" in message for name in FILES)
     assert str(mnist.default_folder()) in message and str(tmp_path) in message
     assert "--data-dir" in message and "no route to host" in message and "\n" not in message
