@@ -15,7 +15,7 @@ from torch import nn
 from fw_rl.tasks import drawn_faces
 from fw_rl.tasks.base import Data, Row, Split, Task
 from fw_rl.tasks.glimpse import GLIMPSE_ROWS, make_glimpse_net
-from fw_rl.tasks.multi_pie import CAMERAS, Faces, load_multi_pie
+from fw_rl.tasks.multi_pie import CAMERAS, Faces, describe_multi_pie, load_multi_pie
 
 __all__ = ["Expressions", "make_drawn_faces", "split_by_person"]
 
@@ -46,7 +46,9 @@ class Expressions(Task):
 
     @property
     def data_name(self) -> str:
-        return "drawn faces (the paper's numbers are on CMU Multi-PIE)" if self.data_dir is None else "CMU Multi-PIE"
+        if self.data_dir is None:
+            return "drawn faces (the paper's numbers are on CMU Multi-PIE)"
+        return f"CMU Multi-PIE, {describe_multi_pie(self.data_dir)}"
 
     def load(self) -> Data:
         return split_by_person(make_drawn_faces() if self.data_dir is None else load_multi_pie(self.data_dir))

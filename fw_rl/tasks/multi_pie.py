@@ -7,7 +7,9 @@ square that is cropped to the face and aligned by eyes and nose, as in Ba16 §4.
 
 from __future__ import annotations
 
+import hashlib
 import re
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["CAMERAS", "EXPRESSION_OF", "Faces", "load_multi_pie"]
+__all__ = ["CAMERAS", "EXPRESSION_OF", "Faces", "describe_multi_pie", "load_multi_pie"]
 
 CAMERAS = {"051": 0, "050": 15, "140": -15}
 """The three central cameras (05_1, 05_0, 14_0), and how many degrees each stands to the side."""
@@ -42,9 +44,33 @@ def load_multi_pie(folder: Path, size: int = 48) -> Faces:
 
     Raises ValueError, in one line, where there are none, or for an image that cannot be read or is not square.
     """
+    found = _find(folder)
+    images = [_read(image.path, size) for image in found]
+    return Faces(np.stack(images), np.array([image.person for image in found]), np.array([image.expression for image in found]))
+
+
+@cache
+def describe_multi_pie(folder: Path) -> str:
+    """How many images and people a copy has, and a few digits that tell it from others, from its files' names and sizes.
+
+    Raises ValueError, in one line, where there are none.
+    """
+    found = _find(folder)
+    files = sorted(f"{image.path.name} {image.path.stat().st_size}" for image in found)
+    digest = hashlib.sha256("\n".join(files).encode()).hexdigest()[:8]
+    return f"{len(found):,} images of {len({image.person for image in found})} people, copy {digest}"
+
+
+class _Image(NamedTuple):
+    path: Path
+    person: int
+    expression: int
+
+
+def _find(folder: Path) -> list[_Image]:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
-    images, people, expressions = [], [], []
+    found = []
     for path in sorted(folder.rglob("*")):
         match = _NAME.fullmatch(path.name)
         if match is None:
@@ -52,22 +78,20 @@ def load_multi_pie(folder: Path, size: int = 48) -> Faces:
         person, session, recording, camera = match.group(1, 2, 3, 4)
         expression = EXPRESSION_OF.get((int(session), int(recording)))
         if camera in CAMERAS and expression is not None:
-            images.append(_read(path, size))
-            people.append(int(person))
-            expressions.append(expression)
-    if not images:
+            found.append(_Image(path, int(person), expression))
+    if not found:
         raise ValueError(
             f"{folder} holds no image of Multi-PIE's central cameras: their names are like 001_01_01_051_07.png "
             "(person, session, recording, camera 051, 050 or 140, light)"
         )
-    return Faces(np.stack(images), np.array(people), np.array(expressions))
+    return found
 
 
 def _read(path: Path, size: int) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             shape, pixels = image.size, np.asarray(image.convert("L").resize((size, size), Image.Resampling.BOX))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
     if shape[0] != shape[1]:
         raise ValueError(f"{path} is {shape[0]} x {shape[1]}: crop the images to squares, aligned by eyes and nose")

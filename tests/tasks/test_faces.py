@@ -1,6 +1,7 @@
 """Drawn faces, and the loader of Multi-PIE on files with the names and folders of the data set."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -128,9 +129,19 @@ def test_recordings_have_the_expressions_of_multi_pie(tree):
 
 def test_the_task_splits_a_users_copy(tree):
     task = Expressions(tree)
-    assert task.data_name == "CMU Multi-PIE"
+    assert re.fullmatch("CMU Multi-PIE, 73 images of 41 people, copy [0-9a-f]{8}", task.data_name)
     data = task.load()
     assert len(torch.cat([split.labels for split in data])) == 73
+
+
+def test_another_copy_has_another_name(tree, tmp_path):
+    write_image(multi_pie_path(tmp_path, 1, 1, 1, "051"))
+    one = Expressions(tmp_path).data_name
+    assert one.startswith("CMU Multi-PIE, 1 images of 1 people")
+    moved = tmp_path / "moved"
+    write_image(multi_pie_path(moved, 1, 1, 1, "051"))
+    assert Expressions(moved).data_name == one  # it does not matter where it lies
+    assert Expressions(tree).data_name != one
 
 
 def test_the_table_says_when_faces_are_drawn():
