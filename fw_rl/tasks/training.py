@@ -19,11 +19,13 @@ from tqdm import tqdm
 from fw_rl.files import write_file
 from fw_rl.tasks.base import Data, Split
 
-__all__ = ["Epoch", "Training", "best_epoch", "evaluate", "train"]
+__all__ = ["Epoch", "Training", "best_epoch", "check_history", "evaluate", "train"]
 
 Epoch = dict[str, float]
 """What one epoch came to: train_loss, valid_loss, test_loss (nats), valid_error, test_error (percent), and the seconds that the
 processor trained."""
+
+_EPOCH_KEYS = {"train_loss", "valid_loss", "valid_error", "test_loss", "test_error", "seconds"}
 
 EPOCHS_WITHOUT_ERROR = 3
 """A run ends early after so many epochs in a row without an error on the validation set."""
@@ -60,7 +62,7 @@ def train(
     A run that was stopped at any moment and goes on gives the same numbers, to the last bit, as one that was not: all that
     is random in an epoch comes from the seed and the number of the epoch. `vary` changes a batch of training inputs.
 
-    Raises FloatingPointError if the loss is not finite, ValueError for a checkpoint that is damaged or of another net.
+    Raises FloatingPointError if a loss is not finite, ValueError for a checkpoint that is damaged or of another net.
     """
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=training.weight_decay, fused=True)
     history = _load(checkpoint, net, optimizer) if checkpoint is not None and checkpoint.exists() else []
@@ -79,6 +81,8 @@ def train(
             seconds = time.process_time() - begin
             valid_error, valid_loss = evaluate(net, data.valid)
             test_error, test_loss = evaluate(net, data.test)
+            if not math.isfinite(train_loss + valid_loss + test_loss):
+                raise FloatingPointError(f"the loss is not finite in epoch {len(history) + 1}: lower the learning rate")
             epoch = Epoch(
                 train_loss=train_loss,
                 valid_loss=valid_loss,
@@ -94,6 +98,16 @@ def train(
             if on_epoch is not None:
                 on_epoch(len(history), epoch)
     return history
+
+
+def check_history(history: object) -> None:
+    """Raises ValueError, in one line, for what a file holds in place of epochs."""
+    if not isinstance(history, list) or not history:
+        raise ValueError("it holds no list of epochs")
+    for number, epoch in enumerate(history, 1):
+        known = isinstance(epoch, dict) and epoch.keys() >= _EPOCH_KEYS
+        if not known or not all(isinstance(value, int | float) for value in epoch.values()):
+            raise ValueError(f"epoch {number} does not have the numbers {', '.join(sorted(_EPOCH_KEYS))}")
 
 
 def best_epoch(history: list[Epoch]) -> int:
@@ -138,10 +152,7 @@ def _train_epoch(
         optimizer.step()
         total += loss.detach() * len(rows)
         bar.update()
-    mean = total.item() / len(split.labels)
-    if not math.isfinite(mean):
-        raise FloatingPointError(f"the loss is not finite in epoch {epoch + 1}: lower the learning rate")
-    return mean
+    return total.item() / len(split.labels)
 
 
 def _done(history: list[Epoch]) -> bool:
@@ -161,6 +172,7 @@ def _load(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> list[
     try:
         with safe_open(path, framework="pt") as file:
             history: list[Epoch] = json.loads(file.metadata()["history"])
+            check_history(history)
             # Clones, since the file will be replaced while these are in use.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         net.load_state_dict({name.removeprefix("net."): tensors[name] for name in tensors if name.startswith("net.")})
@@ -169,8 +181,17 @@ def _load(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> list[
             if name.startswith("adam."):
                 _, number, key = name.split(".")
                 state.setdefault(int(number), {})[key] = tensors[name]
+        _check_adam(state, net)
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} is no checkpoint of this run ({reason}): delete it to begin the run anew") from error
     return history
+
+
+def _check_adam(state: dict[int, dict[str, Tensor]], net: nn.Module) -> None:
+    """Torch's fused step trusts the shapes of what it is given, and would crash."""
+    for number, parameter in enumerate(net.parameters()):
+        shapes = {name: tensor.shape for name, tensor in state.get(number, {}).items()}
+        if shapes != {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}:
+            raise ValueError("the state of Adam does not fit the net")

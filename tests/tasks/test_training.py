@@ -5,6 +5,7 @@ import math
 import pytest
 import safetensors.torch
 import torch
+from safetensors import safe_open
 from torch import nn
 from torch.testing import assert_close
 
@@ -167,12 +168,17 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     assert evaluate(net, DATA.test)[0] == history[-1]["test_error"]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run():
+@pytest.mark.parametrize("number", range(3), ids=["train", "valid", "test"])
+def test_a_loss_that_is_not_finite_ends_the_run(number):
+    splits = list(DATA)
+    splits[number] = splits[number]._replace(inputs=splits[number].inputs * math.nan)
     with pytest.raises(FloatingPointError, match="epoch 1"):
-        train(make_net(), Data(Split(DATA.train.inputs * math.nan, DATA.train.labels), *DATA[1:]), TRAINING)
+        train(make_net(), Data(*splits), TRAINING)
 
 
-@pytest.mark.parametrize("damage", ["cut", "foreign", "other net", "no history"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "foreign", "other net", "no history", "history of numbers", "half of Adam", "no Adam"]
+)
 def test_a_damaged_checkpoint_is_named_in_one_line(damage, tmp_path):
     path = tmp_path / "a.safetensors"
     train(make_net(), DATA, Training(1e-2, epochs=1, seed=0), checkpoint=path)
@@ -182,6 +188,15 @@ def test_a_damaged_checkpoint_is_named_in_one_line(damage, tmp_path):
         path.write_bytes(b"PK" * 100)
     elif damage == "no history":
         safetensors.torch.save_file({"net.0.weight": torch.zeros(1)}, path)
+    elif damage in ("history of numbers", "half of Adam", "no Adam"):
+        tensors = safetensors.torch.load_file(path)
+        if damage == "half of Adam":  # torch itself would crash
+            tensors = {name: part[:1] if name.endswith("exp_avg") else part for name, part in tensors.items()}
+        elif damage == "no Adam":
+            tensors = {name: part for name, part in tensors.items() if not name.startswith("adam")}
+        with safe_open(path, framework="pt") as file:
+            history = "[1, 2]" if damage == "history of numbers" else file.metadata()["history"]
+        safetensors.torch.save_file(tensors, path, {"history": history})
     net = layers(4, 9, 2, last_relu=False) if damage == "other net" else make_net()
     with pytest.raises(ValueError, match=r"a\.safetensors is no checkpoint of this run") as error:
         train(net, DATA, TRAINING, checkpoint=path)
