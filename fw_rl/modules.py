@@ -15,12 +15,13 @@ def without_module(name: str) -> str:
 def import_for(name: str, kind: str) -> str:
     """Import the module of `module:name`, and return the name that it registers; a name without module is returned as it is.
 
-    Raises ValueError if there is no such module. `kind`: of what is registered, for the message.
+    Raises ValueError if there is no such module, or it does not run. `kind`: of what is registered, for the message.
     """
     module, _, own_name = name.rpartition(":")
     if module:
         try:
             import_module(module)
-        except ImportError as error:
-            raise ValueError(f"unknown {kind} {name!r}: {module} cannot be imported ({error})") from error
+        except Exception as error:  # whatever a module of the user's own may do
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"unknown {kind} {name!r}: {module} cannot be imported ({reason})") from error
     return own_name

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl faces") -> int:
     try:
         path = (options.out or Path("runs") / task.name) / "faces.png"
         draw_faces(task.load().train, path)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return fail(program, error)
     print(f"Picture: {path}")
     return 0

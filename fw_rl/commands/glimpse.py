@@ -45,6 +45,6 @@ def main(arguments: Sequence[str], program: str = "fw-rl glimpse") -> int:
             draw_glimpses(image, path)
             print(f"{describe_glimpses(len(image))}\nPicture: {path}")
             return 0
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return fail(program, error)
     return make_table(task, options, program)

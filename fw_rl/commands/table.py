@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import product
 from multiprocessing import get_context
@@ -94,34 +96,51 @@ def make_table(task: Task, options: TableOptions, program: str) -> int:
     out = options.out or Path("runs") / task.name
     torch.set_num_threads(1)
     try:
+        records = _records(task, out)
         if not options.table:
-            _train(task, options, out)
-        records = read_records(out / "runs")
+            _train(task, options, out, records)
+            records = _records(task, out)
         if not records:
             raise ValueError(f"{out} holds no runs of which to make a table")
         text = write_report(task, records, out)
     except KeyboardInterrupt:
         print(f"Interrupted. The same command goes on where it was ({out}).")
         return 130
+    except BrokenProcessPool:
+        return fail(program, "a process was killed (out of memory?): the same command goes on, with fewer --jobs")
     except (ValueError, OSError) as error:
         return fail(program, error)
     print(f"\n{text}\nTable, pictures and records: {out}")
     return 0
 
 
-def _train(task: Task, options: TableOptions, out: Path) -> None:
+def _records(task: Task, out: Path) -> list[Record]:
+    """What the folder holds; ValueError if it is of another task."""
+    records = read_records(out / "runs")
+    for record in records:
+        if record.task != task.name:
+            raise ValueError(f"{out} holds runs of {record.task}, not of {task.name}: give another --out")
+    return records
+
+
+def _train(task: Task, options: TableOptions, out: Path, records: Sequence[Record]) -> None:
     _check(options)
+    rates = dict.fromkeys(options.learning_rates)
+    decays = dict.fromkeys(options.weight_decays or (task.weight_decay,))
     cell_options = parse_cell_options(options.cell_options) or {}
     cells = options.cells or tuple(task.rows)
     sizes = options.hidden_sizes or task.hidden_sizes
     grid = [
-        Training(rate, options.epochs, 0, options.batch_size, options.anneal, decay)
-        for rate, decay in product(options.learning_rates, options.weight_decays or (task.weight_decay,))
+        Training(rate, options.epochs, 0, options.batch_size, options.anneal, decay) for rate, decay in product(rates, decays)
     ]
-    models = [Run(task, cell, size, grid[0], cell_options) for cell, size in product(dict.fromkeys(cells), sizes)]
+    rows = product(dict.fromkeys(cells), dict.fromkeys(sizes))
+    models = [Run(task, cell, size, grid[0], cell_options) for cell, size in rows]
+    log_dir = options.log_dir or Path("runs") / task.name
     for model in models:  # before hours of training, not after
         task.make_net(task.row(model.row, model.options), model.hidden_size)
-    log_dir = options.log_dir or Path("runs") / task.name
+        _check_known(model, grid, records, out)
+    for name, folder in {"--out": out, "--log-dir": log_dir}.items():
+        _make_folder(name, folder)
 
     def job(run: Run, folder: str, name: str) -> _Job:
         return _Job(run, out / folder / f"{name}.json", options, log_dir)
@@ -152,6 +171,28 @@ def _train(task: Task, options: TableOptions, out: Path) -> None:
         if group in known and known[group].settings != run.settings:
             raise ValueError(f"{out} holds {run.row} with other settings: give the same ones, or another --out")
     _make(jobs, options.jobs)
+
+
+def _check_known(model: Run, grid: Sequence[Training], records: Sequence[Record], out: Path) -> None:
+    """Raises ValueError where the records could not stand in one table with the runs that are wanted."""
+    wanted = [replace(model, training=training).settings for training in grid]
+    group = model.task.row(model.row, model.options).label, model.hidden_size
+    for record in records:
+        names = list(wanted[0]) if record.group == group else ["data"]
+        for name in names:
+            choices = [settings[name] for settings in wanted]
+            if record.settings.get(name) not in choices:
+                there, asked = f"{name} {record.settings.get(name)}", " or ".join(map(str, dict.fromkeys(map(str, choices))))
+                raise ValueError(f"{out} holds {record.label} with {there}, not {asked}: give the same, or another --out")
+
+
+def _make_folder(name: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{name} is {folder}, where no folder can be made ({error.strerror})") from error
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{name} is {folder}, where nothing can be written")
 
 
 def _make(jobs: Sequence[_Job], side_by_side: int) -> None:

@@ -66,7 +66,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def paper(self) -> Mapping[tuple[str, int], float]:
-        """The paper's numbers in percent by row and size; empty where the data is not like the paper's."""
+        """The paper's numbers in percent by row and size, whatever the data: `data_name` says how it differs."""
 
     @property
     @abstractmethod

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from fw_rl.files import write_json
 from fw_rl.modules import without_module
 from fw_rl.tasks.base import Data, Task
-from fw_rl.tasks.training import Epoch, Training, best_epoch, train
+from fw_rl.tasks.training import Epoch, Training, best_epoch, check_history, train
 
 __all__ = ["Record", "Run", "execute", "read_record", "read_records"]
 
@@ -36,7 +36,7 @@ class Run:
     def name(self) -> str:
         """As a word for files: fast-weights-20-seed0."""
         options = "".join(f"_{key}={value}" for key, value in self.options.items())
-        return f"{without_module(self.row)}{options}-{self.hidden_size}-seed{self.training.seed}"
+        return f"{without_module(self.row)}{options}-{self.hidden_size}-seed{self.training.seed}".replace("/", "_")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -131,13 +131,27 @@ def read_record(path: Path) -> Record:
     """Raises ValueError, in one line, for a file that is not the record of a run."""
     try:
         record = Record(**json.loads(path.read_text()))
-        if not record.diverged:
-            best_epoch(record.epochs)
+        _check(record)
         return record
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not the record of a run ({type(error).__name__}: {error})") from error
 
 
 def read_records(folder: Path) -> list[Record]:
     """All records of a folder, by name."""
     return [read_record(path) for path in sorted(folder.glob("*.json"))]
+
+
+_NUMBERS = ("learning_rate", "weight_decay", "epochs")
+"""Settings that every table shows."""
+
+
+def _check(record: Record) -> None:
+    words, counts = (record.task, record.label), (record.hidden_size, record.seed, record.parameters)
+    if not all(isinstance(word, str) for word in words) or not all(isinstance(count, int) for count in counts):
+        raise ValueError("a name is no text, or a count no whole number")
+    settings = record.settings if isinstance(record.settings, dict) else {}
+    if not all(isinstance(settings.get(name), int | float) for name in _NUMBERS) or not isinstance(settings.get("data"), str):
+        raise ValueError(f"its settings lack {', '.join(_NUMBERS)} or data")
+    if not record.diverged:
+        check_history(record.epochs)

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from fw_rl.commands.faces import main as faces
 from fw_rl.commands.retrieval import main
 
 SMALL = ["--examples", "300", "--pairs", "1", "--epochs", "2", "--learning-rate", "0.01", "--quiet"]
@@ -158,16 +159,73 @@ def test_bad_input_gets_one_line_and_exit_code_2(case, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "change", [["--epochs", "3"], ["--batch-size", "64"], ["--no-anneal"], ["--epochs", "3", "--seed", "1"]]
+    "change, different",
+    [
+        (["--epochs", "3"], "epochs 2, not 3"),
+        (["--batch-size", "64"], "batch_size 128, not 64"),
+        (["--no-anneal"], "anneal True, not False"),
+        (["--epochs", "3", "--seed", "1"], "epochs 2, not 3"),
+        (["--learning-rates", "0.02", "0.03"], "learning_rate 0.01, not 0.02 or 0.03"),
+        (["--cell", "gru", "--pairs", "2"], "not 300 strings of 2 pairs"),
+    ],
 )
-def test_runs_with_other_settings_do_not_mix(change, tmp_path, capsys):
+def test_runs_with_other_settings_do_not_mix(change, different, tmp_path, capsys):
     options = ["--cell", "lstm", "--hidden-size", "4"]
     assert retrieval(tmp_path, *options, "--seed", "0") == 0
     capsys.readouterr()
     before = (tmp_path / "runs" / "lstm-4-seed0.json").read_bytes()
     assert retrieval(tmp_path, *options, "--seed", "0", *change) == 2
-    assert "with other settings" in only_line(capsys)
+    printed = capsys.readouterr()
+    assert different in printed.err and printed.err.count("\n") == 1
+    assert printed.out == ""  # nothing was trained before
+    assert names(tmp_path / "runs") == ["lstm-4-seed0"]
     assert (tmp_path / "runs" / "lstm-4-seed0.json").read_bytes() == before
+
+
+def test_a_rate_that_the_search_does_not_choose_again_is_refused(tmp_path, capsys):
+    options = ["--cell", "lstm", "--hidden-size", "4", "--seed", "0"]
+    assert retrieval(tmp_path, *options, "--learning-rate", "0.00001") == 0
+    capsys.readouterr()
+    assert retrieval(tmp_path, *options, "--learning-rates", "0.00001", "0.01", "0.01") == 2
+    printed = capsys.readouterr()
+    assert "with other settings" in printed.err
+    assert "[2/2]" in printed.out  # a rate that is named twice is tried once
+
+
+def test_the_folder_of_another_task_is_left_alone(tmp_path, capsys):
+    assert retrieval(tmp_path, "--cell", "lstm", "--hidden-size", "4", "--seed", "0") == 0
+    text = (tmp_path / "table.md").read_text()
+    capsys.readouterr()
+    assert faces(["--table", "--out", str(tmp_path)]) == 2
+    assert "holds runs of retrieval, not of faces" in only_line(capsys)
+    assert (tmp_path / "table.md").read_text() == text
+
+
+@pytest.mark.parametrize("option", ["--out", "--log-dir"])
+def test_a_folder_that_can_not_be_written_is_named_before_anything_is_trained(option, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    options = ["--cell", "lstm", "--hidden-size", "4", "--seed", "0", option, str(tmp_path / "file" / "x")]
+    assert retrieval(tmp_path, *options) == 2
+    printed = capsys.readouterr()
+    assert f"{option} is {tmp_path / 'file' / 'x'}, where no folder can be made" in printed.err
+    assert printed.out == "" and not list(tmp_path.glob("**/*.safetensors"))
+    assert faces(["--show-faces", "--out", str(tmp_path / "file" / "x")]) == 2
+    only_line(capsys)
+
+
+def test_a_process_that_is_killed_is_told_in_one_line(tmp_path, capsys, monkeypatch):
+    (tmp_path / "my_fatal_cell.py").write_text(
+        "import os, multiprocessing\n"
+        "from fw_rl.cells import register_cell\n"
+        "from fw_rl.cells.rnn import RNNCell\n"
+        "@register_cell('fatal')\n"
+        "class Fatal(RNNCell):\n"
+        "    def forward(self, *arguments, **options):\n"
+        "        os._exit(9)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert retrieval(tmp_path, "--cell", "my_fatal_cell:fatal", "--hidden-size", "4", "--seeds", "0", "1", "--jobs", "2") == 2
+    assert "a process was killed" in only_line(capsys)
 
 
 def test_a_damaged_record_or_checkpoint_is_named(tmp_path, capsys):

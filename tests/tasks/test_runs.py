@@ -87,7 +87,7 @@ def test_a_run_that_diverges_says_so(tmp_path):
     assert read_record(tmp_path / "a.json") == record
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"task": "retrieval"}', "\x00"])
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"task": "retrieval"}', "\x00", "[" * 100_000])
 def test_a_file_that_is_no_record_is_named_in_one_line(text, tmp_path):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=r"a\.json is not the record of a run") as error:
@@ -95,9 +95,24 @@ def test_a_file_that_is_no_record_is_named_in_one_line(text, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_record_without_epochs_is_no_record(tmp_path):
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(epochs=[]),
+        dict(epochs=[{}]),
+        dict(epochs=[dict(train_loss=None)]),
+        dict(settings=None),
+        dict(settings={}),
+        dict(seed=None),
+        dict(hidden_size="8"),
+        dict(label=["LSTM"]),
+        dict(parameters="many"),
+    ],
+    ids=str,
+)
+def test_a_record_that_no_table_could_show_is_no_record(change, tmp_path):
     execute(RUN, tmp_path / "a.json", tmp_path, quiet=True)
     content = json.loads((tmp_path / "a.json").read_text())
-    (tmp_path / "a.json").write_text(json.dumps(content | {"epochs": []}))
+    (tmp_path / "a.json").write_text(json.dumps(content | change))
     with pytest.raises(ValueError, match="is not the record of a run"):
         read_record(tmp_path / "a.json")
