@@ -44,7 +44,7 @@ def test_a_users_multi_pie_is_used_and_named(tmp_path, capsys):
     for person in range(1, 43):
         write_image(multi_pie_path(tmp_path / "data", person, 1, 1, "051"), size=(16, 16))
     assert faces(tmp_path / "out", "--cell", "convnet", "--data-dir", str(tmp_path / "data")) == 0
-    assert "Data: CMU Multi-PIE." in capsys.readouterr().out
+    assert "Data: CMU Multi-PIE, 42 images of 42 people, copy " in capsys.readouterr().out
     assert str(tmp_path) not in (tmp_path / "out" / "runs" / "convnet-200-seed0.json").read_text()
 
 
