@@ -167,8 +167,7 @@ def _train(task: Task, options: TableOptions, out: Path, records: Sequence[Recor
     known = {record.group: record for record in read_records(out / "runs")}
     for table_job in jobs:
         run = table_job.run
-        group = task.row(run.row, run.options).label, run.hidden_size
-        if group in known and known[group].settings != run.settings:
+        if run.group in known and known[run.group].settings != run.settings:
             raise ValueError(f"{out} holds {run.row} with other settings: give the same ones, or another --out")
     _make(jobs, options.jobs)
 
@@ -176,13 +175,12 @@ def _train(task: Task, options: TableOptions, out: Path, records: Sequence[Recor
 def _check_known(model: Run, grid: Sequence[Training], records: Sequence[Record], out: Path) -> None:
     """Raises ValueError where the records could not stand in one table with the runs that are wanted."""
     wanted = [replace(model, training=training).settings for training in grid]
-    group = model.task.row(model.row, model.options).label, model.hidden_size
     for record in records:
-        names = list(wanted[0]) if record.group == group else ["data"]
+        names = list(wanted[0]) if record.group == model.group else ["data"]
         for name in names:
             choices = [settings[name] for settings in wanted]
             if record.settings.get(name) not in choices:
-                there, asked = f"{name} {record.settings.get(name)}", " or ".join(map(str, dict.fromkeys(map(str, choices))))
+                there, asked = f"{name} {record.settings.get(name)}", " or ".join(dict.fromkeys(map(str, choices)))
                 raise ValueError(f"{out} holds {record.label} with {there}, not {asked}: give the same, or another --out")
 
 

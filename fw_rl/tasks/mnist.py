@@ -65,7 +65,7 @@ def read_idx(content: bytes) -> NDArray[np.uint8]:
 
 
 def _load(name: str, file: _File, folder: Path | None) -> NDArray[np.uint8]:
-    return _read(_find(name, folder) if folder is not None else _find_or_download(name, file), name, file)
+    return _load_or_download(name, file) if folder is None else _read(_find(name, folder), name, file)
 
 
 def _read(path: Path, name: str, file: _File) -> NDArray[np.uint8]:
@@ -88,19 +88,20 @@ def _find(name: str, folder: Path) -> Path:
     raise ValueError(f"there is no {name} or {name}.gz in {folder}")
 
 
-def _find_or_download(name: str, file: _File) -> Path:
+def _load_or_download(name: str, file: _File) -> NDArray[np.uint8]:
     folder = default_folder()
     try:
-        return _find(name, folder)
+        path = _find(name, folder)
     except ValueError:
         folder.mkdir(parents=True, exist_ok=True)
+    else:
+        return _read(path, name, file)
     path = folder / f"{name}.gz"
     reasons = []
     for mirror in MIRRORS:
         try:
             torch.hub.download_url_to_file(f"{mirror}{name}.gz", str(path), progress=False)
-            _read(path, name, file)
-            return path
+            return _read(path, name, file)
         except (OSError, HTTPException, ValueError) as error:
             reasons.append(str(error) or type(error).__name__)
             path.unlink(missing_ok=True)

@@ -39,6 +39,11 @@ class Run:
         return f"{without_module(self.row)}{options}-{self.hidden_size}-seed{self.training.seed}".replace("/", "_")
 
     @property
+    def group(self) -> tuple[str, int]:
+        """That of its record."""
+        return self.task.row(self.row, self.options).label, self.hidden_size
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All but the seed that has an influence on the result."""
         row = self.task.row(self.row, self.options)

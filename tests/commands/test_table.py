@@ -215,7 +215,7 @@ def test_a_folder_that_can_not_be_written_is_named_before_anything_is_trained(op
 
 def test_a_process_that_is_killed_is_told_in_one_line(tmp_path, capsys, monkeypatch):
     (tmp_path / "my_fatal_cell.py").write_text(
-        "import os, multiprocessing\n"
+        "import os\n"
         "from fw_rl.cells import register_cell\n"
         "from fw_rl.cells.rnn import RNNCell\n"
         "@register_cell('fatal')\n"
