@@ -88,7 +88,7 @@ def row(cell: str, results: list[dict[str, Any]]) -> str:
     mean, low, high = mean_interval(returns)
     solved = f"{(returns >= 0.95).sum()} of {count}"
     seconds = np.median([result["seconds"] for result in results])
-    interval = f"{low:.3f} to {high:.3f}"
+    interval = f"{max(low, -1):.3f} to {min(high, 1):.3f}"  # Catch returns no more than 1
     return f"{cell:15s}{results[0]['timesteps']:10,}{seconds:9.0f}{solved:>9}{mean:15.3f}   {interval}"
 
 
