@@ -125,16 +125,10 @@ def _records(task: Task, out: Path) -> list[Record]:
 
 def _train(task: Task, options: TableOptions, out: Path, records: Sequence[Record]) -> None:
     _check(options)
-    rates = dict.fromkeys(options.learning_rates)
-    decays = dict.fromkeys(options.weight_decays or (task.weight_decay,))
+    grid = _grid(task, options)
+    rows = product(dict.fromkeys(options.cells or task.rows), dict.fromkeys(options.hidden_sizes or task.hidden_sizes))
     cell_options = parse_cell_options(options.cell_options) or {}
-    cells = options.cells or tuple(task.rows)
-    sizes = options.hidden_sizes or task.hidden_sizes
-    grid = [
-        Training(rate, options.epochs, 0, options.batch_size, options.anneal, decay) for rate, decay in product(rates, decays)
-    ]
-    rows = product(dict.fromkeys(cells), dict.fromkeys(sizes))
-    models = [Run(task, cell, size, grid[0], cell_options) for cell, size in rows]
+    models = [Run(task, row, size, grid[0], cell_options) for row, size in rows]
     log_dir = options.log_dir or Path("runs") / task.name
     for model in models:  # before hours of training, not after
         task.make_net(task.row(model.row, model.options), model.hidden_size)
@@ -145,31 +139,40 @@ def _train(task: Task, options: TableOptions, out: Path, records: Sequence[Recor
     def job(run: Run, folder: str, name: str) -> _Job:
         return _Job(run, out / folder / f"{name}.json", options, log_dir)
 
-    candidates: dict[Run, list[_Job]] = {model: [] for model in models}
-    if len(grid) > 1:
-        for model, training in product(models, grid):
-            candidate = replace(model, training=replace(training, epochs=options.search_epochs or options.epochs))
-            name = f"{candidate.name}-rate{training.learning_rate:g}-decay{training.weight_decay:g}"
-            candidates[model].append(job(candidate, "search", name))
-        _make([candidate for found in candidates.values() for candidate in found], options.jobs)
-
+    searches = {model: [job(run, "search", run.search_name) for run in _candidates(model, grid, options)] for model in models}
+    _make([candidate for search in searches.values() for candidate in search], options.jobs)
     jobs = []
-    for model, found in candidates.items():
-        chosen = replace(_best(found), epochs=options.epochs) if found else grid[0]
-        for seed in dict.fromkeys(options.seeds):
-            run = replace(model, training=replace(chosen, seed=seed))
-            table_job = job(run, "runs", run.name)
-            jobs.append(table_job)
-            for record in [read_record(candidate.record) for candidate in found]:
-                # A candidate that was trained as long as the others is a run of the table already.
-                if record.is_of(run) and not table_job.record.exists():
-                    write_json(table_job.record, vars(record))
-    known = {record.group: record for record in read_records(out / "runs")}
-    for table_job in jobs:
-        run = table_job.run
-        if run.group in known and known[run.group].settings != run.settings:
-            raise ValueError(f"{out} holds {run.row} with other settings: give the same ones, or another --out")
+    for model, search in searches.items():
+        chosen = replace(_best(search), epochs=options.epochs) if search else grid[0]
+        runs = [replace(model, training=replace(chosen, seed=seed)) for seed in dict.fromkeys(options.seeds)]
+        own = [job(run, "runs", run.name) for run in runs]
+        _take_from_search(own, search)
+        jobs += own
+    for wanted in jobs:
+        _check_known(wanted.run, [wanted.run.training], records, out)
     _make(jobs, options.jobs)
+
+
+def _grid(task: Task, options: TableOptions) -> list[Training]:
+    """The ways to train from which every model and size takes its best."""
+    rates = dict.fromkeys(options.learning_rates)
+    decays = dict.fromkeys(options.weight_decays or (task.weight_decay,))
+    return [
+        Training(rate, options.epochs, 0, options.batch_size, options.anneal, decay) for rate, decay in product(rates, decays)
+    ]
+
+
+def _candidates(model: Run, grid: Sequence[Training], options: TableOptions) -> list[Run]:
+    """The runs that choose how to train a model; none where there is one way."""
+    epochs = options.search_epochs or options.epochs
+    return [replace(model, training=replace(training, epochs=epochs)) for training in grid] if len(grid) > 1 else []
+
+
+def _take_from_search(jobs: Sequence[_Job], search: Sequence[_Job]) -> None:
+    """A candidate that was trained as long as the runs of the table is one of them already."""
+    for job, record in product(jobs, [read_record(candidate.record) for candidate in search]):
+        if record.is_of(job.run) and not job.record.exists():
+            write_json(job.record, vars(record))
 
 
 def _check_known(model: Run, grid: Sequence[Training], records: Sequence[Record], out: Path) -> None:

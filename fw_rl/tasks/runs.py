@@ -39,6 +39,11 @@ class Run:
         return f"{without_module(self.row)}{options}-{self.hidden_size}-seed{self.training.seed}".replace("/", "_")
 
     @property
+    def search_name(self) -> str:
+        """As one of several ways to train the same net: fast-weights-20-seed0-rate0.001-decay0.1."""
+        return f"{self.name}-rate{self.training.learning_rate:g}-decay{self.training.weight_decay:g}"
+
+    @property
     def group(self) -> tuple[str, int]:
         """That of its record."""
         return self.task.row(self.row, self.options).label, self.hidden_size

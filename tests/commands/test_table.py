@@ -188,7 +188,7 @@ def test_a_rate_that_the_search_does_not_choose_again_is_refused(tmp_path, capsy
     capsys.readouterr()
     assert retrieval(tmp_path, *options, "--learning-rates", "0.00001", "0.01", "0.01") == 2
     printed = capsys.readouterr()
-    assert "with other settings" in printed.err
+    assert "holds LSTM with learning_rate 1e-05, not 0.01" in printed.err
     assert "[2/2]" in printed.out  # a rate that is named twice is tried once
 
 
