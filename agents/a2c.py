@@ -32,7 +32,7 @@ from fw_rl.agents.rollout import RecurrentRollout
 from fw_rl.cells import State, Stepper
 from fw_rl.envs.sb3 import VecEnvAdapter
 
-__all__ = ["PRECISIONS", "RecurrentA2C"]
+__all__ = ["OPTIMIZERS", "PRECISIONS", "RecurrentA2C"]
 
 PRECISIONS = ("highest", "high", "medium")
 """Of matrix products, as Torch names them."""

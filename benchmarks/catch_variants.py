@@ -10,6 +10,7 @@ written run by run, and what is there is not made again.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,9 +19,11 @@ from typing import Any
 import numpy as np
 import tyro
 
+from fw_rl.commands.command_line import fail, flag
 from fw_rl.commands.config import RunConfig
-from fw_rl.commands.search.learning import Learning, SideBySide, read_learnings
+from fw_rl.commands.search.learning import SEEDS, Learning, SideBySide, read_learnings
 from fw_rl.commands.search.live import train_missing
+from fw_rl.files import write_file
 from fw_rl.markdown import header, row
 from fw_rl.statistics import interquartile_mean
 
@@ -77,19 +80,36 @@ class Settings:
     """Folder of the records and tables."""
 
 
-def main(settings: Settings) -> None:
-    for kind in settings.kinds:
-        wanted = dict(KINDS[kind](settings))
-        learnings = train(kind, wanted, settings)
-        text = "\n".join(table(kind, learnings)) + "\n"
-        (settings.out / f"{kind}.md").write_text(text)
-        print(f"\n{text}")
+def main(settings: Settings) -> int:
+    """Train and write the tables; returns the exit code: 0 done, 2 bad input."""
+    try:
+        wanted = {kind: dict(KINDS[kind](settings)) for kind in checked(settings).kinds}
+        for kind, variants in wanted.items():
+            learnings = train(kind, variants, settings)
+            text = "\n".join(table(kind, learnings)) + "\n"
+            write_file(settings.out / f"{kind}.md", text.encode())
+            print(f"\n{text}")
+    except (ValueError, OSError) as error:
+        return fail("catch_variants.py", error)
+    return 0
+
+
+def checked(settings: Settings) -> Settings:
+    """The settings as they are; raises ValueError if there is nothing that could be trained by them."""
+    for name in ("seeds", "jobs", "eval_episodes", "harder_timesteps"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{flag(name)} is {getattr(settings, name)}: it must be at least 1")
+    if unknown := [kind for kind in settings.kinds if kind not in KINDS]:
+        raise ValueError(f"--kinds has {unknown[0]!r}: choose from {', '.join(KINDS)}")
+    return settings
 
 
 def best_settings(settings: Settings, cell: str) -> RunConfig:
     """Those that the sweep has trained with new seeds."""
-    seeds = read_learnings(settings.sweep / settings.env / cell / "seeds.json")
-    return RunConfig(**seeds[0].settings)
+    path = settings.sweep / settings.env / cell / SEEDS
+    if not path.exists():
+        raise ValueError(f"{path} is missing: `fw-rl sweep` with --retrain leaves it")
+    return RunConfig(**read_learnings(path)[0].settings)
 
 
 def ablations(settings: Settings) -> Iterator[tuple[str, RunConfig]]:
@@ -142,4 +162,4 @@ KINDS = {"ablations": ablations, "harder": harder}
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    sys.exit(main(tyro.cli(Settings, description=__doc__)))

@@ -25,7 +25,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the first argument names; returns its exit code, 2 for one that does not exist."""
+    """Run the command that the first argument names; returns its exit code: 2 for one that does not exist, 130 interrupted."""
     name, *rest = arguments if arguments is not None else sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(_help())
@@ -36,8 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # as with `python -m`: for the environments and cells of --env and --cell module:name
     # Imported only now: `fw-rl --help` needs neither Torch nor an environment.
-    module = import_module(f"fw_rl.commands.{name.replace('-', '_')}")
-    return int(module.main(rest, program=f"fw-rl {name}"))
+    try:
+        module = import_module(f"fw_rl.commands.{name.replace('-', '_')}")
+        return int(module.main(rest, program=f"fw-rl {name}"))
+    except KeyboardInterrupt:
+        print("Interrupted.")
+        return 130
 
 
 def _help() -> str:

@@ -15,7 +15,7 @@ import torch
 import tyro
 import yaml
 
-from fw_rl.agents.a2c import PRECISIONS
+from fw_rl.agents.a2c import OPTIMIZERS, PRECISIONS
 from fw_rl.cells import find_cell
 from fw_rl.commands.command_line import flag
 from fw_rl.commands.environments import environment_id
@@ -27,6 +27,7 @@ __all__ = [
     "RunConfig",
     "TrainOptions",
     "check_device",
+    "check_settings",
     "check_workers",
     "parse_cell_options",
     "resolve",
@@ -182,8 +183,10 @@ class RunConfig:
             raise ValueError(f"not the settings of a run: {error}") from error
 
 
-def resolve(options: TrainOptions) -> RunConfig:
+def resolve(options: TrainOptions, tuned_for_cell: bool = True) -> RunConfig:
     """The complete settings for what the command line says.
+
+    `tuned_for_cell`: whether the others are those that were found for the environment and its cell, or for any cell there.
 
     Raises ValueError, in one line, for a value that is not allowed.
     """
@@ -196,7 +199,8 @@ def resolve(options: TrainOptions) -> RunConfig:
     algo = options.algo or next(iter(WORKERS[engine]))
     if algo not in WORKERS[engine]:
         raise ValueError(f"unknown algorithm {algo!r}: with the engine {engine}, choose from {', '.join(WORKERS[engine])}")
-    settings = _tuned(env, cell, f"{algo} on Ray" if engine == "ray" else algo) | dict(workers=WORKERS[engine][algo])
+    tuned = _tuned(env, cell, f"{algo} on Ray" if engine == "ray" else algo, tuned_for_cell)
+    settings = tuned | dict(workers=WORKERS[engine][algo])
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(RunConfig)}
     given["cell_options"] = parse_cell_options(options.cell_options)
     for name, value in given.items():
@@ -205,15 +209,17 @@ def resolve(options: TrainOptions) -> RunConfig:
         elif value is not None:
             settings[name] = value
     config = RunConfig(**settings | dict(env=env, cell=cell, algo=algo, engine=engine, seed=options.seed or 0))
-    _check(config, options)
+    check_settings(config)
+    _check_options(options, config)
     return config
 
 
-def _tuned(env: str, cell: str, algo: str) -> dict[str, Any]:
+def _tuned(env: str, cell: str, algo: str, for_cell: bool) -> dict[str, Any]:
     tuned = yaml.safe_load(resources.files("fw_rl.commands").joinpath("tuned.yaml").read_text())
     by_cell: dict[str, Any] = next((entry for pattern, entry in tuned["environments"].items() if fnmatch(env, pattern)), {})
     settings: dict[str, Any] = {}
-    own = [by_cell.get(key, {}) for key in ("any", cell, f"any {algo}", f"{cell} {algo}")]
+    keys = ("any", cell, f"any {algo}", f"{cell} {algo}") if for_cell else ("any", f"any {algo}")
+    own = [by_cell.get(key, {}) for key in keys]
     for layer in (tuned["defaults"], tuned["algorithms"].get(algo, {}), tuned["cells"].get(cell, {}), *own):
         options = settings.get("cell_options", {}) | layer.get("cell_options", {})
         settings = settings | layer | dict(cell_options=options)
@@ -240,18 +246,14 @@ def _parse_value(name: str, text: str) -> Any:
         raise ValueError(f"--cell-options got {name}={text}: the value is neither a number, a word, true or false") from error
 
 
-def _check(config: RunConfig, options: TrainOptions) -> None:
-    names = ("timesteps", "workers", "n_envs", "n_steps", "hidden_size", "n_epochs", "batch_size")
-    counts = {name: getattr(config, name) for name in names}
-    counts |= {name: getattr(options, name) for name in ("threads", "eval_episodes")}
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{flag(name)} is {value}: it must be at least 1")
+def check_settings(config: RunConfig) -> None:
+    """Raises ValueError for a number that is not allowed, and for settings that do not go together."""
+    for name in ("timesteps", "workers", "n_envs", "n_steps", "hidden_size", "n_epochs", "batch_size"):
+        _check_count(name, getattr(config, name))
     check_workers(config)
     if config.normalize and (config.engine == "ray" or config.algo == "a3c"):
         raise ValueError("--normalize is for --algo a2c and ppo, where one process sees all steps: leave it out")
     _check_ppo(config)
-    _check_engine(config, options)
     for name in ("gamma", "gae_lambda"):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"{flag(name)} is {getattr(config, name)}: it must lie between 0 and 1")
@@ -263,9 +265,22 @@ def _check(config: RunConfig, options: TrainOptions) -> None:
             raise ValueError(f"{flag(name)} is {getattr(config, name)}: it must be at least 0 and finite")
     if config.matmul_precision not in PRECISIONS:
         raise ValueError(f"--matmul-precision is {config.matmul_precision!r}: choose from {', '.join(PRECISIONS)}")
+    if config.optimizer not in OPTIMIZERS:
+        raise ValueError(f"--optimizer is {config.optimizer!r}: choose from {', '.join(OPTIMIZERS)}")
     if config.seed < 0:
         raise ValueError(f"--seed is {config.seed}: it must be at least 0")
+
+
+def _check_options(options: TrainOptions, config: RunConfig) -> None:
+    for name in ("threads", "eval_episodes"):
+        _check_count(name, getattr(options, name))
+    _check_engine(config, options)
     check_device(options.device)
+
+
+def _check_count(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ValueError(f"{flag(name)} is {value}: it must be at least 1")
 
 
 def check_device(name: str) -> None:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from fw_rl.commands.command_line import fail
 from fw_rl.commands.figure5_report import describe, draw
-from fw_rl.commands.search.choice import best, choose, with_settings_of
-from fw_rl.commands.search.learning import Learning, known_learnings, read_learnings
+from fw_rl.commands.search.choice import best, choose, finalists, with_settings_of
+from fw_rl.commands.search.learning import FINALS, SEEDS, TRIALS, Learning, known_learnings, read_learnings
 from fw_rl.files import write_file
 from fw_rl.statistics import RESAMPLES, Estimate, interquartile_mean, probability_of_improvement
 
@@ -60,6 +60,11 @@ class Swept:
     seeds: list[Learning]
 
     @property
+    def all(self) -> list[Learning]:
+        """All of them."""
+        return self.trials + self.finals + self.seeds
+
+    @property
     def top(self) -> list[Learning]:
         """The five trials with the largest areas under their curves, the largest first; none that diverged."""
         return best(self.trials, TOP)
@@ -93,25 +98,28 @@ def read_sweeps(data: Path) -> Sweeps:
     if not data.is_dir():
         raise ValueError(f"{data} is not a folder: --data is the one that `fw-rl sweep` has left")
     sweeps: Sweeps = {}
-    for path in sorted(data.glob("*/*/trials.json")):
+    for path in sorted(data.glob(f"*/*/{TRIALS}")):
         if trials := read_learnings(path):
-            finals, seeds = (known_learnings(path.with_name(name)) for name in ("finals.json", "seeds.json"))
+            finals, seeds = (known_learnings(path.with_name(name)) for name in (FINALS, SEEDS))
             swept = Swept(trials, finals, seeds)
             sweeps.setdefault(path.parent.parent.name, {})[path.parent.name] = swept
     if not sweeps:
-        raise ValueError(f"{data} has no trainings: `fw-rl sweep` leaves them in ENV/CELL/trials.json")
+        raise ValueError(f"{data} has no trainings: `fw-rl sweep` leaves them in ENV/CELL/{TRIALS}")
     for env, cells in sweeps.items():
-        _require_same_length(data / env, [learning for swept in cells.values() for learning in swept.trials + swept.seeds])
+        _require_same_length(data / env, [learning for swept in cells.values() for learning in swept.all])
         for cell, swept in cells.items():
-            _require_new_seeds(data / env / cell / "seeds.json", swept)
+            _require_once(data / env / cell / TRIALS, swept.trials)
+            _require_new_seeds(data / env / cell / SEEDS, swept)
     return sweeps
 
 
+def _require_once(path: Path, trials: Sequence[Learning]) -> None:
+    if len({trial.seed for trial in trials}) < len(trials):
+        raise ValueError(f"{path} has a trial twice")
+
+
 def _require_same_length(folder: Path, learnings: Sequence[Learning]) -> None:
-    try:
-        lengths = {(float(learning.frames[-1]), len(learning.returns)) for learning in learnings}
-    except (LookupError, ArithmeticError, TypeError) as error:
-        raise ValueError(f"{folder} has a file that does not hold trainings: {type(error).__name__} {error}") from error
+    lengths = {(float(learning.frames[-1]), len(learning.returns)) for learning in learnings}
     if len(lengths) > 1:
         frames = " and ".join(f"{frames:,.0f} frames ({parts} points)" for frames, parts in sorted(lengths))
         raise ValueError(f"{folder} has trainings of {frames}: only equal ones can be compared")
@@ -123,8 +131,11 @@ def _require_new_seeds(path: Path, swept: Swept) -> None:
     taken = {training.seed for training in ([chosen] if chosen else []) + swept.finals}
     for learning in swept.seeds:
         seed = learning.seed
-        if chosen is None or learning.parameters != chosen.parameters:
-            raise ValueError(f"{path} has seed {seed} with other settings than those of the best trial")
+        if chosen is None or not learning.differs_by_seed(chosen):
+            raise ValueError(
+                f"{path} has seed {seed} with other settings than those of the best trial: move it away, and sweep again "
+                "with --retrain"
+            )
         if seed in taken:
             raise ValueError(f"{path} has seed {seed} twice, or it had a part in the choice of the settings")
         if not math.isfinite(learning.area):
@@ -152,6 +163,7 @@ def _of_cell(swept: Swept) -> Record:
     return dict(
         trials=len(swept.trials),
         diverged=sum(trial.diverged for trial in swept.trials),
+        pruned=sum(trial.pruned for trial in swept.trials),
         areas=[_plain(trial.area) for trial in best(swept.trials, len(swept.trials))],
         greedy_reached=_reached(swept.trials),
         top=dict(
@@ -168,7 +180,8 @@ def _of_cell(swept: Swept) -> Record:
 
 def _of_finals(swept: Swept) -> Record:
     """What the best settings of the search are worth without its luck: each of them counts alike."""
-    by_settings = [found for trial in swept.trials if (found := with_settings_of(trial, swept.finals))]
+    tried = finalists(swept.trials, len(swept.trials))
+    by_settings = [found for trial in tried if (found := with_settings_of(trial, swept.finals))]
     return dict(
         trainings=[_of_training(final) for final in swept.finals],
         settings=len(by_settings),

@@ -51,12 +51,12 @@ def _search(record: Record) -> Iterator[str]:
     yield f"The mean of the {top} trials with the largest areas (Ba16 A.3), of those that did not diverge. They are the best of"
     yield "many, partly by luck: what their settings are worth, only new seeds can say."
     yield ""
-    columns = ["environment", "cell", "trials", "diverged", "averaged", "area", "greedy return"]
+    columns = ["environment", "cell", "trials", "diverged", "pruned", "averaged", "area", "greedy return"]
     yield header(*columns)
     for env, cell, found in _cells(record):
         best = found["top"]
-        averaged = f"best {len(best['trainings'])}"
-        yield row(env, cell, found["trials"], found["diverged"], averaged, _number(best["area"]), _number(best["greedy"]))
+        counts = (found[name] for name in ("trials", "diverged", "pruned"))
+        yield row(env, cell, *counts, f"best {len(best['trainings'])}", _number(best["area"]), _number(best["greedy"]))
 
 
 def _finals(record: Record) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _all_trials(record: Record) -> Iterator[str]:
     yield "## All trials"
     yield ""
     yield "How much the settings matter, drawn from the same ranges for every cell, and those of its own besides: the area"
-    yield "that so many trials have at least. A trial that diverged is below all others."
+    yield "that so many trials have at least. A trial that diverged, or was pruned, is below all others."
     yield ""
     columns = ["environment", "cell", "trials", "a quarter of them", "half", "three quarters"]
     columns += _greedy_columns(record)
@@ -99,7 +99,7 @@ def _all_trials(record: Record) -> Iterator[str]:
 def _at_least(found: Record, share: float) -> str:
     """The area that this share of all trials has at least."""
     rank = math.ceil(share * found["trials"])
-    return _number(found["areas"][rank - 1]) if rank <= len(found["areas"]) else "diverged"
+    return _number(found["areas"][rank - 1]) if rank <= len(found["areas"]) else "none"
 
 
 def _seeds(record: Record) -> Iterator[str]:

@@ -14,8 +14,17 @@ import tyro
 from fw_rl.commands.command_line import fail, flag
 from fw_rl.commands.config import RunConfig, TrainOptions, resolve
 from fw_rl.commands.ray_engine import ray_needed
-from fw_rl.commands.search.choice import best, choose
-from fw_rl.commands.search.learning import Learning, SideBySide, Trainings, known_learnings, write_learnings
+from fw_rl.commands.search.choice import choose, finalists
+from fw_rl.commands.search.learning import (
+    FINALS,
+    SEEDS,
+    TRIALS,
+    Learning,
+    SideBySide,
+    Trainings,
+    known_learnings,
+    write_learnings,
+)
 from fw_rl.files import write_file
 from fw_rl.processes import WorkerError
 
@@ -27,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["SweepOptions", "main"]
 
 FINAL_SEEDS = range(5_000, 5_003)
-"""Seeds of the finalists; trials have their number as seed."""
+"""Seeds of the finalists; a trial's is its number."""
 
 FIRST_NEW_SEED = 10_000
 """The best settings are trained with seeds from here on."""
@@ -40,7 +49,7 @@ class SweepOptions:
     Every trial is a training by A2C with settings drawn from the cell's search space. Its value is the mean return of the
     training episodes over the whole of it, which is the area under the learning curve. The trial with the largest one, of many,
     owes it to luck as well: with finalists, new seeds decide which settings are the best. Nothing is done twice: the same
-    command goes on where it was stopped. What was learned is left in OUT/ENV/CELL, for `fw-rl figure5`.
+    command goes on where it was stopped, by what it has left in OUT/ENV/CELL, also for `fw-rl figure5`.
     """
 
     env: str = "Catch-16-3"
@@ -58,7 +67,7 @@ class SweepOptions:
     sampler: str = "random"
     """random draws every trial anew, as the paper's search did; tpe draws more where earlier trials were good."""
     seed: int = 0
-    """Seed of the draws; machines that share a storage want different ones."""
+    """Seed of the draws."""
     prune: bool = False
     """End trials that are below the median of the others at the same number of frames."""
     space: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the package's)")] = None
@@ -90,16 +99,19 @@ def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
         return fail(program, error)
     try:
         _search(study, folder, options)
-        finals = _decide(study, folder, options)
-        seeds = _retrain(study, finals, folder, options)
+        if study.running:
+            print(f"{study.running} trials still run elsewhere: once they have ended, the same command chooses the best.")
+        else:
+            _decide(study, folder, options)
+            _retrain(study, folder, options)
+        _report(study, folder)
     except KeyboardInterrupt:
         print(f"Interrupted. The same command goes on where it was ({folder}).")
         return 130
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return fail(program, error)
     except WorkerError as error:
         return fail(program, error.summary, code=1, details=error.details)
-    _report(study, folder, finals, seeds)
     return 0
 
 
@@ -119,12 +131,14 @@ def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
         raise ValueError(f"--ray-address is {options.ray_address}, but the engine is local: add --engine ray")
     if options.sampler not in SAMPLERS:
         raise ValueError(f"--sampler is {options.sampler!r}: choose from {', '.join(SAMPLERS)}")
-    config = resolve(TrainOptions(env=options.env, cell=options.cell, timesteps=options.timesteps))
+    config = resolve(TrainOptions(env=options.env, cell=options.cell, timesteps=options.timesteps), tuned_for_cell=False)
     space = search_space(config.short_cell, options.space)
+    space.check(config)
     folder = options.out / config.short_env / config.short_cell
     journal = options.out / "studies.journal"
     study = SettingsStudy(config, space, journal, options.storage, options.sampler, options.seed, options.prune)
     folder.mkdir(parents=True, exist_ok=True)
+    study.adopt(known_learnings(folder / TRIALS), str(folder / TRIALS))
     return folder, study
 
 
@@ -140,7 +154,7 @@ def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
     """Make the trials that are missing, and write down what was learned in all of them."""
     from fw_rl.commands.search.live import LiveTable
 
-    running: dict[int, Trial] = {}
+    running: dict[int, tuple[Trial, RunConfig]] = {}
     try:
         with (
             LiveTable(_title(study, "trials"), options.trials, study.learnings, options.quiet) as table,
@@ -149,52 +163,51 @@ def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
             while running or study.begun < options.trials:
                 while trainings.has_room and study.begun < options.trials:
                     trial, config = study.ask()
-                    running[trial.number] = trial
+                    running[trial.number] = trial, config
                     trainings.start(trial.number, config, trial.params)
                     table.begin(trial.number, config, trial.params)
                 for number, event in trainings.events():
                     if isinstance(event, Learning):
-                        study.tell(running.pop(number), event)
+                        study.tell(running.pop(number)[0], event)
+                        write_learnings(folder / TRIALS, study.learnings)
                         table.show(number, event)
-                    elif study.is_hopeless(running[number], event):
+                    elif study.is_hopeless(running[number][0], event):
                         trainings.stop(number)
-                        study.prune(running.pop(number))
+                        study.prune(*running.pop(number))
                         table.drop(number)
                     else:
                         table.show(number, event)
     finally:
-        for trial in running.values():
+        for trial, _ in running.values():
             study.forget(trial)
-        write_learnings(folder / "trials.json", study.learnings)
+        write_learnings(folder / TRIALS, study.learnings)
 
 
-def _decide(study: SettingsStudy, folder: Path, options: SweepOptions) -> list[Learning]:
-    """Train the settings of the best trials with the seeds that are missing; returns what was learned with all of them."""
+def _decide(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
+    """Train the best settings of the search with the seeds that are missing."""
     from fw_rl.commands.search.live import train_missing
 
-    path = folder / "finals.json"
-    if options.finalists == 1:
-        return known_learnings(path)
-    finalists = best(study.learnings, options.finalists)
-    wanted = [_with_seed(trial, seed) for seed in FINAL_SEEDS for trial in finalists]
-    return train_missing(path, wanted, _title(study, "finalists"), _trainings(options), options.quiet)
+    if options.finalists > 1:
+        found = finalists(study.learnings, options.finalists)
+        wanted = [_with_seed(trial, seed) for seed in FINAL_SEEDS for trial in found]
+        train_missing(folder / FINALS, wanted, _title(study, "finalists"), _trainings(options), options.quiet)
 
 
-def _retrain(study: SettingsStudy, finals: list[Learning], folder: Path, options: SweepOptions) -> list[Learning]:
-    """Train the best settings with the seeds that are missing; returns what was learned with all of them."""
+def _retrain(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
+    """Train the best settings with the seeds that are missing."""
     from fw_rl.commands.search.live import train_missing
 
-    path = folder / "seeds.json"
     if not options.retrain:
-        return known_learnings(path)
-    chosen = choose(study.learnings, finals)
+        return
+    path = folder / SEEDS
+    chosen = choose(study.learnings, known_learnings(folder / FINALS))
     if chosen is None:
         raise ValueError(f"no trial of {folder} has a value: there is nothing to train with new seeds")
-    if any(training.settings | dict(seed=chosen.seed) != chosen.settings for training in known_learnings(path)):
+    if not all(training.differs_by_seed(chosen) for training in known_learnings(path)):
         raise ValueError(f"{path} is of other settings than those of the best trial, {chosen.seed}: move it away")
     wanted = [_with_seed(chosen, FIRST_NEW_SEED + i) for i in range(options.retrain)]
     title = _title(study, f"trial {chosen.seed} with new seeds")
-    return train_missing(path, wanted, title, _trainings(options), options.quiet)
+    train_missing(path, wanted, title, _trainings(options), options.quiet)
 
 
 def _with_seed(trial: Learning, seed: int) -> tuple[RunConfig, dict[str, Any]]:
@@ -205,10 +218,11 @@ def _title(study: SettingsStudy, what: str) -> str:
     return f"{study.config.short_env}, {study.config.short_cell}, {what}"
 
 
-def _report(study: SettingsStudy, folder: Path, finals: list[Learning], seeds: list[Learning]) -> None:
+def _report(study: SettingsStudy, folder: Path) -> None:
     from fw_rl.commands.search.report import report
 
     title = _title(study, f"{study.config.timesteps:,} frames")
-    text = report(title, study.learnings, study.pruned, study.importances, finals, seeds)
+    finals, seeds = known_learnings(folder / FINALS), known_learnings(folder / SEEDS)
+    text = report(title, study.learnings, study.importances, finals, seeds)
     write_file(folder / "report.md", text.encode())
     print(f"\n{text}\nTrials, seeds and this report: {folder}")

@@ -14,6 +14,28 @@ PATH = Path(__file__).parents[2] / "benchmarks" / "catch_variants.py"
 RATES = dict(eta=0.1, decay=0.5, inner_steps=1, recurrent_scale=0.3)
 
 
+CHANGES = {
+    "no fast weights (eta 0)": (dict(eta=0.0), {}),
+    "no layer norm": (dict(layer_norm=False), {}),
+    "layer norm of h_0 as well": (dict(norm_placement="all"), {}),
+    "layer norm of the recall alone": (dict(norm_placement="recall"), {}),
+    "one inner step": (dict(inner_steps=1), {}),
+    "two inner steps": (dict(inner_steps=2), {}),
+    "three inner steps": (dict(inner_steps=3), {}),
+    "eta 0.5, decay 0.95 (the paper's)": (dict(eta=0.5, decay=0.95), {}),
+    "decay 0.9": (dict(decay=0.9), {}),
+    "the delta rule, eta 1, decay 0.5": (dict(rule="delta", eta=1.0, decay=0.5), {}),
+    "eta and decay learned": (dict(learn_eta=True, learn_decay=True), {}),
+    "W at 0.05 I (the paper's)": (dict(recurrent_scale=0.05), {}),
+    "W at 0.5 I": (dict(recurrent_scale=0.5), {}),
+    "Adam": ({}, dict(optimizer="adam")),
+    "RMSprop": ({}, dict(optimizer="rmsprop")),
+    "16 environments": ({}, dict(n_envs=16)),
+    "sees its previous step": ({}, dict(previous_step=True)),
+}
+"""By name, which options of the cell are different, and which other settings."""
+
+
 @pytest.fixture(scope="module")
 def script():
     spec = importlib.util.spec_from_file_location("catch_variants", PATH)
@@ -38,18 +60,19 @@ def test_an_ablation_changes_what_its_name_says(script, settings):
     variants = dict(script.ablations(settings))
     found = variants.pop("as found")
     assert found.cell_options == RATES
-    for changed in variants.values():
-        assert changed != found
-    assert variants["no fast weights (eta 0)"].cell_options == RATES | dict(eta=0.0)
-    assert dataclasses.replace(variants["RMSprop"], optimizer="adam") == found
-    assert dataclasses.replace(variants["sees its previous step"], previous_step=False) == found
-    assert "Adam" not in variants and "one inner step" not in variants  # they are so already
+    for name, changed in variants.items():
+        options, others = CHANGES[name]
+        assert changed == dataclasses.replace(found, cell_options=RATES | options, **others), name
+    assert set(CHANGES) - set(variants) == {"Adam", "one inner step"}  # they are so already
 
 
 def test_every_cell_plays_every_harder_game_for_whole_episodes(script, settings):
     variants = dict(script.harder(settings))
     assert len(variants) == len(script.HARDER) * len(script.CELLS)
     assert variants["Catch-48-3, lstm"].n_steps == 47
+    for name, config in variants.items():
+        game, cell = name.split(", ")
+        assert (config.env, config.cell, config.seed) == (f"fw_rl/{game}-v0", cell, 0)
     assert {config.timesteps for config in variants.values()} == {6_000_000}
 
 
@@ -64,3 +87,20 @@ def test_variants_are_trained_once_and_in_the_table(script, settings, capsys):
     text = "\n".join(script.table("ablations", learnings))
     assert "| RMSprop | 2 |" in text
     assert "of 2 |" in text
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(jobs=0), "--jobs is 0: it must be at least 1"),
+        (dict(seeds=0), "--seeds is 0: it must be at least 1"),
+        (dict(kinds=("foo",)), "--kinds has 'foo': choose from ablations, harder"),
+        (dict(sweep=Path("nowhere")), "seeds.json is missing"),
+        (dict(env="Catch-7-3"), "seeds.json is missing"),
+    ],
+)
+def test_bad_input_is_one_line(change, message, script, settings, capsys):
+    assert script.main(dataclasses.replace(settings, **change)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not settings.out.exists()

@@ -1,6 +1,7 @@
 """The figure5 command: which trainings count and how, one table and picture of whatever is there, and bad input."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,7 +82,23 @@ def test_trials_that_diverged_are_counted_but_none_of_the_top(tmp_path):
 def test_a_search_in_which_all_diverged_has_no_top_but_a_report(tmp_path, capsys):
     store(tmp_path / "one", CATCH, "rnn", [training(0.5, None, diverged=True)])
     assert main(["--data", str(tmp_path / "one"), "--out", str(tmp_path / "out")]) == 0
-    assert f"| {CATCH} | rnn | 1 | 1 | best 0 |  |  |" in capsys.readouterr().out
+    assert f"| {CATCH} | rnn | 1 | 1 | 0 | best 0 |  |  |" in capsys.readouterr().out
+
+
+def test_trials_that_were_pruned_are_below_all_others(tmp_path):
+    pruned = replace(training(None, None, seed=9), greedy=None, pruned=True)
+    found = of_cell(tmp_path, [*trials_with([0.1, 0.2]), pruned])["cells"]["lstm"]
+    assert (found["trials"], found["pruned"], found["areas"]) == (3, 1, [0.2, 0.1])
+    text = describe(dict(command="") | summarise(read_sweeps(tmp_path / "one")))
+    assert f"| {CATCH} | lstm | 3 | 0 | 1 | best 2 |" in text
+    assert f"| {CATCH} | lstm | 3 | 0.200 | 0.100 | none | 2 of 3 | 2 of 3 |" in text
+
+
+def test_equal_settings_of_two_trials_are_those_of_one_finalist(tmp_path):
+    trials = [training(0.5, 0.5, seed=seed, eta=0.1) for seed in range(2)]
+    finals = [training(area, area, seed=200 + i, eta=0.1) for i, area in enumerate((0.1, 0.3))]
+    found = of_cell(tmp_path, trials, finals=finals)["cells"]["lstm"]["finals"]
+    assert (found["settings"], found["area"][0]) == (1, 0.2)
 
 
 def test_seeds_that_diverged_count_and_stay_where_they_were(tmp_path):
@@ -154,8 +171,8 @@ def test_the_table_says_which_frames_cells_and_numbers_of_trials(data):
     text = describe(dict(command="fw-rl figure5") | summarise(read_sweeps(data)))
     lines = text.splitlines()
     assert f"- {CATCH}: trainings of 1,000 frames, fast-weights, lstm, rnn" in lines
-    assert f"| {CATCH} | fast-weights | 6 | 0 | best 5 | 0.700 | 1.000 |" in lines
-    assert f"| {LARGE} | rnn | 3 | 0 | best 3 | -0.700 | 1.000 |" in lines
+    assert f"| {CATCH} | fast-weights | 6 | 0 | 0 | best 5 | 0.700 | 1.000 |" in lines
+    assert f"| {LARGE} | rnn | 3 | 0 | 0 | best 3 | -0.700 | 1.000 |" in lines
     assert sum(line.startswith(f"| {LARGE} | rnn |") for line in lines) == 2  # it has no new seeds
     (row,) = (line for line in lines if line.startswith(f"| {CATCH} | lstm | 4 |"))
     assert row.startswith(f"| {CATCH} | lstm | 4 | 0 | 0.300 (")
@@ -167,7 +184,7 @@ def test_the_table_says_which_frames_cells_and_numbers_of_trials(data):
 
 def test_rows_of_a_table_have_as_many_cells_as_its_head(data):
     widths = [line.count("|") for line in describe(dict(command="") | summarise(read_sweeps(data))).splitlines() if "|" in line]
-    assert sorted(set(widths)) == [5, 8, 9, 11]
+    assert sorted(set(widths)) == [5, 9, 11]
 
 
 def test_all_trials_are_told_of_and_those_that_diverged_are_the_last(tmp_path):
@@ -180,7 +197,7 @@ def test_all_trials_are_told_of_and_those_that_diverged_are_the_last(tmp_path):
     assert f"| {CATCH} | lstm | 4 | 0.400 | 0.300 | 0.100 | 3 of 4 | 3 of 4 |" in text
     store(tmp_path / "one", LARGE, "lstm", [*trials[:1], diverged])
     text = describe(dict(command="") | summarise(read_sweeps(tmp_path / "one")))
-    assert f"| {LARGE} | lstm | 2 | 0.400 | 0.400 | diverged | 1 of 2 | 1 of 2 |" in text
+    assert f"| {LARGE} | lstm | 2 | 0.400 | 0.400 | none | 1 of 2 | 1 of 2 |" in text
 
 
 def test_one_environment_without_seeds_is_enough(tmp_path, capsys):
@@ -258,6 +275,10 @@ def bad_input(tmp_path):
     store(tmp_path / "second best", CATCH, "lstm", trials, seeds_with([0.2, 0.2], eta=0.1))
     store(tmp_path / "finalist", CATCH, "lstm", trials, seeds_with([0.2]), seeds_with([0.2]))
     store(tmp_path / "all diverged", CATCH, "lstm", [training(0.1, None, diverged=True)], seeds_with([0.1]))
+    store(tmp_path / "trial twice", CATCH, "lstm", trials_with([0.1]) * 2)
+    store(tmp_path / "finals of other lengths", CATCH, "lstm", trials, finals=[training(0.2, seed=9, timesteps=2000, eta=0.0)])
+    elsewhere = [replace(seed, settings=seed.settings | dict(gamma=0.5)) for seed in seeds_with([0.1])]
+    store(tmp_path / "other gamma", CATCH, "lstm", trials, elsewhere)
     store(tmp_path / "no episode", CATCH, "lstm", trials, [training(None, None, seed=100, eta=0.0)])
 
 
@@ -276,6 +297,9 @@ CASES = {
     "finalist": "seed 100 twice, or it had a part in the choice of the settings",
     "second best": "seed 100 with other settings than those of the best trial",
     "all diverged": "seed 100 with other settings than those of the best trial",
+    "trial twice": "trials.json has a trial twice",
+    "finals of other lengths": "1,000 frames (2 points) and 2,000 frames (1 points)",
+    "other gamma": "seed 100 with other settings than those of the best trial",
     "no episode": "seed 100 without a learning curve",
 }
 

@@ -4,16 +4,17 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from optuna.trial import TrialState
 
 from fw_rl.commands.config import TrainOptions, resolve
-from fw_rl.commands.search.choice import best, choose
+from fw_rl.commands.search.choice import best, choose, finalists
 from fw_rl.commands.search.learning import Learning, Progress, read_learnings
 from fw_rl.commands.search.report import report
 from fw_rl.commands.search.space import search_space
@@ -46,7 +47,7 @@ def sweep(tmp_path):
 def make_study(tmp_path):
     (tmp_path / "space.yaml").write_text(SPACE)
     space = search_space("rnn", tmp_path / "space.yaml")
-    config = resolve(TrainOptions(env="Catch-5-2", cell="rnn", timesteps=400))
+    config = resolve(TrainOptions(env="Catch-5-2", cell="rnn", timesteps=400), tuned_for_cell=False)
     return lambda **options: SettingsStudy(config, space, tmp_path / "studies.journal", **options)
 
 
@@ -119,6 +120,8 @@ def test_the_best_is_trained_with_new_seeds(sweep, tmp_path, capsys):
     capsys.readouterr()
     assert sweep("--trials", 2, "--retrain", 3) == 2
     assert "is of other settings than those of the best trial" in only_line(capsys)
+    assert sweep("--trials", 2) == 0
+    assert "have no new seeds: seeds.json is of other settings" in capsys.readouterr().out
 
 
 def test_finalists_get_three_new_seeds_each_and_the_best_of_them_is_trained_again(sweep, tmp_path, capsys):
@@ -136,20 +139,120 @@ def test_finalists_get_three_new_seeds_each_and_the_best_of_them_is_trained_agai
 
 
 def test_other_settings_need_another_study(sweep, capsys):
-    assert sweep("--trials", 0) == 0
+    assert sweep("--trials", 0, "--timesteps", 500) == 0  # of which nothing was made
+    assert sweep("--trials", 1) == 0
     capsys.readouterr()
-    assert sweep("--trials", 0, "--timesteps", 500) == 2
+    assert sweep("--trials", 1, "--timesteps", 500) == 2
     assert "with timesteps 400, not 500" in only_line(capsys)
+    assert sweep("--trials", 1, "--sampler", "tpe") == 2
+    assert "with sampler random, not tpe" in only_line(capsys)
 
 
 def test_what_was_lost_is_made_again(make_study):
-    lost, _ = make_study().ask()
+    lost, settings = make_study().ask()
     assert make_study().begun == 1  # its process, this one, is alive
-    lost.set_user_attr("process", [socket.gethostname(), 2**22 + 1])
-    assert make_study().begun == 0
-    elsewhere, _ = make_study().ask()
-    elsewhere.set_user_attr("process", ["another machine", 1])
+    host, process, born = lost.user_attrs["process"]
+    for gone in ([host, 2**22 + 1, born], [host, process, born - 60]):  # none, or another under the same number
+        lost.set_user_attr("process", gone)
+        assert make_study().begun == 0
+        lost, again = make_study().ask()
+        assert again == settings  # seed and draw
+    lost.set_user_attr("process", ["another machine", 1, 1.0])
+    assert (make_study().begun, make_study().running) == (1, 1)
+
+
+def test_another_machine_is_waited_for_a_day(make_study, monkeypatch):
+    trial, _ = make_study().ask()
+    trial.set_user_attr("process", ["another machine", 1, 1.0])
+    for hours, begun in ((23, 1), (25, 0)):
+        later = datetime.now() + timedelta(hours=hours)
+        monkeypatch.setattr("fw_rl.commands.search.study.datetime", SimpleNamespace(now=lambda later=later: later))
+        assert make_study().begun == begun
+
+
+def test_a_trial_that_is_stopped_leaves_its_draw_to_the_next(make_study):
+    study = make_study()
+    (first, settings), (second, _) = study.ask(), study.ask()
+    study.forget(first)
+    study.tell(second, of_trial(1, 0.5))
+    again, same = study.ask()
+    assert same == settings and same.seed == 0
+    study.tell(again, of_trial(0, 0.25))
+    assert [known.seed for known in make_study().learnings] == [0, 1]
+    _, third = study.ask()
+    assert third.seed == 2
+
+
+def test_of_a_trial_that_two_machines_made_the_first_counts(make_study):
+    one, other = make_study(), make_study()
+    (first, _), (second, _) = one.ask(), other.ask()
+    second.set_user_attr("number", 0)
+    other.tell(second, of_trial(0, 0.9))
+    one.tell(first, of_trial(0, 0.1))
+    assert [known.area for known in make_study().learnings] == [pytest.approx(0.1)]
+    assert one.begun == 1
+
+
+def test_trials_that_a_file_has_are_not_made_again(sweep, tmp_path, capsys):
+    assert sweep("--trials", 3) == 0
+    before = trials(tmp_path)
+    (tmp_path / "out" / "studies.journal").unlink()
+    path = tmp_path / "out" / "Catch-5-2" / "rnn" / "trials.json"
+    path.write_text(json.dumps([vars(known) for known in (before[0], before[2])]))  # the second was not saved
+    assert sweep("--trials", 3) == 0
+    after = trials(tmp_path)
+    assert [after[0], after[2]] == [before[0], before[2]]
+    assert (after[1].parameters, after[1].returns) == (before[1].parameters, before[1].returns)
+
+    (tmp_path / "out" / "studies.journal").unlink()
+    path.write_text(json.dumps([vars(before[0]) | dict(parameters=dict(before[0].parameters, learning_rate=0.005))]))
+    capsys.readouterr()
+    content = path.read_bytes()
+    assert sweep("--trials", 3) == 2
+    assert "trials.json has trial 0 with other settings" in only_line(capsys)
+    assert path.read_bytes() == content
+    path.write_text("garbage")
+    assert sweep("--trials", 3) == 2
+    assert "trials.json does not hold trainings" in only_line(capsys)
+    assert path.read_text() == "garbage"
+
+
+def test_half_a_line_at_the_end_of_the_journal_is_cut(make_study, tmp_path):
+    study = make_study()
+    trial, _ = study.ask()
+    study.tell(trial, of_trial(0, 0.5))
+    journal = tmp_path / "studies.journal"
+    with journal.open("ab") as file:
+        file.write(b'{"op_code": 4, "wor')
     assert make_study().begun == 1
+    assert journal.read_bytes().endswith(b"\n")
+
+
+def test_the_best_is_not_chosen_while_trials_run_elsewhere(make_study, sweep, tmp_path, capsys):
+    elsewhere, _ = make_study().ask()
+    elsewhere.set_user_attr("process", ["another machine", 1, 1.0])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "studies.journal").rename(tmp_path / "out" / "studies.journal")
+    assert sweep("--trials", 2, "--retrain", 1) == 0
+    printed = capsys.readouterr().out
+    assert "1 trials still run elsewhere" in printed and "1 trials, 0 diverged" in printed
+    assert not (tmp_path / "out" / "Catch-5-2" / "rnn" / "seeds.json").exists()
+
+
+def test_a_finalist_stays_one_however_many_are_asked_for(sweep, tmp_path):
+    """What was once trained with new seeds has a part in the choice, as it has in Figure 5."""
+    assert sweep("--trials", 3, "--finalists", 3) == 0
+    folder = tmp_path / "out" / "Catch-5-2" / "rnn"
+    finals = read_learnings(folder / "finals.json")
+    assert sweep("--trials", 3, "--finalists", 2, "--retrain", 1) == 0
+    assert read_learnings(folder / "finals.json") == finals
+    (seed,) = read_learnings(folder / "seeds.json")
+    assert seed.differs_by_seed(choose(trials(tmp_path), finals))
+
+
+def test_equal_settings_are_one_finalist():
+    alike = [of_trial(0, 0.5, {"a": 1}), of_trial(1, 0.4, {"a": 1}), of_trial(2, 0.3, {"a": 2})]
+    assert [trial.seed for trial in finalists(alike, 2)] == [0, 2]
 
 
 def test_a_trial_that_was_killed_before_it_could_name_its_process_does_not_count(make_study):
@@ -179,11 +282,13 @@ def test_hopeless_trials_are_pruned_on_request(make_study):
             good, _ = study.ask()
             assert not study.is_hopeless(good, Progress(50, 0.5))
             study.tell(good, learning(0.5))
-        bad, _ = study.ask()
+        bad, settings = study.ask()
         assert not study.is_hopeless(bad, Progress(10, -1.0))  # too early to say
         assert study.is_hopeless(bad, Progress(50, -1.0)) == prune
-        study.prune(bad)
-    assert study.pruned == 2
+        study.prune(bad, settings)
+    assert [known.pruned for known in study.learnings] == [*[False] * 5, True] * 2
+    assert best(study.learnings[5:6], 1) == []
+    assert make_study().begun == 12
 
 
 def test_tpe_learns_from_earlier_trials(make_study):
@@ -202,9 +307,9 @@ def test_the_best_come_first():
     assert [trial.seed for trial in best(trials, 2)] == [1, 3]
     assert choose(trials, []) == trials[1]
     assert choose(trials[2:3], []) is None
-    seeds = [learning(0.5, greedy=0.95), learning(0.7, greedy=0.9)]
-    text = report("Catch", trials, 1, {"a": 1.0}, seeds=seeds)
-    assert "4 trials, 1 diverged, 1 pruned" in text
+    seeds = [of_trial(9 + i, area, {"a": 1}, greedy=greedy) for i, (area, greedy) in enumerate(((0.5, 0.95), (0.7, 0.9)))]
+    text = report("Catch", [*trials, of_trial(4, math.nan, pruned=True)], {"a": 1.0}, seeds=seeds)
+    assert "5 trials, 1 diverged, 1 pruned" in text
     assert "| 1 | 0.300 |  | 0.300 | 0.300 | 1 |" in text
     assert "those of trial 1, with 2 new seeds: area 0.600 (-0.671 to 1.871), 1 of 2 at 0.95 greedy." in text
 
@@ -213,9 +318,10 @@ def test_new_seeds_decide_among_the_finalists():
     trials = [of_trial(0, 0.5), of_trial(1, 0.4), of_trial(2, 0.3)]
     finals = [of_trial(5_000 + i, area, {"a": i // 2}) for i, area in enumerate((0.1, 0.2, 0.1, 0.4))]
     assert choose(trials, finals) == trials[1]
-    lost = of_trial(5_002, math.nan, {"a": 1}, diverged=True)
-    assert choose(trials, [*finals, lost]) == trials[0]
-    text = report("Catch", trials, 0, {}, finals, [learning(0.7)])
+    for area in (math.nan, 0.9):  # what was learned before does not count
+        lost = of_trial(5_002, area, {"a": 1}, diverged=True)
+        assert choose(trials, [*finals, lost]) == trials[0]
+    text = report("Catch", trials, {}, finals, [of_trial(9, 0.7, {"a": 1})])
     assert "| 0 | 0.500 | 0.150 (2) | 0.500 | 0.500 | 0 |" in text
     assert "| 1 | 0.400 | 0.250 (2) | 0.400 | 0.400 | 1 |" in text
     assert "| 2 | 0.300 |  | 0.300 | 0.300 | 2 |" in text
@@ -248,30 +354,35 @@ def test_a_sweep_goes_on_after_it_was_stopped(number, sweep, tmp_path):
     whole = ["--trials", "3", "--timesteps", "2000"]
     small = ["--env", "Catch-5-2", "--cell", "rnn", "--eval-episodes", "4", "--jobs", "2", "--space", tmp_path / "space.yaml"]
     command = [sys.executable, "-m", "fw_rl", "sweep", *small, *whole, "--out", tmp_path / "stopped"]
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     first = process.stdout.readline()
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=60)
     assert first.startswith("[1/3]")
+    (known,) = [known for known in trials(tmp_path, "stopped") if f"[1/3] {known.seed}: " in first]
     if number == signal.SIGINT:
         assert process.returncode == 130
         assert "The same command goes on" in output
+        assert errors == ""
     assert sweep(*whole, out="stopped") == 0
     assert len(trials(tmp_path, "stopped")) == 3
+    assert known in trials(tmp_path, "stopped")  # with its seconds, so that it was not made again
 
 
 def test_two_sweeps_share_a_storage(tmp_path, sweep):
     database = f"sqlite:///{tmp_path / 'studies.db'}"
     small = ["--env", "Catch-5-2", "--cell", "rnn", "--timesteps", "400", "--eval-episodes", "4", "--jobs", "1"]
-    own = ["--trials", "3", "--storage", database, "--space", tmp_path / "space.yaml", "--seed", "1", "--out", tmp_path / "one"]
+    own = ["--trials", "3", "--storage", database, "--space", tmp_path / "space.yaml", "--out", tmp_path / "one"]
     other = subprocess.Popen(list(map(str, [sys.executable, "-m", "fw_rl", "sweep", *small, *own])), stdout=subprocess.DEVNULL)
     try:
         assert sweep("--trials", 3, "--storage", database, out="two") == 0
         assert other.wait(timeout=60) == 0
     finally:
         other.kill()
-    assert sweep("--trials", 3, "--storage", database, out="two") == 0
-    assert len(trials(tmp_path, "two")) in (3, 4)  # the last one may have been begun by both at once
+    for out in ("one", "two"):
+        assert sweep("--trials", 3, "--storage", database, out=out) == 0
+    assert trials(tmp_path, "one") == trials(tmp_path, "two")
+    assert [known.seed for known in trials(tmp_path, "one")] == [0, 1, 2]
 
 
 def test_without_optuna_one_line_says_what_to_install(tmp_path):

@@ -9,26 +9,34 @@ import numpy as np
 
 from fw_rl.commands.search.learning import Learning
 
-__all__ = ["best", "choose", "with_settings_of"]
+__all__ = ["best", "choose", "finalists", "with_settings_of"]
 
 
 def best(trials: Sequence[Learning], count: int) -> list[Learning]:
-    """The trainings with the largest areas under their curves, the largest first; none that diverged."""
-    known = [trial for trial in trials if not trial.diverged and math.isfinite(trial.area)]
-    return sorted(known, key=lambda trial: -trial.area)[:count]
+    """The trainings with the largest areas under their curves, the largest first; none that diverged or was pruned."""
+    return sorted((trial for trial in trials if trial.is_ranked), key=lambda trial: -trial.area)[:count]
+
+
+def finalists(trials: Sequence[Learning], count: int) -> list[Learning]:
+    """The best trials of so many different settings."""
+    found: list[Learning] = []
+    for trial in best(trials, len(trials)):
+        if not with_settings_of(trial, found):
+            found.append(trial)
+    return found[:count]
 
 
 def choose(trials: Sequence[Learning], finals: Sequence[Learning]) -> Learning | None:
     """The trial whose settings are the best, None if no trial has a value.
 
     `finals`: trainings of some trials' settings with new seeds. If there are any, the mean area over these decides: the trial
-    with the largest area, of many, owes it to luck as well.
+    with the largest area, of many, owes it to luck as well. Settings with which one of them diverged are the worst.
     """
     ranked = best(trials, len(trials))
-    finalists = [trial for trial in ranked if with_settings_of(trial, finals)]
-    if not finalists:
+    tried = [trial for trial in ranked if with_settings_of(trial, finals)]
+    if not tried:
         return ranked[0] if ranked else None
-    return max(finalists, key=lambda trial: np.mean([_worth(final) for final in with_settings_of(trial, finals)]))
+    return max(tried, key=lambda trial: np.mean([_worth(final) for final in with_settings_of(trial, finals)]))
 
 
 def with_settings_of(trial: Learning, trainings: Sequence[Learning]) -> list[Learning]:
@@ -37,4 +45,4 @@ def with_settings_of(trial: Learning, trainings: Sequence[Learning]) -> list[Lea
 
 
 def _worth(training: Learning) -> float:
-    return training.area if math.isfinite(training.area) else -math.inf
+    return training.area if training.is_ranked else -math.inf

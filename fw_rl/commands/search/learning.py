@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,9 @@ from fw_rl.processes import START_METHOD, Send, Workers
 
 __all__ = [
     "CURVE_POINTS",
+    "FINALS",
+    "SEEDS",
+    "TRIALS",
     "Learning",
     "Progress",
     "SideBySide",
@@ -31,6 +35,9 @@ __all__ = [
     "read_learnings",
     "write_learnings",
 ]
+
+TRIALS, FINALS, SEEDS = "trials.json", "finals.json", "seeds.json"
+"""Files of a sweep, by environment and cell: the search, its best settings with new seeds, the best of these with others."""
 
 CURVE_POINTS = 100
 """Parts of equal length into which the frames of a training are divided; each is a point of its curve."""
@@ -44,20 +51,32 @@ class Learning:
 
     `settings`: all of them, see `RunConfig`. `parameters`: those that were searched, by name. `returns`: the mean return of the
     training episodes that ended in each part of the frames, None where none did. `greedy`: the mean return of greedy episodes
-    at the end. `seconds`: of the training. `diverged`: the net did, and was not trained or evaluated any further.
+    at the end. `seconds`: of the training. `diverged`: the net did, and was not trained or evaluated any further. `pruned`: it
+    was ended early, and has neither a curve nor a score.
     """
 
     settings: dict[str, Any]
     parameters: dict[str, Any]
     returns: list[float | None]
     greedy: float | None
-    seconds: float
+    seconds: float | None
     diverged: bool = False
+    pruned: bool = False
 
     @property
     def seed(self) -> int:
-        """The seed of the training; that of a trial is its number."""
+        """The seed of the training; that of a trial is its number in the search."""
         return int(self.settings["seed"])
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether it can be compared by its area: it has one, and did not diverge."""
+        return not self.diverged and math.isfinite(self.area)
+
+    def differs_by_seed(self, other: Learning) -> bool:
+        """Whether it is the same training but for its seed."""
+        alike = self.settings | dict(seed=other.seed) == other.settings
+        return alike and self.parameters == other.parameters
 
     @property
     def frames(self) -> NDArray[np.float64]:
@@ -96,9 +115,33 @@ def read_learnings(path: Path) -> list[Learning]:
     Raises ValueError for a file of another kind, and OSError for one that can't be read.
     """
     try:
-        return [Learning(**record) for record in json.loads(path.read_text())]
+        learnings = [Learning(**record) for record in json.loads(path.read_text())]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} does not hold trainings: {error}") from error
+    for number, learning in enumerate(learnings, 1):
+        if wrong := next((name for name, fits in _FORM.items() if not fits(getattr(learning, name))), None):
+            raise ValueError(f"{path} does not hold trainings: the {wrong} of number {number} can't be those of one")
+    return learnings
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _are_settings(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(value.get(name)) is int for name in ("seed", "timesteps"))
+
+
+_FORM: dict[str, Callable[[Any], bool]] = dict(
+    settings=_are_settings,
+    parameters=lambda value: isinstance(value, dict),
+    returns=lambda value: isinstance(value, list) and bool(value) and all(part is None or _is_number(part) for part in value),
+    greedy=lambda value: value is None or _is_number(value),
+    seconds=lambda value: value is None or _is_number(value),
+    diverged=lambda value: isinstance(value, bool),
+    pruned=lambda value: isinstance(value, bool),
+)
+"""What each entry of a training must be."""
 
 
 def known_learnings(path: Path) -> list[Learning]:

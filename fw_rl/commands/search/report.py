@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fw_rl.commands.search.choice import best, choose, with_settings_of
-from fw_rl.commands.search.learning import Learning
+from fw_rl.commands.search.learning import SEEDS, Learning
 from fw_rl.markdown import header, row
 from fw_rl.statistics import mean_interval
 
@@ -22,7 +22,6 @@ BEST = 5
 def report(
     title: str,
     trials: Sequence[Learning],
-    pruned: int,
     importances: dict[str, float],
     finals: Sequence[Learning] = (),
     seeds: Sequence[Learning] = (),
@@ -31,18 +30,17 @@ def report(
 
     `finals`: trainings of the best trials' settings with new seeds, see `choose`. `seeds`: of the chosen settings with others.
     """
-    return "\n".join(_report(title, trials, pruned, importances, finals, seeds)) + "\n"
+    return "\n".join(_report(title, trials, importances, finals, seeds)) + "\n"
 
 
 def _report(
     title: str,
     trials: Sequence[Learning],
-    pruned: int,
     importances: dict[str, float],
     finals: Sequence[Learning],
     seeds: Sequence[Learning],
 ) -> Iterator[str]:
-    diverged = sum(learning.diverged for learning in trials)
+    diverged, pruned = (sum(getattr(learning, name) for learning in trials) for name in ("diverged", "pruned"))
     yield f"## {title}: {len(trials)} trials, {diverged} diverged, {pruned} pruned"
     yield ""
     chosen = choose(trials, finals)
@@ -58,19 +56,22 @@ def _report(
         yield row(trial.seed, area, again, *others, *(_value(trial.parameters[name]) for name in names))
     if importances:
         yield ""
-        yield "Importance of the settings for being among the best tenth (PED-ANOVA):"
+        yield "Importance of the settings for being among the best quarter (PED-ANOVA):"
         yield ", ".join(f"{name} {share:.2f}" for name, share in importances.items()) + "."
     if seeds:
         yield ""
-        yield _of_seeds(chosen.seed, seeds)
+        yield _of_seeds(chosen, seeds)
 
 
-def _of_seeds(trial: int, seeds: Sequence[Learning]) -> str:
+def _of_seeds(chosen: Learning, seeds: Sequence[Learning]) -> str:
+    best_settings = f"The best settings, those of trial {chosen.seed}, "
+    if not all(learning.differs_by_seed(chosen) for learning in seeds):
+        return f"{best_settings}have no new seeds: {SEEDS} is of other settings. Move it away, and sweep again with --retrain."
     mean, low, high = mean_interval(np.array([learning.area for learning in seeds]))
     solved = sum(learning.greedy is not None and learning.greedy >= 0.95 for learning in seeds)
     interval = "" if len(seeds) == 1 else f" ({low:.3f} to {high:.3f})"
     reached = f"{solved} of {len(seeds)} at 0.95 greedy"
-    return f"The best settings, those of trial {trial}, with {len(seeds)} new seeds: area {mean:.3f}{interval}, {reached}."
+    return f"{best_settings}with {len(seeds)} new seeds: area {mean:.3f}{interval}, {reached}."
 
 
 def scores(learning: Learning) -> tuple[str, str, str]:

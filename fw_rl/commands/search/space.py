@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from fw_rl.commands.config import ONLY_PPO, RunConfig
+from fw_rl.cells import available_cells, make_cell
+from fw_rl.commands.config import ONLY_PPO, RunConfig, check_settings
 
 __all__ = ["SearchSpace", "search_space"]
 
 _FIXED = {"env", "cell", "cell_options", "algo", "engine", "workers", "seed", "timesteps", *ONLY_PPO}
-_SETTINGS = {field.name for field in dataclasses.fields(RunConfig)} - _FIXED
+_SETTINGS = {field.name: str(field.type) for field in dataclasses.fields(RunConfig) if field.name not in _FIXED}
+"""What can be searched of every cell, and of which type it is."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,19 @@ class SearchSpace:
         own = {name: value for name, value in parameters.items() if name in self.own}
         return replace(config, **shared, cell_options=config.cell_options | own)
 
+    def check(self, config: RunConfig) -> None:
+        """Raises ValueError if an end of a range, or a choice, is not allowed in the place of what `config` has."""
+        for name, entry in (self.shared | self.own).items():
+            for value in entry.get("choices") or (entry["low"], entry["high"]):
+                tried = self.apply(config, {name: value})
+                try:
+                    if name in self.shared and not _fits(value, _SETTINGS[name]):
+                        raise ValueError(f"it must be of type {_SETTINGS[name]}")
+                    check_settings(tried)
+                    make_cell(tried.cell, 1, tried.hidden_size, **tried.cell_options)
+                except ValueError as error:
+                    raise ValueError(f"the range of {name} holds {value}: {error}") from error
+
 
 def search_space(cell: str, path: Path | None = None) -> SearchSpace:
     """The search space for a cell, from a YAML file of the form of `spaces.yaml`, which is that of the package if None.
@@ -51,27 +67,48 @@ def search_space(cell: str, path: Path | None = None) -> SearchSpace:
         raise ValueError(f"{name} is not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(spaces, dict) or not set(spaces) <= {"shared", "cells"}:
         raise ValueError(f"{name} must have the entries shared and cells, and no others")
-    space = SearchSpace(spaces.get("shared") or {}, (spaces.get("cells") or {}).get(cell) or {})
-    unknown = sorted(set(space.shared) - _SETTINGS)
-    if unknown:
+    cells = _by_name(spaces.get("cells"), f"{name}, cells")
+    if unknown := [other for other in cells if other not in available_cells()]:
+        known = f"{', '.join(available_cells())}, or one that a module registers, with --cell module:name"
+        raise ValueError(f"{name} has options of the unknown cell {unknown[0]!r}: choose from {known}")
+    space = SearchSpace(_by_name(spaces.get("shared"), f"{name}, shared"), _by_name(cells.get(cell), f"{name}, cells, {cell}"))
+    if unknown := sorted(set(space.shared) - set(_SETTINGS)):
         raise ValueError(f"{name} has no setting {unknown[0]!r} to search: choose from {', '.join(sorted(_SETTINGS))}")
-    both = sorted(set(space.shared) & set(space.own))
-    if both:
+    if both := sorted(set(space.shared) & set(space.own)):
         raise ValueError(f"{name} has {both[0]!r} for every cell and for {cell}: give it once")
     if not space.distributions:
         raise ValueError(f"{name} has nothing to search for {cell}")
     return space
 
 
+def _by_name(entries: Any, where: str) -> dict[str, Any]:
+    if entries is None:
+        return {}
+    if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
+        raise ValueError(f"{where}: {entries!r} must be entries by name, as in `name: ...`")
+    return entries
+
+
 def _distribution(name: str, entry: Any) -> BaseDistribution:
-    if isinstance(entry, dict) and set(entry) == {"choices"} and isinstance(entry["choices"], list) and entry["choices"]:
-        return CategoricalDistribution(entry["choices"])
+    choices = entry.get("choices") if isinstance(entry, dict) and set(entry) == {"choices"} else None
+    if isinstance(choices, list) and choices and all(isinstance(choice, str | int | float) for choice in choices):
+        return CategoricalDistribution(choices)
+    form = f"the range of {name} is {entry}: it must be {{choices: [...]}} or {{low: .., high: .., log: true}}"
     if not (isinstance(entry, dict) and {"low", "high"} <= set(entry) <= {"low", "high", "log"}):
-        raise ValueError(f"the range of {name} is {entry}: it must be {{choices: [...]}} or {{low: .., high: .., log: true}}")
-    low, high, log = entry["low"], entry["high"], bool(entry.get("log", False))
+        raise ValueError(form)
+    low, high, log = entry["low"], entry["high"], entry.get("log", False)
+    if not (_fits(low, "float") and _fits(high, "float") and _fits(log, "bool")):
+        raise ValueError(f"{form}, with numbers that are finite")
     try:
         if isinstance(low, int) and isinstance(high, int):
             return IntDistribution(low, high, log=log)
         return FloatDistribution(float(low), float(high), log=log)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"the range of {name} is {entry}: {error}") from error
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether a value can be that of a setting, whose type is a word."""
+    if kind == "float":
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value).__name__ == kind

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import optuna
+import psutil
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
@@ -23,7 +27,7 @@ from fw_rl.commands.search.space import SearchSpace
 __all__ = ["SAMPLERS", "SettingsStudy"]
 
 SAMPLERS: dict[str, type[BaseSampler]] = {"random": RandomSampler, "tpe": TPESampler}
-_LEARNING, _SETTINGS, _PROCESS = "learning", "settings", "process"
+_LEARNING, _SETTINGS, _PROCESS, _NUMBER = "learning", "settings", "process", "number"
 _LOST_AFTER = timedelta(days=1)
 """A trial of another machine that runs for so long is not waited for."""
 _NAMED_AFTER = timedelta(minutes=1)
@@ -33,9 +37,11 @@ _NAMED_AFTER = timedelta(minutes=1)
 class SettingsStudy:
     """Trials of settings, each with what was learned with them; its value is the area under the learning curve.
 
+    Trials are numbered from 0, and one that is lost is made again under its number, which is its seed. Drawn at random,
+    number k has the same settings however often the search was stopped, and the same shared ones for every cell.
+
     `config`: the settings that are not searched. `storage`: a database's URL, or None for the journal file `journal`.
-    `sampler`, `seed`: how settings are drawn; trial k of a study has the same ones however often the search was stopped.
-    `prune`: whether `is_hopeless` ever says so.
+    `sampler`, `seed`: how settings are drawn. `prune`: whether `is_hopeless` ever says so.
 
     Raises ValueError if the storage can't be opened, or if it holds this study with other settings.
     """
@@ -60,50 +66,74 @@ class SettingsStudy:
                 study_name=name, storage=where, pruner=pruner, direction="maximize", load_if_exists=True
             )
         except Exception as error:  # whatever a database has to say
-            raise ValueError(f"the storage {storage or journal} can't be opened: {error}") from error
-        self._require_same_settings(storage or str(journal))
+            raise ValueError(f"the storage {_without_password(storage or str(journal))} can't be opened: {error}") from error
+        self._require_same_settings(_without_password(storage or str(journal)))
         self._forget_lost_trials()
 
     @property
     def learnings(self) -> list[Learning]:
         """What was learned in the trials that have ended, in the order of their numbers, which are their seeds."""
-        trials = self._study.get_trials(deepcopy=False)
-        return [Learning(**trial.user_attrs[_LEARNING]) for trial in trials if _LEARNING in trial.user_attrs]
+        ended = [trial for trial in self._trials if _LEARNING in trial.user_attrs]
+        # Of a number that two machines began at once, the first counts.
+        by_number = {_number(trial): trial for trial in reversed(ended)}
+        return [Learning(**by_number[number].user_attrs[_LEARNING]) for number in sorted(by_number)]
 
     @property
     def begun(self) -> int:
         """Trials that have ended or go on, here and elsewhere; those that were lost do not count."""
-        return sum(_counts(trial) for trial in self._study.get_trials(deepcopy=False))
+        return len(self._taken)
 
     @property
-    def pruned(self) -> int:
-        """Trials that were ended early."""
-        return len(self._study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
+    def running(self) -> int:
+        """Trials that go on, here and elsewhere."""
+        return sum(_counts(trial) for trial in self._trials if trial.state == TrialState.RUNNING)
 
     @property
     def importances(self) -> dict[str, float]:
-        """The share of each setting in what makes a trial one of the best tenth (PED-ANOVA, Watanabe et al. 2023).
+        """The share of each setting in what makes a trial one of the best quarter (PED-ANOVA, Watanabe et al. 2023).
 
         Nothing if there are fewer than twenty trials.
         """
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(trials) < 20:
             return {}
-        return get_param_importances(self._study, evaluator=PedAnovaImportanceEvaluator(evaluate_on_local=False))
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=0.25, evaluate_on_local=False)
+        return get_param_importances(self._study, evaluator=evaluator)
 
     def ask(self) -> tuple[Trial, RunConfig]:
-        """Begin a trial: it, and its settings."""
-        drawn = len(self._study.get_trials(deepcopy=False))
-        self._study.sampler = _make_sampler(self.sampler, int(np.random.SeedSequence([self.seed, drawn]).generate_state(1)[0]))
+        """Begin the first trial that is missing: it, and its settings."""
+        number = next(number for number in count() if number not in self._taken)
+        self._study.sampler = _make_sampler(self.sampler, int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0]))
         trial = self._study.ask(self.space.distributions)
-        trial.set_user_attr(_PROCESS, [socket.gethostname(), os.getpid()])
-        return trial, self.space.apply(replace(self.config, seed=trial.number), trial.params)
+        trial.set_user_attr(_NUMBER, number)
+        trial.set_user_attr(_PROCESS, _this_process())
+        return trial, self.space.apply(replace(self.config, seed=number), trial.params)
 
     def tell(self, trial: Trial, learning: Learning) -> None:
-        """End a trial with what was learned; one that diverged has no value."""
+        """End a trial with what was learned; one that diverged, or was pruned, has no value."""
         trial.set_user_attr(_LEARNING, asdict(learning))
-        known = not learning.diverged and bool(np.isfinite(learning.area))
-        self._study.tell(trial, learning.area if known else None, None if known else TrialState.FAIL)
+        self._study.tell(trial, learning.area if learning.is_ranked else None, _state(learning), skip_if_finished=True)
+
+    def adopt(self, learnings: Sequence[Learning], where: str) -> None:
+        """Take over trials that were made before, as a file has them, where the study does not know them.
+
+        Raises ValueError, with the file's name `where`, for one of other settings, or with another result than the study has.
+        """
+        known = {learning.seed: learning for learning in self.learnings}
+        for learning in learnings:
+            number = learning.seed
+            try:
+                alike = RunConfig(**learning.settings) == self.space.apply(
+                    replace(self.config, seed=number), learning.parameters
+                )
+            except TypeError:
+                alike = False
+            if not alike or set(learning.parameters) != set(self.space.distributions):
+                raise ValueError(f"{where} has trial {number} with other settings: give the same, or another --out")
+            if known.setdefault(number, learning) != learning:
+                raise ValueError(f"{where} has another trial {number} than the storage: move one of them away")
+        for number in sorted(set(known) - self._taken):
+            self._study.add_trial(_as_trial(known[number], self.space))
 
     def is_hopeless(self, trial: Trial, progress: Progress) -> bool:
         """Whether a trial is below the median of the others at the same point of the curve, and to be pruned."""
@@ -111,18 +141,27 @@ class SettingsStudy:
             trial.report(progress.area, progress.points)
         return trial.should_prune()
 
-    def prune(self, trial: Trial) -> None:
+    def prune(self, trial: Trial, config: RunConfig) -> None:
         """End a trial early."""
-        self._study.tell(trial, state=TrialState.PRUNED)
+        self.tell(trial, Learning(asdict(config), trial.params, [None] * CURVE_POINTS, None, None, pruned=True))
 
     def forget(self, trial: Trial) -> None:
-        """End a trial of which nothing is known; it does not count."""
-        self._study.tell(trial, state=TrialState.FAIL)
+        """End a trial of which nothing is known; it is to be made again."""
+        self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+
+    @property
+    def _trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+    @property
+    def _taken(self) -> set[int]:
+        """The numbers of the trials that have ended or go on."""
+        return {_number(trial) for trial in self._trials if _counts(trial)}
 
     def _require_same_settings(self, where: str) -> None:
-        settings = asdict(replace(self.config, seed=0)) | dict(space=asdict(self.space))
+        settings = asdict(replace(self.config, seed=0)) | dict(space=asdict(self.space), sampler=self.sampler)
         before = self._study.user_attrs.get(_SETTINGS)
-        if before is None:
+        if before is None or not self._taken:
             self._study.set_user_attr(_SETTINGS, settings)
             return
         different = [name for name in settings if before.get(name) != settings[name]]
@@ -146,7 +185,25 @@ def _open(storage: str | None, journal: Path) -> BaseStorage | str:
     journal.parent.mkdir(parents=True, exist_ok=True)
     # A write takes milliseconds: who holds the lock for five seconds was killed.
     lock = JournalFileOpenLock(str(journal), grace_period=5)
+    if journal.exists():
+        _cut_half_a_line(journal, lock)
     return JournalStorage(JournalFileBackend(str(journal), lock))
+
+
+def _cut_half_a_line(journal: Path, lock: JournalFileOpenLock) -> None:
+    """Take away what a full disk, or a kill, has left of the last line, and what Optuna could not read."""
+    lock.acquire()
+    try:
+        content = journal.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(journal, whole)
+    finally:
+        lock.release()
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
 
 
 def _make_sampler(name: str, seed: int) -> BaseSampler:
@@ -154,26 +211,49 @@ def _make_sampler(name: str, seed: int) -> BaseSampler:
     return TPESampler(seed=seed, constant_liar=True) if name == "tpe" else RandomSampler(seed=seed)
 
 
+def _state(learning: Learning) -> TrialState:
+    if learning.pruned:
+        return TrialState.PRUNED
+    return TrialState.COMPLETE if learning.is_ranked else TrialState.FAIL
+
+
+def _as_trial(learning: Learning, space: SearchSpace) -> FrozenTrial:
+    return optuna.create_trial(
+        state=_state(learning),
+        value=learning.area if learning.is_ranked else None,
+        params=learning.parameters,
+        distributions=space.distributions,
+        user_attrs={_NUMBER: learning.seed, _LEARNING: asdict(learning)},
+    )
+
+
+def _number(trial: FrozenTrial) -> int:
+    return int(trial.user_attrs[_NUMBER])
+
+
 def _counts(trial: FrozenTrial) -> bool:
     if trial.state == TrialState.RUNNING:  # one that was killed as it began has no process
         return _PROCESS in trial.user_attrs
-    return trial.state != TrialState.FAIL or _LEARNING in trial.user_attrs
+    return _LEARNING in trial.user_attrs
 
 
 def _is_lost(trial: FrozenTrial) -> bool:
     if _PROCESS in trial.user_attrs:
-        host, process = trial.user_attrs[_PROCESS]
+        host, process, born = trial.user_attrs[_PROCESS]
         if host == socket.gethostname():
-            return not _is_alive(process)
+            alive_since = _born(process)
+            return alive_since is None or abs(alive_since - born) > 5  # seconds, by which two readings may differ
     patience = _LOST_AFTER if _PROCESS in trial.user_attrs else _NAMED_AFTER
     return trial.datetime_start is None or datetime.now() - trial.datetime_start > patience
 
 
-def _is_alive(process: int) -> bool:
+def _this_process() -> tuple[str, int, float | None]:
+    return socket.gethostname(), os.getpid(), _born(os.getpid())
+
+
+def _born(process: int) -> float | None:
+    """When a process was started, since another may have its number later; None if there is none."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's, but alive
-        return True
-    return True
+        return float(psutil.Process(process).create_time())
+    except psutil.NoSuchProcess:
+        return None

@@ -13,7 +13,7 @@ TINY = resolve(TrainOptions(env="Catch-5-2", cell="rnn", timesteps=480, n_envs=4
 
 
 def learning(returns, timesteps=100, **others):
-    return Learning(dict(timesteps=timesteps), {}, returns, **dict(greedy=0.0, seconds=1.0) | others)
+    return Learning(dict(timesteps=timesteps, seed=0), {}, returns, **dict(greedy=0.0, seconds=1.0) | others)
 
 
 def test_a_part_without_an_end_has_the_return_before():
@@ -41,6 +41,43 @@ def test_learnings_come_back_from_a_file(tmp_path):
     assert len((tmp_path / "new" / "trials.json").read_text().splitlines()) == 2 + len(known)
     write_learnings(tmp_path / "none.json", [])
     assert read_learnings(tmp_path / "none.json") == []
+
+
+def test_a_training_that_can_be_ranked_has_an_area_and_did_not_diverge():
+    assert learning([None, 0.5]).is_ranked
+    assert not learning([0.5], diverged=True).is_ranked
+    assert not learning([None], pruned=True).is_ranked
+
+
+def test_trainings_that_differ_by_their_seed():
+    known = learning([0.0])
+    assert dataclasses.replace(known, settings=dict(timesteps=100, seed=1)).differs_by_seed(known)
+    assert not dataclasses.replace(known, settings=dict(timesteps=90, seed=1)).differs_by_seed(known)
+    assert not dataclasses.replace(known, parameters=dict(a=1)).differs_by_seed(known)
+
+
+WRONG = [
+    dict(settings={}),
+    dict(settings=[]),
+    dict(settings=dict(timesteps=100)),
+    dict(settings=dict(timesteps=100, seed="0")),
+    dict(parameters=[]),
+    dict(returns=[]),
+    dict(returns="abc"),
+    dict(returns=[0.5, "x"]),
+    dict(greedy="x"),
+    dict(seconds="x"),
+    dict(diverged="yes"),
+    dict(pruned=0),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_a_training_of_another_form_is_refused(wrong, tmp_path):
+    record = dataclasses.asdict(learning([0.5])) | wrong
+    (tmp_path / "file.json").write_text(json.dumps([dataclasses.asdict(learning([0.5])), record]))
+    with pytest.raises(ValueError, match=f"file.json does not hold trainings: the {next(iter(wrong))} of number 2"):
+        read_learnings(tmp_path / "file.json")
 
 
 @pytest.mark.parametrize("text", ["", "3", '{"a": 1}', "[1]", '[{"settings": {}}]'])

@@ -1,9 +1,11 @@
 """Search spaces are data: what the package's say, and what is refused in a user's."""
 
+import dataclasses
+
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from fw_rl.cells import available_cells, make_cell
+from fw_rl.cells import available_cells
 from fw_rl.commands.config import TrainOptions, resolve
 from fw_rl.commands.search.space import search_space
 
@@ -26,13 +28,34 @@ def test_every_cell_shares_the_same_ranges(cell):
 
 
 @pytest.mark.parametrize("cell", available_cells())
-def test_both_ends_of_a_cells_own_ranges_are_options_of_it(cell):
-    own = search_space(cell).own
-    for end in (0, -1):
-        chosen = {
-            name: entry["choices"][end] if "choices" in entry else entry[("low", "high")[end]] for name, entry in own.items()
-        }
-        make_cell(cell, 3, 4, **chosen)
+def test_all_ranges_are_allowed(cell):
+    search_space(cell).check(resolve(TrainOptions(cell=cell)))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("shared: {gamma: {low: 0.5, high: 2}}", "the range of gamma holds 2: --gamma is 2: it must lie between 0 and 1"),
+        ("shared: {n_envs: {low: 0, high: 4}}", "the range of n_envs holds 0: --n-envs is 0: it must be at least 1"),
+        ("shared: {n_envs: {low: 2.0, high: 4.0}}", "the range of n_envs holds 2.0: it must be of type int"),
+        ("shared: {learning_rate: {low: -1, high: 0.1}}", "the range of learning_rate holds -1: --learning-rate is -1"),
+        ("shared: {optimizer: {choices: [adam, sgd]}}", "the range of optimizer holds sgd: --optimizer is 'sgd': choose from"),
+        ("shared: {anneal: {choices: [true, 1]}}", "the range of anneal holds 1: it must be of type bool"),
+        ("cells: {rnn: {elephant: {low: 1, high: 2}}}", "the range of elephant holds 1: cell 'rnn' has no option 'elephant'"),
+    ],
+)
+def test_a_range_with_what_is_not_allowed_is_refused(text, message, write):
+    with pytest.raises(ValueError, match=message):
+        search_space("rnn", write(text)).check(resolve(TrainOptions(cell="rnn")))
+
+
+@pytest.mark.parametrize("env", ["Catch-16-3", "Catch-24-5", "CartPole-v1"])
+@pytest.mark.parametrize("cell", available_cells())
+def test_what_is_not_searched_is_the_same_for_all_cells(env, cell):
+    """Else a comparison would be of what was tuned before as well."""
+    of_cell = resolve(TrainOptions(env=env, cell=cell), tuned_for_cell=False)
+    of_lstm = resolve(TrainOptions(env=env, cell="lstm"), tuned_for_cell=False)
+    assert dataclasses.replace(of_cell, cell="lstm", cell_options={}) == of_lstm
 
 
 def test_what_is_drawn_takes_the_place_of_settings_and_options():
@@ -76,6 +99,16 @@ REFUSED = {
     "upside down": ("shared: {gamma: {low: 1.0, high: 0.5}}", "the range of gamma is"),
     "a logarithm of zero": ("shared: {gamma: {low: 0.0, high: 0.5, log: true}}", "the range of gamma is"),
     "a word": ("shared: {gamma: {low: small, high: 0.5}}", "the range of gamma is"),
+    "no finite number": ("shared: {gamma: {low: 0.5, high: .inf}}", "the range of gamma is .* finite"),
+    "truths as numbers": ("shared: {n_envs: {low: true, high: true}}", "the range of n_envs is"),
+    "a word for the logarithm": ("shared: {gamma: {low: 0.1, high: 0.5, log: 'no'}}", "the range of gamma is"),
+    "a list of settings": ("shared: [gamma]", "shared: .* must be entries by name"),
+    "a number for the cells": ("{shared: {gamma: {low: 0, high: 1}}, cells: 3}", "cells: 3 must be entries by name"),
+    "a list of options": ("cells: {rnn: [a]}", "cells, rnn: .* must be entries by name"),
+    "a number as a name": ("shared: {3: {low: 1, high: 2}}", "must be entries by name"),
+    "a date": ("shared: {gamma: {choices: [2026-01-01]}}", "the range of gamma is"),
+    "a list as a choice": ("shared: {gamma: {choices: [[1]]}}", "the range of gamma is"),
+    "a misspelt cell": ("{shared: {gamma: {low: 0, high: 1}}, cells: {rnnn: {a: {choices: [1]}}}}", "unknown cell 'rnnn'"),
 }
 
 
