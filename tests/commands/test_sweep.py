@@ -205,12 +205,13 @@ def test_trials_that_a_file_has_are_not_made_again(sweep, tmp_path, capsys):
     assert (after[1].parameters, after[1].returns) == (before[1].parameters, before[1].returns)
 
     (tmp_path / "out" / "studies.journal").unlink()
-    path.write_text(json.dumps([vars(before[0]) | dict(parameters=dict(before[0].parameters, learning_rate=0.005))]))
-    capsys.readouterr()
-    content = path.read_bytes()
-    assert sweep("--trials", 3) == 2
-    assert "trials.json has trial 0 with other settings" in only_line(capsys)
-    assert path.read_bytes() == content
+    for rate in (0.005, 0.5):  # not that of its settings; not in the range either
+        path.write_text(json.dumps([vars(before[0]) | dict(parameters=dict(before[0].parameters, learning_rate=rate))]))
+        capsys.readouterr()
+        content = path.read_bytes()
+        assert sweep("--trials", 3) == 2
+        assert "trials.json has trial 0 with other settings" in only_line(capsys)
+        assert path.read_bytes() == content
     path.write_text("garbage")
     assert sweep("--trials", 3) == 2
     assert "trials.json does not hold trainings" in only_line(capsys)

@@ -121,19 +121,13 @@ class SettingsStudy:
         """
         known = {learning.seed: learning for learning in self.learnings}
         for learning in learnings:
-            number = learning.seed
-            try:
-                alike = RunConfig(**learning.settings) == self.space.apply(
-                    replace(self.config, seed=number), learning.parameters
-                )
-            except TypeError:
-                alike = False
-            if not alike or set(learning.parameters) != set(self.space.distributions):
-                raise ValueError(f"{where} has trial {number} with other settings: give the same, or another --out")
-            if known.setdefault(number, learning) != learning:
-                raise ValueError(f"{where} has another trial {number} than the storage: move one of them away")
-        for number in sorted(set(known) - self._taken):
-            self._study.add_trial(_as_trial(known[number], self.space))
+            if not self._is_ours(learning):
+                raise ValueError(f"{where} has trial {learning.seed} with other settings: give the same, or another --out")
+            if known.get(learning.seed, learning) != learning:
+                raise ValueError(f"{where} has another trial {learning.seed} than the storage: move one of them away")
+        for learning in learnings:
+            if learning.seed not in self._taken:
+                self._study.add_trial(_as_trial(learning, self.space))
 
     def is_hopeless(self, trial: Trial, progress: Progress) -> bool:
         """Whether a trial is below the median of the others at the same point of the curve, and to be pruned."""
@@ -157,6 +151,15 @@ class SettingsStudy:
     def _taken(self) -> set[int]:
         """The numbers of the trials that have ended or go on."""
         return {_number(trial) for trial in self._trials if _counts(trial)}
+
+    def _is_ours(self, learning: Learning) -> bool:
+        """Whether a trial has, of what is searched, values from the ranges, and for the rest the study's settings."""
+        try:
+            _as_trial(learning, self.space)
+            settings = RunConfig(**learning.settings)
+        except (TypeError, ValueError):
+            return False
+        return settings == self.space.apply(replace(self.config, seed=learning.seed), learning.parameters)
 
     def _require_same_settings(self, where: str) -> None:
         settings = asdict(replace(self.config, seed=0)) | dict(space=asdict(self.space), sampler=self.sampler)
