@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from fw_rl.commands.command_line import fail, flag
+from fw_rl.commands.command_line import check_count, fail
 from fw_rl.commands.config import RunConfig
 from fw_rl.commands.search.learning import SEEDS, Learning, SideBySide, read_learnings
 from fw_rl.commands.search.live import train_missing
@@ -83,7 +83,8 @@ class Settings:
 def main(settings: Settings) -> int:
     """Train and write the tables; returns the exit code: 0 done, 2 bad input."""
     try:
-        wanted = {kind: dict(KINDS[kind](settings)) for kind in checked(settings).kinds}
+        check(settings)
+        wanted = {kind: dict(KINDS[kind](settings)) for kind in settings.kinds}
         for kind, variants in wanted.items():
             learnings = train(kind, variants, settings)
             text = "\n".join(table(kind, learnings)) + "\n"
@@ -94,14 +95,12 @@ def main(settings: Settings) -> int:
     return 0
 
 
-def checked(settings: Settings) -> Settings:
-    """The settings as they are; raises ValueError if there is nothing that could be trained by them."""
+def check(settings: Settings) -> None:
+    """Raises ValueError if there is nothing that could be trained by the settings."""
     for name in ("seeds", "jobs", "eval_episodes", "harder_timesteps"):
-        if getattr(settings, name) < 1:
-            raise ValueError(f"{flag(name)} is {getattr(settings, name)}: it must be at least 1")
+        check_count(name, getattr(settings, name))
     if unknown := [kind for kind in settings.kinds if kind not in KINDS]:
         raise ValueError(f"--kinds has {unknown[0]!r}: choose from {', '.join(KINDS)}")
-    return settings
 
 
 def best_settings(settings: Settings, cell: str) -> RunConfig:

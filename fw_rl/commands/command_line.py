@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-__all__ = ["check_output", "fail", "flag"]
+__all__ = ["check_count", "check_output", "fail", "flag"]
 
 
 def fail(program: str, error: Exception | str, code: int = 2, details: str = "") -> int:
@@ -19,6 +19,12 @@ def fail(program: str, error: Exception | str, code: int = 2, details: str = "")
 def flag(name: str) -> str:
     """The option of a setting: --n-envs for n_envs."""
     return "--" + name.replace("_", "-")
+
+
+def check_count(name: str, value: int | None, least: int = 1) -> None:
+    """Raises ValueError if a setting is below the least that it may be; None is one that was left out."""
+    if value is not None and value < least:
+        raise ValueError(f"{flag(name)} is {value}: it must be at least {least}")
 
 
 def check_output(path: Path, *endings: str) -> None:

@@ -17,7 +17,7 @@ import yaml
 
 from fw_rl.agents.a2c import OPTIMIZERS, PRECISIONS
 from fw_rl.cells import find_cell
-from fw_rl.commands.command_line import flag
+from fw_rl.commands.command_line import check_count, flag
 from fw_rl.commands.environments import environment_id
 from fw_rl.modules import without_module
 
@@ -249,7 +249,7 @@ def _parse_value(name: str, text: str) -> Any:
 def check_settings(config: RunConfig) -> None:
     """Raises ValueError for a number that is not allowed, and for settings that do not go together."""
     for name in ("timesteps", "workers", "n_envs", "n_steps", "hidden_size", "n_epochs", "batch_size"):
-        _check_count(name, getattr(config, name))
+        check_count(name, getattr(config, name))
     check_workers(config)
     if config.normalize and (config.engine == "ray" or config.algo == "a3c"):
         raise ValueError("--normalize is for --algo a2c and ppo, where one process sees all steps: leave it out")
@@ -267,20 +267,14 @@ def check_settings(config: RunConfig) -> None:
         raise ValueError(f"--matmul-precision is {config.matmul_precision!r}: choose from {', '.join(PRECISIONS)}")
     if config.optimizer not in OPTIMIZERS:
         raise ValueError(f"--optimizer is {config.optimizer!r}: choose from {', '.join(OPTIMIZERS)}")
-    if config.seed < 0:
-        raise ValueError(f"--seed is {config.seed}: it must be at least 0")
+    check_count("seed", config.seed, 0)
 
 
 def _check_options(options: TrainOptions, config: RunConfig) -> None:
     for name in ("threads", "eval_episodes"):
-        _check_count(name, getattr(options, name))
+        check_count(name, getattr(options, name))
     _check_engine(config, options)
     check_device(options.device)
-
-
-def _check_count(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise ValueError(f"{flag(name)} is {value}: it must be at least 1")
 
 
 def check_device(name: str) -> None:

@@ -14,7 +14,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from fw_rl.commands.command_line import fail, flag
+from fw_rl.commands.command_line import check_count, fail, flag
 from fw_rl.commands.deblur_pictures import PICTURES
 from fw_rl.commands.deblur_report import describe
 from fw_rl.files import write_file
@@ -118,11 +118,9 @@ def _check(options: DeblurOptions) -> None:
     samples = ("seeds", "sequence_seeds", "pairs", "linear_nets")
     counts = vars(protocol) | vars(sequences) | vars(options)
     for name, value in counts.items():
-        least = 2 if name in samples else 1
-        if type(value) is int and name not in ("seed", "subset") and value < least:
-            raise ValueError(f"{flag(name)} is {value}: it must be at least {least}")
-    if protocol.seed < 0:
-        raise ValueError(f"--seed is {protocol.seed}: it must be at least 0")
+        if type(value) is int and name not in ("seed", "subset"):
+            check_count(name, value, 2 if name in samples else 1)
+    check_count("seed", protocol.seed, 0)
     for bits, cases, name in (
         (protocol.inputs, protocol.associations, "--inputs"),
         (protocol.inputs * sequences.sequence_length, sequences.sequences, "--sequence-length"),

@@ -18,7 +18,7 @@ from fw_rl.agents.batch_first import channels_first
 from fw_rl.cells import FastWeightsCell
 from fw_rl.commands.animation import require_video, write_gif, write_mp4
 from fw_rl.commands.attention import animate_attention, attention_shares, draw_attention
-from fw_rl.commands.command_line import check_output, fail
+from fw_rl.commands.command_line import check_count, check_output, fail
 from fw_rl.commands.config import RunConfig
 from fw_rl.commands.episodes import Episode, frames_per_second, open_env, play_episode
 from fw_rl.commands.trained import load_trained
@@ -82,13 +82,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
 
 
 def _check(options: PlayOptions) -> None:
-    for name, value, least in (
-        ("episodes", options.episodes, 1),
-        ("max-steps", options.max_steps, 1),
-        ("seed", options.seed, 0),
-    ):
-        if value < least:
-            raise ValueError(f"--{name} is {value}: it must be at least {least}")
+    for name, least in (("episodes", 1), ("max_steps", 1), ("seed", 0)):
+        check_count(name, getattr(options, name), least)
     if options.mp4:
         require_video()
     for path, *endings in ((options.gif, ".gif"), (options.mp4, ".mp4"), (options.show_attention, ".png", ".gif")):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import gymnasium as gym
 import tyro
 
-from fw_rl.commands.command_line import fail, flag
+from fw_rl.commands.command_line import check_count, fail
 from fw_rl.commands.config import RunConfig, TrainOptions, resolve
 from fw_rl.commands.ray_engine import ray_needed
 from fw_rl.commands.search.choice import choose, finalists
@@ -121,8 +121,7 @@ def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
     from fw_rl.commands.search.study import SAMPLERS, SettingsStudy
 
     for name, least in (("trials", 0), ("finalists", 1), ("retrain", 0), ("jobs", 1), ("eval_episodes", 1), ("seed", 0)):
-        if getattr(options, name) < least:
-            raise ValueError(f"{flag(name)} is {getattr(options, name)}: it must be at least {least}")
+        check_count(name, getattr(options, name), least)
     if options.engine == "ray":
         _trainings(options)  # Ray may be missing
     elif options.engine != "local":
@@ -154,7 +153,7 @@ def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
     """Make the trials that are missing, and write down what was learned in all of them."""
     from fw_rl.commands.search.live import LiveTable
 
-    running: dict[int, tuple[Trial, RunConfig]] = {}
+    running: dict[int, Trial] = {}
     try:
         with (
             LiveTable(_title(study, "trials"), options.trials, study.learnings, options.quiet) as table,
@@ -163,22 +162,22 @@ def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
             while running or study.begun < options.trials:
                 while trainings.has_room and study.begun < options.trials:
                     trial, config = study.ask()
-                    running[trial.number] = trial, config
+                    running[trial.number] = trial
                     trainings.start(trial.number, config, trial.params)
                     table.begin(trial.number, config, trial.params)
                 for number, event in trainings.events():
                     if isinstance(event, Learning):
-                        study.tell(running.pop(number)[0], event)
+                        study.tell(running.pop(number), event)
                         write_learnings(folder / TRIALS, study.learnings)
                         table.show(number, event)
-                    elif study.is_hopeless(running[number][0], event):
+                    elif study.is_hopeless(running[number], event):
                         trainings.stop(number)
-                        study.prune(*running.pop(number))
+                        study.prune(running.pop(number))
                         table.drop(number)
                     else:
                         table.show(number, event)
     finally:
-        for trial, _ in running.values():
+        for trial in running.values():
             study.forget(trial)
         write_learnings(folder / TRIALS, study.learnings)
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from fw_rl.commands.command_line import fail, flag
+from fw_rl.commands.command_line import check_count, fail, flag
 from fw_rl.commands.config import parse_cell_options
 from fw_rl.files import write_json
 from fw_rl.tasks.base import Task
@@ -144,12 +144,11 @@ def _train(task: Task, options: TableOptions, out: Path, records: Sequence[Recor
     jobs = []
     for model, search in searches.items():
         chosen = replace(_best(search), epochs=options.epochs) if search else grid[0]
+        _check_known(model, [chosen], records, out)
         runs = [replace(model, training=replace(chosen, seed=seed)) for seed in dict.fromkeys(options.seeds)]
         own = [job(run, "runs", run.name) for run in runs]
         _take_from_search(own, search)
         jobs += own
-    for wanted in jobs:
-        _check_known(wanted.run, [wanted.run.training], records, out)
     _make(jobs, options.jobs)
 
 
@@ -243,16 +242,14 @@ def _check(options: TableOptions) -> None:
         if not condition:
             raise ValueError(f"{flag} is {value}: it must be {allowed}")
 
-    counts = ("epochs", "search_epochs", "batch_size", "jobs")
-    for name in counts:
-        value = getattr(options, name)
-        require(value is None or value >= 1, flag(name), value, "at least 1")
+    for name in ("epochs", "search_epochs", "batch_size", "jobs"):
+        check_count(name, getattr(options, name))
     for rate in options.learning_rates:
         require(0 < rate < math.inf, "--learning-rates", rate, "above 0 and finite")
     for decay in options.weight_decays:
         require(0 <= decay < math.inf, "--weight-decays", decay, "at least 0 and finite")
     for size in options.hidden_sizes:
-        require(size >= 1, "--hidden-sizes", size, "at least 1")
+        check_count("hidden_sizes", size)
     for seed in options.seeds:
         require(0 <= seed < 2**31, "--seeds", seed, "at least 0 and below 2^31")
     for name in ("seeds", "learning_rates"):

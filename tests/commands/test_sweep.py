@@ -283,10 +283,10 @@ def test_hopeless_trials_are_pruned_on_request(make_study):
             good, _ = study.ask()
             assert not study.is_hopeless(good, Progress(50, 0.5))
             study.tell(good, learning(0.5))
-        bad, settings = study.ask()
+        bad, _ = study.ask()
         assert not study.is_hopeless(bad, Progress(10, -1.0))  # too early to say
         assert study.is_hopeless(bad, Progress(50, -1.0)) == prune
-        study.prune(bad, settings)
+        study.prune(bad)
     assert [known.pruned for known in study.learnings] == [*[False] * 5, True] * 2
     assert best(study.learnings[5:6], 1) == []
     assert make_study().begun == 12

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -102,12 +103,13 @@ class SettingsStudy:
 
     def ask(self) -> tuple[Trial, RunConfig]:
         """Begin the first trial that is missing: it, and its settings."""
-        number = next(number for number in count() if number not in self._taken)
+        taken = self._taken
+        number = next(number for number in count() if number not in taken)
         self._study.sampler = _make_sampler(self.sampler, int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0]))
         trial = self._study.ask(self.space.distributions)
         trial.set_user_attr(_NUMBER, number)
         trial.set_user_attr(_PROCESS, _this_process())
-        return trial, self.space.apply(replace(self.config, seed=number), trial.params)
+        return trial, self._settings(number, trial.params)
 
     def tell(self, trial: Trial, learning: Learning) -> None:
         """End a trial with what was learned; one that diverged, or was pruned, has no value."""
@@ -125,8 +127,9 @@ class SettingsStudy:
                 raise ValueError(f"{where} has trial {learning.seed} with other settings: give the same, or another --out")
             if known.get(learning.seed, learning) != learning:
                 raise ValueError(f"{where} has another trial {learning.seed} than the storage: move one of them away")
+        taken = self._taken
         for learning in learnings:
-            if learning.seed not in self._taken:
+            if learning.seed not in taken:
                 self._study.add_trial(_as_trial(learning, self.space))
 
     def is_hopeless(self, trial: Trial, progress: Progress) -> bool:
@@ -135,9 +138,10 @@ class SettingsStudy:
             trial.report(progress.area, progress.points)
         return trial.should_prune()
 
-    def prune(self, trial: Trial, config: RunConfig) -> None:
+    def prune(self, trial: Trial) -> None:
         """End a trial early."""
-        self.tell(trial, Learning(asdict(config), trial.params, [None] * CURVE_POINTS, None, None, pruned=True))
+        settings = asdict(self._settings(_number(trial), trial.params))
+        self.tell(trial, Learning(settings, trial.params, [None] * CURVE_POINTS, None, None, pruned=True))
 
     def forget(self, trial: Trial) -> None:
         """End a trial of which nothing is known; it is to be made again."""
@@ -159,7 +163,11 @@ class SettingsStudy:
             settings = RunConfig(**learning.settings)
         except (TypeError, ValueError):
             return False
-        return settings == self.space.apply(replace(self.config, seed=learning.seed), learning.parameters)
+        return settings == self._settings(learning.seed, learning.parameters)
+
+    def _settings(self, number: int, parameters: dict[str, Any]) -> RunConfig:
+        """All settings of a trial."""
+        return self.space.apply(replace(self.config, seed=number), parameters)
 
     def _require_same_settings(self, where: str) -> None:
         settings = asdict(replace(self.config, seed=0)) | dict(space=asdict(self.space), sampler=self.sampler)
@@ -230,7 +238,7 @@ def _as_trial(learning: Learning, space: SearchSpace) -> FrozenTrial:
     )
 
 
-def _number(trial: FrozenTrial) -> int:
+def _number(trial: Trial | FrozenTrial) -> int:
     return int(trial.user_attrs[_NUMBER])
 
 
