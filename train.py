@@ -2,7 +2,7 @@
 
 import sys
 
-from fw_rl.commands.train import main
+from fw_rl.__main__ import run
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], program="python train.py"))
+    sys.exit(run("train", sys.argv[1:], program="python train.py"))

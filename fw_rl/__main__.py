@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "main", "run"]
 
 COMMANDS = {
     "train": "train an agent with memory on a Gymnasium environment",
@@ -25,7 +25,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the first argument names; returns its exit code: 2 for one that does not exist, 130 interrupted."""
+    """Run the command that the first argument names; returns its exit code, 2 for one that does not exist."""
     name, *rest = arguments if arguments is not None else sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(_help())
@@ -33,15 +33,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"fw-rl: error: unknown command {name!r}: choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    return run(name, rest, program=f"fw-rl {name}")
+
+
+def run(name: str, arguments: Sequence[str], program: str) -> int:
+    """Run a command under the name that it is to give itself; returns its exit code, 130 if it was interrupted."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # as with `python -m`: for the environments and cells of --env and --cell module:name
-    # Imported only now: `fw-rl --help` needs neither Torch nor an environment.
     try:
-        module = import_module(f"fw_rl.commands.{name.replace('-', '_')}")
-        return int(module.main(rest, program=f"fw-rl {name}"))
+        try:
+            # Imported only now: `fw-rl --help` needs neither Torch nor an environment.
+            module = import_module(f"fw_rl.commands.{name.replace('-', '_')}")
+            return int(module.main(arguments, program=program))
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("Interrupted.")
         return 130
+    except BrokenPipeError:  # whoever read, such as `head`, has enough; Python flushes once more at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _help() -> str:

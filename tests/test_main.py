@@ -46,3 +46,11 @@ def test_modules_of_the_current_directory_are_found(tmp_path, monkeypatch, capsy
 def test_the_help_imports_no_torch():
     code = "import sys; from fw_rl.__main__ import main; main(['--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_a_reader_that_has_enough_ends_a_command_without_a_traceback():
+    command = [sys.executable, "-m", "fw_rl", "retrieval", "--help"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.wait(60) == 1
+    assert process.stderr.read() == ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
-__all__ = ["check_count", "check_output", "fail", "flag"]
+__all__ = ["check_count", "check_output", "fail", "flag", "make_folder"]
 
 
 def fail(program: str, error: Exception | str, code: int = 2, details: str = "") -> int:
@@ -37,3 +38,13 @@ def check_output(path: Path, *endings: str) -> None:
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def make_folder(name: str, folder: Path) -> None:
+    """Make the folder that an option names, before the work begins; raises ValueError if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{flag(name)} is {folder}, where no folder can be made ({error.strerror})") from error
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{flag(name)} is {folder}, where nothing can be written")

@@ -14,7 +14,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from fw_rl.commands.command_line import check_count, fail, flag
+from fw_rl.commands.command_line import check_count, fail, flag, make_folder
 from fw_rl.commands.deblur_pictures import PICTURES
 from fw_rl.commands.deblur_report import describe
 from fw_rl.files import write_file
@@ -65,8 +65,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
     options = tyro.cli(DeblurOptions, args=arguments, prog=program, config=(tyro.conf.OmitArgPrefixes,))
     try:
         _check(options)
-        options.out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError) as error:
+        make_folder("out", options.out)
+    except ValueError as error:
         return fail(program, error)
     torch.set_num_threads(options.threads)
     command = shlex.join([*program.split(), *arguments])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import gymnasium as gym
 import tyro
 
-from fw_rl.commands.command_line import check_count, fail
+from fw_rl.commands.command_line import check_count, fail, make_folder
 from fw_rl.commands.config import RunConfig, TrainOptions, resolve
 from fw_rl.commands.ray_engine import ray_needed
 from fw_rl.commands.search.choice import choose, finalists
@@ -134,6 +134,7 @@ def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
     space = search_space(config.short_cell, options.space)
     space.check(config)
     folder = options.out / config.short_env / config.short_cell
+    make_folder("out", options.out)
     journal = options.out / "studies.journal"
     study = SettingsStudy(config, space, journal, options.storage, options.sampler, options.seed, options.prune)
     folder.mkdir(parents=True, exist_ok=True)

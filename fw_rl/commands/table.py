@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,7 +15,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from fw_rl.commands.command_line import check_count, fail, flag
+from fw_rl.commands.command_line import check_count, fail, flag, make_folder
 from fw_rl.commands.config import parse_cell_options
 from fw_rl.files import write_json
 from fw_rl.tasks.base import Task
@@ -133,8 +132,8 @@ def _train(task: Task, options: TableOptions, out: Path, records: Sequence[Recor
     for model in models:  # before hours of training, not after
         task.make_net(task.row(model.row, model.options), model.hidden_size)
         _check_known(model, grid, records, out)
-    for name, folder in {"--out": out, "--log-dir": log_dir}.items():
-        _make_folder(name, folder)
+    for name, folder in dict(out=out, log_dir=log_dir).items():
+        make_folder(name, folder)
 
     def job(run: Run, folder: str, name: str) -> _Job:
         return _Job(run, out / folder / f"{name}.json", options, log_dir)
@@ -184,15 +183,6 @@ def _check_known(model: Run, grid: Sequence[Training], records: Sequence[Record]
             if record.settings.get(name) not in choices:
                 there, asked = f"{name} {record.settings.get(name)}", " or ".join(dict.fromkeys(map(str, choices)))
                 raise ValueError(f"{out} holds {record.label} with {there}, not {asked}: give the same, or another --out")
-
-
-def _make_folder(name: str, folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{name} is {folder}, where no folder can be made ({error.strerror})") from error
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"{name} is {folder}, where nothing can be written")
 
 
 def _make(jobs: Sequence[_Job], side_by_side: int) -> None:

@@ -193,7 +193,6 @@ class SettingsStudy:
 def _open(storage: str | None, journal: Path) -> BaseStorage | str:
     if storage is not None:
         return storage
-    journal.parent.mkdir(parents=True, exist_ok=True)
     # A write takes milliseconds: who holds the lock for five seconds was killed.
     lock = JournalFileOpenLock(str(journal), grace_period=5)
     if journal.exists():
