@@ -3,8 +3,8 @@
     python benchmarks/catch_variants.py --sweep results/figure5 --out results/variants
 
 The ablations change one thing at a time in the best settings of the fast weights. The harder games are larger, or have pixels
-that mean nothing in the frames that would be blank; every cell plays them with its best settings, for more frames. Records are
-written run by run, and what is there is not made again.
+that mean nothing in the frames that would be blank; every cell plays them with its best settings, for the same number of
+episodes. Records are written run by run, and what is there is not made again.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Settings:
     """ablations, harder, or both."""
     seeds: int = 5
     """Seeds of each variant."""
-    harder_timesteps: int = 6_000_000
-    """Frames of a training in the harder games."""
+    harder_episodes: int = 200_000
+    """Episodes of a training in a harder game; an episode of Catch-N has N - 1 frames."""
     timesteps: int | None = None
     """Frames of an ablation, if not those of the sweep."""
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -97,7 +97,7 @@ def main(settings: Settings) -> int:
 
 def check(settings: Settings) -> None:
     """Raises ValueError if there is nothing that could be trained by the settings."""
-    for name in ("seeds", "jobs", "eval_episodes", "harder_timesteps"):
+    for name in ("seeds", "jobs", "eval_episodes", "harder_episodes"):
         check_count(name, getattr(settings, name))
     if unknown := [kind for kind in settings.kinds if kind not in KINDS]:
         raise ValueError(f"--kinds has {unknown[0]!r}: choose from {', '.join(KINDS)}")
@@ -127,8 +127,8 @@ def harder(settings: Settings) -> Iterator[tuple[str, RunConfig]]:
     for game, n in HARDER.items():
         for cell in CELLS:
             base = best_settings(settings, cell)
-            own = dict(env=f"fw_rl/{game}-v0", n_steps=n - 1, timesteps=settings.harder_timesteps, seed=0)
-            yield f"{game}, {cell}", replace(base, **own)
+            frames = settings.harder_episodes * (n - 1)
+            yield f"{game}, {cell}", replace(base, env=f"fw_rl/{game}-v0", n_steps=n - 1, timesteps=frames, seed=0)
 
 
 def train(kind: str, wanted: dict[str, RunConfig], settings: Settings) -> list[Learning]:
@@ -140,11 +140,10 @@ def train(kind: str, wanted: dict[str, RunConfig], settings: Settings) -> list[L
 
 def table(kind: str, learnings: list[Learning]) -> Iterator[str]:
     """A row for each variant, in the order in which they were trained."""
-    frames = sorted({learning.settings["timesteps"] for learning in learnings})
-    yield f"## {kind.capitalize()}, {' and '.join(f'{count:,}' for count in frames)} frames"
+    yield f"## {kind.capitalize()}"
     yield ""
     area_column = "area (interquartile mean, 95 % interval)"
-    yield header("variant", "seeds", area_column, "frames to 0.9, median", "greedy return", "greedy 0.95 or more")
+    yield header("variant", "frames", "seeds", area_column, "frames to 0.9, median", "greedy return", "greedy 0.95 or more")
     for name in dict.fromkeys(learning.parameters["variant"] for learning in learnings):
         own = [learning for learning in learnings if learning.parameters["variant"] == name]
         area = interquartile_mean(np.array([learning.area for learning in own]))
@@ -154,7 +153,8 @@ def table(kind: str, learnings: list[Learning]) -> Iterator[str]:
         reached = f"{to_level:,.0f}" if np.isfinite(to_level) else "not reached"
         mean = f"{np.mean(greedy):.3f}" if greedy else "diverged"
         interval = f"{area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
-        yield row(name, len(own), interval, reached, mean, f"{solved} of {len(own)}")
+        frames = f"{own[0].settings['timesteps']:,}"
+        yield row(name, frames, len(own), interval, reached, mean, f"{solved} of {len(own)}")
 
 
 KINDS = {"ablations": ablations, "harder": harder}
