@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 __all__ = ["COMMANDS", "main", "run"]
@@ -28,8 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the first argument names; returns its exit code, 2 for one that does not exist."""
     name, *rest = arguments if arguments is not None else sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
-        print(_help())
-        return 0
+        return _exit_code(_help)
     if name not in COMMANDS:
         print(f"fw-rl: error: unknown command {name!r}: choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
@@ -40,27 +39,35 @@ def run(name: str, arguments: Sequence[str], program: str) -> int:
     """Run a command under the name that it is to give itself; returns its exit code, 130 if it was interrupted."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # as with `python -m`: for the environments and cells of --env and --cell module:name
+
+    def command() -> int:
+        # Imported only now: `fw-rl --help` needs neither Torch nor an environment.
+        module = import_module(f"fw_rl.commands.{name.replace('-', '_')}")
+        return int(module.main(arguments, program=program))
+
+    return _exit_code(command)
+
+
+def _exit_code(command: Callable[[], int]) -> int:
+    """The command's exit code, 130 if it was interrupted, 1 if whoever reads its output, such as `head`, has enough."""
     try:
         try:
-            # Imported only now: `fw-rl --help` needs neither Torch nor an environment.
-            module = import_module(f"fw_rl.commands.{name.replace('-', '_')}")
-            return int(module.main(arguments, program=program))
+            return command()
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:
         print("Interrupted.")
         return 130
-    except BrokenPipeError:  # whoever read, such as `head`, has enough; Python flushes once more at the end
+    except BrokenPipeError:  # Python flushes once more at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
-def _help() -> str:
+def _help() -> int:
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {name:{width}}{summary}" for name, summary in COMMANDS.items()]
-    return "\n".join(
-        ["usage: fw-rl COMMAND [OPTIONS]", "", *lines, "", "`fw-rl COMMAND --help` lists the options of a command."]
-    )
+    print("usage: fw-rl COMMAND [OPTIONS]", "", *lines, "", "`fw-rl COMMAND --help` lists the options of a command.", sep="\n")
+    return 0
 
 
 if __name__ == "__main__":

@@ -48,8 +48,9 @@ def test_the_help_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
 
 
-def test_a_reader_that_has_enough_ends_a_command_without_a_traceback():
-    command = [sys.executable, "-m", "fw_rl", "retrieval", "--help"]
+@pytest.mark.parametrize("arguments", [["--help"], ["retrieval", "--help"]])
+def test_a_reader_that_has_enough_ends_a_command_without_a_traceback(arguments):
+    command = [sys.executable, "-m", "fw_rl", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()
     assert process.wait(60) == 1
