@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from fw_rl.commands.command_line import fail
+
 __all__ = ["COMMANDS", "main", "run"]
 
 COMMANDS = {
@@ -28,10 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the first argument names; returns its exit code, 2 for one that does not exist."""
     name, *rest = arguments if arguments is not None else sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
-        return _exit_code(_help)
+        return _exit_code(_help, "fw-rl")
     if name not in COMMANDS:
-        print(f"fw-rl: error: unknown command {name!r}: choose from {', '.join(COMMANDS)}", file=sys.stderr)
-        return 2
+        return fail("fw-rl", f"unknown command {name!r}: choose from {', '.join(COMMANDS)}")
     return run(name, rest, program=f"fw-rl {name}")
 
 
@@ -45,11 +46,14 @@ def run(name: str, arguments: Sequence[str], program: str) -> int:
         module = import_module(f"fw_rl.commands.{name.replace('-', '_')}")
         return int(module.main(arguments, program=program))
 
-    return _exit_code(command)
+    return _exit_code(command, program)
 
 
-def _exit_code(command: Callable[[], int]) -> int:
-    """The command's exit code, 130 if it was interrupted, 1 if whoever reads its output, such as `head`, has enough."""
+def _exit_code(command: Callable[[], int], program: str) -> int:
+    """The command's exit code, 130 if it was interrupted, 1 if whoever reads its output, such as `head`, has enough.
+
+    It is 2 where settings ask for more memory than there is, which no command can tell before it tries.
+    """
     try:
         try:
             return command()
@@ -61,6 +65,16 @@ def _exit_code(command: Callable[[], int]) -> int:
     except BrokenPipeError:  # Python flushes once more at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return fail(program, "there is not enough memory for these settings: choose smaller ones")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Torch says it with a bare RuntimeError on a processor, and with a kind of its own on a GPU."""
+    texts = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
 def _help() -> int:

@@ -48,6 +48,33 @@ def test_the_help_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--env", "Catch-16-3", "--hidden-size", "999999999999"],
+        ["train", "--env", "Catch-16-3", "--n-envs", "999999999999"],
+        ["train", "--env", "Catch-999999-3"],
+        ["retrieval", "--cell", "lstm", "--hidden-sizes", "999999999999"],
+        ["retrieval", "--cell", "lstm", "--hidden-sizes", "9999999999999999"],
+        ["retrieval", "--cell", "lstm", "--examples", "999999999999"],
+    ],
+)
+def test_settings_beyond_the_memory_of_any_machine_get_one_line(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--quiet"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"fw-rl {arguments[0]}: error: there is not enough memory for these settings: choose smaller ones"
+
+
+def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(monkeypatch):
+    def broken(arguments, program):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr("fw_rl.commands.retrieval.main", broken)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        main(["retrieval"])
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["retrieval", "--help"]])
 def test_a_reader_that_has_enough_ends_a_command_without_a_traceback(arguments):
     command = [sys.executable, "-m", "fw_rl", *arguments]
