@@ -34,6 +34,8 @@ class Summary:
     low: float | None
     """The 95 % interval of the mean over seeds (Student's t), as far as a percentage can go; None for fewer than two."""
     high: float | None
+    last: float | None
+    """The mean at the last epoch, where no choice adds the noise of the validation set."""
     paper: float | None
     diverged: int
     learning_rate: float
@@ -44,8 +46,8 @@ class Summary:
 
 
 _COLUMNS = (
-    *("model", "units", "weights", "ours", "95 % interval", "paper", "seeds", "best to worst"),
-    *("learning rate", "weight decay", "epochs", "CPU s an epoch"),
+    *("model", "units", "weights", "ours", "95 % interval", "last epoch", "paper", "seeds"),
+    *("best to worst", "learning rate", "weight decay", "epochs", "CPU s an epoch"),
 )
 
 
@@ -60,10 +62,18 @@ def summarise(task: Task, records: Sequence[Record]) -> list[Summary]:
     for (label, size), group in sorted(groups.items(), key=lambda item: (order.get(item[0][0], len(order)), item[0])):
         done = [record for record in sorted(group, key=lambda record: record.seed) if not record.diverged]
         results = [_shown(task, record.best["test_error"]) for record in done]
+        last = [_shown(task, record.epochs[-1]["test_error"]) for record in done]
         low, high = _interval(results)
         summaries.append(
             Summary(
-                label, size, results, fmean(results) if results else None, low, high, paper.get((label, size)),
+                label=label,
+                hidden_size=size,
+                results=results,
+                mean=fmean(results) if results else None,
+                low=low,
+                high=high,
+                last=fmean(last) if last else None,
+                paper=paper.get((label, size)),
                 diverged=len(group) - len(done),
                 learning_rate=group[0].settings["learning_rate"],
                 weight_decay=group[0].settings["weight_decay"],
@@ -71,7 +81,7 @@ def summarise(task: Task, records: Sequence[Record]) -> list[Summary]:
                 seconds_per_epoch=median(epoch["seconds"] for record in done for epoch in record.epochs) if done else None,
                 parameters=group[0].parameters,
             )
-        )  # fmt: skip
+        )
     return summaries
 
 
@@ -80,7 +90,8 @@ def as_markdown(task: Task, data: str, summaries: Sequence[Summary]) -> str:
     measure = "accuracy" if task.accuracy else "error"
     lines = [
         f"{task.title}. Data: {data}.",
-        f"Test {measure} in percent at the epoch that the validation set chooses: mean over seeds and its 95 % interval.",
+        f"Test {measure} in percent at the epoch that the validation set chooses: mean over seeds and its 95 % interval;"
+        " beside it the mean at the last epoch.",
         "",
         markdown.header(*_COLUMNS),
     ]
@@ -93,6 +104,7 @@ def as_markdown(task: Task, data: str, summaries: Sequence[Summary]) -> str:
             f"{row.parameters:,}",
             _number(row.mean),
             "" if row.low is None else f"{row.low:.2f} to {row.high:.2f}",
+            _number(row.last),
             _number(row.paper),
             seeds,
             f"{ranked[0]:.2f} to {ranked[-1]:.2f}" if ranked else "",

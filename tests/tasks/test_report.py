@@ -46,16 +46,17 @@ def test_a_summary_is_the_mean_over_seeds_at_the_epoch_that_validation_chose():
     assert fast.mean == 2.0
     assert (fast.low, fast.high) == (0.0, pytest.approx(2 + 4.303 / 3**0.5, rel=1e-3))  # an error is never below 0
     assert (fast.paper, lstm.paper, mine.paper) == (1.81, 60.81, None)
+    assert fast.last == pytest.approx((1.0 + 3.0 + 1.5) / 3)
     assert fast.seconds_per_epoch == 3.0
     assert (lstm.mean, lstm.low, lstm.high) == (61.0, None, None)
-    assert (irnn.mean, irnn.diverged, irnn.results) == (None, 1, [])
+    assert (irnn.mean, irnn.last, irnn.diverged, irnn.results) == (None, None, 1, [])
 
 
 def test_the_text_has_the_numbers_beside_the_papers():
     text = as_markdown(Retrieval(), "strings", summarise(Retrieval(), RECORDS))
     assert "Data: strings." in text
-    assert "| Fast weights | 20 | 1,234 | 2.00 | 0.00 to 4.48 | 1.81 | 3 | 1.00 to 3.00 | 0.003 | 0.1 | 2 | 3.0 |" in text
-    assert "| IRNN | 20 | 1,234 |  |  | 62.11 | 0 (1 diverged) |  | 0.003 | 0.1 | 0 |  |" in text
+    assert "| 20 | 1,234 | 2.00 | 0.00 to 4.48 | 1.83 | 1.81 | 3 | 1.00 to 3.00 | 0.003 | 0.1 | 2 | 3.0 |" in text
+    assert "| IRNN | 20 | 1,234 |  |  |  | 62.11 | 0 (1 diverged) |  | 0.003 | 0.1 | 0 |  |" in text
 
 
 def test_accuracies_are_the_rest_to_100():
