@@ -9,11 +9,11 @@ from fw_rl.commands.retrieval import main
 
 
 @pytest.fixture
-def leaky_cell(monkeypatch):
+def fading_cell(monkeypatch):
     monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
 
-    @register_cell("leaky")
-    class LeakyCell(Cell):
+    @register_cell("fading")
+    class FadingCell(Cell):
         def __init__(self, input_size, hidden_size, decay=0.9):
             super().__init__(input_size, hidden_size)
             self.input_map, self.decay = nn.Linear(input_size, hidden_size), decay
@@ -28,7 +28,7 @@ def leaky_cell(monkeypatch):
                 outputs.append(h)
             return torch.stack(outputs), (h,)
 
-    return "leaky"
+    return "fading"
 
 
 def retrieval(folder, *arguments):
@@ -36,18 +36,18 @@ def retrieval(folder, *arguments):
     return main([*small, "--out", str(folder), "--log-dir", str(folder / "logs"), *arguments])
 
 
-def test_a_cell_of_ones_own_is_a_row_beside_the_papers(leaky_cell, tmp_path, capsys):
-    assert retrieval(tmp_path, "--cells", leaky_cell, "lstm", "--hidden-size", "20") == 0
+def test_a_cell_of_ones_own_is_a_row_beside_the_papers(fading_cell, tmp_path, capsys):
+    assert retrieval(tmp_path, "--cells", fading_cell, "lstm", "--hidden-size", "20") == 0
     printed = capsys.readouterr().out
-    assert "| leaky | 20 |" in printed
+    assert "| fading | 20 |" in printed
     assert "| LSTM | 20 |" in printed and " 60.81 " in printed
 
 
-def test_its_options_make_another_row(leaky_cell, tmp_path, capsys):
-    assert retrieval(tmp_path, "--cell", leaky_cell) == 0
-    assert retrieval(tmp_path, "--cell", leaky_cell, "--cell-options", "decay=0.5") == 0
+def test_its_options_make_another_row(fading_cell, tmp_path, capsys):
+    assert retrieval(tmp_path, "--cell", fading_cell) == 0
+    assert retrieval(tmp_path, "--cell", fading_cell, "--cell-options", "decay=0.5") == 0
     printed = capsys.readouterr().out
-    assert "| leaky, decay=0.5 | 4 |" in printed and "| leaky | 4 |" in printed
+    assert "| fading, decay=0.5 | 4 |" in printed and "| fading | 4 |" in printed
 
 
 def test_every_registered_cell_and_every_row_of_the_table(tmp_path, capsys):
