@@ -21,7 +21,7 @@ import numpy as np
 import tyro
 
 from fw_rl.files import write_json
-from fw_rl.statistics import mean_interval
+from fw_rl.intervals import mean_interval
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 

@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import tyro
 
-from fw_rl.commands.command_line import check_count, fail
-from fw_rl.commands.config import RunConfig
-from fw_rl.commands.search.learning import SEEDS, Learning, SideBySide, read_learnings
-from fw_rl.commands.search.live import train_missing
+from fw_rl.commands.command_line import fail
+from fw_rl.experiments.checks import check_count
+from fw_rl.experiments.search.learning import SEEDS, Learning, SideBySide, read_learnings
+from fw_rl.experiments.search.live import train_missing
+from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
+from fw_rl.intervals import interquartile_mean
 from fw_rl.markdown import header, row
-from fw_rl.statistics import interquartile_mean
 
 FIRST_SEED = 20_000
 CELLS = ("fast-weights", "lstm", "rnn")
@@ -103,15 +104,15 @@ def check(settings: Settings) -> None:
         raise ValueError(f"--kinds has {unknown[0]!r}: choose from {', '.join(KINDS)}")
 
 
-def best_settings(settings: Settings, cell: str) -> RunConfig:
+def best_settings(settings: Settings, cell: str) -> RunSettings:
     """Those that the sweep has trained with new seeds."""
     path = settings.sweep / settings.env / cell / SEEDS
     if not path.exists():
         raise ValueError(f"{path} is missing: `fw-rl sweep` with --retrain leaves it")
-    return RunConfig(**read_learnings(path)[0].settings)
+    return RunSettings(**read_learnings(path)[0].settings)
 
 
-def ablations(settings: Settings) -> Iterator[tuple[str, RunConfig]]:
+def ablations(settings: Settings) -> Iterator[tuple[str, RunSettings]]:
     """The fast weights with one thing changed; what is so already in the best settings is not trained twice."""
     base = best_settings(settings, "fast-weights")
     base = replace(base, timesteps=settings.timesteps or base.timesteps, seed=0)
@@ -122,7 +123,7 @@ def ablations(settings: Settings) -> Iterator[tuple[str, RunConfig]]:
             yield name, changed
 
 
-def harder(settings: Settings) -> Iterator[tuple[str, RunConfig]]:
+def harder(settings: Settings) -> Iterator[tuple[str, RunSettings]]:
     """Every cell with its best settings in every harder game, in chunks of an episode."""
     for game, n in HARDER.items():
         for cell in CELLS:
@@ -131,7 +132,7 @@ def harder(settings: Settings) -> Iterator[tuple[str, RunConfig]]:
             yield f"{game}, {cell}", replace(base, env=f"fw_rl/{game}-v0", n_steps=n - 1, timesteps=frames, seed=0)
 
 
-def train(kind: str, wanted: dict[str, RunConfig], settings: Settings) -> list[Learning]:
+def train(kind: str, wanted: dict[str, RunSettings], settings: Settings) -> list[Learning]:
     """Make the trainings that are missing; returns all that are wanted."""
     seeds = range(FIRST_SEED, FIRST_SEED + settings.seeds)
     jobs = [(replace(config, seed=seed), dict(variant=name)) for seed in seeds for name, config in wanted.items()]

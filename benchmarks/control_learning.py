@@ -49,9 +49,9 @@ from training_speed import Clock
 from fw_rl.agents import RecurrentA2C
 from fw_rl.agents import RecurrentPPO as OwnPPO
 from fw_rl.commands.curves import COLORS
-from fw_rl.commands.pictures import STYLE
+from fw_rl.experiments.pictures import STYLE
 from fw_rl.files import write_file
-from fw_rl.statistics import mean_interval
+from fw_rl.intervals import mean_interval
 
 SHOWN = {"CartPole-v1": [0, 2], "Pendulum-v1": [0, 1]}
 """What is seen: place of the cart and angle of the pole; cosine and sine of the angle."""

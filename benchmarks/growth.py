@@ -21,8 +21,8 @@ from measure import calls_per_second, in_new_process, write_report
 from operations import counted
 from training_speed import Clock
 
-from fw_rl.commands.config import TrainOptions, resolve
-from fw_rl.commands.train import make_model
+from fw_rl.experiments.agents import make_model
+from fw_rl.experiments.settings import TrainOptions, resolve
 
 BASE = dict(n=16, n_steps=15, hidden_size=128, workers=1)
 BLUE, ORANGE = "tab:blue", "tab:orange"

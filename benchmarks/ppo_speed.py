@@ -23,8 +23,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from training_speed import ENV, Clock, Encoder
 
 from fw_rl.agents import CellLstmPolicy, RecurrentPPO
-from fw_rl.commands.environments import make_vector_env
 from fw_rl.envs import VecEnvAdapter
+from fw_rl.experiments.environments import make_vector_env
 
 PEER = "sb3-contrib"
 PLUGGED = "sb3-contrib with CellLstmPolicy"

@@ -28,10 +28,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from training_speed import ENV, Contender
 
-from fw_rl.commands.config import TrainOptions, resolve
-from fw_rl.commands.environments import make_vector_env
-from fw_rl.commands.train import make_model
 from fw_rl.envs.sb3 import VecEnvAdapter
+from fw_rl.experiments.agents import make_model
+from fw_rl.experiments.environments import make_vector_env
+from fw_rl.experiments.settings import TrainOptions, resolve
 
 SOLVED = 0.95
 PEER = "RecurrentPPO"

@@ -30,10 +30,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from fw_rl.commands.config import TrainOptions, resolve
-from fw_rl.commands.environments import make_vector_env
-from fw_rl.commands.train import make_model
 from fw_rl.envs.sb3 import VecEnvAdapter
+from fw_rl.experiments.agents import make_model
+from fw_rl.experiments.environments import make_vector_env
+from fw_rl.experiments.settings import TrainOptions, resolve
 
 ENV = "fw_rl/Catch-16-3-v0"
 CORES = os.cpu_count() or 1

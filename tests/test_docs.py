@@ -17,7 +17,7 @@ FOLDERS = {"fw_rl": ROOT / "fw_rl", "fw_rl.agents": ROOT / "agents", "fw_rl.envs
 
 NEEDS_RAY = {
     *("fw_rl.agents.ray_session", "fw_rl.agents.rllib", "fw_rl.agents.rllib_module"),
-    "fw_rl.commands.search.on_ray",
+    "fw_rl.experiments.search.on_ray",
 }
 
 MODULES = sorted(

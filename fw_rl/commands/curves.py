@@ -18,12 +18,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
-from fw_rl.commands.command_line import check_output, fail
-from fw_rl.commands.config import RunConfig
-from fw_rl.commands.pictures import STYLE, smooth
-from fw_rl.commands.run_folder import RunFolder
+from fw_rl.commands.command_line import fail
+from fw_rl.experiments.checks import check_output
+from fw_rl.experiments.pictures import STYLE, smooth
+from fw_rl.experiments.run_folder import RunFolder
+from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
-from fw_rl.statistics import mean_interval
+from fw_rl.intervals import mean_interval
 
 __all__ = ["main"]
 
@@ -51,7 +52,7 @@ class Run:
     """What one run learned: its settings and the smoothed mean returns after so many frames."""
 
     path: Path
-    config: RunConfig
+    config: RunSettings
     frames: NDArray[np.float64]
     returns: NDArray[np.float64]
 

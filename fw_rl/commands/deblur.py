@@ -14,9 +14,10 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from fw_rl.commands.command_line import check_count, fail, flag, make_folder
-from fw_rl.commands.deblur_pictures import PICTURES
-from fw_rl.commands.deblur_report import describe
+from fw_rl.commands.command_line import fail
+from fw_rl.experiments.checks import check_count, flag, make_folder
+from fw_rl.experiments.deblur_pictures import PICTURES
+from fw_rl.experiments.deblur_report import describe
 from fw_rl.files import write_file
 from fw_rl.tasks.deblur.simulation import Protocol, Rates
 from fw_rl.tasks.deblur.study import (

@@ -12,9 +12,10 @@ import tyro
 from sb3_contrib.common.maskable.utils import is_masking_supported
 
 from fw_rl.agents import export_onnx
-from fw_rl.commands.command_line import check_output, fail
-from fw_rl.commands.episodes import open_env
-from fw_rl.commands.trained import load_trained
+from fw_rl.commands.command_line import fail
+from fw_rl.experiments.agents import load_trained
+from fw_rl.experiments.checks import check_output
+from fw_rl.experiments.episodes import open_env
 
 __all__ = ["main"]
 

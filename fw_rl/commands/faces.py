@@ -10,8 +10,8 @@ from typing import Annotated
 import tyro
 
 from fw_rl.commands.command_line import fail
-from fw_rl.commands.glimpse_pictures import draw_faces
-from fw_rl.commands.table import TableOptions, make_table
+from fw_rl.experiments.glimpse_pictures import draw_faces
+from fw_rl.experiments.table import TableOptions, make_table
 from fw_rl.tasks.faces import Expressions
 
 __all__ = ["FacesOptions", "main"]

@@ -16,11 +16,11 @@ import tyro
 from numpy.typing import NDArray
 
 from fw_rl.commands.command_line import fail
-from fw_rl.commands.figure5_report import describe, draw
-from fw_rl.commands.search.choice import best, choose, finalists, with_settings_of
-from fw_rl.commands.search.learning import FINALS, SEEDS, TRIALS, Learning, known_learnings, read_learnings
+from fw_rl.experiments.figure5_report import describe, draw
+from fw_rl.experiments.search.choice import best, choose, finalists, with_settings_of
+from fw_rl.experiments.search.learning import FINALS, SEEDS, TRIALS, Learning, known_learnings, read_learnings
 from fw_rl.files import write_file
-from fw_rl.statistics import RESAMPLES, Estimate, interquartile_mean, probability_of_improvement
+from fw_rl.intervals import RESAMPLES, Estimate, interquartile_mean, probability_of_improvement
 
 __all__ = ["Figure5Options", "Swept", "main", "read_sweeps", "summarise"]
 

@@ -10,8 +10,8 @@ from typing import Annotated
 import tyro
 
 from fw_rl.commands.command_line import fail
-from fw_rl.commands.glimpse_pictures import describe_glimpses, draw_glimpses
-from fw_rl.commands.table import TableOptions, make_table
+from fw_rl.experiments.glimpse_pictures import describe_glimpses, draw_glimpses
+from fw_rl.experiments.table import TableOptions, make_table
 from fw_rl.tasks.glimpse import Digits
 
 __all__ = ["GlimpseOptions", "main"]

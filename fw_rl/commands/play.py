@@ -16,12 +16,13 @@ import tyro
 from fw_rl.agents import RecurrentA2C
 from fw_rl.agents.batch_first import channels_first
 from fw_rl.cells import FastWeightsCell
-from fw_rl.commands.animation import require_video, write_gif, write_mp4
-from fw_rl.commands.attention import animate_attention, attention_shares, draw_attention
-from fw_rl.commands.command_line import check_count, check_output, fail
-from fw_rl.commands.config import RunConfig
-from fw_rl.commands.episodes import Episode, frames_per_second, open_env, play_episode
-from fw_rl.commands.trained import load_trained
+from fw_rl.commands.command_line import fail
+from fw_rl.experiments.agents import load_trained
+from fw_rl.experiments.animation import require_video, write_gif, write_mp4
+from fw_rl.experiments.attention import animate_attention, attention_shares, draw_attention
+from fw_rl.experiments.checks import check_count, check_output
+from fw_rl.experiments.episodes import Episode, frames_per_second, open_env, play_episode
+from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 
 __all__ = ["main"]
@@ -98,7 +99,7 @@ def _play(options: PlayOptions, model: RecurrentA2C, env: gym.Env) -> Iterator[E
         yield episode
 
 
-def _write(options: PlayOptions, config: RunConfig, model: RecurrentA2C, episodes: list[Episode], fps: float) -> None:
+def _write(options: PlayOptions, config: RunSettings, model: RecurrentA2C, episodes: list[Episode], fps: float) -> None:
     frames = [episode.frames for episode in episodes]
     if options.gif:
         write_gif(options.gif, frames, fps)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import tyro
 
 from fw_rl.commands.command_line import fail
-from fw_rl.commands.table import TableOptions, make_table
+from fw_rl.experiments.table import TableOptions, make_table
 from fw_rl.tasks.retrieval import Retrieval
 
 __all__ = ["RetrievalOptions", "main"]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import gymnasium as gym
 import tyro
 
-from fw_rl.commands.command_line import check_count, fail, make_folder
-from fw_rl.commands.config import RunConfig, TrainOptions, resolve
-from fw_rl.commands.ray_engine import ray_needed
-from fw_rl.commands.search.choice import choose, finalists
-from fw_rl.commands.search.learning import (
+from fw_rl.commands.command_line import fail
+from fw_rl.experiments.checks import check_count, make_folder
+from fw_rl.experiments.ray_engine import ray_needed
+from fw_rl.experiments.search.choice import choose, finalists
+from fw_rl.experiments.search.learning import (
     FINALS,
     SEEDS,
     TRIALS,
@@ -25,13 +25,14 @@ from fw_rl.commands.search.learning import (
     known_learnings,
     write_learnings,
 )
+from fw_rl.experiments.settings import RunSettings, TrainOptions, resolve
 from fw_rl.files import write_file
 from fw_rl.processes import WorkerError
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-    from fw_rl.commands.search.study import SettingsStudy
+    from fw_rl.experiments.search.study import SettingsStudy
 
 __all__ = ["SweepOptions", "main"]
 
@@ -71,7 +72,7 @@ class SweepOptions:
     prune: bool = False
     """End trials that are below the median of the others at the same number of frames."""
     space: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the package's)")] = None
-    """Search spaces as a YAML file, of the form of fw_rl/commands/search/spaces.yaml."""
+    """Search spaces as a YAML file, of the form of fw_rl/experiments/search/spaces.yaml."""
     storage: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="(default: OUT/studies.journal)")] = None
     """Database in which Optuna keeps the studies, for many machines."""
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -117,8 +118,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
 
 def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
     """Everything that can go wrong by a user's slip, before hours of training."""
-    from fw_rl.commands.search.space import search_space
-    from fw_rl.commands.search.study import SAMPLERS, SettingsStudy
+    from fw_rl.experiments.search.space import search_space
+    from fw_rl.experiments.search.study import SAMPLERS, SettingsStudy
 
     for name, least in (("trials", 0), ("finalists", 1), ("retrain", 0), ("jobs", 1), ("eval_episodes", 1), ("seed", 0)):
         check_count(name, getattr(options, name), least)
@@ -146,13 +147,13 @@ def _trainings(options: SweepOptions) -> Trainings:
     if options.engine == "local":
         return SideBySide(options.jobs, options.eval_episodes)
     with ray_needed():
-        from fw_rl.commands.search.on_ray import OnRay
+        from fw_rl.experiments.search.on_ray import OnRay
     return OnRay(options.jobs, options.eval_episodes, options.ray_address)
 
 
 def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
     """Make the trials that are missing, and write down what was learned in all of them."""
-    from fw_rl.commands.search.live import LiveTable
+    from fw_rl.experiments.search.live import LiveTable
 
     running: dict[int, Trial] = {}
     try:
@@ -185,7 +186,7 @@ def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
 
 def _decide(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
     """Train the best settings of the search with the seeds that are missing."""
-    from fw_rl.commands.search.live import train_missing
+    from fw_rl.experiments.search.live import train_missing
 
     if options.finalists > 1:
         found = finalists(study.learnings, options.finalists)
@@ -195,7 +196,7 @@ def _decide(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
 
 def _retrain(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
     """Train the best settings with the seeds that are missing."""
-    from fw_rl.commands.search.live import train_missing
+    from fw_rl.experiments.search.live import train_missing
 
     if not options.retrain:
         return
@@ -210,8 +211,8 @@ def _retrain(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
     train_missing(path, wanted, title, _trainings(options), options.quiet)
 
 
-def _with_seed(trial: Learning, seed: int) -> tuple[RunConfig, dict[str, Any]]:
-    return replace(RunConfig(**trial.settings), seed=seed), trial.parameters
+def _with_seed(trial: Learning, seed: int) -> tuple[RunSettings, dict[str, Any]]:
+    return replace(RunSettings(**trial.settings), seed=seed), trial.parameters
 
 
 def _title(study: SettingsStudy, what: str) -> str:
@@ -219,7 +220,7 @@ def _title(study: SettingsStudy, what: str) -> str:
 
 
 def _report(study: SettingsStudy, folder: Path) -> None:
-    from fw_rl.commands.search.report import report
+    from fw_rl.experiments.search.report import report
 
     title = _title(study, f"{study.config.timesteps:,} frames")
     finals, seeds = known_learnings(folder / FINALS), known_learnings(folder / SEEDS)

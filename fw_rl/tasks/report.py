@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fw_rl import markdown
 from fw_rl.files import write_file, write_json
-from fw_rl.statistics import mean_interval
+from fw_rl.intervals import mean_interval
 from fw_rl.tasks.base import Task
 from fw_rl.tasks.runs import Record
 

@@ -10,9 +10,9 @@ from torch.testing import assert_close
 from fw_rl.agents import Player, RecurrentA2C
 from fw_rl.agents.loss import actor_critic_loss
 from fw_rl.cells import CellPair, FastWeightsCell
-from fw_rl.commands.attention import attention_shares
-from fw_rl.commands.episodes import play_episode
 from fw_rl.envs import CatchEnv, CatchVectorEnv
+from fw_rl.experiments.attention import attention_shares
+from fw_rl.experiments.episodes import play_episode
 from tests.agents.helpers import CELLS, act, make_model, make_policy, same_parameters, scramble, scripted_envs
 from tests.agents.test_loss import gradients, random_chunks
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fw_rl.commands.config import TrainOptions, resolve
-from fw_rl.commands.search.learning import Learning, write_learnings
+from fw_rl.experiments.search.learning import Learning, write_learnings
+from fw_rl.experiments.settings import TrainOptions, resolve
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "catch_variants.py"
 RATES = dict(eta=0.1, decay=0.5, inner_steps=1, recurrent_scale=0.3)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fw_rl.commands.config import TrainOptions, resolve
 from fw_rl.commands.curves import FRAMES, RETURN, group, main, mean_curve, read_run
-from fw_rl.commands.run_folder import RunFolder, write_json
+from fw_rl.experiments.run_folder import RunFolder, write_json
+from fw_rl.experiments.settings import TrainOptions, resolve
 
 
 def make_run(folder, returns, frames=None, **options):

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from fw_rl.commands.deblur import main
-from fw_rl.commands.deblur_pictures import PICTURES
+from fw_rl.experiments.deblur_pictures import PICTURES
 
 SMALL = [
     *("--hidden", "12", "--associations", "20", "--learning-sweeps", "40", "--interfering-sweeps", "20", "--seeds", "2"),

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from fw_rl.commands.figure5 import main, read_sweeps, summarise
-from fw_rl.commands.figure5_report import describe, draw
-from fw_rl.commands.search.learning import Learning, write_learnings
+from fw_rl.experiments.figure5_report import describe, draw
+from fw_rl.experiments.search.learning import Learning, write_learnings
 
 CATCH, LARGE = "Catch-16-3", "Catch-24-5"
 

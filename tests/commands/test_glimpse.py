@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fw_rl.commands.glimpse import main
-from fw_rl.commands.glimpse_pictures import describe_glimpses
+from fw_rl.experiments.glimpse_pictures import describe_glimpses
 from fw_rl.tasks import glimpse as task
 from fw_rl.tasks import runs
 

@@ -12,11 +12,11 @@ import torch
 from gymnasium import spaces
 from PIL import Image
 
-from fw_rl.commands.animation import write_gif
-from fw_rl.commands.attention import animate_attention, attention_shares, draw_attention
-from fw_rl.commands.episodes import Episode, open_env, play_episode
 from fw_rl.commands.play import main
-from fw_rl.commands.trained import load_trained
+from fw_rl.experiments.agents import load_trained
+from fw_rl.experiments.animation import write_gif
+from fw_rl.experiments.attention import animate_attention, attention_shares, draw_attention
+from fw_rl.experiments.episodes import Episode, open_env, play_episode
 from tests.commands.helpers import other_run
 
 

@@ -6,14 +6,14 @@ import sys
 import pytest
 
 from fw_rl.commands import sweep
-from fw_rl.commands.config import RunConfig, TrainOptions, resolve
 from fw_rl.commands.train import main
+from fw_rl.experiments.settings import RunSettings, TrainOptions, resolve
 
 
 @pytest.fixture
 def no_ray(monkeypatch):
     """As if Ray were not installed."""
-    ours = ("fw_rl.agents.rllib", "fw_rl.agents.ray_session", "fw_rl.commands.search.on_ray")
+    ours = ("fw_rl.agents.rllib", "fw_rl.agents.ray_session", "fw_rl.experiments.search.on_ray")
     for name in [name for name in sys.modules if name.partition(".")[0] == "ray" or name.startswith(ours)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -54,9 +54,9 @@ def test_the_engine_has_algorithms_of_its_own():
 
 
 def test_the_settings_of_an_older_run_are_those_of_the_local_engine():
-    settings = {name: 1 for name in RunConfig.__dataclass_fields__ if name != "engine"}
+    settings = {name: 1 for name in RunSettings.__dataclass_fields__ if name != "engine"}
     text = json.dumps(dict(settings=settings))
-    assert RunConfig.from_json(text).engine == "local"
+    assert RunSettings.from_json(text).engine == "local"
 
 
 @pytest.mark.parametrize(

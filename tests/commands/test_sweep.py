@@ -13,13 +13,13 @@ from types import SimpleNamespace
 import pytest
 from optuna.trial import TrialState
 
-from fw_rl.commands.config import TrainOptions, resolve
-from fw_rl.commands.search.choice import best, choose, finalists
-from fw_rl.commands.search.learning import Learning, Progress, read_learnings
-from fw_rl.commands.search.report import report
-from fw_rl.commands.search.space import search_space
-from fw_rl.commands.search.study import SettingsStudy
 from fw_rl.commands.sweep import main
+from fw_rl.experiments.search.choice import best, choose, finalists
+from fw_rl.experiments.search.learning import Learning, Progress, read_learnings
+from fw_rl.experiments.search.report import report
+from fw_rl.experiments.search.space import search_space
+from fw_rl.experiments.search.study import SettingsStudy
+from fw_rl.experiments.settings import TrainOptions, resolve
 
 SPACE = """
 shared:
@@ -166,7 +166,7 @@ def test_another_machine_is_waited_for_a_day(make_study, monkeypatch):
     trial.set_user_attr("process", ["another machine", 1, 1.0])
     for hours, begun in ((23, 1), (25, 0)):
         later = datetime.now() + timedelta(hours=hours)
-        monkeypatch.setattr("fw_rl.commands.search.study.datetime", SimpleNamespace(now=lambda later=later: later))
+        monkeypatch.setattr("fw_rl.experiments.search.study.datetime", SimpleNamespace(now=lambda later=later: later))
         assert make_study().begun == begun
 
 

@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 
 from fw_rl.cells import base
-from fw_rl.commands.episodes import open_env, play_episode
 from fw_rl.commands.play import main as play
-from fw_rl.commands.train import evaluate, main
-from fw_rl.commands.trained import load_trained
+from fw_rl.commands.train import main
+from fw_rl.experiments.agents import evaluate, load_trained
+from fw_rl.experiments.episodes import open_env, play_episode
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--env", "Catch-5-2", "--n-envs", "4", "--n-steps", "6", "--hidden-size", "8", "--eval-episodes", "20"]

@@ -7,10 +7,10 @@ pytest.importorskip("optuna", reason="needs pip install 'fw-rl[sweep]'")
 
 from dataclasses import replace
 
-from fw_rl.commands.config import TrainOptions, resolve
-from fw_rl.commands.search.learning import Learning, Progress, learn, read_learnings
-from fw_rl.commands.search.on_ray import OnRay
 from fw_rl.commands.sweep import main
+from fw_rl.experiments.search.learning import Learning, Progress, learn, read_learnings
+from fw_rl.experiments.search.on_ray import OnRay
+from fw_rl.experiments.settings import TrainOptions, resolve
 from fw_rl.processes import WorkerError
 from tests.ray.conftest import wait_until_gone
 

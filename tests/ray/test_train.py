@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from fw_rl.commands.trained import load_trained
+from fw_rl.experiments.agents import load_trained
 from tests.ray.conftest import ROOT, wait_until_gone
 
 pytestmark = pytest.mark.timeout(900)

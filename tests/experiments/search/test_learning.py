@@ -6,8 +6,16 @@ import math
 
 import pytest
 
-from fw_rl.commands.config import TrainOptions, resolve
-from fw_rl.commands.search.learning import CURVE_POINTS, Learning, Progress, SideBySide, learn, read_learnings, write_learnings
+from fw_rl.experiments.search.learning import (
+    CURVE_POINTS,
+    Learning,
+    Progress,
+    SideBySide,
+    learn,
+    read_learnings,
+    write_learnings,
+)
+from fw_rl.experiments.settings import TrainOptions, resolve
 
 TINY = resolve(TrainOptions(env="Catch-5-2", cell="rnn", timesteps=480, n_envs=4, n_steps=4, hidden_size=8))
 

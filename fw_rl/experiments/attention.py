@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fw_rl.agents import RecurrentA2C
 from fw_rl.agents.rollout import map_observation
 from fw_rl.cells import FastWeightsCell
-from fw_rl.commands.episodes import Episode
+from fw_rl.experiments.episodes import Episode
 
 __all__ = ["animate_attention", "attention_shares", "draw_attention"]
 

@@ -13,12 +13,12 @@ import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from fw_rl.cells import available_cells, make_cell
-from fw_rl.commands.config import ONLY_PPO, RunConfig, check_settings
+from fw_rl.experiments.settings import ONLY_PPO, RunSettings, check_settings
 
 __all__ = ["SearchSpace", "search_space"]
 
 _FIXED = {"env", "cell", "cell_options", "algo", "engine", "workers", "seed", "timesteps", *ONLY_PPO}
-_SETTINGS = {field.name: str(field.type) for field in dataclasses.fields(RunConfig) if field.name not in _FIXED}
+_SETTINGS = {field.name: str(field.type) for field in dataclasses.fields(RunSettings) if field.name not in _FIXED}
 """What can be searched of every cell, and of which type it is."""
 
 
@@ -34,13 +34,13 @@ class SearchSpace:
         """As Optuna takes them, by name; raises ValueError for a range that is none."""
         return {name: _distribution(name, entry) for name, entry in (self.shared | self.own).items()}
 
-    def apply(self, config: RunConfig, parameters: dict[str, Any]) -> RunConfig:
+    def apply(self, config: RunSettings, parameters: dict[str, Any]) -> RunSettings:
         """The settings with what was drawn in its place."""
         shared = {name: value for name, value in parameters.items() if name in self.shared}
         own = {name: value for name, value in parameters.items() if name in self.own}
         return replace(config, **shared, cell_options=config.cell_options | own)
 
-    def check(self, config: RunConfig) -> None:
+    def check(self, config: RunSettings) -> None:
         """Raises ValueError if an end of a range, or a choice, is not allowed in the place of what `config` has."""
         for name, entry in (self.shared | self.own).items():
             for value in entry.get("choices") or (entry["low"], entry["high"]):
@@ -59,7 +59,7 @@ def search_space(cell: str, path: Path | None = None) -> SearchSpace:
 
     Raises ValueError for a file of another form, and OSError for one that can't be read.
     """
-    text = (resources.files("fw_rl.commands.search").joinpath("spaces.yaml") if path is None else path).read_text()
+    text = (resources.files("fw_rl.experiments.search").joinpath("spaces.yaml") if path is None else path).read_text()
     name = "spaces.yaml" if path is None else str(path)
     try:
         spaces = yaml.safe_load(text)

@@ -14,8 +14,8 @@ import torch
 from ray.exceptions import RayError
 from ray.util.queue import Queue
 
-from fw_rl.commands.config import RunConfig
-from fw_rl.commands.search.learning import Learning, Progress, Trainings, learn
+from fw_rl.experiments.search.learning import Learning, Progress, Trainings, learn
+from fw_rl.experiments.settings import RunSettings
 from fw_rl.processes import WorkerError
 
 __all__ = ["OnRay"]
@@ -44,7 +44,7 @@ class OnRay(Trainings):
         self._told.shutdown()
         self._session.close()
 
-    def start(self, key: int, config: RunConfig, parameters: dict[str, Any]) -> None:
+    def start(self, key: int, config: RunSettings, parameters: dict[str, Any]) -> None:
         self._running[key] = self._train.remote(self._told, key, config, parameters, self.eval_episodes)
 
     def stop(self, key: int) -> None:
@@ -65,7 +65,7 @@ class OnRay(Trainings):
                 yield key, learning
 
 
-def _train(told: Queue, key: int, config: RunConfig, parameters: dict[str, Any], eval_episodes: int) -> Learning:
+def _train(told: Queue, key: int, config: RunSettings, parameters: dict[str, Any], eval_episodes: int) -> Learning:
     torch.set_num_threads(1)
     events: list[Learning] = []
 

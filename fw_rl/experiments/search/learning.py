@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
-from fw_rl.commands.config import RunConfig
-from fw_rl.commands.train import evaluate, make_model
+from fw_rl.experiments.agents import evaluate, make_model
+from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 from fw_rl.processes import START_METHOD, Send, Workers
 
@@ -49,7 +49,7 @@ _COMPILER = ("torch._dynamo",)
 class Learning:
     """What one training came to.
 
-    `settings`: all of them, see `RunConfig`. `parameters`: those that were searched, by name. `returns`: the mean return of the
+    `settings`: all, see `RunSettings`. `parameters`: those that were searched, by name. `returns`: the mean return of the
     training episodes that ended in each part of the frames, None where none did. `greedy`: the mean return of greedy episodes
     at the end. `seconds`: of the training. `diverged`: the net did, and was not trained or evaluated any further. `pruned`: it
     was ended early, and has neither a curve nor a score.
@@ -163,7 +163,7 @@ class Progress:
     area: float
 
 
-def learn(send: Send, config: RunConfig, parameters: dict[str, Any], eval_episodes: int) -> None:
+def learn(send: Send, config: RunSettings, parameters: dict[str, Any], eval_episodes: int) -> None:
     """The task of a worker: train, with a `Progress` sent at every point of the curve and the `Learning` at the end."""
     begin = time.perf_counter()
     model, curve = make_model(config), _Curve(config.timesteps, send)
@@ -236,7 +236,7 @@ class Trainings(ABC):
         return len(self._running) < self.jobs
 
     @abstractmethod
-    def start(self, key: int, config: RunConfig, parameters: dict[str, Any]) -> None:
+    def start(self, key: int, config: RunSettings, parameters: dict[str, Any]) -> None:
         """Begin a training."""
 
     @abstractmethod
@@ -255,7 +255,7 @@ class SideBySide(Trainings):
         super().__init__(jobs, eval_episodes)
         self.start_method = start_method
 
-    def start(self, key: int, config: RunConfig, parameters: dict[str, Any]) -> None:
+    def start(self, key: int, config: RunSettings, parameters: dict[str, Any]) -> None:
         arguments = config, parameters, self.eval_episodes
         self._running[key] = Workers(learn, lambda number, restarts: arguments, 1, self.start_method, preload=_COMPILER)
         self._running[key].start()

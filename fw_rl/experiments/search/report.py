@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fw_rl.commands.search.choice import best, choose, with_settings_of
-from fw_rl.commands.search.learning import SEEDS, Learning
+from fw_rl.experiments.search.choice import best, choose, with_settings_of
+from fw_rl.experiments.search.learning import SEEDS, Learning
+from fw_rl.intervals import mean_interval
 from fw_rl.markdown import header, row
-from fw_rl.statistics import mean_interval
 
 __all__ = ["BEST", "number", "report", "scores", "words"]
 

@@ -12,9 +12,9 @@ from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
 from fw_rl.agents import RecurrentA2C
-from fw_rl.commands.animation import write_gif
-from fw_rl.commands.config import RunConfig
-from fw_rl.commands.episodes import frames_per_second, open_env, play_episode
+from fw_rl.experiments.animation import write_gif
+from fw_rl.experiments.episodes import frames_per_second, open_env, play_episode
+from fw_rl.experiments.settings import RunSettings
 
 __all__ = ["STYLE", "animate_episodes", "draw_learning_curve", "smooth"]
 
@@ -49,7 +49,7 @@ def smooth(values: NDArray[np.float64], share: float = 0.05) -> NDArray[np.float
 
 
 def animate_episodes(
-    model: RecurrentA2C, config: RunConfig, path: Path, episodes: int, seed: int, max_steps: int = 100
+    model: RecurrentA2C, config: RunSettings, path: Path, episodes: int, seed: int, max_steps: int = 100
 ) -> None:
     """Greedy episodes as a GIF that rests on the last frame of each.
 

@@ -15,8 +15,9 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from fw_rl.commands.command_line import check_count, fail, flag, make_folder
-from fw_rl.commands.config import parse_cell_options
+from fw_rl.commands.command_line import fail
+from fw_rl.experiments.checks import check_count, flag, make_folder
+from fw_rl.experiments.settings import parse_cell_options
 from fw_rl.files import write_json
 from fw_rl.tasks.base import Task
 from fw_rl.tasks.report import write_report

@@ -13,7 +13,7 @@ from pathlib import Path
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 
-from fw_rl.commands.config import RunConfig
+from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_json
 
 __all__ = ["RunFolder"]
@@ -28,7 +28,7 @@ class RunFolder:
     path: Path
 
     @staticmethod
-    def create(log_dir: Path, config: RunConfig) -> RunFolder:
+    def create(log_dir: Path, config: RunSettings) -> RunFolder:
         """A new folder with the settings in it, named after environment, cell, seed and time."""
         name = f"{config.short_env}_{config.short_cell}_seed{config.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
         path = log_dir / name
@@ -44,7 +44,7 @@ class RunFolder:
         return folder
 
     @staticmethod
-    def open(path: Path) -> tuple[RunFolder, RunConfig]:
+    def open(path: Path) -> tuple[RunFolder, RunSettings]:
         """The folder of an earlier run and its settings.
 
         Raises ValueError if there is none at that path.
@@ -53,11 +53,11 @@ class RunFolder:
         if not folder.config.is_file():
             raise ValueError(f"{path} is not the folder of a run: it has no {folder.config.name}")
         try:
-            return folder, RunConfig.from_json(folder.config.read_text())
+            return folder, RunSettings.from_json(folder.config.read_text())
         except ValueError as error:
             raise ValueError(f"{folder.config} is damaged: {error}") from error
 
-    def keep(self, config: RunConfig) -> None:
+    def keep(self, config: RunSettings) -> None:
         """Write down the settings, with versions and commit."""
         write_json(self.config, dict(settings=dataclasses.asdict(config), versions=_versions(), git_commit=_git_commit()))
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from sb3_contrib.common.maskable.utils import is_masking_supported
 
 from fw_rl.agents import Player, RecurrentA2C
-from fw_rl.commands.config import RunConfig
-from fw_rl.commands.environments import environment_id
 from fw_rl.envs import PreviousStep
+from fw_rl.experiments.environments import environment_id
+from fw_rl.experiments.settings import RunSettings
 
 __all__ = ["Episode", "frames_per_second", "open_env", "play_episode"]
 
@@ -34,7 +34,7 @@ class Episode:
         return len(self.rewards)
 
 
-def open_env(config: RunConfig, render_mode: str | None) -> gym.Env:
+def open_env(config: RunSettings, render_mode: str | None) -> gym.Env:
     """One environment of a run that draws itself in this way: "rgb_array", "human" or None.
 
     Raises ValueError if it does not exist or cannot be drawn so, in one line.

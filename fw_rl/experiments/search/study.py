@@ -21,9 +21,9 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from fw_rl.commands.config import RunConfig
-from fw_rl.commands.search.learning import CURVE_POINTS, Learning, Progress
-from fw_rl.commands.search.space import SearchSpace
+from fw_rl.experiments.search.learning import CURVE_POINTS, Learning, Progress
+from fw_rl.experiments.search.space import SearchSpace
+from fw_rl.experiments.settings import RunSettings
 
 __all__ = ["SAMPLERS", "SettingsStudy"]
 
@@ -49,7 +49,7 @@ class SettingsStudy:
 
     def __init__(
         self,
-        config: RunConfig,
+        config: RunSettings,
         space: SearchSpace,
         journal: Path,
         storage: str | None = None,
@@ -101,7 +101,7 @@ class SettingsStudy:
         evaluator = PedAnovaImportanceEvaluator(target_quantile=0.25, evaluate_on_local=False)
         return get_param_importances(self._study, evaluator=evaluator)
 
-    def ask(self) -> tuple[Trial, RunConfig]:
+    def ask(self) -> tuple[Trial, RunSettings]:
         """Begin the first trial that is missing: it, and its settings."""
         taken = self._taken
         number = next(number for number in count() if number not in taken)
@@ -160,12 +160,12 @@ class SettingsStudy:
         """Whether a trial has, of what is searched, values from the ranges, and for the rest the study's settings."""
         try:
             _as_trial(learning, self.space)
-            settings = RunConfig(**learning.settings)
+            settings = RunSettings(**learning.settings)
         except (TypeError, ValueError):
             return False
         return settings == self._settings(learning.seed, learning.parameters)
 
-    def _settings(self, number: int, parameters: dict[str, Any]) -> RunConfig:
+    def _settings(self, number: int, parameters: dict[str, Any]) -> RunSettings:
         """All settings of a trial."""
         return self.space.apply(replace(self.config, seed=number), parameters)
 

@@ -6,8 +6,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from fw_rl.cells import available_cells
-from fw_rl.commands.config import TrainOptions, resolve
-from fw_rl.commands.search.space import search_space
+from fw_rl.experiments.search.space import search_space
+from fw_rl.experiments.settings import TrainOptions, resolve
 
 
 @pytest.fixture

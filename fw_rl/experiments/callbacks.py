@@ -17,10 +17,10 @@ from stable_baselines3.common.utils import safe_mean
 from tqdm import tqdm
 
 from fw_rl.agents import RecurrentA2C
-from fw_rl.commands.attention import attention_shares, draw_attention
-from fw_rl.commands.config import RunConfig
-from fw_rl.commands.episodes import open_env, play_episode
-from fw_rl.commands.run_folder import RunFolder
+from fw_rl.experiments.attention import attention_shares, draw_attention
+from fw_rl.experiments.episodes import open_env, play_episode
+from fw_rl.experiments.run_folder import RunFolder
+from fw_rl.experiments.settings import RunSettings
 
 __all__ = ["AttentionPictures", "Checkpoints", "LogRows", "ProgressBar", "StopOnInterrupt"]
 
@@ -137,7 +137,7 @@ class AttentionPictures(BaseCallback):
 
     model: RecurrentA2C
 
-    def __init__(self, config: RunConfig, interval: int, max_steps: int = 48) -> None:
+    def __init__(self, config: RunSettings, interval: int, max_steps: int = 48) -> None:
         super().__init__()
         self.config, self.interval, self.max_steps = config, interval, max_steps
 

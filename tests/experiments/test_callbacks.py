@@ -10,9 +10,9 @@ from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoard
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fw_rl.agents import RecurrentA2C
-from fw_rl.commands.callbacks import AttentionPictures, LogRows
-from fw_rl.commands.config import TrainOptions, resolve
 from fw_rl.envs import CatchEnv, CatchVectorEnv
+from fw_rl.experiments.callbacks import AttentionPictures, LogRows
+from fw_rl.experiments.settings import TrainOptions, resolve
 
 
 class CarelessCatch(CatchEnv):

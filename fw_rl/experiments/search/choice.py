@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fw_rl.commands.search.learning import Learning
+from fw_rl.experiments.search.learning import Learning
 
 __all__ = ["best", "choose", "finalists", "with_settings_of"]
 

@@ -1,6 +1,6 @@
 import pytest
 
-from fw_rl.commands.environments import environment_id
+from fw_rl.experiments.environments import environment_id
 
 
 @pytest.mark.parametrize(

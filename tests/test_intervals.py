@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, norm
 
-from fw_rl import statistics
-from fw_rl.statistics import interquartile_mean, mean_interval, probability_of_improvement
+from fw_rl import intervals
+from fw_rl.intervals import interquartile_mean, mean_interval, probability_of_improvement
 
 
 @pytest.mark.parametrize("count, quantile", [(2, 12.706), (3, 4.303), (11, 2.228), (31, 2.042), (121, 1.980)])
@@ -30,7 +30,7 @@ def interval(estimate):
 
 
 def test_the_examples_in_the_docstrings_are_right():
-    result = doctest.testmod(statistics)
+    result = doctest.testmod(intervals)
     assert result.attempted >= 3
     assert result.failed == 0
 

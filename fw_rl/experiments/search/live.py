@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from fw_rl.commands.config import RunConfig
-from fw_rl.commands.search.choice import best
-from fw_rl.commands.search.learning import CURVE_POINTS, Learning, Progress, Trainings, known_learnings, write_learnings
-from fw_rl.commands.search.report import BEST, number, scores, words
+from fw_rl.experiments.search.choice import best
+from fw_rl.experiments.search.learning import CURVE_POINTS, Learning, Progress, Trainings, known_learnings, write_learnings
+from fw_rl.experiments.search.report import BEST, number, scores, words
+from fw_rl.experiments.settings import RunSettings
 
 __all__ = ["LiveTable", "train_missing"]
 
@@ -29,7 +29,7 @@ class LiveTable:
 
     def __init__(self, title: str, total: int, done: Sequence[Learning], quiet: bool) -> None:
         self.title, self.total, self.done = title, total, list(done)
-        self.running: dict[int, tuple[RunConfig, dict[str, Any], Progress]] = {}
+        self.running: dict[int, tuple[RunSettings, dict[str, Any], Progress]] = {}
         console = Console()
         shown = console.is_terminal and not quiet
         self._live = Live(console=console, get_renderable=self._table, auto_refresh=False) if shown else None
@@ -43,7 +43,7 @@ class LiveTable:
         if self._live is not None:
             self._live.stop()
 
-    def begin(self, key: int, config: RunConfig, parameters: dict[str, Any]) -> None:
+    def begin(self, key: int, config: RunSettings, parameters: dict[str, Any]) -> None:
         """A training has begun."""
         self.running[key] = config, parameters, Progress(0, math.nan)
         self._refresh()
@@ -86,7 +86,7 @@ class LiveTable:
 
 
 def train_missing(
-    path: Path, wanted: Sequence[tuple[RunConfig, dict[str, Any]]], title: str, trainings: Trainings, quiet: bool = False
+    path: Path, wanted: Sequence[tuple[RunSettings, dict[str, Any]]], title: str, trainings: Trainings, quiet: bool = False
 ) -> list[Learning]:
     """Make the trainings that a file does not have yet; returns what was learned in all that are wanted, in their order.
 
@@ -113,7 +113,7 @@ def train_missing(
     return [done[key] for key in range(len(wanted))]
 
 
-def _is_of(training: Learning, config: RunConfig, parameters: dict[str, Any]) -> bool:
+def _is_of(training: Learning, config: RunSettings, parameters: dict[str, Any]) -> bool:
     return training.parameters == parameters and training.settings == asdict(config)
 
 

@@ -17,14 +17,14 @@ import yaml
 
 from fw_rl.agents.a2c import OPTIMIZERS, PRECISIONS
 from fw_rl.cells import find_cell
-from fw_rl.commands.command_line import check_count, flag
-from fw_rl.commands.environments import environment_id
+from fw_rl.experiments.checks import check_count, flag
+from fw_rl.experiments.environments import environment_id
 from fw_rl.modules import without_module
 
 __all__ = [
     "NOT_ON_RAY",
     "ONLY_PPO",
-    "RunConfig",
+    "RunSettings",
     "TrainOptions",
     "check_device",
     "check_settings",
@@ -133,7 +133,7 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunSettings:
     """Every setting of a run that has an influence on its result."""
 
     env: str
@@ -175,15 +175,15 @@ class RunConfig:
         return without_module(self.cell)
 
     @staticmethod
-    def from_json(text: str) -> RunConfig:
+    def from_json(text: str) -> RunSettings:
         """Raises ValueError for a text that is not the settings of a run."""
         try:
-            return RunConfig(**json.loads(text)["settings"])
+            return RunSettings(**json.loads(text)["settings"])
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"not the settings of a run: {error}") from error
 
 
-def resolve(options: TrainOptions, tuned_for_cell: bool = True) -> RunConfig:
+def resolve(options: TrainOptions, tuned_for_cell: bool = True) -> RunSettings:
     """The complete settings for what the command line says.
 
     `tuned_for_cell`: whether the others are those that were found for the environment and its cell, or for any cell there.
@@ -201,21 +201,21 @@ def resolve(options: TrainOptions, tuned_for_cell: bool = True) -> RunConfig:
         raise ValueError(f"unknown algorithm {algo!r}: with the engine {engine}, choose from {', '.join(WORKERS[engine])}")
     tuned = _tuned(env, cell, f"{algo} on Ray" if engine == "ray" else algo, tuned_for_cell)
     settings = tuned | dict(workers=WORKERS[engine][algo])
-    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(RunConfig)}
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(RunSettings)}
     given["cell_options"] = parse_cell_options(options.cell_options)
     for name, value in given.items():
         if name == "cell_options":
             settings[name] = settings[name] | (value or {})
         elif value is not None:
             settings[name] = value
-    config = RunConfig(**settings | dict(env=env, cell=cell, algo=algo, engine=engine, seed=options.seed or 0))
+    config = RunSettings(**settings | dict(env=env, cell=cell, algo=algo, engine=engine, seed=options.seed or 0))
     check_settings(config)
     _check_options(options, config)
     return config
 
 
 def _tuned(env: str, cell: str, algo: str, for_cell: bool) -> dict[str, Any]:
-    tuned = yaml.safe_load(resources.files("fw_rl.commands").joinpath("tuned.yaml").read_text())
+    tuned = yaml.safe_load(resources.files("fw_rl.experiments").joinpath("tuned.yaml").read_text())
     by_cell: dict[str, Any] = next((entry for pattern, entry in tuned["environments"].items() if fnmatch(env, pattern)), {})
     settings: dict[str, Any] = {}
     keys = ("any", cell, f"any {algo}", f"{cell} {algo}") if for_cell else ("any", f"any {algo}")
@@ -246,7 +246,7 @@ def _parse_value(name: str, text: str) -> Any:
         raise ValueError(f"--cell-options got {name}={text}: the value is neither a number, a word, true or false") from error
 
 
-def check_settings(config: RunConfig) -> None:
+def check_settings(config: RunSettings) -> None:
     """Raises ValueError for a number that is not allowed, and for settings that do not go together."""
     for name in ("timesteps", "workers", "n_envs", "n_steps", "hidden_size", "n_epochs", "batch_size"):
         check_count(name, getattr(config, name))
@@ -270,7 +270,7 @@ def check_settings(config: RunConfig) -> None:
     check_count("seed", config.seed, 0)
 
 
-def _check_options(options: TrainOptions, config: RunConfig) -> None:
+def _check_options(options: TrainOptions, config: RunSettings) -> None:
     for name in ("threads", "eval_episodes"):
         check_count(name, getattr(options, name))
     _check_engine(config, options)
@@ -286,13 +286,13 @@ def check_device(name: str) -> None:
         raise ValueError(f"--device is {name!r}: Torch finds {torch.cuda.device_count()} CUDA devices here")
 
 
-def check_workers(config: RunConfig) -> None:
+def check_workers(config: RunSettings) -> None:
     """Raises ValueError if the environments cannot be dealt out evenly."""
     if config.n_envs % config.workers:
         raise ValueError(f"--n-envs is {config.n_envs}: it must be a multiple of --workers, {config.workers}")
 
 
-def _check_ppo(config: RunConfig) -> None:
+def _check_ppo(config: RunSettings) -> None:
     if config.engine == "ray" or config.algo != "ppo":
         for name in ONLY_PPO:
             if getattr(config, name) is not None:
@@ -305,7 +305,7 @@ def _check_ppo(config: RunConfig) -> None:
         raise ValueError(f"--clip-range is {config.clip_range}: it must be above 0 and finite")
 
 
-def _check_engine(config: RunConfig, options: TrainOptions) -> None:
+def _check_engine(config: RunSettings, options: TrainOptions) -> None:
     if config.engine != "ray":
         if options.ray_address is not None:
             raise ValueError(f"--ray-address is {options.ray_address}, but the engine is {config.engine}: add --engine ray")

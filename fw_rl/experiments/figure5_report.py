@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from fw_rl.commands.curves import COLORS
-from fw_rl.commands.pictures import STYLE
+from fw_rl.experiments.pictures import STYLE
 from fw_rl.markdown import header, row
 
 __all__ = ["describe", "draw"]
