@@ -2,10 +2,10 @@
 
 The memory is the matrix of Ba16 Eq. 1, ``A(t) = decay * A(t-1) + eta * h(t) h(t)^T``, held as
 
-    A = decay**K * matrix + sum_j strengths[j] * values[j] keys[j]^T        j = 1 .. K
+    A = faded * matrix + sum_j strengths[j] * values[j] keys[j]^T        j = 1 .. K
 
-that is, as an optional matrix and the last K writes. With no matrix a read is attention to the recent past (Ba16 Eq. 4); with
-K = 0 it is a product with the matrix. Both are the same number, and `fold` goes from the first form to the second.
+that is, as the last K writes and a matrix of those before. Without a matrix a read is attention to the recent past (Ba16
+Eq. 4); with K = 0 it is a product with the matrix. Both are the same number, and `fold` goes from the first form to the second.
 
 Three rules say what one step writes. Each is a single outer product ``value key^T``, so all of them can be read either way.
 """
@@ -30,135 +30,221 @@ __all__ = [
     "forget",
     "hebb",
     "oja",
+    "pad",
     "read",
+    "recent",
+    "transpose",
     "write",
 ]
 
 
 class Memory(NamedTuple):
-    """Fast weights as a matrix and a window of pending writes; batch first, so that it can be indexed by row.
+    """Fast weights as a window of writes, the latest last, and a matrix; batch first, so that it can be indexed by row.
 
-    `matrix`: [B, H, H], or [B, 0, 0] while nothing has been folded into it. `keys`: [B, K, H]. `strengths`: [B, K], what decay
-    and learning rate have left of each write. `values`: [B, K, H], or None where every value is its own key (`hebb`). Values
-    may have another length V than keys; the matrix is then [B, V, H].
+    Attributes:
+        keys: [B, K, H].
+        strengths: What decay and learning rate have left of each write, [B, K]; 0 where there is none.
+        values: [B, K, V], or None where every value is its own key (`hebb`).
+        matrix: The writes that were folded, [B, V, H], or None while none was.
+        faded: What decay has left of the matrix, [B], 0 where nothing was folded; None without a matrix.
     """
 
-    matrix: Tensor
     keys: Tensor
     strengths: Tensor
     values: Tensor | None = None
+    matrix: Tensor | None = None
+    faded: Tensor | None = None
 
 
 def empty(
     batch_size: int, size: int, *, separate_values: bool = False, value_size: int | None = None, like: Tensor | None = None
 ) -> Memory:
-    """A memory of `batch_size` rows for vectors of length `size` that holds nothing yet, with `like`'s dtype and device.
+    """A memory of `batch_size` rows that holds nothing yet.
 
-    `value_size`: the length of the values, which are then separate, where it is not that of the keys.
+    Args:
+        batch_size: Rows B.
+        size: Length H of the keys.
+        separate_values: Whether values are kept apart from keys.
+        value_size: Length V of the values, which are then separate; None is that of the keys.
+        like: A tensor whose dtype and device the memory gets.
     """
     like = torch.empty(0) if like is None else like
     separate = separate_values or value_size is not None
     values = like.new_zeros(batch_size, 0, size if value_size is None else value_size) if separate else None
-    return Memory(like.new_zeros(batch_size, 0, 0), like.new_zeros(batch_size, 0, size), like.new_zeros(batch_size, 0), values)
+    return Memory(like.new_zeros(batch_size, 0, size), like.new_zeros(batch_size, 0), values)
 
 
 def attend(memory: Memory, query: Tensor) -> Tensor:
-    """How strongly a query [B, H] attends to each pending write: ``strengths[j] * (keys[j] . query)`` (Ba16 Eq. 4), [B, K]."""
+    """How strongly a query attends to each write: ``strengths[j] * (keys[j] . query)`` (Ba16 Eq. 4), [B, K].
+
+    Args:
+        memory: The fast weights A.
+        query: [B, H].
+    """
     return torch.bmm(query.unsqueeze(1), memory.keys.mT).squeeze(1) * memory.strengths
 
 
-def read(memory: Memory, query: Tensor, decay: Tensor | float) -> Tensor:
-    """The product ``A query`` (Ba16 Eq. 2 and 4), [B, H] for a query [B, H].
+def read(memory: Memory, query: Tensor) -> Tensor:
+    """The product ``A query`` (Ba16 Eq. 2 and 4), [B, V].
 
-    >>> h = torch.ones(1, 2)
-    >>> memory = write(empty(1, 2), h, h, torch.tensor([0.5]), decay=0.9)
-    >>> read(memory, h, decay=0.9)
-    tensor([[1., 1.]])
+    Args:
+        memory: The fast weights A.
+        query: [B, H].
+
+    Example:
+        >>> h = torch.ones(1, 2)
+        >>> memory = write(empty(1, 2), h, h, torch.tensor([0.5]), decay=0.9)
+        >>> read(memory, h)
+        tensor([[1., 1.]])
     """
-    values = memory.keys if memory.values is None else memory.values
-    recalled = torch.bmm(attend(memory, query).unsqueeze(1), values).squeeze(1)
-    if memory.matrix.shape[1]:
-        folded = torch.bmm(query.unsqueeze(1), memory.matrix.mT).squeeze(1)
-        recalled = recalled + decay ** memory.keys.shape[1] * folded
-    return recalled
+    recalled = torch.bmm(attend(memory, query).unsqueeze(1), _values(memory)).squeeze(1)
+    if memory.matrix is None or memory.faded is None:
+        return recalled
+    return recalled + memory.faded.unsqueeze(1) * torch.bmm(query.unsqueeze(1), memory.matrix.mT).squeeze(1)
 
 
 def transpose(memory: Memory) -> Memory:
-    """The memory of ``A^T``: keys and values change places."""
-    if memory.values is None:
-        return memory._replace(matrix=memory.matrix.mT)
-    return Memory(memory.matrix.mT, memory.values, memory.strengths, memory.keys)
+    """The memory of ``A^T``: keys and values change places.
+
+    Args:
+        memory: The fast weights A.
+    """
+    keys, values = (memory.keys, None) if memory.values is None else (memory.values, memory.keys)
+    return memory._replace(keys=keys, values=values, matrix=None if memory.matrix is None else memory.matrix.mT)
 
 
 def write(memory: Memory, value: Tensor, key: Tensor, strength: Tensor, decay: Tensor | float) -> Memory:
     """One step of time, ``A <- decay * A + strength * value key^T`` (Ba16 Eq. 1).
 
-    `value` and `key`: [B, H]; `strength`: [B], eta times the write gate.
+    Args:
+        memory: The fast weights A.
+        value: [B, V]; not looked at where every value is its own key.
+        key: [B, H].
+        strength: Learning rate times write gate, [B].
+        decay: What the step leaves of A.
     """
-    return Memory(
-        memory.matrix,
-        torch.cat([memory.keys, key.unsqueeze(1)], dim=1),
-        torch.cat([memory.strengths * decay, strength.unsqueeze(1)], dim=1),
-        None if memory.values is None else torch.cat([memory.values, value.unsqueeze(1)], dim=1),
+    memory = fade(memory, decay)
+    return memory._replace(
+        keys=torch.cat([memory.keys, key.unsqueeze(1)], dim=1),
+        strengths=torch.cat([memory.strengths, strength.unsqueeze(1)], dim=1),
+        values=None if memory.values is None else torch.cat([memory.values, value.unsqueeze(1)], dim=1),
     )
 
 
-def fold(memory: Memory, decay: Tensor | float) -> Memory:
-    """The same A with every pending write added into the matrix [B, H, H], which is bounded however long the episode is."""
-    values = memory.keys if memory.values is None else memory.values
-    weighted = (values * memory.strengths.unsqueeze(2)).mT
-    faded = decay ** memory.keys.shape[1]
-    if not memory.matrix.shape[1]:
-        matrix = torch.bmm(weighted, memory.keys)
-    elif isinstance(faded, Tensor):
-        matrix = faded * memory.matrix + torch.bmm(weighted, memory.keys)
-    else:
-        matrix = torch.baddbmm(memory.matrix, weighted, memory.keys, beta=faded)
-    return Memory(matrix, memory.keys[:, :0], memory.strengths[:, :0], None if memory.values is None else values[:, :0])
+def fold(memory: Memory, keep: int = 0) -> Memory:
+    """The same A with all but the latest writes added into the matrix, which is bounded however long the episode is.
+
+    Args:
+        memory: The fast weights A.
+        keep: How many of the latest writes stay apart.
+    """
+    older = memory.keys.shape[1] - keep
+    if older <= 0:
+        return memory
+    keys, strengths, values = memory.keys[:, :older], memory.strengths[:, :older], _values(memory)[:, :older]
+    matrix = torch.bmm((values * strengths.unsqueeze(2)).mT, keys)
+    holds = strengths.ne(0).any(dim=1)
+    if memory.matrix is not None and memory.faded is not None:
+        matrix = matrix + memory.faded[:, None, None] * memory.matrix
+        holds = holds | memory.faded.ne(0)
+    return recent(memory, keep)._replace(matrix=matrix, faded=holds.to(matrix.dtype))
+
+
+def recent(memory: Memory, length: int) -> Memory:
+    """The memory with its latest writes alone; what was folded stays.
+
+    Args:
+        memory: The fast weights A.
+        length: How many writes are left, at most.
+    """
+    older = max(memory.keys.shape[1] - length, 0)
+    values = None if memory.values is None else memory.values[:, older:]
+    return memory._replace(keys=memory.keys[:, older:], strengths=memory.strengths[:, older:], values=values)
+
+
+def pad(memory: Memory, length: int) -> Memory:
+    """The same A with writes of nothing before its own, so that it has as many as `length`.
+
+    Args:
+        memory: The fast weights A.
+        length: How many writes there are then, at least.
+    """
+    missing = max(length - memory.keys.shape[1], 0)
+    before = (0, 0, missing, 0)
+    values = None if memory.values is None else torch.nn.functional.pad(memory.values, before)
+    keys, strengths = torch.nn.functional.pad(memory.keys, before), torch.nn.functional.pad(memory.strengths, before[2:])
+    return memory._replace(keys=keys, strengths=strengths, values=values)
 
 
 def fade(memory: Memory, factor: Tensor | float) -> Memory:
-    """The memory with ``factor * A``: `decay**n` lets n steps of time pass without a write."""
-    return memory._replace(matrix=factor * memory.matrix, strengths=factor * memory.strengths)
+    """The memory with ``factor * A``: `decay**n` lets n steps of time pass without a write.
+
+    Args:
+        memory: The fast weights A.
+        factor: What is left of A.
+    """
+    return memory._replace(strengths=factor * memory.strengths, faded=None if memory.faded is None else factor * memory.faded)
 
 
 def forget(memory: Memory, rows: Tensor) -> Memory:
-    """The memory with A = 0 in the given rows [B] (bool), as at the start of an episode; nothing that was there is left."""
+    """The memory with A = 0 in some rows, as at the start of an episode; nothing that was there is left.
+
+    Args:
+        memory: The fast weights A.
+        rows: Where to forget, [B] bool.
+    """
     parts = (None if part is None else part.masked_fill(rows.view(-1, *(1,) * (part.dim() - 1)), 0.0) for part in memory)
     return Memory(*parts)  # type: ignore[arg-type]
 
 
-def _unit(h: Tensor, eps: float = 1e-3) -> Tensor:
-    """h over its length; eps keeps the gradient finite where all units are silent."""
-    return h * torch.rsqrt(h.square().sum(dim=-1, keepdim=True) + eps)
-
-
 def hebb(memory: Memory, h: Tensor, decay: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Hebb's rule, the outer product of h [B, H] with itself: value h, key h (Ba16 Eq. 1)."""
+    """Hebb's rule, the outer product of h with itself: value h, key h (Ba16 Eq. 1), [B, H] each.
+
+    Args:
+        memory: The fast weights A before the step.
+        h: Hidden vectors, [B, H].
+        decay: What the step leaves of A.
+    """
     return h, h
 
 
 def correction(memory: Memory, key: Tensor, target: Tensor, decay: Tensor | float) -> Tensor:
-    """What the next read of a key [B, H] would still lack of a target [B, V]: ``target - decay * A key`` (Widrow & Hoff 1960).
+    """What the next read of a key would still lack of a target: ``target - decay * A key`` (Widrow & Hoff 1960), [B, V].
 
     It is -dE/d(A key) for E = half the squared error, so that writing it is a step of gradient descent (HP87 §3).
+
+    Args:
+        memory: The fast weights A before the step.
+        key: [B, H].
+        target: [B, V].
+        decay: What the step leaves of A.
     """
-    return target - decay * read(memory, key, decay)
+    return target - decay * read(memory, key)
 
 
 def delta(memory: Memory, h: Tensor, decay: Tensor | float) -> tuple[Tensor, Tensor]:
-    """The delta rule (Widrow & Hoff 1960): write only what a read does not give back yet.
+    """The delta rule (Widrow & Hoff 1960): write only what a read does not give back yet; value and key, [B, H] each.
 
     With u = h / |h|: value ``u - decay * A u``, key u. The vectors have unit length, so that any eta in (0, 2) is stable.
+
+    Args:
+        memory: The fast weights A before the step.
+        h: Hidden vectors, [B, H].
+        decay: What the step leaves of A.
     """
     unit = _unit(h)
     return correction(memory, unit, unit, decay), unit
 
 
 def oja(memory: Memory, h: Tensor, decay: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Oja's rule (Oja 1982, for several outputs Oja 1989): the correction is on the side of the key.
+    """Oja's rule (Oja 1982, for several outputs Oja 1989): the correction is on the key's side; value and key, [B, H] each.
 
     With u = h / |h|: value u, key ``u - decay * A^T u``. For the same vectors this A is the transpose of the delta rule's.
+
+    Args:
+        memory: The fast weights A before the step.
+        h: Hidden vectors, [B, H].
+        decay: What the step leaves of A.
     """
     unit = _unit(h)
     return unit, correction(transpose(memory), unit, unit, decay)
@@ -168,3 +254,12 @@ WriteRule = Callable[[Memory, Tensor, Tensor | float], tuple[Tensor, Tensor]]
 
 WRITE_RULES: dict[str, WriteRule] = {"hebb": hebb, "delta": delta, "oja": oja}
 """What a step writes: from the memory, h [B, H] and the decay, the value and the key of one outer product."""
+
+
+def _values(memory: Memory) -> Tensor:
+    return memory.keys if memory.values is None else memory.values
+
+
+def _unit(h: Tensor, eps: float = 1e-3) -> Tensor:
+    """h over its length; eps keeps the gradient finite where all units are silent."""
+    return h * torch.rsqrt(h.square().sum(dim=-1, keepdim=True) + eps)

@@ -1,6 +1,8 @@
 """Recurrent memory cells behind one protocol: fast weights, ReLU RNN (IRNN), LSTM, GRU, associative LSTM."""
 
+from fw_rl.cells import associative_lstm_numba, fast_weights_numba  # noqa: F401 (each registers a backend)
 from fw_rl.cells.associative_lstm import AssociativeLSTMCell
+from fw_rl.cells.backends import AcceleratedCell, Backend, register_backend
 from fw_rl.cells.base import Cell, State, Stepper, available_cells, find_cell, make_cell, register_cell
 from fw_rl.cells.fast_weights import FastWeightsCell
 from fw_rl.cells.gru import GRUCell
@@ -9,7 +11,9 @@ from fw_rl.cells.pair import CellPair
 from fw_rl.cells.rnn import RNNCell
 
 __all__ = [
+    "AcceleratedCell",
     "AssociativeLSTMCell",
+    "Backend",
     "Cell",
     "CellPair",
     "FastWeightsCell",
@@ -21,5 +25,6 @@ __all__ = [
     "available_cells",
     "find_cell",
     "make_cell",
+    "register_backend",
     "register_cell",
 ]

@@ -5,15 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fw_rl.cells.associative_lstm_sequence import Sequence, run_forward
-from fw_rl.cells.base import Cell, State, register_cell, reset_rows
-from fw_rl.cells.kernels import can_run
+from fw_rl.cells.backends import AcceleratedCell
+from fw_rl.cells.base import State, register_cell, reset_rows
 
 __all__ = ["AssociativeLSTMCell"]
 
 
 @register_cell("associative-lstm")
-class AssociativeLSTMCell(Cell):
+class AssociativeLSTMCell(AcceleratedCell):
     """LSTM whose cell is a holographic memory: complex values, stored under complex keys, in redundant copies.
 
     One step (Danihelka et al. 2016, §4), with ⊙ the product and ⊗ the complex product of elements, sums over the heads k, and
@@ -25,12 +24,18 @@ class AssociativeLSTMCell(Cell):
         h(t)   = g_o ⊙ bound(mean_s sum_k (P_s query_k) ⊗ c_s(t))
 
     with bound(z) = z / max(1, |z|). The `hidden_size` numbers of h are the real parts of its units and then their imaginary
-    parts; with an odd `hidden_size` the last unit shows its real part only.
+    parts; with an odd `hidden_size` the last unit shows its real part only. The gates are shared by the heads, whose writes and
+    reads are summed. The state is h [B, H] and the copies [B, copies, 2, ceil(H / 2)].
 
-    `copies`, `heads`: Ba16 A.1 has 4 and 3. The gates are shared by the heads, whose writes and reads are summed.
-    `forget_bias`: the forget gate starts with this bias. State: h [B, H] and the copies [B, copies, 2, ceil(H / 2)].
+    Args:
+        input_size: Numbers I of an input.
+        hidden_size: Units H, two for each complex one.
+        copies: Redundant copies of the memory; Ba16 A.1 has 4.
+        heads: Keys, values and queries of a step; Ba16 A.1 has 3.
+        forget_bias: Bias of the forget gate at the start.
 
-    Raises ValueError for a number of copies or heads below 1.
+    Raises:
+        ValueError: If the number of copies or heads is below 1.
     """
 
     permutations: Tensor
@@ -39,7 +44,7 @@ class AssociativeLSTMCell(Cell):
         super().__init__(input_size, hidden_size)
         for name, number in (("copies", copies), ("heads", heads)):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} is {number}: it must be a whole number from 1")
+                raise ValueError(f"{name} must be a whole number from 1, got {number!r}")
         self.copies, self.heads, self.units = copies, heads, (hidden_size + 1) // 2
         numbers = (3 + 6 * heads) * self.units
         self.input_map = nn.Linear(input_size, numbers)
@@ -52,18 +57,7 @@ class AssociativeLSTMCell(Cell):
         like = self.recurrent_map.weight
         return like.new_zeros(batch_size, self.hidden_size), like.new_zeros(batch_size, self.copies, 2, self.units)
 
-    def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
-        parts = (x, self.input_map.weight, self.input_map.bias, self.recurrent_map.weight, *state)
-        if not can_run(*parts):
-            return self._unroll(x, state, episode_starts)
-        if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
-            y, cells = Sequence.apply(self.permutations, episode_starts, *parts)
-        else:
-            y, cells, _ = run_forward(self.permutations, episode_starts, *parts)
-        return y, (y[-1].clone(), cells)
-
-    def _unroll(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
-        """`forward` step by step, in plain Torch."""
+    def unroll(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
         outputs = []
         for t, driven in enumerate(self.input_map(x)):
             if episode_starts is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,65 +30,105 @@ State = tuple[Tensor, ...]
 class Cell(nn.Module, ABC):
     """A recurrent layer that can start new episodes inside a sequence.
 
-    A call maps x [T, B, I] to y [T, B, H] and carries a state, a tuple of tensors with the batch first. One call of T steps, T
-    calls of one step and any split in between give the same numbers. A state may be detached, moved, saved, and indexed by row;
-    its tensors need not have the same shapes from call to call.
+    A call maps x [T, B, I] to y [T, B, H] and carries a state: a tuple of tensors with the batch first, whose shapes follow
+    from the cell and B alone. One call of T steps, T calls of one step and any split in between give the same numbers. A state
+    may be detached, moved, saved, indexed by row, and put together with others.
 
-    >>> cell = make_cell("fast-weights", input_size=3, hidden_size=8)
-    >>> state = cell.initial_state(batch_size=2)
-    >>> y, state = cell(torch.zeros(5, 2, 3), state)
-    >>> y.shape
-    torch.Size([5, 2, 8])
+    Args:
+        input_size: Numbers I of an input.
+        hidden_size: Numbers H of an output.
+
+    Attributes:
+        attends: Whether `attention` says to which past steps the memory attends.
+        gated: Whether `forward` also takes `write_gate` and `wipe`, as `FastWeightsCell` does.
+
+    Raises:
+        ValueError: If a size is below 1.
+
+    Example:
+        >>> cell = make_cell("fast-weights", input_size=3, hidden_size=8)
+        >>> state = cell.initial_state(batch_size=2)
+        >>> y, state = cell(torch.zeros(5, 2, 3), state)
+        >>> y.shape
+        torch.Size([5, 2, 8])
     """
+
+    attends: ClassVar[bool] = False
+    gated: ClassVar[bool] = False
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
             if size < 1:
-                raise ValueError(f"{name} is {size}: it must be at least 1")
+                raise ValueError(f"{name} must be at least 1, got {size}")
         self.input_size = input_size
         self.hidden_size = hidden_size
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
-        """The state at the start of an episode for `batch_size` rows, on the cell's device and of its dtype."""
+        """The state at the start of an episode, on the cell's device and of its dtype.
+
+        Args:
+            batch_size: Rows B.
+        """
 
     @abstractmethod
     def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
         """Run the cell over a sequence.
 
-        `x`: [T, B, I]. `state`: from `initial_state` or an earlier call. `episode_starts`: [T, B] bool, True where row b starts
-        a new episode, so that its state is reset before step t; None where none does. Returns y [T, B, H] and the new state.
+        Args:
+            x: Inputs, [T, B, I].
+            state: From `initial_state` or an earlier call.
+            episode_starts: [T, B] bool, True where row b starts an episode, so that its state is reset before step t; or None.
+
+        Returns:
+            The outputs y [T, B, H] and the new state.
         """
 
     def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
-        """The outputs [T, B, H] of `forward` again, with their gradient, when acting has already found their values.
+        """The outputs of `forward` again, with their gradient, when acting has already found their values, [T, B, H].
 
-        `outputs`: [T, B, H], what `forward` gave, in one call or in many, for the same x, state and parameters. A cell that can
-        use them saves the sequential pass; the others run it. The gradient is the same.
+        A cell that can use them saves the sequential pass, which is a fifth of A2C's time with fast weights; the others run it.
+
+        Args:
+            x: Inputs, [T, B, I].
+            state: The state before them.
+            episode_starts: As in `forward`.
+            outputs: What `forward` gave, in one call or in many, for the same x, state and parameters, [T, B, H].
         """
         return self(x, state, episode_starts)[0]
 
     def stepper(self, state: State) -> Stepper:
-        """What acts from this state on, step by step and without gradient; the state itself is left as it is."""
+        """What acts from a state on, step by step and without gradient.
+
+        It may write its memory in place, which makes a step of 64 rows with fast weights about seven times as fast.
+
+        Args:
+            state: The state to begin with, which is left as it is.
+        """
         return Stepper(self, state)
 
-    def with_fixed_state(self) -> Cell:
-        """The same net, on the same parameters, with a state whose tensors keep their shapes from call to call.
+    def attention(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> Tensor:
+        """How strongly each step of x attends to each step before it, [T, B, T]; without gradient.
 
-        It is what runs elsewhere, such as in ONNX: one step of it, without `episode_starts`, is plain Torch without branches.
+        Args:
+            x: Inputs, [T, B, I].
+            state: The state before them, which has no place in the sequence and is left out.
+            episode_starts: As in `forward`.
+
+        Raises:
+            ValueError: If the cell does not attend.
         """
-        return self
-
-    def with_compact_state(self) -> Cell:
-        """The same net, on the same parameters, with a fixed state of as few numbers as there are: for one that is sent about.
-
-        It may leave out what float32 cannot tell from nothing.
-        """
-        return self.with_fixed_state()
+        raise ValueError(f"a cell with attention must be used, got {type(self).__name__}")
 
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
-        """Numbers that say what the memory does on a sequence, by name, for logging; a cell with nothing to say returns {}."""
+        """Numbers by name that say what the memory does on a sequence, for logging; none by default.
+
+        Args:
+            x: Inputs, [T, B, I].
+            state: The state before them.
+            episode_starts: As in `forward`.
+        """
         return {}
 
     def extra_repr(self) -> str:
@@ -96,10 +136,16 @@ class Cell(nn.Module, ABC):
 
 
 class Stepper:
-    """A cell that acts: it keeps the state, and may keep it in a form that is faster to write.
+    """A cell that acts: it keeps the state.
 
-    >>> stepper = make_cell("lstm", input_size=3, hidden_size=8).stepper(state)  # doctest: +SKIP
-    >>> y = stepper.step(x, episode_starts)  # doctest: +SKIP
+    Args:
+        cell: The cell.
+        state: The state to begin with.
+
+    Example:
+        >>> cell = make_cell("lstm", input_size=3, hidden_size=8)
+        >>> stepper = cell.stepper(cell.initial_state(2))
+        >>> y = stepper.step(torch.zeros(2, 3), torch.tensor([True, False]))
     """
 
     def __init__(self, cell: Cell, state: State) -> None:
@@ -112,19 +158,34 @@ class Stepper:
 
     @torch.no_grad()
     def step(self, x: Tensor, episode_starts: Tensor) -> Tensor:
-        """y [B, H] for x [B, I] and `episode_starts` [B] (bool)."""
+        """One step, [B, H].
+
+        Args:
+            x: Inputs, [B, I].
+            episode_starts: Where rows start an episode, [B] bool.
+        """
         y, self._state = self.cell(x.unsqueeze(0), self._state, episode_starts.unsqueeze(0))
         return y[0]
 
 
 def reset_rows(state: State, rows: Tensor) -> State:
-    """The state with zeros in the given rows [B] (bool)."""
+    """The state with zeros in some rows.
+
+    Args:
+        state: Tensors [B, ...].
+        rows: Which, [B] bool.
+    """
     return tuple(part.masked_fill(rows.view(-1, *(1,) * (part.dim() - 1)), 0.0) for part in state)
 
 
 @torch.no_grad()
 def scaled_identity_(weight: Tensor, scale: float) -> Tensor:
-    """Fill a square weight with `scale` times the identity, in place."""
+    """Fill a square weight with `scale` times the identity, in place.
+
+    Args:
+        weight: [H, H].
+        scale: What stands on the diagonal.
+    """
     return nn.init.eye_(weight).mul_(scale)
 
 
@@ -135,23 +196,29 @@ _CellClass = TypeVar("_CellClass", bound=type[Cell])
 def register_cell(name: str) -> Callable[[_CellClass], _CellClass]:
     """Class decorator that makes a cell available by name to every task, agent and benchmark.
 
-    >>> @register_cell("latch")
-    ... class Latch(Cell):
-    ...     def initial_state(self, batch_size):
-    ...         return (torch.zeros(batch_size, self.hidden_size),)
-    ...     def forward(self, x, state, episode_starts=None):
-    ...         return state[0].expand(len(x), -1, -1), state
-    >>> make_cell("latch", 3, 8)
-    Latch(input_size=3, hidden_size=8)
+    Args:
+        name: What `make_cell` knows it by.
 
-    Raises ValueError if another class has the name.
+    Raises:
+        ValueError: If another class has the name.
+
+    Example:
+        >>> @register_cell("latch")
+        ... class Latch(Cell):
+        ...     def initial_state(self, batch_size):
+        ...         return (torch.zeros(batch_size, self.hidden_size),)
+        ...     def forward(self, x, state, episode_starts=None):
+        ...         return state[0].expand(len(x), -1, -1), state
+        >>> make_cell("latch", 3, 8)
+        Latch(input_size=3, hidden_size=8)
     """
 
     def register(cell_class: _CellClass) -> _CellClass:
         known = _REGISTRY.setdefault(name, cell_class)
         # The same class again, as after a notebook cell was run twice, replaces itself.
         if (known.__module__, known.__qualname__) != (cell_class.__module__, cell_class.__qualname__):
-            raise ValueError(f"the cell name {name!r} is taken by {known.__module__}.{known.__qualname__}")
+            taken = f"{known.__module__}.{known.__qualname__}"
+            raise ValueError(f"the name of a cell must be new, got {name!r}, which is that of {taken}")
         _REGISTRY[name] = cell_class
         return cell_class
 
@@ -164,29 +231,40 @@ def available_cells() -> list[str]:
 
 
 def find_cell(name: str) -> type[Cell]:
-    """The class of a cell by its registered name; with `module:name` the module that registers it is imported.
+    """The class of a cell by its registered name.
 
-    Raises ValueError for an unknown name.
+    Args:
+        name: The name, or `module:name`, where the module that registers it is imported.
+
+    Raises:
+        ValueError: If there is no such cell.
     """
     own_name = import_for(name, "cell")
     if own_name not in _REGISTRY:
         known = f"{', '.join(available_cells())}, or module:name for one that a module registers"
-        raise ValueError(f"unknown cell {name!r}: choose from {known}")
+        raise ValueError(f"cell must be one of {known}, got {name!r}")
     return _REGISTRY[own_name]
 
 
 def make_cell(name: str, input_size: int, hidden_size: int, **options: Any) -> Cell:
-    """A new cell by its name, see `find_cell`; `options` are the keyword arguments of its class.
+    """A new cell by its name.
 
-    Raises ValueError for an unknown name, option or value.
+    Args:
+        name: As in `find_cell`.
+        input_size: Numbers I of an input.
+        hidden_size: Units H.
+        options: Keyword arguments of the cell's class.
+
+    Raises:
+        ValueError: If there is no such cell or option, or if a value is not allowed.
     """
     cell_class = find_cell(name)
     parameters = list(inspect.signature(cell_class).parameters.values())[2:]
     allowed = [parameter.name for parameter in parameters]
     unknown = [option for option in options if option not in allowed]
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        raise ValueError(f"cell {name!r} has no option {unknown[0]!r}: it takes {', '.join(allowed) or 'none'}")
+        raise ValueError(f"an option of cell {name!r} must be one of {', '.join(allowed) or 'none'}, got {unknown[0]!r}")
     try:
         return cell_class(input_size, hidden_size, **options)
     except TypeError as error:
-        raise ValueError(f"cell {name!r} got an option of a wrong type: {error}") from error
+        raise ValueError(f"options of cell {name!r} must have the right types: {error}") from error

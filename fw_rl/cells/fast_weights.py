@@ -4,40 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fw_rl import memory
-from fw_rl.cells.base import Cell, State, Stepper, register_cell, scaled_identity_
-from fw_rl.cells.fast_weights_sequence import Constants, Sequence, Weights, Window, episode_begins, write_all
-from fw_rl.cells.fast_weights_states import MatrixCell, RecentCell, pack, unpack
-from fw_rl.cells.kernels import can_run
+from fw_rl.cells.backends import AcceleratedCell
+from fw_rl.cells.base import State, register_cell, scaled_identity_
 from fw_rl.memory import WRITE_RULES, Memory
 
 __all__ = ["FastWeightsCell"]
 
-_PIECE = 64
-"""Steps of a sequence that are read one by one before they are folded into a matrix, at least."""
+_LONGEST = 64
+"""Writes of a sequence beyond the window that are read one by one before they are folded."""
+
+_ROUNDING = 2.0**-53
+"""What float64 cannot tell from nothing beside 1."""
 
 _NORM_PLACEMENTS = ("sum", "all", "recall")
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
 
 
-class _Settling(NamedTuple):
-    """What one step saw on its way to h: the boundary, the query of the last read, what came back, and the memory it read."""
+class _Step(NamedTuple):
+    """One step: h, what it saw on the way there (boundary, last query and what that recalled, memory), and what is left."""
 
+    h: Tensor
     boundary: Tensor
     query: Tensor
     recalled: Tensor
     memory: Memory
+    h_after: Tensor
+    memory_after: Memory
 
 
 @register_cell("fast-weights")
-class FastWeightsCell(Cell):
+class FastWeightsCell(AcceleratedCell):
     """ReLU recurrent net whose fast weights A attend to its recent past (Ba16 Eq. 1 to 5).
 
     One step, with f the activation, LN layer normalisation and S = `inner_steps`:
@@ -48,26 +51,38 @@ class FastWeightsCell(Cell):
         h(t)     = h_S
         A(t)     = decay * A(t-1) + eta * h(t) h(t)^T                                 (Eq. 1)
 
-    Modules: `input_map` (C and bias), `recurrent_map` (W), `norm` (gain and bias of LN).
+    Modules: `input_map` (C and bias), `recurrent_map` (W), `norm` (gain and bias of LN). The state is h [B, H], the last K
+    writes with their strengths, [B, K, H] and [B, K], and a matrix of those before, [B, H, H], with what decay has left of it,
+    [B]. K is `window`; or fewer, without a matrix, where what came before these K is lost in rounding.
 
-    `eta`, `decay`: rates of the fast weights; the paper has 0.5 and 0.95. `inner_steps`: S. `layer_norm`: False leaves Eq. 2.
-    `norm_placement`: what LN is applied to: "sum" is Eq. 5; for ablations, "all" is h_0 = f(LN[boundary]) besides, and "recall"
-    is h_{s+1} = f(boundary + LN[A h_s]).
-    `method`: 1 keeps the boundary during the inner loop; 2 replaces it by the identity added to A (Ba16 Appendix B).
-    `rule`: "hebb", "delta" or "oja", see `fw_rl.memory`. `learn_eta`, `learn_decay`: make them parameters, positive and within
-    (0, 1). `recurrent_scale`: W starts as this times the identity. `activation`: "relu" or "tanh". `window`: how many writes
-    are kept apart before they are folded into a matrix; 0 holds the matrix at every step. It changes speed, not numbers.
+    Args:
+        input_size: Numbers I of an input.
+        hidden_size: Units H.
+        eta: Learning rate of the fast weights; 0.5 in the paper.
+        decay: What one step leaves of the fast weights, 0 to 1; 0.95 in the paper.
+        inner_steps: Reads S of a step.
+        layer_norm: False leaves Eq. 2 in place of Eq. 5.
+        norm_placement: What LN is applied to: "sum" (Eq. 5), "all" (also h_0 = f(LN[boundary])), "recall" (f(boundary + LN[A h_s])).
+        method: 1 keeps the boundary during the inner loop; 2 replaces it by the identity added to A (Ba16 Appendix B).
+        rule: What a step writes: "hebb", "delta" or "oja", see `fw_rl.memory`.
+        learn_eta: Make eta a parameter, which stays positive.
+        learn_decay: Make decay a parameter, which stays within (0, 1).
+        recurrent_scale: W starts as this times the identity.
+        activation: f, "relu" or "tanh".
+        window: Writes that are kept apart before they are folded into the matrix; it changes speed, not numbers.
 
-    State: h [B, H] and the parts of a `fw_rl.memory.Memory`, of bounded size: at most `window` writes and one [H, H] matrix a
-    row.
+    Raises:
+        ValueError: If an option is outside its range.
 
-    Raises ValueError for an option outside its range.
-
-    >>> cell = FastWeightsCell(input_size=4, hidden_size=16, inner_steps=2)
-    >>> state = cell.initial_state(batch_size=3)
-    >>> y, state = cell(torch.randn(7, 3, 4), state)            # a sequence of 7 steps, while learning
-    >>> y, state = cell(torch.randn(1, 3, 4), state)            # one step, while acting
+    Example:
+        >>> cell = FastWeightsCell(input_size=4, hidden_size=16, inner_steps=2)
+        >>> state = cell.initial_state(batch_size=3)
+        >>> y, state = cell(torch.randn(7, 3, 4), state)            # a sequence of 7 steps, while learning
+        >>> y, state = cell(torch.randn(1, 3, 4), state)            # one step, while acting
     """
+
+    attends: ClassVar[bool] = True
+    gated: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -87,19 +102,18 @@ class FastWeightsCell(Cell):
         window: int = 32,
     ) -> None:
         super().__init__(input_size, hidden_size)
-        _require(rule in WRITE_RULES, f"rule is {rule!r}: choose from {', '.join(WRITE_RULES)}")
-        _require(activation in _ACTIVATIONS, f"activation is {activation!r}: choose from {', '.join(_ACTIVATIONS)}")
-        placements = ", ".join(_NORM_PLACEMENTS)
-        _require(norm_placement in _NORM_PLACEMENTS, f"norm_placement is {norm_placement!r}: choose from {placements}")
-        _require(method in (1, 2), f"method is {method}: it must be 1 or 2")
-        _require(_whole(inner_steps) and inner_steps >= 1, f"inner_steps is {inner_steps}: it must be a whole number from 1")
-        _require(_whole(window) and window >= 0, f"window is {window}: it must be a whole number from 0")
+        _require_choice("rule", rule, WRITE_RULES)
+        _require_choice("activation", activation, _ACTIVATIONS)
+        _require_choice("norm_placement", norm_placement, _NORM_PLACEMENTS)
+        _require(method in (1, 2), "method must be 1 or 2", method)
+        _require(_is_whole(inner_steps) and inner_steps >= 1, "inner_steps must be a whole number from 1", inner_steps)
+        _require(_is_whole(window) and window >= 0, "window must be a whole number from 0", window)
         for name, number in (("eta", eta), ("decay", decay), ("recurrent_scale", recurrent_scale)):
-            _require(isinstance(number, int | float), f"{name} is {number!r}: it must be a number")
-        _require(0 <= eta < math.inf, f"eta is {eta}: it must be at least 0 and finite")
-        _require(0 <= decay <= 1, f"decay is {decay}: it must lie between 0 and 1")
-        _require(eta > 0 or not learn_eta, f"eta is {eta}: it must be above 0 to be learned")
-        _require(0 < decay < 1 or not learn_decay, f"decay is {decay}: it must lie inside (0, 1) to be learned")
+            _require(isinstance(number, int | float), f"{name} must be a number", number)
+        _require(0 <= eta < math.inf, "eta must be at least 0 and finite", eta)
+        _require(0 <= decay <= 1, "decay must lie between 0 and 1", decay)
+        _require(eta > 0 or not learn_eta, "eta must be above 0 to be learned", eta)
+        _require(0 < decay < 1 or not learn_decay, "decay must lie inside (0, 1) to be learned", decay)
         self.inner_steps, self.method, self.rule, self.window = inner_steps, method, rule, window
         self.activation, self.norm_placement = activation, norm_placement
         self._f, self._write_rule = _ACTIVATIONS[activation], WRITE_RULES[rule]
@@ -115,6 +129,10 @@ class FastWeightsCell(Cell):
         self._eta, self._decay = float(eta), float(decay)
         self.log_eta = nn.Parameter(torch.tensor(math.log(eta))) if learn_eta else None
         self.logit_decay = nn.Parameter(torch.tensor(math.log(decay / (1 - decay)))) if learn_decay else None
+        lasting = math.inf if learn_decay else _lasting_steps(self._decay)
+        self.has_matrix = lasting > window
+        self.length = window if self.has_matrix else int(lasting)
+        """Writes K that the state keeps apart."""
 
     @property
     def eta(self) -> Tensor | float:
@@ -128,8 +146,7 @@ class FastWeightsCell(Cell):
 
     def initial_state(self, batch_size: int) -> State:
         like = self.recurrent_map.weight
-        blank = memory.empty(batch_size, self.hidden_size, separate_values=self.rule != "hebb", like=like)
-        return pack(like.new_zeros(batch_size, self.hidden_size), blank)
+        return self.pack(like.new_zeros(batch_size, self.hidden_size), self._blank(batch_size, like))
 
     def forward(
         self,
@@ -141,74 +158,90 @@ class FastWeightsCell(Cell):
     ) -> tuple[Tensor, State]:
         """Run the cell over a sequence.
 
-        `x`: [T, B, I]. `state`: from `initial_state` or an earlier call. `episode_starts`: [T, B] bool, or None.
-        `write_gate`: [T, B], how much of h(t) is stored (1, or True, stores it as Eq. 1 does, 0 only decays A).
-        `wipe`: [T, B] bool, True zeroes h after it was put out and stored, so that the next step starts from A alone: the
-        control signal of Ba16 §4.2. Returns y [T, B, H], which holds every h(t) as it was before a wipe, and the new state.
+        Args:
+            x: Inputs, [T, B, I].
+            state: From `initial_state` or an earlier call.
+            episode_starts: Where rows start an episode, [T, B] bool, or None.
+            write_gate: How much of h(t) is stored, [T, B]: 1, or True, is Eq. 1, 0 only decays A; None is 1.
+            wipe: Where h is zeroed after it was put out and stored, so that the next step starts from A alone (the control
+                signal of Ba16 §4.2), [T, B] bool, or None.
+
+        Returns:
+            y [T, B, H], which holds every h(t) as it was before a wipe, and the new state.
         """
-        gate_is_learned = write_gate is not None and write_gate.requires_grad
-        if self._is_compiled and not gate_is_learned and can_run(x):
-            return self._run(x, state, episode_starts, write_gate, wipe)
-        outputs = []
-        for h, _, after in self._unroll(x, state, episode_starts, write_gate, wipe):
-            outputs.append(h)
-            state = after
-        return torch.stack(outputs), state
+        if write_gate is not None and write_gate.requires_grad:
+            return self.unroll(x, state, episode_starts, write_gate, wipe)
+        return self.backend(x).sequence(self, x, state, episode_starts, write_gate=write_gate, wipe=wipe)
 
-    def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
-        if not self._is_compiled:
-            return super().replay(x, state, episode_starts, outputs)
-        return self._run(x, state, episode_starts, outputs=outputs)[0]
+    def unroll(
+        self,
+        x: Tensor,
+        state: State,
+        episode_starts: Tensor | None = None,
+        write_gate: Tensor | None = None,
+        wipe: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
+        steps = list(self._steps(x, state, episode_starts, write_gate, wipe))
+        return torch.stack([step.h for step in steps]), self.pack(steps[-1].h_after, steps[-1].memory_after)
 
-    def stepper(self, state: State) -> Stepper:
-        return _WindowStepper(self, state) if self._is_compiled else super().stepper(state)
+    def attention(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> Tensor:
+        """How strongly each step attends to each step before it (Ba16 Eq. 4), [T, B, T]; no gradient.
 
-    def with_fixed_state(self) -> Cell:
-        """The cell with the state h [B, H] and A [B, H, H]: every write goes into the matrix at once."""
-        return MatrixCell(self)
+        ``attention[t, b, j] = eta * decay**(t-1-j) * (h(j) . h_s(t))`` with Hebb's rule, for the query h_s of the last read;
+        with the others the key that was written takes the place of h(j). It is 0 for j >= t and for earlier episodes.
 
-    def with_compact_state(self) -> Cell:
-        """The cell with the last K hidden vectors [B, K, H] as its state, if these are fewer numbers than the matrix has.
-
-        K is so large that decay**K is lost in the rounding of float32: 8 steps for a decay of 0.1, 24 for 0.5.
+        Args:
+            x: Inputs, [T, B, I].
+            state: The state before them, which is read as ever, but has no place in the sequence and is left out.
+            episode_starts: Where rows start an episode, [T, B] bool, or None.
         """
-        length = self._remembered_steps
-        return RecentCell(self, length) if self.rule == "hebb" and length <= self.hidden_size else self.with_fixed_state()
+        steps, batch = x.shape[:2]
+        attention = x.new_zeros(steps, batch, steps)
+        with torch.no_grad():
+            for t, step in enumerate(self._steps(x, state, episode_starts, longest=steps)):
+                weights = memory.attend(step.memory, step.query)
+                recent = min(t, weights.shape[1])
+                attention[t, :, t - recent : t] = weights[:, weights.shape[1] - recent :]
+        return attention
 
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
-        """What the memory does on a sequence [T, B, I]; no gradient.
+        """What the memory does on a sequence; no gradient.
 
         `recall_strength`: |A h| over |boundary|, each summed over steps and rows. `attention_age`: how many steps ago the
-        memories lie that a read attends to, their mean weighted by the attention; the writes still in the window count, age 1
-        is h(t-1).
+        memories lie that a read attends to, their mean weighted by the attention; what is folded is left out, age 1 is h(t-1).
         """
         recall, boundary, age, attention = (0.0,) * 4
         with torch.no_grad():
-            for _, seen, _ in self._unroll(x, state, episode_starts):
-                recall += seen.recalled.norm(dim=1).sum().item()
-                boundary += seen.boundary.norm(dim=1).sum().item()
-                weights = memory.attend(seen.memory, seen.query).abs().sum(0)
+            for step in self._steps(x, state, episode_starts):
+                recall += step.recalled.norm(dim=1).sum().item()
+                boundary += step.boundary.norm(dim=1).sum().item()
+                weights = memory.attend(step.memory, step.query).abs().sum(0)
                 ages = torch.arange(len(weights), 0, -1, dtype=weights.dtype, device=weights.device)
                 age += (weights * ages).sum().item()
                 attention += weights.sum().item()
         return {"recall_strength": recall / max(boundary, 1e-12), "attention_age": age / max(attention, 1e-12)}
 
-    def attention(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> Tensor:
-        """How strongly each step of x [T, B, I] attends to each step before it (Ba16 Eq. 4), [T, B, T]; no gradient.
+    def pack(self, h: Tensor, fast: Memory) -> State:
+        """The state of h and a memory of any size.
 
-        ``attention[t, b, j] = eta * decay**(t-1-j) * (h(j) . h_s(t))`` with Hebb's rule, for the query h_s of the last read;
-        with the others the key that was written takes the place of h(j). It is 0 for j >= t and for earlier episodes. What
-        `state` holds is read as ever, but has no place in the sequence and is left out.
+        Args:
+            h: [B, H].
+            fast: The fast weights.
         """
-        steps, batch = x.shape[:2]
-        attention = x.new_zeros(steps, batch, steps)
-        with torch.no_grad():
-            unrolled = self._unroll(x, state, episode_starts, window=steps + state[2].shape[1])
-            for t, (_, seen, _) in enumerate(unrolled):
-                pending = memory.attend(seen.memory, seen.query)
-                recent = min(t, pending.shape[1])
-                attention[t, :, t - recent : t] = pending[:, pending.shape[1] - recent :]
-        return attention
+        fast = memory.pad(self._bound(fast), self.length)
+        if self.has_matrix and fast.matrix is None:
+            fast = fast._replace(matrix=h.new_zeros(len(h), self.hidden_size, self.hidden_size), faded=h.new_zeros(len(h)))
+        return (h, *(part for part in fast if part is not None))
+
+    def unpack(self, state: State) -> tuple[Tensor, Memory]:
+        """h and the memory of a state.
+
+        Args:
+            state: What `pack` made.
+        """
+        h, keys, strengths, *rest = state
+        values = None if self.rule == "hebb" else rest.pop(0)
+        return h, Memory(keys, strengths, values, *rest)
 
     def extra_repr(self) -> str:
         with torch.no_grad():
@@ -216,153 +249,77 @@ class FastWeightsCell(Cell):
         rates = f"eta={eta:g}, decay={decay:g}, inner_steps={self.inner_steps}"
         return f"{super().extra_repr()}, {rates}, method={self.method}, rule={self.rule!r}"
 
-    @property
-    def _remembered_steps(self) -> float:
-        """After how many steps decay has left less of a write than float32 can tell from nothing; infinite if it is learned."""
-        if self.logit_decay is not None or self._decay == 1:
-            return math.inf
-        return math.ceil(math.log(2**-24) / math.log(self._decay)) if self._decay else 1
+    def _blank(self, batch_size: int, like: Tensor) -> Memory:
+        return memory.empty(batch_size, self.hidden_size, separate_values=self.rule != "hebb", like=like)
 
-    @property
-    def _is_compiled(self) -> bool:
-        """Whether there are kernels for these options, and they can run here."""
-        learned = self.log_eta is not None or self.logit_decay is not None
-        as_published = self.rule == "hebb" and self.method == 1 and self.norm_placement == "sum"
-        return as_published and not learned and can_run(self.recurrent_map.weight)
+    def _bound(self, fast: Memory) -> Memory:
+        """The memory with no more writes apart than a state has."""
+        return memory.fold(fast, self.length) if self.has_matrix else memory.recent(fast, self.length)
 
-    def _run(
+    def _steps(
         self,
         x: Tensor,
         state: State,
         episode_starts: Tensor | None = None,
         write_gate: Tensor | None = None,
         wipe: Tensor | None = None,
-        outputs: Tensor | None = None,
-    ) -> tuple[Tensor, State]:
-        """The compiled form of `forward`, in pieces between which the memory is folded; `outputs` if they are known already."""
-        driven = self.input_map(x)
-        write = driven.new_full(driven.shape[:2], self._eta)
-        if write_gate is not None:
-            write = write * write_gate
-        h, fast = unpack(state)
-        room = max(self.window, _PIECE)
-        if fast.keys.shape[1] >= room:
-            fast = memory.fold(fast, self._decay)
-        lengths = _piece_lengths(len(x), room, fast.keys.shape[1])
-        script = (write, episode_starts, wipe, outputs, self._constants, lengths)
-        y, folded = Sequence.apply(driven, *self._weights, h, *fast[:3], *script)
-        if outputs is not None:  # who knows them does not ask for the state
-            return y, state
-
-        if folded is not None:
-            fast = Memory(folded, fast.keys[:, :0], fast.strengths[:, :0])
-        last = slice(len(x) - lengths[-1], None)
-        fast = self._after(fast, y[last], write[last], None if episode_starts is None else episode_starts[last])
-        h = y[-1].clone() if wipe is None else y[-1].masked_fill(wipe[-1, :, None], 0.0)
-        return y, pack(h, fast)
-
-    def _after(self, fast: Memory, outputs: Tensor, write: Tensor, starts: Tensor | None) -> Memory:
-        """The memory after the last steps of a sequence, which shares no numbers with their outputs."""
-        begins = episode_begins(starts, *write.shape)[-1]
-        if (begins >= 0).all():  # nothing of it is left
-            fast = memory.empty(len(begins), self.hidden_size, like=outputs)
-        fast = write_all(fast, outputs, write, begins, self._decay)
-        if fast.keys.shape[1] > self.window:
-            return memory.fold(fast, self._decay)
-        return fast._replace(keys=fast.keys.clone(memory_format=torch.contiguous_format))
-
-    @property
-    def _weights(self) -> Weights:
-        weight, norm = self.recurrent_map.weight, self.norm
-        none = weight.new_empty(0)
-        return Weights(weight, norm.weight, norm.bias) if isinstance(norm, nn.LayerNorm) else Weights(weight, none, none)
-
-    @property
-    def _constants(self) -> Constants:
-        eps = self.norm.eps if isinstance(self.norm, nn.LayerNorm) else 0.0
-        return Constants(eps, self._decay, self.inner_steps, self.activation == "tanh")
-
-    def _unroll(
-        self,
-        x: Tensor,
-        state: State,
-        episode_starts: Tensor | None = None,
-        write_gate: Tensor | None = None,
-        wipe: Tensor | None = None,
-        window: int | None = None,
-    ) -> Iterator[tuple[Tensor, _Settling, State]]:
-        """Step by step: h(t), how it came about, and the state after it; `window` in place of the cell's own."""
-        window = self.window if window is None else window
+        longest: int = _LONGEST,
+    ) -> Iterator[_Step]:
+        """The cell in plain Torch, step by step; `longest`: writes beyond the window that are read one by one."""
         driven = self.input_map(x)
         eta, decay = self.eta, self.decay
         full_strength = x.new_full((x.shape[1],), eta) if isinstance(eta, float) else eta.expand(x.shape[1])
         all_starts, any_starts = _start_kinds(episode_starts, len(x))
+        h, fast = self.unpack(state)
         for t in range(len(x)):
             if all_starts[t]:
-                state = self.initial_state(x.shape[1])
-            h, fast = unpack(state)
-            if any_starts[t] and not all_starts[t]:
+                h, fast = torch.zeros_like(h), self._blank(len(h), h)
+            elif any_starts[t]:
                 assert episode_starts is not None
                 h, fast = h.masked_fill(episode_starts[t, :, None], 0.0), memory.forget(fast, episode_starts[t])
 
-            boundary = driven[t] + self.recurrent_map(h)
-            h, seen = self._settle(boundary, fast, decay)
+            before, boundary = fast, driven[t] + self.recurrent_map(h)
+            h, query, recalled = self._settle(boundary, fast)
             strength = full_strength if write_gate is None else full_strength * write_gate[t]
             fast = memory.write(fast, *self._write_rule(fast, h, decay), strength, decay)
-            if fast.keys.shape[1] > window:
-                fast = memory.fold(fast, decay)
-            state = pack(h if wipe is None else h.masked_fill(wipe[t, :, None], 0.0), fast)
-            yield h, seen, state
+            if fast.keys.shape[1] > self.length + longest:
+                fast = self._bound(fast)
+            after = h if wipe is None else h.masked_fill(wipe[t, :, None], 0.0)
+            yield _Step(h, boundary, query, recalled, before, after, fast)
+            h = after
 
-    def _settle(self, boundary: Tensor, fast: Memory, decay: Tensor | float) -> tuple[Tensor, _Settling]:
-        """The inner loop: S reads of A, each from the vector that the read before it led to."""
+    def _settle(self, boundary: Tensor, fast: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        """The inner loop, S reads of A, each from the vector that the read before it led to: h, the last query, its recall."""
         h = query = self._f(self.norm(boundary) if self.norm_placement == "all" else boundary)
         recalled = boundary
         for _ in range(self.inner_steps):
             query = h
-            recalled = memory.read(fast, query, decay)
+            recalled = memory.read(fast, query)
             sustained = boundary if self.method == 1 else query
             if self.norm_placement == "recall":
                 h = self._f(sustained + self.norm(recalled))
             else:
                 h = self._f(self.norm(sustained + recalled))
-        return h, _Settling(boundary, query, recalled, fast)
+        return h, query, recalled
 
 
-class _WindowStepper(Stepper):
-    """Acts on a memory that is written in place."""
-
-    cell: FastWeightsCell
-
-    @torch.no_grad()
-    def __init__(self, cell: FastWeightsCell, state: State) -> None:
-        self.cell = cell
-        self._window = Window(*unpack(state), cell.window + 1, cell._weights, cell._constants)
-
-    @property
-    def state(self) -> State:
-        return pack(self._window.h, self._window.memory)
-
-    @torch.no_grad()
-    def step(self, x: Tensor, episode_starts: Tensor) -> Tensor:
-        self._window.weights = Weights(*(part.detach() for part in self.cell._weights))
-        write = np.full(len(x), self.cell._eta, dtype=self._window.h.numpy().dtype)
-        return self._window.step(self.cell.input_map(x), write, episode_starts)
+def _lasting_steps(decay: float) -> float:
+    """After how many steps decay has left less of a write than rounding; infinite if it never does."""
+    if decay in (0.0, 1.0):
+        return math.inf if decay else 1
+    return math.ceil(math.log(_ROUNDING) / math.log(decay))
 
 
-def _piece_lengths(steps: int, room: int, pending: int) -> list[int]:
-    """A sequence in pieces: the first fills what the pending writes leave of the room, the others take all of it."""
-    first = min(steps, room - pending if pending < room else room)
-    whole, rest = divmod(steps - first, room)
-    return [first, *[room] * whole, *[rest] * (rest > 0)]
-
-
-def _require(condition: bool, message: str) -> None:
+def _require(condition: bool, rule: str, got: object) -> None:
     if not condition:
-        raise ValueError(message)
+        raise ValueError(f"{rule}, got {got!r}")
 
 
-def _whole(number: object) -> bool:
+def _require_choice(name: str, got: object, choices: object) -> None:
+    _require(got in choices, f"{name} must be one of {', '.join(choices)}", got)  # type: ignore[operator, arg-type]
+
+
+def _is_whole(number: object) -> bool:
     return isinstance(number, int) and not isinstance(number, bool)
 
 

@@ -18,13 +18,24 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fw_rl.cells.kernels import Array, Real, compiled, inlined
+from fw_rl.cells.kernels import Array, Real, compiled, helper
 
 __all__ = ["Net", "Past", "Script", "run_back", "run_forward", "step_forward"]
 
 
 class Net(NamedTuple):
-    """The slow weights W [H, H], gain and bias [H] of the layer normalisation ([0] for none), and the constants."""
+    """The slow weights and the constants.
+
+    Attributes:
+        recurrent: W, [H, H].
+        gain: Of the layer normalisation, [H], or [0] for none.
+        bias: Of the layer normalisation, [H], or [0] for none.
+        eps: Of the layer normalisation.
+        decay: What a step leaves of A.
+        inner_steps: Reads S of a step.
+        tanh: Whether the activation is tanh, else ReLU.
+        lasting: How many writes can be read: what is older is lost in rounding.
+    """
 
     recurrent: Array
     gain: Array
@@ -33,22 +44,34 @@ class Net(NamedTuple):
     decay: float
     inner_steps: int
     tanh: bool
+    lasting: int
 
 
 class Past(NamedTuple):
-    """What lies before a sequence: h [B, H], a matrix [B, H, H] or [B, 0, 0], and P writes, [B, P, H] with strengths [B, P]."""
+    """What lies before a sequence.
+
+    Attributes:
+        h: [B, H].
+        keys: P writes, [B, P, H].
+        strengths: What is left of them, [B, P].
+        matrix: [B, H, H], or [B, 0, 0] for none.
+        faded: What is left of the matrix, [B].
+    """
 
     h: Array
-    matrix: Array
     keys: Array
     strengths: Array
+    matrix: Array
+    faded: Array
 
 
 class Script(NamedTuple):
     """What is to happen in a sequence, [T, B] each.
 
-    `write`: the strength of each write. `begins`: the first step of the episode, -1 if it began before the sequence. `cut`:
-    h(t-1) is taken as zero.
+    Attributes:
+        write: The strength of each write.
+        begins: The first step of the episode, -1 if it began before the sequence.
+        cut: h(t-1) is taken as zero.
     """
 
     write: Array
@@ -59,10 +82,11 @@ class Script(NamedTuple):
 @compiled
 def step_forward(
     boundary: Array,
-    matrix: Array,
-    faded: Array,
     keys: Array,
     strengths: Array,
+    matrix: Array,
+    faded: Array,
+    first: int,
     count: int,
     write: Array,
     recurrent: Array,
@@ -72,23 +96,23 @@ def step_forward(
     decay: float,
     inner_steps: int,
     tanh: bool,
+    lasting: int,
     h: Array,
 ) -> None:
     """One step of all rows from their boundary [B, H]: `h` [B, H] is found, and written to the memory.
 
-    The memory: `faded` [B] times `matrix` ([B, H, H] or [B, 0, 0]), and the first `count` of `keys` [B, K, H] with their
-    `strengths` [B, K]. `write`: [B], the strength of the new key. `recurrent` to `tanh`: the parts of a `Net`.
+    The memory: the writes from `first` to before `count` of `keys` [B, K, H] with their `strengths` [B, K], and `faded` [B]
+    times `matrix` ([B, H, H] or [B, 0, 0]). `write`: [B], the strength of the new key. From `recurrent` on: a `Net`.
     """
-    net = Net(
-        recurrent, gain, bias, eps, decay, inner_steps, tanh
-    )  # made here: from outside, one would take longer than a step
+    # Made here: from outside, a tuple would take longer than a step.
+    net = Net(recurrent, gain, bias, eps, decay, inner_steps, tanh, lasting)
     rate = boundary.dtype.type(decay)
     queries, settled, scales = _room_to_settle(boundary[0], net)
     for b in range(len(boundary)):
-        _settle(boundary[b], keys[b], strengths[b], 0, count, matrix[b], faded[b], net, queries, settled, scales)
+        _settle(boundary[b], keys[b], strengths[b], first, count, matrix[b], faded[b], net, queries, settled, scales)
         _copy(queries[net.inner_steps], h[b])
         _copy(h[b], keys[b, count])
-        for j in range(count):
+        for j in range(first, count):
             strengths[b, j] *= rate
         strengths[b, count] = write[b]
 
@@ -131,7 +155,7 @@ def run_forward(
                 b = start + r
                 _copy(driven[t, b], boundary[t, b])
                 _add(one, product[r], boundary[t, b])
-                first, faded = _weigh(t, b, past, script, net.decay, weights)
+                first, faded = _weigh(t, b, past, script, net, weights)
                 _settle(
                     boundary[t, b], keys[r], weights, first, pending + t, past.matrix[b], faded, net, queries, settled[t, b],
                     scales[t, b],
@@ -183,7 +207,7 @@ def run_back(
         for t in range(steps - 1, -1, -1):
             for r in range(rows):
                 b = start + r
-                first, faded = _weigh(t, b, past, script, net.decay, weights)
+                first, faded = _weigh(t, b, past, script, net, weights)
                 if len(settled):
                     own_settled, own_scales = settled[t, b], scales[t, b]
                     _follow(boundary[t, b], own_settled, net, queries)
@@ -225,24 +249,28 @@ def _room_to_settle(like: Array, net: Net) -> tuple[Array, Array, Array]:
     return queries, np.empty((net.inner_steps, size), like.dtype), np.empty(net.inner_steps, like.dtype)
 
 
-@inlined
-def _weigh(t: int, b: int, past: Past, script: Script, decay: Real, weights: Array) -> tuple[int, Real]:
+@helper
+def _weigh(t: int, b: int, past: Past, script: Script, net: Net, weights: Array) -> tuple[int, Real]:
     """How much is left at step t of each earlier write, from the first that can be read on, and of the matrix."""
     pending = past.keys.shape[1]
     # A number of the array's own type: with Python's, the loops that use it would run in double precision.
-    fading, rate = weights.dtype.type(1), weights.dtype.type(decay)
+    fading, rate = weights.dtype.type(1), weights.dtype.type(net.decay)
     begin = script.begins[t, b]
-    for j in range(t - 1, max(begin, 0) - 1, -1):
+    oldest = max(begin, 0, t - net.lasting)
+    for j in range(t - 1, oldest - 1, -1):
         weights[pending + j] = script.write[j, b] * fading
         fading *= rate
-    if begin >= 0:
-        return pending + begin, weights.dtype.type(0)
-    for j in range(pending):
+    if begin >= 0 or oldest > 0:
+        return pending + oldest, weights.dtype.type(0)
+    first = max(0, pending + t - net.lasting)
+    while first < pending and past.strengths[b, first] == 0:
+        first += 1
+    for j in range(first, pending):
         weights[j] = past.strengths[b, j] * fading
-    return 0, fading * rate**pending
+    return first, fading * past.faded[b]
 
 
-@inlined
+@helper
 def _settle(
     boundary: Array,
     keys: Array,
@@ -267,7 +295,7 @@ def _settle(
         _finish(settled[s], net, queries[s + 1])
 
 
-@inlined
+@helper
 def _follow(boundary: Array, settled: Array, net: Net, queries: Array) -> None:
     """The queries of the inner loop again, from what it left."""
     _activate(boundary, net.tanh, queries[0])
@@ -275,7 +303,7 @@ def _follow(boundary: Array, settled: Array, net: Net, queries: Array) -> None:
         _finish(settled[s], net, queries[s + 1])
 
 
-@inlined
+@helper
 def _finish(settled: Array, net: Net, query: Array) -> None:
     """From a sum that is settled to h: gain, bias and activation."""
     if len(net.gain):
@@ -310,7 +338,7 @@ def _multiply(matrix: Array, vectors: Array, out: Array) -> None:
             out[r, size - 1] = _dot(matrix[size - 1], vectors[r])
 
 
-@inlined
+@helper
 def _recall(keys: Array, weights: Array, first: int, last: int, query: Array, out: Array) -> None:
     """Add A query to `out`, for the A of the keys from `first` to before `last`; four at a time, as in `_add_product`."""
     whole = last - (last - first) % 4
@@ -331,7 +359,7 @@ def _recall(keys: Array, weights: Array, first: int, last: int, query: Array, ou
         _add(weights[j] * _dot(keys[j], query), keys[j], out)
 
 
-@inlined
+@helper
 def _recall_back(
     keys: Array, weights: Array, first: int, last: int, query: Array, d_read: Array, d_query: Array, d_keys: Array
 ) -> None:
@@ -349,7 +377,7 @@ def _recall_back(
             d_key[i] += along_read * query[i] + along_query * d_read[i]
 
 
-@inlined
+@helper
 def _dot(a: Array, b: Array) -> Real:
     total = a.dtype.type(0)
     for i in range(len(a)):
@@ -357,7 +385,7 @@ def _dot(a: Array, b: Array) -> Real:
     return total
 
 
-@inlined
+@helper
 def _add_product(scale: Real, matrix: Array, vector: Array, out: Array) -> None:
     """Add `scale` times matrix times vector, four rows at a time, so that the vector is fetched once for them."""
     size = len(vector)
@@ -381,20 +409,20 @@ def _add_product(scale: Real, matrix: Array, vector: Array, out: Array) -> None:
 # NumPy's own copies and sums of slices would take longer than the rest.
 
 
-@inlined
+@helper
 def _copy(a: Array, out: Array) -> None:
     for i in range(len(out)):
         out[i] = a[i]
 
 
-@inlined
+@helper
 def _clear(out: Array) -> None:
     zero = out.dtype.type(0)
     for i in range(len(out)):
         out[i] = zero
 
 
-@inlined
+@helper
 def _sum(a: Array) -> Real:
     total = a.dtype.type(0)
     for i in range(len(a)):
@@ -402,13 +430,13 @@ def _sum(a: Array) -> Real:
     return total
 
 
-@inlined
+@helper
 def _add(scale: Real, a: Array, out: Array) -> None:
     for i in range(len(a)):
         out[i] += scale * a[i]
 
 
-@inlined
+@helper
 def _activate(x: Array, tanh: bool, out: Array) -> None:
     zero = x.dtype.type(0)
     if tanh:
@@ -419,7 +447,7 @@ def _activate(x: Array, tanh: bool, out: Array) -> None:
             out[i] = zero if x[i] <= zero else x[i]  # what is not a number goes through
 
 
-@inlined
+@helper
 def _slope(activated: Array, tanh: bool, d: Array) -> None:
     """From the gradient after an activation to that before it, in place."""
     zero, one = d.dtype.type(0), d.dtype.type(1)
@@ -431,7 +459,7 @@ def _slope(activated: Array, tanh: bool, d: Array) -> None:
             d[i] = d[i] if activated[i] > zero else zero
 
 
-@inlined
+@helper
 def _normalise(x: Array, eps: Real, out: Array) -> Real:
     """Layer normalisation without gain and bias (Ba16 Eq. 5); returns what the deviations were multiplied with."""
     size = len(x)
@@ -444,7 +472,7 @@ def _normalise(x: Array, eps: Real, out: Array) -> Real:
     return scale
 
 
-@inlined
+@helper
 def _back_through_norm(normed: Array, scale: Real, gain: Array, d: Array, d_gain: Array, d_bias: Array) -> None:
     """From the gradient after layer normalisation to that before it, in place, with its share for gain and bias."""
     size = len(d)

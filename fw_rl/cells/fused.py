@@ -15,8 +15,12 @@ __all__ = ["FusedCell"]
 class FusedCell(Cell):
     """A cell around a one-layer `nn.RNN`, `nn.LSTM` or `nn.GRU`.
 
-    A sequence is cut only where some row starts an episode, and the kernel runs over each piece as a whole. (A `PackedSequence`
-    of the episodes needs one call only, but on a processor it took two to three times as long as these pieces.)
+    A sequence is cut only where some row starts an episode, and the kernel runs over each stretch as a whole. (One call with a
+    `PackedSequence` of the episodes took two to three times as long on a processor.)
+
+    Args:
+        input_size: Numbers I of an input.
+        hidden_size: Units H.
     """
 
     core: nn.RNNBase
@@ -29,7 +33,12 @@ class FusedCell(Cell):
 
     @abstractmethod
     def step(self, x: Tensor, state: State) -> State:
-        """One step for x [B, I]; the first tensor of the new state is the output."""
+        """The state after one step, whose first tensor is the output.
+
+        Args:
+            x: Inputs, [B, I].
+            state: The state before it.
+        """
 
     def initial_state(self, batch_size: int) -> State:
         parts = 2 if isinstance(self.core, nn.LSTM) else 1
@@ -39,15 +48,15 @@ class FusedCell(Cell):
         if episode_starts is None:
             return self._run(x, state)
         cuts = {0, len(x), *episode_starts.any(dim=1).nonzero().flatten().tolist()}
-        pieces, begin = [], 0
+        outputs, begin = [], 0
         for end in sorted(cuts - {0}):
             y, state = self._run(x[begin:end], reset_rows(state, episode_starts[begin]))
-            pieces.append(y)
+            outputs.append(y)
             begin = end
-        return torch.cat(pieces), state
+        return torch.cat(outputs), state
 
     def _run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """A piece of a sequence in which no episode starts."""
+        """Steps in which no episode starts."""
         if len(x) == 1:
             state = self.step(x[0], state)
             return torch.stack([state[0]]), state

@@ -13,7 +13,12 @@ __all__ = ["GRUCell"]
 
 @register_cell("gru")
 class GRUCell(FusedCell):
-    """Gated recurrent unit (Cho et al. 2014), as in `nn.GRU`; the state is (h,)."""
+    """Gated recurrent unit (Cho et al. 2014), as in `nn.GRU`; the state is (h,).
+
+    Args:
+        input_size: Numbers I of an input.
+        hidden_size: Units H.
+    """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)

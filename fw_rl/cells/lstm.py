@@ -15,7 +15,10 @@ __all__ = ["LSTMCell"]
 class LSTMCell(FusedCell):
     """Long short-term memory (Hochreiter & Schmidhuber 1997), as in `nn.LSTM`; the state is (h, c).
 
-    `forget_bias`: the forget gate starts with this bias, so that a fresh net remembers (Jozefowicz et al. 2015).
+    Args:
+        input_size: Numbers I of an input.
+        hidden_size: Units H.
+        forget_bias: Bias of the forget gate at the start, so that a fresh net remembers (Jozefowicz et al. 2015).
     """
 
     def __init__(self, input_size: int, hidden_size: int, forget_bias: float = 1.0) -> None:

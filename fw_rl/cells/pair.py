@@ -15,10 +15,15 @@ class CellPair(Cell):
 
     So an actor and a critic can remember apart. Nothing goes from one cell to the other.
 
-    >>> pair = CellPair(make_cell("gru", 3, 8), make_cell("gru", 3, 8))
-    >>> y, state = pair(torch.zeros(5, 2, 6), pair.initial_state(2))
-    >>> y.shape
-    torch.Size([5, 2, 16])
+    Args:
+        first: The cell of the first half.
+        second: The cell of the second half.
+
+    Example:
+        >>> pair = CellPair(make_cell("gru", 3, 8), make_cell("gru", 3, 8))
+        >>> y, state = pair(torch.zeros(5, 2, 6), pair.initial_state(2))
+        >>> y.shape
+        torch.Size([5, 2, 16])
     """
 
     def __init__(self, first: Cell, second: Cell) -> None:
@@ -42,12 +47,6 @@ class CellPair(Cell):
 
     def stepper(self, state: State) -> Stepper:
         return _PairStepper(self, state)
-
-    def with_fixed_state(self) -> CellPair:
-        return CellPair(self.first.with_fixed_state(), self.second.with_fixed_state())
-
-    def with_compact_state(self) -> CellPair:
-        return CellPair(self.first.with_compact_state(), self.second.with_compact_state())
 
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
         (x1, x2), (state1, state2) = _halves(x), _split(state)

@@ -15,7 +15,12 @@ __all__ = ["RNNCell"]
 class RNNCell(FusedCell):
     """ReLU recurrent net, ``h(t) = max(0, W h(t-1) + C x(t) + bias)``, with W starting as a scaled identity (Ba16 A.1, "IRNN").
 
-    `recurrent_scale`: W starts as this times the identity. C starts uniform within 1 / sqrt(H), the biases at zero.
+    C starts uniform within 1 / sqrt(H), the biases at zero.
+
+    Args:
+        input_size: Numbers I of an input.
+        hidden_size: Units H.
+        recurrent_scale: W starts as this times the identity.
     """
 
     def __init__(self, input_size: int, hidden_size: int, recurrent_scale: float = 0.5) -> None:

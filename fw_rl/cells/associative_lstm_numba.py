@@ -1,6 +1,6 @@
 """The associative LSTM on the processor: a sequence and its gradient, from matrix products and kernels in turn.
 
-They are the compiled form (`associative_lstm_kernels`) of what `AssociativeLSTMCell` says.
+It is the compiled form (`associative_lstm_kernels`) of what `AssociativeLSTMCell` says.
 """
 
 from __future__ import annotations
@@ -11,12 +11,34 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fw_rl.cells.associative_lstm import AssociativeLSTMCell
 from fw_rl.cells.associative_lstm_kernels import step_back, step_forward
+from fw_rl.cells.backends import Backend, register_backend
+from fw_rl.cells.base import State
+from fw_rl.cells.kernels import can_run
 
-__all__ = ["Sequence", "run_forward"]
+__all__ = ["NumbaAssociativeLSTM"]
 
 
-class Trace(NamedTuple):
+@register_backend(AssociativeLSTMCell)
+class NumbaAssociativeLSTM(Backend[AssociativeLSTMCell]):
+    """Kernels for the processor."""
+
+    def can_run(self, cell: AssociativeLSTMCell, *tensors: Tensor) -> bool:
+        return can_run(cell.recurrent_map.weight, *tensors)
+
+    def sequence(
+        self, cell: AssociativeLSTMCell, x: Tensor, state: State, episode_starts: Tensor | None, **signals: Tensor | None
+    ) -> tuple[Tensor, State]:
+        parts = (x, cell.input_map.weight, cell.input_map.bias, cell.recurrent_map.weight, *state)
+        if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
+            y, cells = _AssociativeLSTMFunction.apply(cell.permutations, episode_starts, *parts)
+        else:
+            y, cells, _ = _run_forward(cell.permutations, episode_starts, *parts)
+        return y, (y[-1].clone(), cells)
+
+
+class _Trace(NamedTuple):
     """What the steps computed, with the rows of the batch last.
 
     `summed`: [N, T, B] for N = (3 + 6 heads) U, what the two maps give. Of R steps: `gates` [R, 3, U, B], `cells`
@@ -30,7 +52,7 @@ class Trace(NamedTuple):
     h: Tensor
 
 
-def run_forward(
+def _run_forward(
     permutations: Tensor,
     starts: Tensor | None,
     x: Tensor,
@@ -41,7 +63,7 @@ def run_forward(
     cells: Tensor,
     *,
     is_kept: bool = False,
-) -> tuple[Tensor, Tensor, Trace]:
+) -> tuple[Tensor, Tensor, _Trace]:
     """h(t) [T, B, H] and the last copies [B, copies, 2, U] for a sequence x [T, B, I], and the trace.
 
     `permutations`: [copies, U]. `starts`: [T, B] bool, or None. `weight` [N, I] and `bias` [N]: of the input map; `recurrent`:
@@ -49,7 +71,7 @@ def run_forward(
     """
     (steps, batch, _), (copies, units), size = x.shape, permutations.shape, h.shape[1]
     room = steps if is_kept else 1
-    trace = Trace(
+    trace = _Trace(
         torch.addmm(bias.unsqueeze(1), weight, x.flatten(0, 1).T).unflatten(1, (steps, batch)),
         x.new_empty(room, 3, units, batch),
         x.new_empty(room + 1, copies, 2, units, batch),
@@ -69,15 +91,15 @@ def run_forward(
     return outputs, trace.cells[steps % (room + 1)].clone().permute(3, 0, 1, 2), trace
 
 
-class Sequence(torch.autograd.Function):
-    """h(t) [T, B, H] and the last copies [B, copies, 2, U] of an associative LSTM, from the arguments of `run_forward`.
+class _AssociativeLSTMFunction(torch.autograd.Function):
+    """h(t) [T, B, H] and the last copies [B, copies, 2, U] of an associative LSTM, from the arguments of `_run_forward`.
 
     Kept for the way back: what the steps computed, O(T B N).
     """
 
     @staticmethod
     def forward(ctx: Any, permutations: Tensor, starts: Tensor | None, *parts: Tensor) -> tuple[Tensor, Tensor]:
-        outputs, last, trace = run_forward(permutations, starts, *parts, is_kept=True)
+        outputs, last, trace = _run_forward(permutations, starts, *parts, is_kept=True)
         x, weight, _, recurrent, _, _ = parts
         ctx.save_for_backward(permutations, starts, x, weight, recurrent, *trace)
         return outputs, last
@@ -86,7 +108,7 @@ class Sequence(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, d_outputs: Tensor, d_last: Tensor) -> tuple[Tensor | None, ...]:
         permutations, starts, x, weight, recurrent, *trace = ctx.saved_tensors
-        summed, gates, cells, recalled, h = Trace(*trace)
+        summed, gates, cells, recalled, h = _Trace(*trace)
         (steps, batch, size), units = d_outputs.shape, h.shape[2]
         planes, d_summed = summed.unflatten(0, (-1, units)), torch.empty_like(summed)
         d_planes = d_summed.unflatten(0, (-1, units))

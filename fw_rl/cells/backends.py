@@ -1,0 +1,121 @@
+"""How the steps of a cell are computed: in plain Torch, or by kernels for a device.
+
+A cell says in plain Torch what a sequence is. A backend computes the same numbers and gradients faster, where it can. A backend
+more is one file that registers itself, and is imported in `fw_rl/cells/__init__.py`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor
+
+from fw_rl.cells.base import Cell, State, Stepper
+
+__all__ = ["AcceleratedCell", "Backend", "register_backend"]
+
+_Cell = TypeVar("_Cell", bound="AcceleratedCell")
+
+
+class Backend(Generic[_Cell]):
+    """One way to compute the steps of a cell; this one is plain Torch, which runs everywhere."""
+
+    def can_run(self, cell: _Cell, *tensors: Tensor) -> bool:
+        """Whether it takes this cell with its options, and these tensors.
+
+        Args:
+            cell: The cell.
+            tensors: What the cell is called with.
+        """
+        return True
+
+    def sequence(
+        self, cell: _Cell, x: Tensor, state: State, episode_starts: Tensor | None, **signals: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """What `Cell.forward` says.
+
+        Args:
+            cell: The cell.
+            x: Inputs, [T, B, I].
+            state: The state before them.
+            episode_starts: Where rows start an episode, [T, B] bool, or None.
+            signals: What the cell's `forward` takes besides.
+        """
+        return cell.unroll(x, state, episode_starts, **signals)
+
+    def replay(self, cell: _Cell, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
+        """What `Cell.replay` says.
+
+        Args:
+            cell: The cell.
+            x: Inputs, [T, B, I].
+            state: The state before them.
+            episode_starts: Where rows start an episode, [T, B] bool, or None.
+            outputs: What `sequence` gave, [T, B, H].
+        """
+        return self.sequence(cell, x, state, episode_starts)[0]
+
+    def stepper(self, cell: _Cell, state: State) -> Stepper:
+        """What `Cell.stepper` says.
+
+        Args:
+            cell: The cell.
+            state: The state to begin with.
+        """
+        return Stepper(cell, state)
+
+
+class AcceleratedCell(Cell):
+    """A cell whose steps the latest registered backend computes that can run, and plain Torch where none can."""
+
+    _backends: ClassVar[list[Backend[Any]]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._backends = [Backend(), *getattr(cls, "_backends", [])[1:]]
+
+    @abstractmethod
+    def unroll(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
+        """`forward` step by step in plain Torch.
+
+        Args:
+            x: Inputs, [T, B, I].
+            state: From `initial_state` or an earlier call.
+            episode_starts: Where rows start an episode, [T, B] bool, or None.
+        """
+
+    def backend(self, *tensors: Tensor) -> Backend[Any]:
+        """Choose the backend for a call.
+
+        Args:
+            tensors: What the cell is to be called with.
+        """
+        return next(backend for backend in reversed(self._backends) if backend.can_run(self, *tensors))
+
+    def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
+        return self.backend(x).sequence(self, x, state, episode_starts)
+
+    def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
+        return self.backend(x).replay(self, x, state, episode_starts, outputs)
+
+    def stepper(self, state: State) -> Stepper:
+        return self.backend(*state).stepper(self, state)
+
+
+_BackendClass = TypeVar("_BackendClass", bound=type[Backend])
+
+
+def register_backend(cell_class: type[AcceleratedCell]) -> Callable[[_BackendClass], _BackendClass]:
+    """Class decorator: the backend is asked before those that were registered for the cell earlier.
+
+    Args:
+        cell_class: The cell that it computes.
+    """
+
+    def register(backend_class: _BackendClass) -> _BackendClass:
+        cell_class._backends.append(backend_class())
+        return backend_class
+
+    return register

@@ -1,0 +1,301 @@
+"""The gradient of a fast-weight net over a sequence, around the kernels of `fast_weights_kernels`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fw_rl import memory
+from fw_rl.cells.fast_weights_kernels import Net, Past, Script, run_back, run_forward
+from fw_rl.memory import Memory
+
+__all__ = ["Constants", "FastWeightsFunction", "Weights", "episode_begins", "matrix_of", "written"]
+
+
+class Constants(NamedTuple):
+    """What does not change in a fast-weight net, as in `Net`."""
+
+    eps: float
+    decay: float
+    inner_steps: int
+    tanh: bool
+    lasting: int
+
+
+class Weights(NamedTuple):
+    """The slow weights: W [H, H], and gain and bias of the layer normalisation [H], or [0] for none."""
+
+    recurrent: Tensor
+    gain: Tensor
+    bias: Tensor
+
+    def net(self, constants: Constants) -> Net:
+        """As the kernels take them.
+
+        Args:
+            constants: The constants of the net.
+        """
+        recurrent, gain, bias = (part.detach().contiguous().numpy() for part in self)
+        return Net(recurrent, gain, bias, *constants)
+
+
+class _Stretch(NamedTuple):
+    """Steps of a sequence, and what is to happen in them."""
+
+    steps: slice
+    script: Script
+
+
+class FastWeightsFunction(torch.autograd.Function):
+    """h(t) [T, B, H] of a fast-weight net over a sequence, in stretches between which the memory is folded into a matrix.
+
+    Kept for the way back: what the steps computed, O(T B S H), the state before, and a matrix for each later stretch; of known
+    outputs only these and `driven`.
+
+    Args:
+        driven: C x + bias, [T, B, H].
+        recurrent: W, [H, H].
+        gain: Of the layer normalisation, [H], or [0] for none.
+        bias: Of the layer normalisation, [H], or [0] for none.
+        h: Before the sequence, [B, H].
+        keys: Writes before it, [B, P, H].
+        strengths: What is left of them, [B, P].
+        matrix: [B, H, H], or [B, 0, 0] for none.
+        faded: What is left of the matrix, [B].
+        write: Strength of each write, which gets no gradient, [T, B].
+        starts: Where rows start an episode, [T, B] bool, or None.
+        wipes: Where h is zeroed after the step, [T, B] bool, or None.
+        outputs: Every h(t) where it is known already, [T, B, H], or None.
+        constants: The constants of the net.
+        lengths: Steps of the stretches.
+
+    Returns:
+        Every h(t), and matrix and `faded` before the last stretch, or None twice if that is the only one.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        driven: Tensor,
+        recurrent: Tensor,
+        gain: Tensor,
+        bias: Tensor,
+        h: Tensor,
+        keys: Tensor,
+        strengths: Tensor,
+        matrix: Tensor,
+        faded: Tensor,
+        write: Tensor,
+        starts: Tensor | None,
+        wipes: Tensor | None,
+        outputs: Tensor | None,
+        constants: Constants,
+        lengths: list[int],
+    ) -> tuple[Tensor | None, ...]:
+        weights, before = Weights(recurrent, gain, bias), h
+        past = (keys, strengths, matrix, faded)
+        ctx.constants, ctx.stretches = constants, _split(write, starts, wipes, lengths)
+        driven, net = driven.contiguous(), weights.net(constants)
+        is_known = outputs is not None
+        outputs = torch.empty_like(driven) if outputs is None else outputs.clone()
+        traces: list[Tensor] = []
+        folded: list[Tensor] = []
+        for steps, script in ctx.stretches:
+            if not is_known:
+                trace = _room_for_trace(driven[steps], constants.inner_steps)
+                left = (part.numpy() for part in (*trace, outputs[steps]))
+                run_forward(driven[steps].numpy(), net, _past(before, *past), script, *left)
+                traces += trace
+            if steps.stop < len(driven):
+                before = outputs[steps.stop - 1]
+                fast = memory.fold(written(_memory(*past), outputs[steps], script, constants.decay))
+                past = (keys[:, :0], strengths[:, :0], *matrix_of(fast))
+                folded += past[2:]
+        kept = (driven if is_known else None, outputs, *weights, h, keys, strengths, matrix, faded, *folded, *traces)
+        ctx.save_for_backward(*kept)
+        if not folded:
+            return outputs, None, None
+        ctx.mark_non_differentiable(folded[-1])
+        return outputs, folded[-2], folded[-1]
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, d_outputs: Tensor, d_folded: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        driven, outputs, recurrent, gain, bias, h, *others = ctx.saved_tensors
+        constants: Constants = ctx.constants
+        stretches: list[_Stretch] = ctx.stretches
+        last = len(stretches) - 1
+        pasts = [
+            others[:4],
+            *([others[0][:, :0], others[1][:, :0], *others[2 + 2 * i : 4 + 2 * i]] for i in range(1, last + 1)),
+        ]
+        traces = others[4 + 2 * last :]
+        net, transposed = Weights(recurrent, gain, bias).net(constants), recurrent.T.contiguous().numpy()
+        d_boundary, d_recurrent = torch.empty_like(outputs), torch.zeros_like(recurrent)
+        d_before, d_gain, d_bias = (torch.zeros_like(part) for part in (h, gain, bias))
+        needs_memory = any(ctx.needs_input_grad[5:9])
+        d_past = [torch.zeros_like(part if last or needs_memory else part[:0]) for part in pasts[last]]
+        if d_folded is not None:
+            d_past[2] = d_folded.clone()
+        for i in range(last, -1, -1):
+            (steps, script), past = stretches[i], pasts[i]
+            d_h = d_outputs[steps].clone(memory_format=torch.contiguous_format)
+            if i < last:
+                d_h[-1] += d_before
+                d_past = _back_through_fold(d_past[2], past, outputs[steps], script, constants.decay, d_h)
+            before = _before(outputs[steps.start - 1] if i else h, outputs[steps], script.cut)
+            trace = traces[3 * i : 3 * i + 3] or _trace_of_known(driven[steps], before, recurrent)
+            rows = outputs.shape[1] if i or needs_memory else 0
+            sources = outputs.new_empty(rows, len(before), constants.inner_steps, 2, outputs.shape[2])
+            run_back(
+                trace[0].numpy(),
+                outputs[steps].numpy(),
+                transposed,
+                net,
+                _past(before[0], *past),
+                script,
+                *(part.numpy() for part in (*trace[1:], d_h, sources, d_boundary[steps], d_before, d_gain, d_bias)),
+            )
+            torch.addmm(d_recurrent, d_boundary[steps].flatten(0, 1).T, before.flatten(0, 1), out=d_recurrent)
+            if len(sources):
+                _back_to_memory(sources, script.begins, past, constants.decay, d_past)
+        d_state = d_past if needs_memory else [None] * 4
+        return d_boundary, d_recurrent, d_gain, d_bias, d_before, *d_state, *[None] * 6
+
+
+def written(fast: Memory, outputs: Tensor, script: Script, decay: float) -> Memory:
+    """The memory after some steps; its keys may share their numbers with the outputs.
+
+    Args:
+        fast: The memory before them.
+        outputs: Every h(t), which is written, [T, B, H].
+        script: How strong the writes are, and where episodes begin.
+        decay: What a step leaves of A.
+    """
+    steps, write = len(outputs), torch.from_numpy(script.write)
+    clock = torch.arange(steps)
+    keys, strengths = outputs.transpose(0, 1), write.T * decay ** (steps - 1 - clock).to(write.dtype)
+    first = torch.from_numpy(script.begins[-1])
+    if first.ge(0).any():
+        gone = clock < first[:, None]
+        keys, strengths = keys.masked_fill(gone.unsqueeze(2), 0.0), strengths.masked_fill(gone, 0.0)
+        fast = memory.forget(fast, first >= 0)
+    fast = memory.fade(fast, decay**steps)
+    if not fast.keys.shape[1]:
+        return fast._replace(keys=keys, strengths=strengths)
+    return fast._replace(keys=torch.cat([fast.keys, keys], dim=1), strengths=torch.cat([fast.strengths, strengths], dim=1))
+
+
+def matrix_of(fast: Memory) -> tuple[Tensor, Tensor]:
+    """The matrix, [B, 0, 0] if there is none, and what is left of it, [B].
+
+    Args:
+        fast: The fast weights.
+    """
+    rows = len(fast.strengths)
+    if fast.matrix is None or fast.faded is None:
+        return fast.strengths.new_zeros(rows, 0, 0), fast.strengths.new_zeros(rows)
+    return fast.matrix, fast.faded
+
+
+def _memory(keys: Tensor, strengths: Tensor, matrix: Tensor, faded: Tensor) -> Memory:
+    """`matrix_of` back again."""
+    return Memory(keys, strengths, None, matrix, faded) if matrix.shape[1] else Memory(keys, strengths)
+
+
+def _room_for_trace(driven: Tensor, inner_steps: int) -> list[Tensor]:
+    """For what `run_forward` leaves to `run_back`."""
+    steps, batch, size = driven.shape
+    shapes = driven.shape, (steps, batch, inner_steps, size), (steps, batch, inner_steps)
+    return [driven.new_empty(shape) for shape in shapes]
+
+
+def _trace_of_known(driven: Tensor, before: Tensor, recurrent: Tensor) -> list[Tensor]:
+    """The boundary, in place of a trace; `run_back` finds the rest again."""
+    boundary = torch.addmm(driven.flatten(0, 1), before.flatten(0, 1), recurrent.T).view_as(before)
+    return [boundary, driven.new_empty(0, 0, 1, driven.shape[2]), driven.new_empty(0, 0, 1)]
+
+
+def _before(h: Tensor, outputs: Tensor, cut: NDArray[np.bool_]) -> Tensor:
+    """What W is multiplied with at each step, [T, B, H], from the first h on."""
+    before = torch.cat([h.unsqueeze(0), outputs[:-1]])
+    if cut.any():
+        before[torch.from_numpy(cut)] = 0.0
+    return before
+
+
+def _back_through_fold(
+    d_matrix: Tensor, past: list[Tensor], outputs: Tensor, script: Script, decay: float, d_outputs: Tensor
+) -> list[Tensor]:
+    """From the gradient of the matrix into which steps were folded to that of the memory before them.
+
+    A key stands on both sides of its outer product. `d_outputs` are added to, `d_matrix` is written over.
+    """
+    keys, _, matrix, faded = past
+    all_writes, left = written(_memory(*past), outputs, script, decay), decay ** len(outputs)
+    pending = keys.shape[1]
+    along = torch.bmm(all_writes.keys, d_matrix + d_matrix.mT)
+    d_keys = all_writes.strengths.unsqueeze(2) * along
+    d_outputs += d_keys[:, pending:].transpose(0, 1)
+    d_strengths = (all_writes.keys[:, :pending] * along[:, :pending]).sum(dim=2) * (left / 2)
+    if matrix.shape[1]:
+        d_faded = left * (d_matrix * matrix).sum(dim=(1, 2))
+        d_matrix = d_matrix.mul_((left * faded)[:, None, None])
+    else:
+        d_faded, d_matrix = torch.zeros_like(faded), torch.zeros_like(matrix)
+    d_past = Memory(d_keys[:, :pending], d_strengths, None, d_matrix, d_faded)
+    begins = torch.from_numpy(script.begins[-1] >= 0)
+    d_past = memory.forget(d_past, begins) if begins.any() else d_past
+    return [d_past.keys, d_past.strengths, *matrix_of(d_past)]
+
+
+def _back_to_memory(
+    sources: Tensor, begins: NDArray[np.integer], past: list[Tensor], decay: float, d_past: list[Tensor]
+) -> None:
+    """Add to `d_past` what reads send back to the memory before them: through A, the sum of dr q^T, faded as A was by then."""
+    keys, strengths, matrix, faded = past
+    d_keys, d_strengths, d_matrix, d_faded = d_past
+    left = decay ** torch.arange(len(begins), dtype=sources.dtype) * torch.from_numpy(begins.T < 0)
+    d_reads = (sources[:, :, :, 0] * left[:, :, None, None]).flatten(1, 2)
+    queries = sources[:, :, :, 1].flatten(1, 2)
+    if matrix.shape[1]:
+        d_A = torch.bmm(d_reads.mT, queries)
+        d_matrix.add_(faded[:, None, None] * d_A)
+        d_faded.add_((matrix * d_A).sum(dim=(1, 2)))
+    if keys.shape[1]:
+        along_read, along_query = torch.bmm(keys, d_reads.mT), torch.bmm(keys, queries.mT)
+        d_keys.add_(strengths.unsqueeze(2) * (torch.bmm(along_read, queries) + torch.bmm(along_query, d_reads)))
+        d_strengths.add_((along_read * along_query).sum(dim=2))
+
+
+def _past(*state: Tensor) -> Past:
+    return Past(*(part.detach().contiguous().numpy() for part in state))
+
+
+def _split(write: Tensor, starts: Tensor | None, wipes: Tensor | None, lengths: list[int]) -> list[_Stretch]:
+    cut = np.zeros(write.shape, dtype=bool) if starts is None else starts.numpy().copy()
+    if wipes is not None:
+        cut[1:] |= wipes.numpy()[:-1]
+    ends = np.cumsum(lengths)
+    spans = [slice(end - length, end) for end, length in zip(ends.tolist(), lengths, strict=True)]
+    strengths = write.contiguous().numpy()
+    begins = (episode_begins(None if starts is None else starts[span], *write[span].shape) for span in spans)
+    return [_Stretch(span, Script(strengths[span], own, cut[span])) for span, own in zip(spans, begins, strict=True)]
+
+
+def episode_begins(starts: Tensor | None, steps: int, batch: int) -> NDArray[np.int64]:
+    """For each step where its episode begins, -1 if that is before the sequence, [T, B].
+
+    Args:
+        starts: Where rows start an episode, [T, B] bool, or None.
+        steps: T.
+        batch: B.
+    """
+    if starts is None:
+        return np.full((steps, batch), -1)
+    return np.maximum.accumulate(np.where(starts.numpy(), np.arange(steps)[:, None], -1))

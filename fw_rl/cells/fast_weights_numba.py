@@ -1,0 +1,189 @@
+"""Fast weights on the processor, compiled by Numba: a sequence with its gradient, and a memory written in place while acting.
+
+It is the compiled form (`fast_weights_kernels`) of what `FastWeightsCell` says, for Hebb's rule and method 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fw_rl import memory
+from fw_rl.cells.backends import Backend, register_backend
+from fw_rl.cells.base import State, Stepper
+from fw_rl.cells.fast_weights import FastWeightsCell
+from fw_rl.cells.fast_weights_function import Constants, FastWeightsFunction, Weights, episode_begins, matrix_of, written
+from fw_rl.cells.fast_weights_kernels import Script, step_forward
+from fw_rl.cells.kernels import can_run
+from fw_rl.memory import Memory
+
+__all__ = ["NumbaFastWeights"]
+
+_LONGEST = 64
+"""Steps of a sequence that are read one by one before they are folded into a matrix, at least."""
+
+
+@register_backend(FastWeightsCell)
+class NumbaFastWeights(Backend[FastWeightsCell]):
+    """Kernels for the processor."""
+
+    def can_run(self, cell: FastWeightsCell, *tensors: Tensor) -> bool:
+        learned = cell.log_eta is not None or cell.logit_decay is not None
+        as_published = cell.rule == "hebb" and cell.method == 1 and cell.norm_placement == "sum"
+        return as_published and not learned and can_run(cell.recurrent_map.weight, *tensors)
+
+    def sequence(
+        self, cell: FastWeightsCell, x: Tensor, state: State, episode_starts: Tensor | None, **signals: Tensor | None
+    ) -> tuple[Tensor, State]:
+        gate, wipe = signals.get("write_gate"), signals.get("wipe")
+        if len(x) == 1 and gate is None and wipe is None and not torch.is_grad_enabled():
+            stepper = _FastWeightsStepper(cell, state)
+            none = torch.zeros(x.shape[1], dtype=torch.bool)
+            return stepper.step(x[0], none if episode_starts is None else episode_starts[0]).unsqueeze(0), stepper.state
+        write = x.new_full(x.shape[:2], cell.eta)
+        write = write if gate is None else write * gate
+        y, folded, length = _run(cell, x, state, episode_starts, write, wipe)
+        last = slice(len(x) - length, None)
+        fast = _without_nothing(cell.unpack(state)[1]) if folded is None else folded
+        fast = _after(cell, fast, y[last], write[last], None if episode_starts is None else episode_starts[last])
+        return y, cell.pack(y[-1].clone() if wipe is None else y[-1].masked_fill(wipe[-1, :, None], 0.0), fast)
+
+    def replay(self, cell: FastWeightsCell, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
+        write = x.new_full(x.shape[:2], cell.eta)
+        return _run(cell, x, state, episode_starts, write, outputs=outputs)[0]
+
+    def stepper(self, cell: FastWeightsCell, state: State) -> Stepper:
+        return _FastWeightsStepper(cell, state)
+
+
+def _weights(cell: FastWeightsCell) -> Weights:
+    weight, norm = cell.recurrent_map.weight, cell.norm
+    none = weight.new_empty(0)
+    return Weights(weight, norm.weight, norm.bias) if isinstance(norm, nn.LayerNorm) else Weights(weight, none, none)
+
+
+def _constants(cell: FastWeightsCell) -> Constants:
+    eps = cell.norm.eps if isinstance(cell.norm, nn.LayerNorm) else 0.0
+    lasting = np.iinfo(np.int32).max if cell.has_matrix else cell.length
+    return Constants(eps, float(cell.decay), cell.inner_steps, cell.activation == "tanh", int(lasting))
+
+
+class _FastWeightsStepper(Stepper):
+    """Acts on a memory that is written in place.
+
+    There is room for more writes than a state has. When it is full, they are folded into the matrix, or the latest move to the
+    front where older ones are lost in rounding.
+    """
+
+    cell: FastWeightsCell
+
+    @torch.no_grad()
+    def __init__(self, cell: FastWeightsCell, state: State) -> None:
+        self.cell, self._constants = cell, _constants(cell)
+        self._h, fast = cell.unpack(tuple(part.detach() for part in state))
+        capacity = cell.length + 1 if cell.has_matrix else 2 * cell.length + 1
+        self._keys = self._h.new_empty(len(self._h), capacity, cell.hidden_size)
+        self._strengths = self._h.new_empty(len(self._h), capacity)
+        self._hold(_without_nothing(fast))
+
+    @property
+    def state(self) -> State:
+        return self.cell.pack(self._h, self._memory)
+
+    @torch.no_grad()
+    def step(self, x: Tensor, episode_starts: Tensor) -> Tensor:
+        cell, constants = self.cell, self._constants
+        if episode_starts.any():
+            self._forget(episode_starts)
+        weights = Weights(*(part.detach() for part in _weights(cell)))
+        boundary = torch.addmm(cell.input_map(x), self._h, weights.recurrent.T)
+        self._h = torch.empty_like(boundary)
+        write = np.full(len(x), cell.eta, dtype=boundary.numpy().dtype)
+        fast: tuple[Any, ...] = (self._keys.numpy(), self._strengths.numpy(), self._matrix.numpy(), self._faded.numpy())
+        net: tuple[Any, ...] = weights.net(constants)
+        first = max(self._count - constants.lasting, 0)
+        step_forward(boundary.numpy(), *fast, first, self._count, write, *net, self._h.numpy())  # type: ignore[call-arg]
+        self._count += 1
+        self._faded *= constants.decay
+        if self._count == self._keys.shape[1]:
+            self._hold(memory.fold(self._memory) if cell.has_matrix else memory.recent(self._memory, cell.length))
+        return self._h
+
+    @property
+    def _memory(self) -> Memory:
+        """The fast weights now; later steps do not change it."""
+        kept = slice(max(self._count - self._constants.lasting, 0), self._count)
+        keys, strengths = self._keys[:, kept].clone(), self._strengths[:, kept].clone()
+        if not self._matrix.shape[1]:
+            return Memory(keys, strengths)
+        # What an episode start has left in the matrix may even be infinite.
+        matrix = self._matrix.masked_fill(self._faded.eq(0)[:, None, None], 0.0)
+        return Memory(keys, strengths, None, matrix, self._faded.clone())
+
+    def _hold(self, fast: Memory) -> None:
+        self._count = fast.keys.shape[1]
+        self._keys[:, : self._count] = fast.keys
+        self._strengths[:, : self._count] = fast.strengths
+        self._matrix, self._faded = (part.contiguous() for part in matrix_of(fast))
+
+    def _forget(self, rows: Tensor) -> None:
+        if rows.all():
+            self._hold(memory.empty(len(rows), self.cell.hidden_size, like=self._h))
+            self._h = torch.zeros_like(self._h)
+            return
+        self._h = self._h.masked_fill(rows[:, None], 0.0)
+        self._keys[rows, : self._count] = 0.0
+        self._strengths[rows, : self._count] = 0.0
+        self._faded = self._faded.masked_fill(rows, 0.0)
+
+
+def _run(
+    cell: FastWeightsCell,
+    x: Tensor,
+    state: State,
+    starts: Tensor | None,
+    write: Tensor,
+    wipes: Tensor | None = None,
+    outputs: Tensor | None = None,
+) -> tuple[Tensor, Memory | None, int]:
+    """Every h(t) [T, B, H], the memory before the last stretch of steps if it was folded there, and the length of that."""
+    h, fast = cell.unpack(state)
+    fast = _without_nothing(fast)
+    lengths = _stretches(len(x), max(cell.window, _LONGEST), fast.keys.shape[1]) if cell.has_matrix else [len(x)]
+    before = (h, fast.keys, fast.strengths, *matrix_of(fast))
+    script = (write, starts, wipes, outputs, _constants(cell), lengths)
+    y, *folded = FastWeightsFunction.apply(cell.input_map(x), *_weights(cell), *before, *script)
+    return y, Memory(fast.keys[:, :0], fast.strengths[:, :0], None, *folded) if len(lengths) > 1 else None, lengths[-1]
+
+
+def _stretches(steps: int, room: int, pending: int) -> list[int]:
+    """Steps that are run at a time: the first fill what the pending writes leave of the room, the others all of it."""
+    first = min(steps, room - pending if pending < room else room)
+    whole, rest = divmod(steps - first, room)
+    return [first, *[room] * whole, *[rest] * (rest > 0)]
+
+
+def _after(cell: FastWeightsCell, fast: Memory, outputs: Tensor, write: Tensor, starts: Tensor | None) -> Memory:
+    """The memory after the last steps of a sequence."""
+    begins = episode_begins(starts, *write.shape)[-1]
+    if not cell.has_matrix and len(write) > cell.length:  # what is older is lost in rounding
+        begins = np.maximum(begins - (len(write) - cell.length), -1)
+        outputs, write = outputs[-cell.length :], write[-cell.length :]
+    if (begins >= 0).all():  # nothing of what was before is left
+        fast = memory.empty(len(begins), cell.hidden_size, like=outputs)
+    script = Script(write.numpy(), begins[None], np.empty(0, dtype=bool))
+    return _without_nothing(written(fast, outputs, script, float(cell.decay)))
+
+
+def _without_nothing(fast: Memory) -> Memory:
+    """The memory without the writes and the matrix that hold nothing in any row; as it is if it has a gradient."""
+    if any(part is not None and part.requires_grad for part in fast[1:]):
+        return fast
+    written = fast.strengths.ne(0).any(dim=0).nonzero()
+    fast = memory.recent(fast, fast.strengths.shape[1] - int(written[0]) if len(written) else 0)
+    if fast.faded is None or fast.faded.any():
+        return fast
+    return fast._replace(matrix=None, faded=None)
