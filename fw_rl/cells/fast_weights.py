@@ -62,7 +62,7 @@ class FastWeightsCell(AcceleratedCell):
         decay: What one step leaves of the fast weights, 0 to 1; 0.95 in the paper.
         inner_steps: Reads S of a step.
         layer_norm: False leaves Eq. 2 in place of Eq. 5.
-        norm_placement: What LN is applied to: "sum" (Eq. 5), "all" (also h_0 = f(LN[boundary])), "recall" (f(boundary + LN[A h_s])).
+        norm_placement: What LN is applied to: "sum" (Eq. 5), "all" (h_0 too), "recall" (A h_s alone).
         method: 1 keeps the boundary during the inner loop; 2 replaces it by the identity added to A (Ba16 Appendix B).
         rule: What a step writes: "hebb", "delta" or "oja", see `fw_rl.memory`.
         learn_eta: Make eta a parameter, which stays positive.

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fw_rl import memory
-from fw_rl.cells.fast_weights_kernels import Net, Past, Script, run_back, run_forward
+from fw_rl.cells.fast_weights_kernels import run_back, run_forward
 from fw_rl.memory import Memory
 
-__all__ = ["Constants", "FastWeightsFunction", "Weights", "episode_begins", "matrix_of", "written"]
+__all__ = ["Constants", "FastWeightsFunction", "Script", "Weights", "episode_begins", "matrix_of", "written"]
 
 
 class Constants(NamedTuple):
-    """What does not change in a fast-weight net, as in `Net`."""
+    """What does not change in a fast-weight net; see `fast_weights_kernels`."""
 
     eps: float
     decay: float
@@ -34,14 +35,17 @@ class Weights(NamedTuple):
     gain: Tensor
     bias: Tensor
 
-    def net(self, constants: Constants) -> Net:
-        """As the kernels take them.
+    def arrays(self) -> tuple[NDArray[np.floating], ...]:
+        """As the kernels take them."""
+        return tuple(part.detach().contiguous().numpy() for part in self)
 
-        Args:
-            constants: The constants of the net.
-        """
-        recurrent, gain, bias = (part.detach().contiguous().numpy() for part in self)
-        return Net(recurrent, gain, bias, *constants)
+
+class Script(NamedTuple):
+    """What is to happen in a sequence, [T, B] each: how strong writes are, where episodes begin, where h(t-1) is zero."""
+
+    write: NDArray[np.floating]
+    begins: NDArray[np.integer]
+    cut: NDArray[np.bool_]
 
 
 class _Stretch(NamedTuple):
@@ -100,17 +104,21 @@ class FastWeightsFunction(torch.autograd.Function):
         weights, before = Weights(recurrent, gain, bias), h
         past = (keys, strengths, matrix, faded)
         ctx.constants, ctx.stretches = constants, _split(write, starts, wipes, lengths)
-        driven, net = driven.contiguous(), weights.net(constants)
-        is_known = outputs is not None
+        driven, is_known = driven.contiguous(), outputs is not None
         outputs = torch.empty_like(driven) if outputs is None else outputs.clone()
         traces: list[Tensor] = []
         folded: list[Tensor] = []
         for steps, script in ctx.stretches:
-            if not is_known:
+            if is_known:
+                all_keys = torch.cat([past[0], outputs[steps].transpose(0, 1)], dim=1)
+            else:
+                all_keys = nn.functional.pad(past[0], (0, 0, 0, steps.stop - steps.start))
                 trace = _room_for_trace(driven[steps], constants.inner_steps)
-                left = (part.numpy() for part in (*trace, outputs[steps]))
-                run_forward(driven[steps].numpy(), net, _past(before, *past), script, *left)
+                arrays = (_array(driven[steps]), _array(before), all_keys.numpy(), *_past(past, script, constants.decay))
+                run_forward(*arrays, *script, *weights.arrays(), *constants, *(part.numpy() for part in trace))
+                outputs[steps] = all_keys[:, past[0].shape[1] :].transpose(0, 1)
                 traces += trace
+            traces.append(all_keys)
             if steps.stop < len(driven):
                 before = outputs[steps.stop - 1]
                 fast = memory.fold(written(_memory(*past), outputs[steps], script, constants.decay))
@@ -135,7 +143,8 @@ class FastWeightsFunction(torch.autograd.Function):
             *([others[0][:, :0], others[1][:, :0], *others[2 + 2 * i : 4 + 2 * i]] for i in range(1, last + 1)),
         ]
         traces = others[4 + 2 * last :]
-        net, transposed = Weights(recurrent, gain, bias).net(constants), recurrent.T.contiguous().numpy()
+        weights = Weights(recurrent.T, gain, bias).arrays()
+        kept = 1 if driven is not None else 4
         d_boundary, d_recurrent = torch.empty_like(outputs), torch.zeros_like(recurrent)
         d_before, d_gain, d_bias = (torch.zeros_like(part) for part in (h, gain, bias))
         needs_memory = any(ctx.needs_input_grad[5:9])
@@ -149,18 +158,14 @@ class FastWeightsFunction(torch.autograd.Function):
                 d_h[-1] += d_before
                 d_past = _back_through_fold(d_past[2], past, outputs[steps], script, constants.decay, d_h)
             before = _before(outputs[steps.start - 1] if i else h, outputs[steps], script.cut)
-            trace = traces[3 * i : 3 * i + 3] or _trace_of_known(driven[steps], before, recurrent)
+            *trace, all_keys = traces[kept * i : kept * (i + 1)]
+            trace = trace or _trace_of_known(driven[steps], before, recurrent)
             rows = outputs.shape[1] if i or needs_memory else 0
             sources = outputs.new_empty(rows, len(before), constants.inner_steps, 2, outputs.shape[2])
-            run_back(
-                trace[0].numpy(),
-                outputs[steps].numpy(),
-                transposed,
-                net,
-                _past(before[0], *past),
-                script,
-                *(part.numpy() for part in (*trace[1:], d_h, sources, d_boundary[steps], d_before, d_gain, d_bias)),
-            )
+            d_keys = nn.functional.pad(d_h.transpose(0, 1), (0, 0, all_keys.shape[1] - len(before), 0)).contiguous()
+            arrays = (_array(trace[0]), all_keys.numpy(), *_past(past, script, constants.decay))
+            found = (*trace[1:], d_keys, sources, d_boundary[steps], d_before, d_gain, d_bias)
+            run_back(*arrays, *script, *weights, *constants, *(part.numpy() for part in found))
             torch.addmm(d_recurrent, d_boundary[steps].flatten(0, 1).T, before.flatten(0, 1), out=d_recurrent)
             if len(sources):
                 _back_to_memory(sources, script.begins, past, constants.decay, d_past)
@@ -273,8 +278,15 @@ def _back_to_memory(
         d_strengths.add_((along_read * along_query).sum(dim=2))
 
 
-def _past(*state: Tensor) -> Past:
-    return Past(*(part.detach().contiguous().numpy() for part in state))
+def _past(past: Sequence[Tensor], script: Script, decay: float) -> tuple[NDArray[np.floating], ...]:
+    """Strengths, matrix, and what is left of the matrix at each step, as the kernels take them."""
+    _, strengths, matrix, faded = past
+    left = faded * decay ** torch.arange(len(script.begins), dtype=faded.dtype).unsqueeze(1)
+    return _array(strengths), _array(matrix), _array(left * torch.from_numpy(script.begins < 0))
+
+
+def _array(part: Tensor) -> NDArray[np.floating]:
+    return part.detach().contiguous().numpy()
 
 
 def _split(write: Tensor, starts: Tensor | None, wipes: Tensor | None, lengths: list[int]) -> list[_Stretch]:

@@ -1,82 +1,33 @@
 """The inner loops of the fast-weight net, compiled for the processor: a step while acting, and a sequence both ways.
 
 They are for Hebb's rule and method 1 (see `FastWeightsCell`), and take a few rows b at a time, so that what these remember
-stay in the cache. With q the query of a read, dr = d loss / d (A q) and weight(t', t) = eta * decay**(t' - 1 - t), the way
+stays in the cache. With q the query of a read, dr = d loss / d (A q) and weight(t', t) = eta * decay**(t' - 1 - t), the way
 back goes from the last step to the first by
 
     d q(t)  =  A(t-1) dr(t)                                                     A is symmetric
     d h(t)  =  W^T d boundary(t+1)  +  sum_{t' > t} weight(t', t) [ (h(t) . q(t')) dr(t')  +  (h(t) . dr(t')) q(t') ]
 
 Products with A are attention reads (Ba16 Eq. 4) of the writes since the sequence began, and of one matrix for what lies before.
+
+In all kernels: `recurrent` is W [H, H]; `gain` and `bias` [H] are of the layer normalisation, or [0] for none, and `eps` too;
+`decay` is what a step leaves of A; `inner_steps` are the reads S of a step; `tanh` says which activation; `lasting` is how many
+writes can be read, what is older being lost in rounding. The past of a sequence is P writes with their `strengths` [B, P], and
+a `matrix` [B, H, H], or [B, 0, 0] for none, of which `faded` [T, B] is left at each step ([B] while acting). A sequence writes
+with the strengths `write` [T, B]; `begins` [T, B] is the first step of the episode, -1 if that is before the sequence; where
+`cut` [T, B] is true, h(t-1) is taken as zero.
+Everything comes as plain arrays and numbers: tuples of arrays would double what the kernels take to compile.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fw_rl.cells.kernels import Array, Real, compiled, helper
+from fw_rl.cells.kernels import Array, Real, compiled, helper, inlined
 
-__all__ = ["Net", "Past", "Script", "run_back", "run_forward", "step_forward"]
-
-
-class Net(NamedTuple):
-    """The slow weights and the constants.
-
-    Attributes:
-        recurrent: W, [H, H].
-        gain: Of the layer normalisation, [H], or [0] for none.
-        bias: Of the layer normalisation, [H], or [0] for none.
-        eps: Of the layer normalisation.
-        decay: What a step leaves of A.
-        inner_steps: Reads S of a step.
-        tanh: Whether the activation is tanh, else ReLU.
-        lasting: How many writes can be read: what is older is lost in rounding.
-    """
-
-    recurrent: Array
-    gain: Array
-    bias: Array
-    eps: float
-    decay: float
-    inner_steps: int
-    tanh: bool
-    lasting: int
-
-
-class Past(NamedTuple):
-    """What lies before a sequence.
-
-    Attributes:
-        h: [B, H].
-        keys: P writes, [B, P, H].
-        strengths: What is left of them, [B, P].
-        matrix: [B, H, H], or [B, 0, 0] for none.
-        faded: What is left of the matrix, [B].
-    """
-
-    h: Array
-    keys: Array
-    strengths: Array
-    matrix: Array
-    faded: Array
-
-
-class Script(NamedTuple):
-    """What is to happen in a sequence, [T, B] each.
-
-    Attributes:
-        write: The strength of each write.
-        begins: The first step of the episode, -1 if it began before the sequence.
-        cut: h(t-1) is taken as zero.
-    """
-
-    write: Array
-    begins: NDArray[np.integer]
-    cut: NDArray[np.bool_]
+__all__ = ["run_back", "run_forward", "step_forward"]
 
 
 @compiled
@@ -96,21 +47,21 @@ def step_forward(
     decay: float,
     inner_steps: int,
     tanh: bool,
-    lasting: int,
     h: Array,
 ) -> None:
     """One step of all rows from their boundary [B, H]: `h` [B, H] is found, and written to the memory.
 
-    The memory: the writes from `first` to before `count` of `keys` [B, K, H] with their `strengths` [B, K], and `faded` [B]
-    times `matrix` ([B, H, H] or [B, 0, 0]). `write`: [B], the strength of the new key. From `recurrent` on: a `Net`.
+    The writes are those from `first` to before `count` of `keys` [B, K, H] with their `strengths` [B, K]; the new key comes
+    after them, with the strength `write` [B].
     """
-    # Made here: from outside, a tuple would take longer than a step.
-    net = Net(recurrent, gain, bias, eps, decay, inner_steps, tanh, lasting)
     rate = boundary.dtype.type(decay)
-    queries, settled, scales = _room_to_settle(boundary[0], net)
+    queries, settled, scales = _room_to_settle(boundary[0], inner_steps)
     for b in range(len(boundary)):
-        _settle(boundary[b], keys[b], strengths[b], first, count, matrix[b], faded[b], net, queries, settled, scales)
-        _copy(queries[net.inner_steps], h[b])
+        _settle(
+            boundary[b], keys[b], strengths[b], first, count, matrix[b], faded[b], gain, bias, eps, inner_steps, tanh, False,
+            queries, settled, scales,
+        )  # fmt: skip
+        _copy(queries[inner_steps], h[b])
         _copy(h[b], keys[b, count])
         for j in range(first, count):
             strengths[b, j] *= rate
@@ -120,154 +71,148 @@ def step_forward(
 @compiled
 def run_forward(
     driven: Array,
-    net: Net,
-    past: Past,
-    script: Script,
+    h: Array,
+    keys: Array,
+    strengths: Array,
+    matrix: Array,
+    faded: Array,
+    write: Array,
+    begins: NDArray[np.integer],
+    cut: NDArray[np.bool_],
+    recurrent: Array,
+    gain: Array,
+    bias: Array,
+    eps: float,
+    decay: float,
+    inner_steps: int,
+    tanh: bool,
+    lasting: int,
     boundary: Array,
     settled: Array,
     scales: Array,
-    outputs: Array,
 ) -> None:
-    """A sequence of C x + bias, `driven` [T, B, H], to every h(t), `outputs` [T, B, H].
+    """A sequence of C x + bias, `driven` [T, B, H], to every h(t), which goes to `keys` [B, P + T, H] after the P of the past.
 
-    What the way back can use is left in `boundary` [T, B, H], `settled` [T, B, S, H] and `scales` [T, B, S]: the sums in the
-    layer normalisation as it leaves them, and what it multiplied them with.
+    `h`: [B, H], before the sequence. What the way back can use is left in `boundary` [T, B, H], `settled` [T, B, S, H] and
+    `scales` [T, B, S]: the sums in the layer normalisation as it leaves them, and what it multiplied them with.
     """
     steps, batch, size = driven.shape
-    pending = past.keys.shape[1]
-    keys = np.empty((4, pending + steps, size), driven.dtype)
+    pending = strengths.shape[1]
     weights = np.empty(pending + steps, driven.dtype)
     before, product = np.zeros((4, size), driven.dtype), np.empty((4, size), driven.dtype)
-    queries, _, _ = _room_to_settle(driven[0, 0], net)
-    one = driven.dtype.type(1)
+    queries, _, _ = _room_to_settle(driven[0, 0], inner_steps)
     for start in range(0, batch, 4):
         rows = min(4, batch - start)
         for r in range(rows):
-            _copy(past.h[start + r], before[r])
-            for j in range(pending):
-                _copy(past.keys[start + r, j], keys[r, j])
+            _copy(h[start + r], before[r])
         for t in range(steps):
             for r in range(rows):
-                if script.cut[t, start + r]:
+                if cut[t, start + r]:
                     _clear(before[r])
-            _multiply(net.recurrent, before, product)
+            _multiply(recurrent, before, product)
             for r in range(rows):
                 b = start + r
-                _copy(driven[t, b], boundary[t, b])
-                _add(one, product[r], boundary[t, b])
-                first, faded = _weigh(t, b, past, script, net, weights)
+                _sum_of(driven[t, b], product[r], boundary[t, b])
+                first = _weigh(t, strengths[b], write[:, b], begins[t, b], decay, lasting, weights)
                 _settle(
-                    boundary[t, b], keys[r], weights, first, pending + t, past.matrix[b], faded, net, queries, settled[t, b],
-                    scales[t, b],
+                    boundary[t, b], keys[b], weights, first, pending + t, matrix[b], faded[t, b], gain, bias, eps, inner_steps,
+                    tanh, False, queries, settled[t, b], scales[t, b],
                 )  # fmt: skip
-                for part in (before[r], keys[r, pending + t], outputs[t, b]):
-                    _copy(queries[net.inner_steps], part)
+                _copy(queries[inner_steps], before[r])
+                _copy(queries[inner_steps], keys[b, pending + t])
 
 
 @compiled
 def run_back(
     boundary: Array,
-    outputs: Array,
+    keys: Array,
+    strengths: Array,
+    matrix: Array,
+    faded: Array,
+    write: Array,
+    begins: NDArray[np.integer],
+    cut: NDArray[np.bool_],
     transposed: Array,
-    net: Net,
-    past: Past,
-    script: Script,
+    gain: Array,
+    bias: Array,
+    eps: float,
+    decay: float,
+    inner_steps: int,
+    tanh: bool,
+    lasting: int,
     settled: Array,
     scales: Array,
-    d_outputs: Array,
+    d_keys: Array,
     sources: Array,
     d_boundary: Array,
     d_first: Array,
     d_gain: Array,
     d_bias: Array,
 ) -> None:
-    """From the gradient of every h(t), `d_outputs` [T, B, H], to `d_boundary` [T, B, H], and `d_first` [B, H] of h before.
+    """From the gradient of every h(t) to `d_boundary` [T, B, H], and `d_first` [B, H] of h before the sequence.
 
-    `transposed`: W^T. `settled`, `scales`: from `run_forward`; with none, [0, ...], every read is done again. `sources`:
+    `keys`: [B, P + T, H], from `run_forward`. `transposed`: W^T. `settled`, `scales`: from `run_forward`; with none, [0, ...],
+    every read is done again. `d_keys`: [B, P + T, H], the gradient of h(t) after P, which is written over. `sources`:
     [B, T, S, 2, H], where the pair (dr, q) of every read is left, or [0, ...]. `d_gain`, `d_bias`: [H], added up.
     """
     steps, batch, size = boundary.shape
-    pending = past.keys.shape[1]
-    keys = np.empty((4, pending + steps, size), boundary.dtype)
+    pending = strengths.shape[1]
     weights = np.empty(pending + steps, boundary.dtype)
-    d_keys = np.empty((4, pending + steps, size), boundary.dtype)
     d_before, product = np.zeros((4, size), boundary.dtype), np.zeros((4, size), boundary.dtype)
-    d_read = np.empty(size, boundary.dtype)
-    queries, own_settled, own_scales = _room_to_settle(boundary[0, 0], net)
-    one = boundary.dtype.type(1)
+    queries, own_settled, own_scales = _room_to_settle(boundary[0, 0], inner_steps)
+    room, is_settled = np.empty((2, size), boundary.dtype), len(settled) > 0
     for start in range(0, batch, 4):
         rows = min(4, batch - start)
         for r in range(rows):
             _clear(product[r])
-            for j in range(pending):
-                _copy(past.keys[start + r, j], keys[r, j])
-            for t in range(steps):
-                _copy(outputs[t, start + r], keys[r, pending + t])
-                _copy(d_outputs[t, start + r], d_keys[r, pending + t])
         for t in range(steps - 1, -1, -1):
             for r in range(rows):
                 b = start + r
-                first, faded = _weigh(t, b, past, script, net, weights)
-                if len(settled):
+                first = _weigh(t, strengths[b], write[:, b], begins[t, b], decay, lasting, weights)
+                if is_settled:
                     own_settled, own_scales = settled[t, b], scales[t, b]
-                    _follow(boundary[t, b], own_settled, net, queries)
-                else:
-                    _settle(
-                        boundary[t, b], keys[r], weights, first, pending + t, past.matrix[b], faded, net, queries, own_settled,
-                        own_scales,
-                    )  # fmt: skip
-                d_h, begin = d_keys[r, pending + t], max(first, pending)
-                _add(one, product[r], d_h)
-                _clear(d_before[r])
-                for s in range(net.inner_steps - 1, -1, -1):
-                    _slope(queries[s + 1], net.tanh, d_h)
-                    if len(net.gain):
-                        _back_through_norm(own_settled[s], own_scales[s], net.gain, d_h, d_gain, d_bias)
-                    _copy(d_h, d_read)
-                    _add(one, d_h, d_before[r])
-                    _clear(d_h)
-                    _recall(keys[r], weights, first, begin, d_read, d_h)
-                    _recall_back(keys[r], weights, begin, pending + t, queries[s], d_read, d_h, d_keys[r])
-                    _add_product(faded, past.matrix[b], d_read, d_h)
-                    if len(sources):
-                        _copy(d_read, sources[b, t, s, 0])
-                        _copy(queries[s], sources[b, t, s, 1])
-                _slope(queries[0], net.tanh, d_h)
-                _add(one, d_h, d_before[r])
+                _settle(
+                    boundary[t, b], keys[b], weights, first, pending + t, matrix[b], faded[t, b], gain, bias, eps, inner_steps,
+                    tanh, is_settled, queries, own_settled, own_scales,
+                )  # fmt: skip
+                _settle_back(
+                    keys[b], weights, first, pending, pending + t, matrix[b], faded[t, b], gain, inner_steps, tanh,
+                    queries, own_settled, own_scales, product[r], d_keys[b], d_before[r], room, sources,
+                    b, t, d_gain, d_bias,
+                )  # fmt: skip
                 _copy(d_before[r], d_boundary[t, b])
-                if script.cut[t, b]:
+                if cut[t, b]:
                     _clear(d_before[r])
             _multiply(transposed, d_before, product)
         for r in range(rows):
             _copy(product[r], d_first[start + r])
 
 
-@compiled
-def _room_to_settle(like: Array, net: Net) -> tuple[Array, Array, Array]:
+@helper
+def _room_to_settle(like: Array, inner_steps: int) -> tuple[Array, Array, Array]:
     size = len(like)
-    queries = np.empty((net.inner_steps + 1, size), like.dtype)
-    return queries, np.empty((net.inner_steps, size), like.dtype), np.empty(net.inner_steps, like.dtype)
+    queries = np.empty((inner_steps + 1, size), like.dtype)
+    return queries, np.empty((inner_steps, size), like.dtype), np.empty(inner_steps, like.dtype)
 
 
 @helper
-def _weigh(t: int, b: int, past: Past, script: Script, net: Net, weights: Array) -> tuple[int, Real]:
-    """How much is left at step t of each earlier write, from the first that can be read on, and of the matrix."""
-    pending = past.keys.shape[1]
+def _weigh(t: int, strengths: Array, write: Array, begin: int, decay: Real, lasting: int, weights: Array) -> int:
+    """How much is left at step t of each earlier write, from the first that can be read on, which is returned."""
+    pending = len(strengths)
     # A number of the array's own type: with Python's, the loops that use it would run in double precision.
-    fading, rate = weights.dtype.type(1), weights.dtype.type(net.decay)
-    begin = script.begins[t, b]
-    oldest = max(begin, 0, t - net.lasting)
+    fading, rate = weights.dtype.type(1), weights.dtype.type(decay)
+    oldest = max(begin, 0, t - lasting)
     for j in range(t - 1, oldest - 1, -1):
-        weights[pending + j] = script.write[j, b] * fading
+        weights[pending + j] = write[j] * fading
         fading *= rate
     if begin >= 0 or oldest > 0:
-        return pending + oldest, weights.dtype.type(0)
-    first = max(0, pending + t - net.lasting)
-    while first < pending and past.strengths[b, first] == 0:
+        return pending + oldest
+    first = max(0, pending + t - lasting)
+    while first < pending and strengths[first] == 0:
         first += 1
     for j in range(first, pending):
-        weights[j] = past.strengths[b, j] * fading
-    return first, fading * past.faded[b]
+        weights[j] = strengths[j] * fading
+    return first
 
 
 @helper
@@ -279,42 +224,94 @@ def _settle(
     last: int,
     matrix: Array,
     faded: Real,
-    net: Net,
+    gain: Array,
+    bias: Array,
+    eps: Real,
+    inner_steps: int,
+    tanh: bool,
+    is_settled: bool,
     queries: Array,
     settled: Array,
     scales: Array,
 ) -> None:
-    """The inner loop (Ba16 Eq. 2 and 5) of one row: each query h_s, `queries` [S + 1, H], leads to the next."""
-    _activate(boundary, net.tanh, queries[0])
-    for s in range(net.inner_steps):
-        _copy(boundary, settled[s])
-        _recall(keys, weights, first, last, queries[s], settled[s])
-        _add_product(faded, matrix, queries[s], settled[s])
-        if len(net.gain):
-            scales[s] = _normalise(settled[s], net.eps, settled[s])
-        _finish(settled[s], net, queries[s + 1])
+    """The inner loop (Ba16 Eq. 2 and 5) of one row: each query h_s, `queries` [S + 1, H], leads to the next.
+
+    `is_settled`: whether `settled` holds already what the layer normalisation left of the sums, from an earlier call.
+    """
+    _activate(boundary, tanh, queries[0])
+    for s in range(inner_steps):
+        if not is_settled:
+            _copy(boundary, settled[s])
+            _recall(keys, weights, first, last, queries[s], settled[s])
+            _add_product(faded, matrix, queries[s], settled[s])
+            if len(gain):
+                scales[s] = _normalise(settled[s], eps, settled[s])
+        _finish(settled[s], gain, bias, tanh, queries[s + 1])
 
 
-@helper
-def _follow(boundary: Array, settled: Array, net: Net, queries: Array) -> None:
-    """The queries of the inner loop again, from what it left."""
-    _activate(boundary, net.tanh, queries[0])
-    for s in range(net.inner_steps):
-        _finish(settled[s], net, queries[s + 1])
+@inlined
+def _settle_back(
+    keys: Array,
+    weights: Array,
+    first: int,
+    pending: int,
+    now: int,
+    matrix: Array,
+    faded: Real,
+    gain: Array,
+    inner_steps: int,
+    tanh: bool,
+    queries: Array,
+    settled: Array,
+    scales: Array,
+    d_next: Array,
+    d_keys: Array,
+    d_boundary: Array,
+    room: Array,
+    sources: Array,
+    b: int,
+    t: int,
+    d_gain: Array,
+    d_bias: Array,
+) -> None:
+    """The way back through `_settle` and the write of its h, whose gradient is `d_keys[now]` and, by the next step, `d_next`.
+
+    To `d_boundary` [H], and to `d_keys` of what was read. The pairs (dr, q) go to `sources[b, t]`, if there is room.
+    `room`: for two vectors, apart from all others, so that a loop that writes one need not mind them.
+    """
+    d_h, d_read, begin = room[0], room[1], max(first, pending)
+    one = d_h.dtype.type(1)
+    _sum_of(d_keys[now], d_next, d_h)
+    _clear(d_boundary)
+    for s in range(inner_steps - 1, -1, -1):
+        _slope(queries[s + 1], tanh, d_h)
+        if len(gain):
+            _back_through_norm(settled[s], scales[s], gain, d_h, d_gain, d_bias)
+        _copy(d_h, d_read)
+        _add(one, d_h, d_boundary)
+        _clear(d_h)
+        _recall(keys, weights, first, begin, d_read, d_h)
+        _recall_back(keys, weights, begin, now, queries[s], d_read, d_h, d_keys)
+        _add_product(faded, matrix, d_read, d_h)
+        if len(sources):
+            _copy(d_read, sources[b, t, s, 0])
+            _copy(queries[s], sources[b, t, s, 1])
+    _slope(queries[0], tanh, d_h)
+    _add(one, d_h, d_boundary)
 
 
-@helper
-def _finish(settled: Array, net: Net, query: Array) -> None:
+@inlined
+def _finish(settled: Array, gain: Array, bias: Array, tanh: bool, query: Array) -> None:
     """From a sum that is settled to h: gain, bias and activation."""
-    if len(net.gain):
+    if len(gain):
         for i in range(len(query)):
-            query[i] = settled[i] * net.gain[i] + net.bias[i]
-        _activate(query, net.tanh, query)
+            query[i] = settled[i] * gain[i] + bias[i]
+        _activate(query, tanh, query)
     else:
-        _activate(settled, net.tanh, query)
+        _activate(settled, tanh, query)
 
 
-@compiled
+@helper
 def _multiply(matrix: Array, vectors: Array, out: Array) -> None:
     """matrix times each of four vectors [4, H]; two rows of the matrix at a time, each fetched once for all."""
     size = len(matrix)
@@ -338,7 +335,7 @@ def _multiply(matrix: Array, vectors: Array, out: Array) -> None:
             out[r, size - 1] = _dot(matrix[size - 1], vectors[r])
 
 
-@helper
+@inlined
 def _recall(keys: Array, weights: Array, first: int, last: int, query: Array, out: Array) -> None:
     """Add A query to `out`, for the A of the keys from `first` to before `last`; four at a time, as in `_add_product`."""
     whole = last - (last - first) % 4
@@ -359,7 +356,7 @@ def _recall(keys: Array, weights: Array, first: int, last: int, query: Array, ou
         _add(weights[j] * _dot(keys[j], query), keys[j], out)
 
 
-@helper
+@inlined
 def _recall_back(
     keys: Array, weights: Array, first: int, last: int, query: Array, d_read: Array, d_query: Array, d_keys: Array
 ) -> None:
@@ -374,10 +371,11 @@ def _recall_back(
         along_query *= weights[j]
         for i in range(len(key)):
             d_query[i] += along_read * key[i]
+        for i in range(len(key)):
             d_key[i] += along_read * query[i] + along_query * d_read[i]
 
 
-@helper
+@inlined
 def _dot(a: Array, b: Array) -> Real:
     total = a.dtype.type(0)
     for i in range(len(a)):
@@ -385,7 +383,7 @@ def _dot(a: Array, b: Array) -> Real:
     return total
 
 
-@helper
+@inlined
 def _add_product(scale: Real, matrix: Array, vector: Array, out: Array) -> None:
     """Add `scale` times matrix times vector, four rows at a time, so that the vector is fetched once for them."""
     size = len(vector)
@@ -409,20 +407,26 @@ def _add_product(scale: Real, matrix: Array, vector: Array, out: Array) -> None:
 # NumPy's own copies and sums of slices would take longer than the rest.
 
 
-@helper
+@inlined
 def _copy(a: Array, out: Array) -> None:
     for i in range(len(out)):
         out[i] = a[i]
 
 
-@helper
+@inlined
+def _sum_of(a: Array, b: Array, out: Array) -> None:
+    for i in range(len(out)):
+        out[i] = a[i] + b[i]
+
+
+@inlined
 def _clear(out: Array) -> None:
     zero = out.dtype.type(0)
     for i in range(len(out)):
         out[i] = zero
 
 
-@helper
+@inlined
 def _sum(a: Array) -> Real:
     total = a.dtype.type(0)
     for i in range(len(a)):
@@ -430,13 +434,13 @@ def _sum(a: Array) -> Real:
     return total
 
 
-@helper
+@inlined
 def _add(scale: Real, a: Array, out: Array) -> None:
     for i in range(len(a)):
         out[i] += scale * a[i]
 
 
-@helper
+@inlined
 def _activate(x: Array, tanh: bool, out: Array) -> None:
     zero = x.dtype.type(0)
     if tanh:
@@ -447,7 +451,7 @@ def _activate(x: Array, tanh: bool, out: Array) -> None:
             out[i] = zero if x[i] <= zero else x[i]  # what is not a number goes through
 
 
-@helper
+@inlined
 def _slope(activated: Array, tanh: bool, d: Array) -> None:
     """From the gradient after an activation to that before it, in place."""
     zero, one = d.dtype.type(0), d.dtype.type(1)
@@ -459,7 +463,7 @@ def _slope(activated: Array, tanh: bool, d: Array) -> None:
             d[i] = d[i] if activated[i] > zero else zero
 
 
-@helper
+@inlined
 def _normalise(x: Array, eps: Real, out: Array) -> Real:
     """Layer normalisation without gain and bias (Ba16 Eq. 5); returns what the deviations were multiplied with."""
     size = len(x)
@@ -472,7 +476,7 @@ def _normalise(x: Array, eps: Real, out: Array) -> Real:
     return scale
 
 
-@helper
+@inlined
 def _back_through_norm(normed: Array, scale: Real, gain: Array, d: Array, d_gain: Array, d_bias: Array) -> None:
     """From the gradient after layer normalisation to that before it, in place, with its share for gain and bias."""
     size = len(d)

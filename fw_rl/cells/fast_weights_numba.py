@@ -15,8 +15,16 @@ from fw_rl import memory
 from fw_rl.cells.backends import Backend, register_backend
 from fw_rl.cells.base import State, Stepper
 from fw_rl.cells.fast_weights import FastWeightsCell
-from fw_rl.cells.fast_weights_function import Constants, FastWeightsFunction, Weights, episode_begins, matrix_of, written
-from fw_rl.cells.fast_weights_kernels import Script, step_forward
+from fw_rl.cells.fast_weights_function import (
+    Constants,
+    FastWeightsFunction,
+    Script,
+    Weights,
+    episode_begins,
+    matrix_of,
+    written,
+)
+from fw_rl.cells.fast_weights_kernels import step_forward
 from fw_rl.cells.kernels import can_run
 from fw_rl.memory import Memory
 
@@ -103,9 +111,9 @@ class _FastWeightsStepper(Stepper):
         self._h = torch.empty_like(boundary)
         write = np.full(len(x), cell.eta, dtype=boundary.numpy().dtype)
         fast: tuple[Any, ...] = (self._keys.numpy(), self._strengths.numpy(), self._matrix.numpy(), self._faded.numpy())
-        net: tuple[Any, ...] = weights.net(constants)
+        net: tuple[Any, ...] = (*weights.arrays(), *constants[:-1])
         first = max(self._count - constants.lasting, 0)
-        step_forward(boundary.numpy(), *fast, first, self._count, write, *net, self._h.numpy())  # type: ignore[call-arg]
+        step_forward(boundary.numpy(), *fast, first, self._count, write, *net, self._h.numpy())
         self._count += 1
         self._faded *= constants.decay
         if self._count == self._keys.shape[1]:
