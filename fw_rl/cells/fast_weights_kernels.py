@@ -58,7 +58,7 @@ def step_forward(
     queries, settled, scales = _room_to_settle(boundary[0], inner_steps)
     for b in range(len(boundary)):
         _settle(
-            boundary[b], keys[b], strengths[b], first, count, matrix[b], faded[b], gain, bias, eps, inner_steps, tanh, False,
+            boundary[b], keys[b], strengths[b], first, count, matrix[b], faded[b], gain, bias, eps, inner_steps, tanh, count < 0,
             queries, settled, scales,
         )  # fmt: skip
         _copy(queries[inner_steps], h[b])
@@ -116,7 +116,7 @@ def run_forward(
                 first = _weigh(t, strengths[b], write[:, b], begins[t, b], decay, lasting, weights)
                 _settle(
                     boundary[t, b], keys[b], weights, first, pending + t, matrix[b], faded[t, b], gain, bias, eps, inner_steps,
-                    tanh, False, queries, settled[t, b], scales[t, b],
+                    tanh, t < 0, queries, settled[t, b], scales[t, b],
                 )  # fmt: skip
                 _copy(queries[inner_steps], before[r])
                 _copy(queries[inner_steps], keys[b, pending + t])
