@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fw_rl import memory
@@ -109,16 +109,13 @@ class FastWeightsFunction(torch.autograd.Function):
         traces: list[Tensor] = []
         folded: list[Tensor] = []
         for steps, script in ctx.stretches:
-            if is_known:
-                all_keys = torch.cat([past[0], outputs[steps].transpose(0, 1)], dim=1)
-            else:
-                all_keys = nn.functional.pad(past[0], (0, 0, 0, steps.stop - steps.start))
+            if not is_known:
                 trace = _room_for_trace(driven[steps], constants.inner_steps)
-                arrays = (_array(driven[steps]), _array(before), all_keys.numpy(), *_past(past, script, constants.decay))
-                run_forward(*arrays, *script, *weights.arrays(), *constants, *(part.numpy() for part in trace))
-                outputs[steps] = all_keys[:, past[0].shape[1] :].transpose(0, 1)
+                keys_and_room = _with_writes(past[0], torch.empty_like(driven[steps]))
+                arrays = (_array(driven[steps]), _array(before), keys_and_room.numpy(), *_past(past, script, constants.decay))
+                left = (part.numpy() for part in (*trace, outputs[steps]))
+                run_forward(*arrays, *script, *weights.arrays(), *constants, *left)
                 traces += trace
-            traces.append(all_keys)
             if steps.stop < len(driven):
                 before = outputs[steps.stop - 1]
                 fast = memory.fold(written(_memory(*past), outputs[steps], script, constants.decay))
@@ -144,7 +141,6 @@ class FastWeightsFunction(torch.autograd.Function):
         ]
         traces = others[4 + 2 * last :]
         weights = Weights(recurrent.T, gain, bias).arrays()
-        kept = 1 if driven is not None else 4
         d_boundary, d_recurrent = torch.empty_like(outputs), torch.zeros_like(recurrent)
         d_before, d_gain, d_bias = (torch.zeros_like(part) for part in (h, gain, bias))
         needs_memory = any(ctx.needs_input_grad[5:9])
@@ -153,16 +149,15 @@ class FastWeightsFunction(torch.autograd.Function):
             d_past[2] = d_folded.clone()
         for i in range(last, -1, -1):
             (steps, script), past = stretches[i], pasts[i]
-            d_h = d_outputs[steps].clone(memory_format=torch.contiguous_format)
+            all_keys, d_keys = (_with_writes(past[0], part[steps]) for part in (outputs, d_outputs))
+            d_h = d_keys[:, past[0].shape[1] :]
             if i < last:
-                d_h[-1] += d_before
+                d_h[:, -1] += d_before
                 d_past = _back_through_fold(d_past[2], past, outputs[steps], script, constants.decay, d_h)
             before = _before(outputs[steps.start - 1] if i else h, outputs[steps], script.cut)
-            *trace, all_keys = traces[kept * i : kept * (i + 1)]
-            trace = trace or _trace_of_known(driven[steps], before, recurrent)
+            trace = traces[3 * i : 3 * i + 3] or _trace_of_known(driven[steps], before, recurrent)
             rows = outputs.shape[1] if i or needs_memory else 0
             sources = outputs.new_empty(rows, len(before), constants.inner_steps, 2, outputs.shape[2])
-            d_keys = nn.functional.pad(d_h.transpose(0, 1), (0, 0, all_keys.shape[1] - len(before), 0)).contiguous()
             arrays = (_array(trace[0]), all_keys.numpy(), *_past(past, script, constants.decay))
             found = (*trace[1:], d_keys, sources, d_boundary[steps], d_before, d_gain, d_bias)
             run_back(*arrays, *script, *weights, *constants, *(part.numpy() for part in found))
@@ -239,14 +234,14 @@ def _back_through_fold(
 ) -> list[Tensor]:
     """From the gradient of the matrix into which steps were folded to that of the memory before them.
 
-    A key stands on both sides of its outer product. `d_outputs` are added to, `d_matrix` is written over.
+    A key stands on both sides of its outer product. `d_outputs` [B, T, H] are added to, `d_matrix` is written over.
     """
     keys, _, matrix, faded = past
     all_writes, left = written(_memory(*past), outputs, script, decay), decay ** len(outputs)
     pending = keys.shape[1]
     along = torch.bmm(all_writes.keys, d_matrix + d_matrix.mT)
     d_keys = all_writes.strengths.unsqueeze(2) * along
-    d_outputs += d_keys[:, pending:].transpose(0, 1)
+    d_outputs += d_keys[:, pending:]
     d_strengths = (all_writes.keys[:, :pending] * along[:, :pending]).sum(dim=2) * (left / 2)
     if matrix.shape[1]:
         d_faded = left * (d_matrix * matrix).sum(dim=(1, 2))
@@ -283,6 +278,15 @@ def _past(past: Sequence[Tensor], script: Script, decay: float) -> tuple[NDArray
     _, strengths, matrix, faded = past
     left = faded * decay ** torch.arange(len(script.begins), dtype=faded.dtype).unsqueeze(1)
     return _array(strengths), _array(matrix), _array(left * torch.from_numpy(script.begins < 0))
+
+
+def _with_writes(keys: Tensor, outputs: Tensor) -> Tensor:
+    """Keys [B, P, H], and after them outputs [T, B, H]: [B, P + T, H]."""
+    batch, pending, size = keys.shape
+    together = keys.new_empty(batch, pending + len(outputs), size)
+    together[:, :pending] = keys
+    together[:, pending:] = outputs.transpose(0, 1)
+    return together
 
 
 def _array(part: Tensor) -> NDArray[np.floating]:

@@ -58,8 +58,8 @@ def step_forward(
     queries, settled, scales = _room_to_settle(boundary[0], inner_steps)
     for b in range(len(boundary)):
         _settle(
-            boundary[b], keys[b], strengths[b], first, count, matrix[b], faded[b], gain, bias, eps, inner_steps, tanh, count < 0,
-            queries, settled, scales,
+            boundary[b], keys[b], strengths[b], first, count, matrix[b], faded[b], gain, bias, eps, inner_steps, tanh,
+            count < 0, queries, settled, scales,
         )  # fmt: skip
         _copy(queries[inner_steps], h[b])
         _copy(h[b], keys[b, count])
@@ -90,11 +90,13 @@ def run_forward(
     boundary: Array,
     settled: Array,
     scales: Array,
+    outputs: Array,
 ) -> None:
-    """A sequence of C x + bias, `driven` [T, B, H], to every h(t), which goes to `keys` [B, P + T, H] after the P of the past.
+    """A sequence of C x + bias, `driven` [T, B, H], to every h(t), `outputs` [T, B, H].
 
-    `h`: [B, H], before the sequence. What the way back can use is left in `boundary` [T, B, H], `settled` [T, B, S, H] and
-    `scales` [T, B, S]: the sums in the layer normalisation as it leaves them, and what it multiplied them with.
+    `h`: [B, H], before the sequence. `keys`: [B, P + T, H], the writes of the past, and room for those of the sequence. What
+    the way back can use is left in `boundary` [T, B, H], `settled` [T, B, S, H] and `scales` [T, B, S]: the sums in the layer
+    normalisation as it leaves them, and what it multiplied them with.
     """
     steps, batch, size = driven.shape
     pending = strengths.shape[1]
@@ -118,8 +120,8 @@ def run_forward(
                     boundary[t, b], keys[b], weights, first, pending + t, matrix[b], faded[t, b], gain, bias, eps, inner_steps,
                     tanh, t < 0, queries, settled[t, b], scales[t, b],
                 )  # fmt: skip
-                _copy(queries[inner_steps], before[r])
-                _copy(queries[inner_steps], keys[b, pending + t])
+                for place in (before[r], keys[b, pending + t], outputs[t, b]):
+                    _copy(queries[inner_steps], place)
 
 
 @compiled
@@ -151,9 +153,9 @@ def run_back(
 ) -> None:
     """From the gradient of every h(t) to `d_boundary` [T, B, H], and `d_first` [B, H] of h before the sequence.
 
-    `keys`: [B, P + T, H], from `run_forward`. `transposed`: W^T. `settled`, `scales`: from `run_forward`; with none, [0, ...],
-    every read is done again. `d_keys`: [B, P + T, H], the gradient of h(t) after P, which is written over. `sources`:
-    [B, T, S, 2, H], where the pair (dr, q) of every read is left, or [0, ...]. `d_gain`, `d_bias`: [H], added up.
+    `keys`: [B, P + T, H], the writes of the past and then every h(t). `transposed`: W^T. `settled`, `scales`: from
+    `run_forward`; with none, [0, ...], every read is done again. `d_keys`: [B, P + T, H], in which the gradient of h(t) is written over.
+    `sources`: [B, T, S, 2, H], where the pair (dr, q) of every read is left, or [0, ...]. `d_gain`, `d_bias`: [H], added up.
     """
     steps, batch, size = boundary.shape
     pending = strengths.shape[1]
