@@ -111,7 +111,7 @@ class FastWeightsFunction(torch.autograd.Function):
         for steps, script in ctx.stretches:
             if not is_known:
                 trace = _room_for_trace(driven[steps], constants.inner_steps)
-                keys_and_room = _with_writes(past[0], torch.empty_like(driven[steps]))
+                keys_and_room = _with_room(past[0], steps.stop - steps.start)
                 arrays = (_array(driven[steps]), _array(before), keys_and_room.numpy(), *_past(past, script, constants.decay))
                 left = (part.numpy() for part in (*trace, outputs[steps]))
                 run_forward(*arrays, *script, *weights.arrays(), *constants, *left)
@@ -181,9 +181,10 @@ def written(fast: Memory, outputs: Tensor, script: Script, decay: float) -> Memo
     clock = torch.arange(steps)
     keys, strengths = outputs.transpose(0, 1), write.T * decay ** (steps - 1 - clock).to(write.dtype)
     first = torch.from_numpy(script.begins[-1])
-    if first.ge(0).any():
+    if first.gt(0).any():
         gone = clock < first[:, None]
         keys, strengths = keys.masked_fill(gone.unsqueeze(2), 0.0), strengths.masked_fill(gone, 0.0)
+    if first.ge(0).any():
         fast = memory.forget(fast, first >= 0)
     fast = memory.fade(fast, decay**steps)
     if not fast.keys.shape[1]:
@@ -280,12 +281,18 @@ def _past(past: Sequence[Tensor], script: Script, decay: float) -> tuple[NDArray
     return _array(strengths), _array(matrix), _array(left * torch.from_numpy(script.begins < 0))
 
 
+def _with_room(keys: Tensor, steps: int) -> Tensor:
+    """Keys [B, P, H] with room for more, [B, P + T, H]."""
+    batch, pending, size = keys.shape
+    room = keys.new_empty(batch, pending + steps, size)
+    room[:, :pending] = keys
+    return room
+
+
 def _with_writes(keys: Tensor, outputs: Tensor) -> Tensor:
     """Keys [B, P, H], and after them outputs [T, B, H]: [B, P + T, H]."""
-    batch, pending, size = keys.shape
-    together = keys.new_empty(batch, pending + len(outputs), size)
-    together[:, :pending] = keys
-    together[:, pending:] = outputs.transpose(0, 1)
+    together = _with_room(keys, len(outputs))
+    together[:, keys.shape[1] :] = outputs.transpose(0, 1)
     return together
 
 

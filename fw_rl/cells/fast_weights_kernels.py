@@ -154,8 +154,9 @@ def run_back(
     """From the gradient of every h(t) to `d_boundary` [T, B, H], and `d_first` [B, H] of h before the sequence.
 
     `keys`: [B, P + T, H], the writes of the past and then every h(t). `transposed`: W^T. `settled`, `scales`: from
-    `run_forward`; with none, [0, ...], every read is done again. `d_keys`: [B, P + T, H], in which the gradient of h(t) is written over.
-    `sources`: [B, T, S, 2, H], where the pair (dr, q) of every read is left, or [0, ...]. `d_gain`, `d_bias`: [H], added up.
+    `run_forward`; with none, [0, ...], every read is done again. `d_keys`: [B, P + T, H], in which the gradient of h(t) is
+    written over. `sources`: [B, T, S, 2, H], where the pair (dr, q) of every read is left, or [0, ...]. `d_gain`, `d_bias`: [H],
+    added up.
     """
     steps, batch, size = boundary.shape
     pending = strengths.shape[1]
@@ -197,7 +198,7 @@ def _room_to_settle(like: Array, inner_steps: int) -> tuple[Array, Array, Array]
     return queries, np.empty((inner_steps, size), like.dtype), np.empty(inner_steps, like.dtype)
 
 
-@helper
+@inlined
 def _weigh(t: int, strengths: Array, write: Array, begin: int, decay: Real, lasting: int, weights: Array) -> int:
     """How much is left at step t of each earlier write, from the first that can be read on, which is returned."""
     pending = len(strengths)
