@@ -155,8 +155,8 @@ def run_back(
 
     `keys`: [B, P + T, H], the writes of the past and then every h(t). `transposed`: W^T. `settled`, `scales`: from
     `run_forward`; with none, [0, ...], every read is done again. `d_keys`: [B, P + T, H], in which the gradient of h(t) is
-    written over. `sources`: [B, T, S, 2, H], where the pair (dr, q) of every read is left, or [0, ...]. `d_gain`, `d_bias`: [H],
-    added up.
+    written over. `sources`: [B, T, S, 2, H], where the pair (dr, q) of every read is left, or [0, ...]. `d_gain`, `d_bias`:
+    [H], added up.
     """
     steps, batch, size = boundary.shape
     pending = strengths.shape[1]
