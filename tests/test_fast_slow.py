@@ -170,13 +170,13 @@ def test_tied_parameters_stay_tied():
 
 def test_a_name_that_is_no_plain_parameter_gets_one_line():
     net = build("layers")
-    with pytest.raises(ValueError, match=r"^'1.weight' is no plain parameter: choose from 0.weight, 0.bias, 2.weight, 2.bias$"):
+    with pytest.raises(ValueError, match=r"^names must be among 0.weight, 0.bias, 2.weight, 2.bias, got '1.weight'$"):
         fast_slow(net, names=["0.weight", "1.weight"])
     assert not fast_weights(net)
     fast_slow(net)
-    with pytest.raises(ValueError, match="no plain parameter"):
+    with pytest.raises(ValueError, match=r"plain parameter.*, got"):
         fast_slow(net)
-    with pytest.raises(ValueError, match="no plain parameter"):
+    with pytest.raises(ValueError, match=r"plain parameter.*, got"):
         fast_slow(net, names=["0.weight"])
 
 
@@ -218,7 +218,9 @@ def test_fast_weights_can_be_saved_and_loaded_by_themselves():
     load_fast_weights(net, context)
     assert torch.equal(net(x), expected)
     for wrong in ({}, context | {"1.bias": torch.zeros(1)}, context | {"0.bias": torch.zeros(1)}):
-        with pytest.raises(ValueError, match=r"not the fast weights of this module, which has 0\.weight, 0\.bias, 2"):
+        with pytest.raises(
+            ValueError, match=r"^values must be the fast weights of this module \(0\.weight, 0\.bias, 2.*\) .*, got .*$"
+        ):
             load_fast_weights(net, wrong)
 
 
@@ -306,7 +308,7 @@ def test_an_optimiser_goes_on_from_its_state():
 )
 def test_the_optimiser_names_what_is_out_of_range(option):
     ((name, value),) = option.items()
-    with pytest.raises(ValueError, match=f"^{name} is {value}: it must"):
+    with pytest.raises(ValueError, match=f"^{name} must be .*, got {value}$"):
         optimizer_of(fast_slow(nn.Linear(1, 1)), **option)
 
 

@@ -25,7 +25,7 @@ from fw_rl.envs import CatchEnv, CatchVectorEnv, ParallelVectorEnv, VecEnvAdapte
 from fw_rl.processes import START_METHODS, WorkerError
 from tests.agents.helpers import same_parameters
 from tests.envs.helpers import EVERY_MODE, Noisy, assert_same
-from tests.envs.shares import Echo, Faulty, Rare, recorded, short_cart_pole, together
+from tests.envs.shares import Echo, Faulty, Rare, blind, recorded, short_cart_pole, together
 from tests.envs.test_sb3 import assert_same_play
 from tests.helpers import processes_of_session
 
@@ -212,7 +212,7 @@ def test_seeds(opened):
         seeds = envs.get_attr("np_random_seed")
         assert seeds == expected or (expected is None and seeds[::2] == (5, 6))
     assert not np.array_equal(envs.reset()[0], envs.reset()[0])
-    with pytest.raises(ValueError, match=r"^there are 3 seeds for 4 environments$"):
+    with pytest.raises(ValueError, match=r"^seed must be one or 4 integers, got 3$"):
         envs.reset(seed=[1, 2, 3])
 
 
@@ -223,7 +223,7 @@ def test_options_and_masks(opened):
     assert ((envs.reset(options=options)[0] > 50).all(axis=1) == options["reset_mask"]).all()
     assert [*options] == ["shift", "reset_mask"]
     for mask in (np.zeros(4, bool), np.ones(3, bool), np.True_, None, object()):
-        with pytest.raises(ValueError, match=r"^reset_mask must be a boolean array of shape \(4,\) with a True in it$"):
+        with pytest.raises(ValueError, match=r"^reset_mask must be a boolean array of shape \(4,\) with a True in it, got .*$"):
             envs.reset(options=dict(reset_mask=mask))
     assert (envs.reset(options=dict(shift=100))[0] > 50).all()
 
@@ -238,7 +238,7 @@ def test_attributes_methods_and_pictures(opened):
     assert [picture.mean() for picture in envs.render()] == [10, 20, 30, 40]
     envs.set_attr("number", 5)
     assert envs.get_attr("number") == (5, 5, 5, 5)
-    with pytest.raises(ValueError, match=r"^number has 2 values for 4 environments$"):
+    with pytest.raises(ValueError, match=r"^number must have 4 values, got 2$"):
         envs.set_attr("number", [1, 2])
 
 
@@ -283,19 +283,21 @@ def test_a2c_learns_on_it_what_it_learns_in_one_process(opened):
 
 def test_bad_input_is_refused_in_one_line(opened):
     noisy = partial(together, Noisy)
-    for num_envs, workers in ((5, 2), (0, 1), (4, 0), (2, 4)):
-        with pytest.raises(ValueError, match=rf"^num_envs is {num_envs}: it must be a multiple of workers, {workers},"):
+    for num_envs, workers in ((5, 2), (0, 1), (2, 4)):
+        with pytest.raises(ValueError, match=rf"^num_envs must be a multiple of workers = {workers}, got {num_envs}$"):
             opened(noisy, num_envs, workers)
-    with pytest.raises(ValueError, match=r"^start_method is 'thread': choose from "):
+    with pytest.raises(ValueError, match=r"^workers must be at least 1, got 0$"):
+        opened(noisy, 4, 0)
+    with pytest.raises(ValueError, match=r"^start_method must be one of .*, got 'thread'$"):
         opened(noisy, 2, 2, "thread")
-    with pytest.raises(ValueError, match=r"^the observation space Text.* has no fixed size to share: use Box, "):
+    with pytest.raises(ValueError, match=r"^observation_space must have a fixed size \(Box, .*\), got Text.*$"):
         opened(partial(Echo, space=spaces.Text(5)), 2, 2)
-    with pytest.raises(ValueError, match=r"^the observation space Dict.*Sequence.* has no fixed size"):
+    with pytest.raises(ValueError, match=r"^observation_space must have a fixed size .*, got Dict.*Sequence.*$"):
         opened(partial(Echo, space=spaces.Dict(some=spaces.Sequence(spaces.Discrete(2)))), 2, 2)
     envs = opened(noisy, 4, 2)
     envs.reset()
     for actions in (np.zeros(3, int), np.zeros((4, 1), int), 0):
-        with pytest.raises(ValueError, match=r"^an array has the shape .*, where \(4,\) is expected$"):
+        with pytest.raises(ValueError, match=r"^actions must have the shape \(4,\), got \(.*\)$"):
             envs.step(actions)
     assert len(envs.step(np.zeros(4, int))[0]) == 4  # nobody has died of it
 
@@ -306,7 +308,7 @@ def test_environments_that_differ_between_processes_are_refused(opened):
         lambda count: Echo(count, spaces.Discrete(2 if os.getpid() == main else 3)),
         lambda count: Echo(1, spaces.Discrete(2)),
     ):
-        with pytest.raises(WorkerError, match=r"worker \d failed: ValueError: make_env made Echo"):
+        with pytest.raises(WorkerError, match=r"worker \d failed: ValueError: make_env must make .*, got Echo"):
             opened(make, 4, 2)
 
 
@@ -380,6 +382,15 @@ def test_a_fault_in_a_reset_in_a_call_and_in_the_making(opened):
 
     with pytest.raises(WorkerError, match=r"^worker \d failed: ZeroDivisionError"):
         opened(make, 4, 2)
+
+
+def test_a_worker_that_begins_more_than_asked_is_refused(opened):
+    envs = opened(blind, 4, 2)
+    envs.reset(options=dict(reset_mask=np.array([True, True, False, False])))
+    with pytest.raises(
+        WorkerError, match=r"^worker 1 failed: ValueError: env must begin the episodes of .* got Blind.* ignores it"
+    ):
+        envs.reset(options=dict(reset_mask=np.array([True, True, True, False])))
 
 
 def test_what_a_pipe_cannot_hold(opened):
