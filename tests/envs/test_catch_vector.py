@@ -384,7 +384,7 @@ def test_bad_arguments(kwargs, message):
     assert message in str(error.value)
 
 
-def test_one_game_with_distractors_is_that_of_the_single_env_and_comes_back_from_its_state():
+def test_distractors_are_those_of_the_single_env_and_state():
     rules = dict(n=6, m=2, distractors=3)
     env, envs = CatchEnv(**rules), CatchVectorEnv(1, **rules, autoreset_mode="Disabled")
     for seed in range(3):

@@ -102,7 +102,8 @@ def test_it_passes_the_checker_of_gymnasium():
     check_env(PreviousStep(CatchEnv(6, 2)), skip_render_check=True)
 
 
-def test_an_agent_learns_from_it_and_goes_on_from_a_file(tmp_path):
+@pytest.mark.processes
+def test_an_agent_learns_and_goes_on_from_a_file(tmp_path):
     def make():
         return VecPreviousStep(VecEnvAdapter(CatchVectorEnv(4, n=6, m=2), monitor=True))
 

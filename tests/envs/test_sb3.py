@@ -428,7 +428,7 @@ BOX = spaces.Box(0, 1, (2,))
     ],
     ids=str,
 )
-def test_a_space_that_sb3_does_not_take_is_refused_in_one_line(space):
+def test_spaces_that_sb3_does_not_take_are_refused(space):
     for kind in ("observation", "action"):
         env = OwnVector()
         setattr(env, f"single_{kind}_space", space)
@@ -470,7 +470,7 @@ def test_a_vector_environment_of_one_s_own(wrap):
     assert infos[1] == {"terminal_observation": wrap(np.array([3])), "TimeLimit.truncated": False}
 
 
-def test_an_environment_that_hides_the_last_observation_is_refused_in_one_line():
+def test_an_environment_that_hides_the_last_observation_is_refused():
     class Hiding(OwnVector):
         def step(self, actions):
             return *super().step(actions)[:4], {}
@@ -571,13 +571,16 @@ def test_pictures_can_be_stacked_and_transposed(mode):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "policy", "options"),
-    [(PPO, "MlpPolicy", dict(batch_size=32, n_epochs=2)), (A2C, "MultiInputPolicy", {})],
-    ids=["PPO", "A2C"],
+    ("mode", "algorithm", "options"),
+    [
+        (AutoresetMode.NEXT_STEP, PPO, dict(batch_size=32, n_epochs=2)),
+        (AutoresetMode.SAME_STEP, PPO, dict(batch_size=32, n_epochs=2)),
+        (AutoresetMode.DISABLED, A2C, {}),
+    ],
 )
-@EVERY_MODE
-def test_an_algorithm_of_sb3_learns_on_it_what_it_learns_on_its_own(mode, algorithm, policy, options):
-    as_dict = policy == "MultiInputPolicy"
+def test_an_algorithm_of_sb3_learns_what_it_learns_elsewhere(mode, algorithm, options):
+    as_dict = algorithm is A2C
+    policy = "MultiInputPolicy" if as_dict else "MlpPolicy"
 
     def trained(env):
         model = algorithm(policy, env, n_steps=16, seed=0, device="cpu", **options)
@@ -590,6 +593,7 @@ def test_an_algorithm_of_sb3_learns_on_it_what_it_learns_on_its_own(mode, algori
         np.testing.assert_array_equal(actual, expected)
 
 
+@pytest.mark.processes
 def test_the_adapters_are_imported_only_when_they_are_asked_for():
     code = """
         import sys, fw_rl.envs as envs

@@ -161,7 +161,7 @@ def test_without_a_seed_two_resets_differ():
     assert_same(env.reset(seed=1)[0], first)
 
 
-def test_a_reset_of_some_is_refused_in_one_line_and_changes_nothing():
+def test_a_reset_of_some_is_refused_and_changes_nothing():
     env, untouched = adapted(), adapted()
     for one in (env, untouched):
         one.reset(seed=0)
