@@ -12,9 +12,9 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fw_rl.envs.catch import check_render_mode, pixel_type
-from fw_rl.envs.partial_reset import check_mask
 from fw_rl.envs.rendering import picture, text
 from fw_rl.envs.rules import HIGHEST_KEY, MOVES, CatchRules, IntArray, PaddleStart, describe, is_integer
+from fw_rl.envs.vector import check_mask
 
 BoolArray = NDArray[np.bool_]
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import chain
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -19,7 +19,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import CloudpickleWrapper, batch_space, create_empty_array
 from numpy.typing import DTypeLike, NDArray
 
-from fw_rl.envs.partial_reset import check_mask, reset_some
+from fw_rl.envs.vector import call_each, check_mask, reset_some
 from fw_rl.processes import START_METHOD, Send, WorkerError, Workers, check_start_method
 
 __all__ = ["ParallelVectorEnv"]
@@ -116,12 +116,12 @@ class ParallelVectorEnv(VectorEnv):
         if options is not None and "reset_mask" in options:
             check_mask(options["reset_mask"], self.num_envs)
         infos = self._ask("reset", [_reset_arguments(seed, options, share) for share in self._shares])
-        return _map(np.copy, self._results[0]), self._together(infos)
+        return _copy(self._results[0]), self._together(infos)
 
     def step(self, actions: Any) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         _write("actions", self._actions, actions)
         infos = self._ask("step", [()] * len(self._shares))
-        return *_map(np.copy, self._results), self._together(infos)
+        return *_copy(self._results), self._together(infos)
 
     def render(self) -> tuple[Any, ...] | None:
         """The pictures of all environments, or None if they draw nothing."""
@@ -211,11 +211,12 @@ def _lay_out(
     return actions, (observations, *(allocate((num_envs,), dtype) for dtype in (np.float64, np.bool_, np.bool_)))
 
 
-class _Share:
+class _Share(NamedTuple):
     """The environments of one worker, and their rows of the shared arrays."""
 
-    def __init__(self, env: VectorEnv, actions: Any, results: tuple[Any, ...]) -> None:
-        self.env, self.actions, self.results = env, actions, results
+    env: VectorEnv
+    actions: Any
+    results: tuple[Any, ...]
 
     def reset(self, seed: int | Sequence[int | None] | None, options: dict[str, Any] | None) -> dict[str, Any]:
         mask = (options or {}).get("reset_mask")
@@ -229,24 +230,15 @@ class _Share:
         return infos
 
     def step(self) -> dict[str, Any]:
-        *results, infos = self.env.step(_map(np.copy, self.actions))
+        *results, infos = self.env.step(_copy(self.actions))
         _write("results", self.results, results)
         return infos
 
     def render(self) -> Any:
         return self.env.render()
 
-    def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        inner: Any = self.env.unwrapped
-        if hasattr(inner, "call"):
-            return inner.call(name, *args, **kwargs)
-        questions = dict(has_wrapper_attr=hasattr, get_wrapper_attr=getattr)  # which only single environments answer
-        if name in questions:
-            answer = questions[name](inner, *args)
-        else:
-            answer = getattr(inner, name)
-            answer = answer(*args, **kwargs) if callable(answer) else answer
-        return (answer,) * self.env.num_envs
+    def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[Any]:
+        return call_each(self.env, name, *args, **kwargs)
 
     def set_attr(self, name: str, values: Sequence[Any]) -> None:
         inner: Any = self.env.unwrapped
@@ -313,13 +305,11 @@ def _reset_arguments(seed: Any, options: dict[str, Any] | None, share: slice) ->
     return None if seed is None else seed[share], options
 
 
-def _map(function: Callable[[NDArray[Any]], NDArray[Any]], tree: Any) -> Any:
-    """Apply a function to all arrays of a tree."""
+def _copy(tree: Any) -> Any:
+    """A copy of a tree of arrays, in a quarter of the time that `deepcopy` takes."""
     if isinstance(tree, dict):
-        return {key: _map(function, part) for key, part in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(_map(function, part) for part in tree)
-    return function(tree)
+        return {key: _copy(part) for key, part in tree.items()}
+    return tuple(map(_copy, tree)) if isinstance(tree, tuple) else tree.copy()
 
 
 def _write(name: str, target: Any, source: Any) -> None:

@@ -19,7 +19,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from fw_rl.envs.partial_reset import mask_is_ignored, reset_some
+from fw_rl.envs.vector import call_each, mask_is_ignored, reset_some
 
 __all__ = ["VecEnvAdapter"]
 
@@ -148,18 +148,12 @@ class VecEnvAdapter(VecEnv):
         return [np.asarray(image) for image in images]
 
     def has_attr(self, attr_name: str) -> bool:
-        inner = self.env.unwrapped
-        if hasattr(inner, "call"):  # to ask for what is not there would end the process of an AsyncVectorEnv
-            return all(inner.call("has_wrapper_attr", attr_name))
-        return hasattr(inner, attr_name)
+        # To ask for what is not there would end the process of an AsyncVectorEnv.
+        return all(call_each(self.env, "has_wrapper_attr", attr_name))
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        inner = self.env.unwrapped
         self._require(attr_name)
-        if hasattr(inner, "call"):
-            values = inner.call("get_wrapper_attr", attr_name)
-        else:
-            values = [getattr(inner, attr_name)] * self.num_envs
+        values = call_each(self.env, "get_wrapper_attr", attr_name)
         return [values[i] for i in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
@@ -182,11 +176,7 @@ class VecEnvAdapter(VecEnv):
             return [env.get_wrapper_attr(method_name)(*method_args, **method_kwargs) for env in envs]
         if indices is not None:
             raise ValueError(f"indices must be None for {inner}, which runs methods in all environments, got {indices}")
-        if hasattr(inner, "call"):
-            return list(inner.call(method_name, *method_args, **method_kwargs))
-        result = getattr(inner, method_name)(*method_args, **method_kwargs)
-        one_for_each = isinstance(result, tuple | list | np.ndarray) and np.shape(result)[:1] == (self.num_envs,)
-        return list(result) if one_for_each else [result] * self.num_envs
+        return list(call_each(self.env, method_name, *method_args, **method_kwargs))
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         if self.monitor and wrapper_class is Monitor:

@@ -15,10 +15,9 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
-from types import TracebackType
 from typing import Any
 
 __all__ = ["START_METHOD", "START_METHODS", "Send", "WorkerError", "Workers", "check_start_method"]
@@ -68,8 +67,8 @@ class _Failure:
     traceback: str
 
 
-class _NobodyListens(Exception):
-    """The main process is gone or has heard enough."""
+class _NobodyListens(BaseException):
+    """The main process is gone or has heard enough; no task that handles exceptions may keep it."""
 
 
 class Workers:
@@ -111,7 +110,7 @@ class Workers:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.stop()
 
     @property
@@ -219,17 +218,13 @@ def _run(task: Task, pipe: connection.Connection, arguments: tuple[Any, ...]) ->
         except ConnectionError as error:
             raise _NobodyListens from error
 
-    try:
+    with suppress(_NobodyListens):
         try:
             task(send, *arguments)
-        except _NobodyListens:
-            raise
         except (Exception, SystemExit) as error:
             diverged = isinstance(error, FloatingPointError)
             message = str(error) if diverged else f"{type(error).__name__}: {error}"
             send(_Failure(diverged, message, traceback.format_exc()))
-    except _NobodyListens:
-        pass
 
 
 def _die_with_parent() -> None:

@@ -19,7 +19,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize, VecTransposeImage
 
 from fw_rl.envs import CatchVectorEnv, VecEnvAdapter, sb3
-from fw_rl.envs.partial_reset import reset_some
+from fw_rl.envs.vector import reset_some
 from tests.envs.helpers import EVERY_MODE, MODES, Blank, Image, Noisy, assert_same, functions
 from tests.envs.shares import Blind
 

@@ -1,8 +1,8 @@
-"""Resets of some environments of a vector environment, while the episodes of the others go on."""
+"""What is asked of any Gymnasium vector environment: to begin some of its episodes, and what its environments are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,22 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from fw_rl.envs.rules import describe
+
+
+def call_each(env: VectorEnv, name: str, *args: Any, **kwargs: Any) -> Sequence[Any]:
+    """What a method of each environment returns, or an attribute itself; one object answers for all of its environments."""
+    inner: Any = env.unwrapped
+    if hasattr(inner, "call"):
+        return inner.call(name, *args, **kwargs)
+    questions = dict(has_wrapper_attr=hasattr, get_wrapper_attr=getattr)  # which only single environments answer
+    if name in questions:
+        return (questions[name](inner, *args),) * env.num_envs
+    answer = getattr(inner, name)
+    if callable(answer):
+        answer = answer(*args, **kwargs)
+        if isinstance(answer, tuple | list | np.ndarray) and np.shape(answer)[:1] == (env.num_envs,):
+            return tuple(answer)
+    return (answer,) * env.num_envs
 
 
 def check_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
