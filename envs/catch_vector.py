@@ -11,7 +11,6 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fw_rl.envs.catch import check_render_mode, pixel_type
 from fw_rl.envs.rendering import picture, text
 from fw_rl.envs.rules import HIGHEST_KEY, MOVES, CatchRules, IntArray, PaddleStart, describe, is_integer
 from fw_rl.envs.vector import check_mask
@@ -94,7 +93,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         self.render_mode = render_mode
 
         self._shape = (n * n,) if flatten else (n, n)
-        self._dtype = pixel_type(dtype)
+        self._dtype = _pixel_type(dtype)
         self.single_observation_space = gym.spaces.Box(0, 1, self._shape, self._dtype.type)
         self.single_action_space = gym.spaces.Discrete(len(MOVES))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -283,3 +282,21 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
             wanted = f"{self.num_envs} integers of 0 (stay), 1 (right) or 2 (left)"
             raise ValueError(f"actions must be {wanted}, got {describe(actions)}")
         return moves
+
+
+def _pixel_type(dtype: DTypeLike) -> np.dtype[Any]:
+    """The NumPy type of `dtype`; raise ValueError unless it is boolean, integer or float."""
+    try:
+        pixel = np.dtype(dtype)
+    except TypeError:
+        pixel = np.dtype(object)
+    if pixel.kind not in "biuf":
+        raise ValueError(f"dtype must be a boolean, integer or float type, got {dtype!r}")
+    return pixel
+
+
+def check_render_mode(render_mode: str | None, metadata: dict[str, Any]) -> None:
+    """Raise ValueError unless `metadata` offers `render_mode`, or it is None."""
+    modes = metadata["render_modes"]
+    if render_mode not in (*modes, None):
+        raise ValueError(f"render_mode must be one of {', '.join(modes)} or None, got {render_mode!r}")
