@@ -103,7 +103,7 @@ class CatchEnv(gym.Env[NDArray[Any], int | np.integer]):
     def step(self, action: int | np.integer) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
         if not self.action_space.contains(action):
             raise ValueError(f"action must be 0 (stay), 1 (right) or 2 (left), got {action!r}")
-        observations, rewards, terminations, _, info = self._game.step([action])
+        observations, rewards, terminations, _, info = self._game.step(np.array([action]))
         if self.render_mode == "human":
             self.render()
         return observations[0], float(rewards[0]), bool(terminations[0]), False, info
@@ -112,7 +112,7 @@ class CatchEnv(gym.Env[NDArray[Any], int | np.integer]):
         """The picture of the frame, where what a blank one hides is dimmed: an image [height, width, 3], text, or a window."""
         pictures = self._game.render()
         if pictures is None or self.render_mode != "human":
-            return pictures and pictures[0]
+            return None if pictures is None else pictures[0]
         self._window.show(pictures[0])
         return None
 
