@@ -6,49 +6,48 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from numpy.typing import DTypeLike, NDArray
 
-from fw_rl.envs.rendering import Window, picture, text
-from fw_rl.envs.rules import MOVES, CatchRules, PaddleStart
+from fw_rl.envs.catch_vector import CatchVectorEnv, check_render_mode
+from fw_rl.envs.rendering import Window
+from fw_rl.envs.rules import PaddleStart
 
 
 class CatchEnv(gym.Env[NDArray[Any], int | np.integer]):
     """One game of partially observable Catch (Ba16 §4.4).
 
-    The screen has n x n binary pixels. The ball, one pixel, appears in a random column of the
-    first row and falls one row a step; the paddle, `paddle_width` pixels, lies in the bottom row.
-    In a step the paddle moves, then the ball falls. When it reaches the bottom row the episode
-    terminates, with reward +1 if the paddle touches the ball and -1 if not; every other reward
-    is 0. The first m frames are seen. All later ones are zeros, so the player has to remember
-    where the ball and the paddle are; with `distractors`, a variant that is not the paper's, each
-    of them has so many ones at random places, which mean nothing.
+    The screen has n x n binary pixels. The ball, one pixel, appears in a random column of the first row and falls one row a
+    step; the paddle, `paddle_width` pixels, lies in the bottom row. In a step the paddle moves, then the ball falls. When it
+    reaches the bottom row the episode terminates, with reward +1 if the paddle touches the ball and -1 if not; every other
+    reward is 0. The first m frames are seen. All later ones are zeros, so the player has to remember where the ball and the
+    paddle are; with `distractors`, a variant that is not the paper's, each of them has so many ones at random places, which
+    mean nothing.
 
-    An episode has n frames, so n - 1 steps, and always terminates: it needs no time limit.
-    A perfect player always scores +1: the paddle moves n - 1 times, the last time before the ball
-    is checked, and the farthest that it ever has to go is from wall to wall, n - paddle_width.
+    An episode has n frames, so n - 1 steps, and always terminates: it needs no time limit. A perfect player always scores +1:
+    the paddle moves n - 1 times, the last time before the ball is checked, and the farthest that it ever has to go is from wall
+    to wall, n - paddle_width.
 
-    Observation: zeros and ones of `dtype`, [n * n] row by row, or [n, n] if not `flatten`.
-    Action: `Discrete(3)`: 0 stay, 1 right, 2 left. The paper leaves the numbers open; these follow
-    the order in which it names the moves.
+    Observation: zeros and ones of `dtype`, [n * n] row by row, or [n, n] if not `flatten`. Action: `Discrete(3)`: 0 stay, 1
+    right, 2 left. The paper leaves the numbers open; these follow the order in which it names the moves.
 
-    `reset(options={"ball": column, "paddle": column})` fixes the start of one episode or a part
-    of it. The random columns are drawn all the same, so later episodes don't depend on it.
+    `reset(options={"ball": column, "paddle": column})` fixes the start of one episode or a part of it. The random columns are
+    drawn all the same, so later episodes don't depend on it.
 
     Args:
         n: Rows and columns of the screen, at least 3.
         m: Frames that are seen, from 1 to n.
         paddle_width: Pixels of the paddle, from 1 to n - 1.
-        paddle_start: Leftmost column of the paddle at the start: "random", "center" or a column
-            from 0 to n - paddle_width. The paper leaves it open.
+        paddle_start: Leftmost column of the paddle at the start: "random", "center" or a column from 0 to n - paddle_width.
         distractors: Pixels that light up at random in every frame after the first m, at least 0.
         flatten: Whether an observation is a vector [n * n] or an image [n, n].
         dtype: A boolean, integer or float type, or its name.
         render_mode: "rgb_array", "ansi", "human" (a window; needs pygame) or None.
 
     Raises:
-        ValueError: An argument, action or option is none of those above.
-        gymnasium.error.ResetNeeded: A step or picture before `reset`, or a step after the end.
-        gymnasium.error.DependencyNotInstalled: "human" without pygame.
+        ValueError: If an argument, action or option is none of those above.
+        gymnasium.error.ResetNeeded: For a step or picture before `reset`, and a step after the end.
+        gymnasium.error.DependencyNotInstalled: For "human" without pygame.
 
     Example:
         >>> env = CatchEnv(n=16, m=3)
@@ -76,85 +75,46 @@ class CatchEnv(gym.Env[NDArray[Any], int | np.integer]):
         render_mode: str | None = None,
     ) -> None:
         check_render_mode(render_mode, self.metadata)
-        self.rules = CatchRules(n, m, paddle_width, paddle_start, distractors)
-        self._shape = (n * n,) if flatten else (n, n)
-        self._dtype = pixel_type(dtype)
-        self.observation_space = gym.spaces.Box(0, 1, self._shape, self._dtype.type)
-        self.action_space = gym.spaces.Discrete(len(MOVES))
+        self._game = CatchVectorEnv(
+            1,
+            n,
+            m,
+            paddle_width=paddle_width,
+            paddle_start=paddle_start,
+            distractors=distractors,
+            flatten=flatten,
+            dtype=dtype,
+            autoreset_mode=AutoresetMode.DISABLED,
+            render_mode="rgb_array" if render_mode == "human" else render_mode,
+        )
+        self.rules = self._game.rules
+        self.observation_space, self.action_space = self._game.single_observation_space, self._game.single_action_space
         self.render_mode = render_mode
         self._window = Window("Catch", self.metadata["render_fps"])
-        # The ball below the screen: no episode has begun.
-        self._row = np.array([n])
-        self._ball = np.array([0])
-        self._paddle = np.array([0])
-        self._key = np.array([0])
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Begin an episode; return its first frame and an empty info."""
-        fixed = self.rules.fixed_start(options, 1)
         super().reset(seed=seed)
-        ball, paddle, self._key = self.rules.start(self.np_random, 1)
-        self._row = np.array([0])
-        self._ball = fixed.get("ball", ball)
-        self._paddle = fixed.get("paddle", paddle)
+        self._game.np_random = self.np_random
+        observations, info = self._game.reset(options=options)
         if self.render_mode == "human":
             self.render()
-        return self._observe(), {}
+        return observations[0], info
 
     def step(self, action: int | np.integer) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
-        """Move the paddle, then let the ball fall one row; see the class for all else."""
         if not self.action_space.contains(action):
-            raise ValueError(f"an action must be 0 (stay), 1 (right) or 2 (left), got {action!r}")
-        if self._row[0] >= self.rules.bottom:
-            raise gym.error.ResetNeeded("no episode is under way: call reset() first")
-        self._paddle = self.rules.move(self._paddle, np.array([action]))
-        self._row = self._row + 1
-        reward = self.rules.reward(self._row, self._ball, self._paddle)
-        terminated = self._row == self.rules.bottom
+            raise ValueError(f"action must be 0 (stay), 1 (right) or 2 (left), got {action!r}")
+        observations, rewards, terminations, _, info = self._game.step(np.array([action]))
         if self.render_mode == "human":
             self.render()
-        return self._observe(), float(reward[0]), bool(terminated[0]), False, {}
+        return observations[0], float(rewards[0]), bool(terminations[0]), False, info
 
     def render(self) -> NDArray[np.uint8] | str | None:
-        """The picture of the current frame: an image [height, width, 3], text, or a window.
-
-        What a blank frame hides from the player is drawn dimmed.
-        """
-        if self._row[0] >= self.rules.n:
-            raise gym.error.ResetNeeded("there is nothing to render: call reset() first")
-        game = int(self._row[0]), int(self._ball[0]), int(self._paddle[0]), int(self._key[0])
-        if self.render_mode == "rgb_array":
-            return picture(self.rules, *game)
-        if self.render_mode == "ansi":
-            return text(self.rules, *game)
-        if self.render_mode == "human":
-            self._window.show(picture(self.rules, *game))
-            return None
-        gym.logger.warn("render() shows nothing: the environment was made without a render_mode")
+        """The picture of the frame, where what a blank one hides is dimmed: an image [height, width, 3], text, or a window."""
+        pictures = self._game.render()
+        if pictures is None or self.render_mode != "human":
+            return None if pictures is None else pictures[0]
+        self._window.show(pictures[0])
         return None
 
     def close(self) -> None:
-        """Close the window, if there is one."""
         self._window.close()
-
-    def _observe(self) -> NDArray[Any]:
-        frames = self.rules.screen(self._row, self._ball, self._paddle, self._key, self._dtype)
-        return frames.reshape(self._shape)
-
-
-def pixel_type(dtype: DTypeLike) -> np.dtype[Any]:
-    """The NumPy type of `dtype`; raise ValueError unless it is boolean, integer or float."""
-    try:
-        pixel = np.dtype(dtype)
-    except TypeError:
-        pixel = np.dtype(object)
-    if pixel.kind not in "biuf":
-        raise ValueError(f"dtype must be a boolean, integer or float type, got {dtype!r}")
-    return pixel
-
-
-def check_render_mode(render_mode: str | None, metadata: dict[str, Any]) -> None:
-    """Raise ValueError unless `metadata` offers `render_mode`, or it is None."""
-    modes = metadata["render_modes"]
-    if render_mode is not None and render_mode not in modes:
-        raise ValueError(f"render_mode must be one of {modes} or None, got {render_mode!r}")

@@ -11,9 +11,9 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fw_rl.envs.catch import check_render_mode, pixel_type
 from fw_rl.envs.rendering import picture, text
 from fw_rl.envs.rules import HIGHEST_KEY, MOVES, CatchRules, IntArray, PaddleStart, describe, is_integer
+from fw_rl.envs.vector import check_mask
 
 BoolArray = NDArray[np.bool_]
 
@@ -21,32 +21,29 @@ BoolArray = NDArray[np.bool_]
 class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
     """Many games of Catch in arrays; each plays by the rules of `CatchEnv` (Ba16 §4.4).
 
-    Observations [num_envs, n * n] (or [num_envs, n, n]), actions [num_envs] of 0 stay, 1 right and
-    2 left, rewards [num_envs] of float64, terminations and truncations [num_envs] of bool. Every
-    observation is a new array: no later call writes into it.
+    Observations [num_envs, n * n] (or [num_envs, n, n]), actions [num_envs] of 0 stay, 1 right and 2 left, rewards [num_envs]
+    of float64, terminations and truncations [num_envs] of bool. Every observation is a new array: no later call writes into it.
 
     An episode that has ended begins again, as in `gymnasium.vector.SyncVectorEnv`,
 
-    - `SAME_STEP`: at once. The observation is the first frame of the next episode; `infos` holds
-      the last frame of the old one in "final_obs", and masks in "_final_obs" and "_final_info".
-      Last frames that are blank are one read-only array.
+    - `SAME_STEP`: at once. The observation is the first frame of the next episode; `infos` holds the last frame of the old one
+      in "final_obs", and masks in "_final_obs" and "_final_info". Last frames that are blank are one read-only array.
     - `NEXT_STEP`: in the next step, which ignores the action and has reward 0.
     - `DISABLED`: only by `reset`; a step with an ended episode raises an error.
 
-    `reset(options={"reset_mask": mask})` with a boolean array [num_envs] begins only the episodes
-    of the mask, in every mode. "ball" and "paddle" fix the start: a column, or [num_envs] of them.
+    `reset(options={"reset_mask": mask})` with a boolean array [num_envs] begins only the episodes of the mask, in every mode.
+    "ball" and "paddle" fix the start: a column, or [num_envs] of them.
 
-    One generator, `np_random`, serves all games: whenever some begin, the columns of their balls
-    are drawn in order, then those of their paddles, then what their distractors depend on. So a
-    seed fixes everything for one `num_envs`, and game i is not the one that `CatchEnv` plays with
-    some seed (but for `num_envs=1`).
+    One generator, `np_random`, serves all games: whenever some begin, the columns of their balls are drawn in order, then those
+    of their paddles, then what their distractors depend on. So a seed fixes everything for one `num_envs`, and game i is not
+    the one that `CatchEnv` plays with some seed (but for `num_envs=1`).
 
     Args:
         num_envs: Games, at least 1.
         n: Rows and columns of the screen, at least 3.
         m: Frames that are seen, from 1 to n.
         paddle_width: Pixels of the paddle, from 1 to n - 1.
-        paddle_start: Leftmost column of the paddle at the start: "random", "center" or a column.
+        paddle_start: Leftmost column of the paddle at the start: "random", "center" or a column from 0 to n - paddle_width.
         distractors: Pixels that light up at random in every frame after the first m, at least 0.
         flatten: Whether an observation of a game is [n * n] or [n, n].
         dtype: A boolean, integer or float type, or its name.
@@ -54,9 +51,8 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         render_mode: "rgb_array" or "ansi" (a tuple of pictures, one a game), or None.
 
     Raises:
-        ValueError: An argument, action, option or seed is none of those above.
-        gymnasium.error.ResetNeeded: A step before all games were reset; with `DISABLED`, also a
-            step after the end of an episode.
+        ValueError: If an argument, action, option or seed is none of those above.
+        gymnasium.error.ResetNeeded: For a step before all games were reset and, with `DISABLED`, after the end of an episode.
 
     Example:
         >>> envs = CatchVectorEnv(num_envs=64, n=16, m=3)
@@ -97,7 +93,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         self.render_mode = render_mode
 
         self._shape = (n * n,) if flatten else (n, n)
-        self._dtype = pixel_type(dtype)
+        self._dtype = _pixel_type(dtype)
         self.single_observation_space = gym.spaces.Box(0, 1, self._shape, self._dtype.type)
         self.single_action_space = gym.spaces.Discrete(len(MOVES))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -109,15 +105,11 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         self._blank = np.array(None, object)
         self._blank[()] = blank
 
-        # A ball's row is the time since its episode began. At first all are below the screen: no
-        # episode has begun. The first and the last beginning tell in two comparisons of integers
-        # whether any game ends, and whether any is seen.
+        # A ball's row is the time since its episode began. At first all are below the screen: no episode has begun. The first
+        # and the last beginning tell in two comparisons of integers whether any game ends, and whether any is seen.
         self._clock = n
-        self._begun = np.zeros(num_envs, np.int64)
+        self._begun, self._ball, self._paddle, self._key = np.zeros((4, num_envs), np.int64)
         self._first_begun = self._last_begun = 0
-        self._ball = np.zeros(num_envs, np.int64)
-        self._paddle = np.zeros(num_envs, np.int64)
-        self._key = np.zeros(num_envs, np.int64)
 
     def reset(
         self,
@@ -125,17 +117,14 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         seed: int | Sequence[int] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Begin the episodes of all games, or of `options["reset_mask"]`.
+        """Begin the episodes of all games, or of `options["reset_mask"]`; the frames are those of all games.
 
         Args:
             seed: Seeds the one generator: an int, or a list of `num_envs` ints taken as a whole.
             options: "ball", "paddle" and "reset_mask", each optional.
-
-        Returns:
-            The frames of all games, also of those that were not reset, and an empty dict.
         """
         options = dict(options or {})
-        mask = self._check_mask(options.pop("reset_mask", np.ones(self.num_envs, np.bool_)))
+        mask = check_mask(options.pop("reset_mask", np.ones(self.num_envs, np.bool_)), self.num_envs)
         if self._lowest > self.rules.bottom and not mask.all():
             raise gym.error.ResetNeeded("the first reset must begin all games")
         fixed = self.rules.fixed_start(options, self.num_envs)
@@ -148,7 +137,6 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         return self._observe(), {}
 
     def step(self, actions: ArrayLike) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """Move every paddle, then let every ball fall one row; see the class for all else."""
         moves = self._check_actions(actions)
         bottom = self.rules.bottom
         if self._lowest > bottom:
@@ -174,7 +162,6 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         return self._observe(), rewards, terminations, np.zeros(self.num_envs, np.bool_), infos
 
     def render(self) -> tuple[Any, ...] | None:
-        """The pictures of all games: images [height, width, 3] or texts."""
         if self._lowest > self.rules.bottom:
             raise gym.error.ResetNeeded("there is nothing to render: call reset() first")
         if self.render_mode is None:
@@ -187,21 +174,20 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
     def get_state(self) -> dict[str, Any]:
         """All that the games depend on, for JSON.
 
-        Lists [num_envs] of "rows", "balls", "paddles" and the "keys" of distractors, and the generator, "random".
+        Returns:
+            Lists [num_envs] of "rows", "balls", "paddles" and the "keys" of distractors, and the generator, "random".
         """
-        return {
-            "rows": self._row.tolist(),
-            "balls": self._ball.tolist(),
-            "paddles": self._paddle.tolist(),
-            "keys": self._key.tolist(),
-            "random": self.np_random.bit_generator.state,
-        }
+        columns = dict(rows=self._row, balls=self._ball, paddles=self._paddle, keys=self._key)
+        return {name: column.tolist() for name, column in columns.items()} | {"random": self.np_random.bit_generator.state}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where the envs were whose `get_state` gave `state`; they must be as many and of the same size.
+        """Go on exactly where other envs were, which must be as many and of the same size.
+
+        Args:
+            state: From their `get_state`.
 
         Raises:
-            ValueError: `state` is none that these envs can have. The envs are left as they were.
+            ValueError: If `state` is none that these envs can have. The envs are left as they were.
 
         Example:
             >>> envs = CatchVectorEnv(num_envs=2)
@@ -209,18 +195,21 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
             >>> others = CatchVectorEnv(num_envs=2)
             >>> others.set_state(envs.get_state())
         """
-        row, ball, paddle, key, random = (_part(state, name) for name in ("rows", "balls", "paddles", "keys", "random"))
-        row = self._check_column("rows", row, self.rules.n)
-        ball = self._check_column("balls", ball, self.rules.bottom)
-        paddle = self._check_column("paddles", paddle, self.rules.rightmost)
-        key = self._check_column("keys", key, HIGHEST_KEY if self.rules.distractors else 0)
+        highest_key = HIGHEST_KEY if self.rules.distractors else 0
+        highest = dict(rows=self.rules.n, balls=self.rules.bottom, paddles=self.rules.rightmost, keys=highest_key)
+        for name in (*highest, "random"):
+            if not isinstance(state, Mapping) or name not in state:
+                raise ValueError(
+                    f"state must be a dict with {name!r}, got {list(state) if isinstance(state, Mapping) else state}"
+                )
+        row, ball, paddle, key = (self._check_column(name, state[name], limit) for name, limit in highest.items())
         if row.min() <= self.rules.bottom < row.max():
-            raise ValueError(f"the state's 'rows' must be {self.rules.n} (before the first reset) for all games or for none")
+            raise ValueError(f"state['rows'] must be {self.rules.n} (before the first reset) for all games or none, got {row}")
         generator = np.random.default_rng()
         try:
-            generator.bit_generator.state = random
+            generator.bit_generator.state = state["random"]
         except (KeyError, OverflowError, TypeError, ValueError) as error:
-            raise ValueError(f"the state's 'random' must be that of a PCG64 generator: {error}") from error
+            raise ValueError(f"state['random'] must be that of a PCG64 generator, got another: {error}") from error
 
         self._begun = self._clock - row
         self._first_begun, self._last_begun = int(self._begun.min()), int(self._begun.max())
@@ -259,12 +248,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         else:
             frames = self._screen(ended)
             final_obs[ended] = np.fromiter(frames, object, len(frames))
-        return {
-            "final_obs": final_obs,
-            "_final_obs": ended.copy(),
-            "final_info": {},
-            "_final_info": ended.copy(),
-        }
+        return {"final_obs": final_obs, "_final_obs": ended.copy(), "final_info": {}, "_final_info": ended.copy()}
 
     def _screen(self, games: slice | BoolArray) -> NDArray[Any]:
         row, ball, paddle, key = (part[games] for part in (self._row, self._ball, self._paddle, self._key))
@@ -283,17 +267,9 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
     def _check_column(self, name: str, value: Any, highest: int) -> IntArray:
         column = np.asarray(value)
         if column.shape != (self.num_envs,) or column.dtype.kind not in "iu" or column.min() < 0 or column.max() > highest:
-            raise ValueError(
-                f"the state's {name!r} must be {self.num_envs} integers from 0 to {highest}, got {describe(column)}"
-            )
+            wanted = f"{self.num_envs} integers from 0 to {highest}"
+            raise ValueError(f"state[{name!r}] must be {wanted}, got {describe(column)}")
         return column.astype(np.int64)
-
-    def _check_mask(self, mask: Any) -> BoolArray:
-        if not isinstance(mask, np.ndarray) or mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
-            raise ValueError(
-                f"reset_mask must be a boolean array of shape ({self.num_envs},) with a True in it, got {describe(mask)}"
-            )
-        return mask
 
     def _check_actions(self, actions: ArrayLike) -> NDArray[np.integer]:
         moves = np.asarray(actions)
@@ -303,13 +279,24 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
             or np.minimum.reduce(moves) < 0
             or np.maximum.reduce(moves) >= len(MOVES)
         ):
-            raise ValueError(
-                f"actions must be {self.num_envs} integers of 0 (stay), 1 (right) or 2 (left), got {describe(actions)}"
-            )
+            wanted = f"{self.num_envs} integers of 0 (stay), 1 (right) or 2 (left)"
+            raise ValueError(f"actions must be {wanted}, got {describe(actions)}")
         return moves
 
 
-def _part(state: Mapping[str, Any], name: str) -> Any:
-    if not isinstance(state, Mapping) or name not in state:
-        raise ValueError(f"the state must be a dict with {name!r}")
-    return state[name]
+def _pixel_type(dtype: DTypeLike) -> np.dtype[Any]:
+    """The NumPy type of `dtype`; raise ValueError unless it is boolean, integer or float."""
+    try:
+        pixel = np.dtype(dtype)
+    except TypeError:
+        pixel = np.dtype(object)
+    if pixel.kind not in "biuf":
+        raise ValueError(f"dtype must be a boolean, integer or float type, got {dtype!r}")
+    return pixel
+
+
+def check_render_mode(render_mode: str | None, metadata: dict[str, Any]) -> None:
+    """Raise ValueError unless `metadata` offers `render_mode`, or it is None."""
+    modes = metadata["render_modes"]
+    if render_mode not in (*modes, None):
+        raise ValueError(f"render_mode must be one of {', '.join(modes)} or None, got {render_mode!r}")

@@ -19,6 +19,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import CloudpickleWrapper, batch_space, create_empty_array
 from numpy.typing import DTypeLike, NDArray
 
+from fw_rl.envs.vector import call_each, check_mask, reset_some
 from fw_rl.processes import START_METHOD, Send, WorkerError, Workers, check_start_method
 
 __all__ = ["ParallelVectorEnv"]
@@ -27,48 +28,56 @@ __all__ = ["ParallelVectorEnv"]
 class ParallelVectorEnv(VectorEnv):
     """A Gymnasium `VectorEnv` that lets `workers` processes step its environments, an equal share each.
 
-    `make_env(k)` makes a vector environment of k environments; every process makes its own. Together they do what
-    `make_env(num_envs)` does in one process: `reset(seed=s)` seeds environment i with s + i, and the autoreset mode is theirs.
-    (A vector environment with one generator for all, such as `CatchVectorEnv`, has one in each process instead, with the seeds
-    s, s + k, s + 2k, ...) Actions, observations, rewards and flags lie in shared memory, and infos travel by pipe when there
-    are any. Actions are cast to the type of the action space. What `reset` and `step` return is copied.
+    Together they do what `make_env(num_envs)` does in one process: `reset(seed=s)` seeds environment i with s + i, and the
+    autoreset mode is theirs. (A vector environment with one generator for all, such as `CatchVectorEnv`, has one in each
+    process instead, with the seeds s, s + k, s + 2k, ...) Actions, observations, rewards and flags lie in shared memory, and
+    infos travel by pipe when there are any. Actions are cast to the type of the action space. What `reset` and `step` return
+    is copied.
 
-    It pays when a worker's share takes longer to step than the workers take to wake, some 50 microseconds. `make_env` is also
-    called once in this process, to see the spaces of one environment. `start_method`: "forkserver", "spawn" or "fork"; the
-    first two want a script to be guarded by `if __name__ == "__main__"`, as Python's multiprocessing says.
+    It pays when a worker's share takes longer to step than the workers take to wake, some 50 microseconds. Whatever fails ends
+    all workers and closes the environments: no worker outlives `close`, this object or this process, and nothing is left in
+    shared memory. What is still stepping when `close` is called is ended after two seconds.
 
-    Whatever fails ends all workers and closes the environments: no worker outlives `close`, this object or this process, and
-    nothing is left in shared memory. What is still stepping when `close` is called is ended after two seconds.
+    Args:
+        make_env: Makes a vector environment of k environments; called in every process, and once here to see the spaces of one.
+        num_envs: Environments of all workers together, a multiple of `workers`.
+        workers: Processes, at least 1.
+        start_method: "forkserver", "spawn" or "fork"; the first two want a script to be guarded by
+            `if __name__ == "__main__"`, as Python's multiprocessing says.
 
-    Raises ValueError for `num_envs` that are no multiple of `workers`, for spaces without a fixed size, and for actions or a
-    "reset_mask" of a wrong shape; WorkerError, with the worker's number, if a worker is killed or, with the traceback, if an
-    environment raises an exception; gymnasium's ClosedEnvironmentError once it is closed.
+    Raises:
+        ValueError: If an argument is none of those above, a space has no fixed size, or actions or a "reset_mask" have a wrong
+            shape.
+        WorkerError: If a worker is killed, or an environment raises an exception, whose traceback it has.
+        gymnasium.error.ClosedEnvironmentError: If it is used after it was closed.
 
-    >>> from functools import partial
-    >>> import gymnasium as gym
-    >>> from fw_rl.envs import ParallelVectorEnv
-    >>> make_env = partial(gym.make_vec, "CartPole-v1", vectorization_mode="sync")
-    >>> envs = ParallelVectorEnv(make_env, num_envs=8, workers=2)
-    >>> observations, infos = envs.reset(seed=0)
-    >>> observations.shape
-    (8, 4)
-    >>> envs.close()
+    Example:
+        >>> from functools import partial
+        >>> import gymnasium as gym
+        >>> from fw_rl.envs import ParallelVectorEnv
+        >>> make_env = partial(gym.make_vec, "CartPole-v1", vectorization_mode="sync")
+        >>> envs = ParallelVectorEnv(make_env, num_envs=8, workers=2)
+        >>> observations, infos = envs.reset(seed=0)
+        >>> observations.shape
+        (8, 4)
+        >>> envs.close()
     """
 
     def __init__(
         self, make_env: Callable[[int], VectorEnv], num_envs: int, workers: int, start_method: str = START_METHOD
     ) -> None:
         check_start_method(start_method)
-        if workers < 1 or num_envs < 1 or num_envs % workers:
-            raise ValueError(f"num_envs is {num_envs}: it must be a multiple of workers, {workers}, and both at least 1")
-        specimen = make_env(1)
-        specimen.close()
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, got {workers}")
+        if num_envs < 1 or num_envs % workers:
+            raise ValueError(f"num_envs must be a multiple of workers = {workers}, got {num_envs}")
+        one = make_env(1)
+        one.close()
         self.num_envs = num_envs
-        self.metadata, self.render_mode = dict(specimen.metadata), specimen.render_mode
-        self.single_observation_space = specimen.single_observation_space
-        self.single_action_space = specimen.single_action_space
-        _check_space("observation", self.single_observation_space)
-        _check_space("action", self.single_action_space)
+        self.metadata, self.render_mode = dict(one.metadata), one.render_mode
+        self.single_observation_space, self.single_action_space = one.single_observation_space, one.single_action_space
+        _check_space("observation_space", self.single_observation_space)
+        _check_space("action_space", self.single_action_space)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
@@ -77,7 +86,7 @@ class ParallelVectorEnv(VectorEnv):
         context = multiprocessing.get_context(start_method)
         blocks: list[Any] = []
         layout = (self.single_observation_space, self.single_action_space, num_envs)
-        self._arrays = _Arrays.lay_out(*layout, partial(_allocate, context, blocks))
+        self._actions, self._results = _lay_out(*layout, partial(_allocate, context, blocks))
         ends = [context.Pipe(duplex=False) for _ in self._shares]
         packed: Any = CloudpickleWrapper(partial(make_env, size))
         tasks = [(theirs, packed, layout, blocks, share) for (theirs, _), share in zip(ends, self._shares, strict=True)]
@@ -96,25 +105,23 @@ class ParallelVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin the episodes of all environments, or of `options["reset_mask"]`; the other options go to all workers.
+        """Begin the episodes of all environments, or of the boolean array [num_envs] `options["reset_mask"]`.
 
-        `seed`: environment i gets `seed + i`, or `seed[i]`.
+        Args:
+            seed: Environment i gets `seed + i`, or `seed[i]`.
+            options: For all workers.
         """
-        if not (seed is None or isinstance(seed, int)) and len(seed) != self.num_envs:
-            raise ValueError(f"there are {len(seed)} seeds for {self.num_envs} environments")
-        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_))
-        if np.shape(mask) != (self.num_envs,) or not np.any(mask):
-            raise ValueError(f"reset_mask must be a boolean array of shape ({self.num_envs},) with a True in it")
-        infos = self._ask("reset", [(_part_of_seed(seed, share), _part_of_options(options, share)) for share in self._shares])
-        observations, *_ = _map(np.copy, self._arrays.results)
-        return observations, self._together(infos)
+        if not (seed is None or isinstance(seed, int) or len(seed) == self.num_envs):
+            raise ValueError(f"seed must be one or {self.num_envs} integers, got {len(seed)}")
+        if options is not None and "reset_mask" in options:
+            check_mask(options["reset_mask"], self.num_envs)
+        infos = self._ask("reset", [_reset_arguments(seed, options, share) for share in self._shares])
+        return _copy(self._results[0]), self._together(infos)
 
     def step(self, actions: Any) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """One step of every environment."""
-        _write(self._arrays.actions, actions)
+        _write("actions", self._actions, actions)
         infos = self._ask("step", [()] * len(self._shares))
-        observations, rewards, terminations, truncations = _map(np.copy, self._arrays.results)
-        return observations, rewards, terminations, truncations, self._together(infos)
+        return *_copy(self._results), self._together(infos)
 
     def render(self) -> tuple[Any, ...] | None:
         """The pictures of all environments, or None if they draw nothing."""
@@ -122,29 +129,42 @@ class ParallelVectorEnv(VectorEnv):
         return None if any(part is None for part in pictures) else tuple(chain.from_iterable(pictures))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """What the method `name` of each environment returns, or the attribute itself.
+        """What a method of each environment returns, or an attribute itself.
 
         A vector environment that is one object answers for all environments of its worker.
+
+        Args:
+            name: The method or attribute.
+            args: Arguments of the method.
+            kwargs: Arguments of the method by name.
         """
         return tuple(chain.from_iterable(self._ask("call", [(name, args, kwargs)] * len(self._shares))))
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
-        """The attribute `name` of each environment."""
+        """An attribute of each environment.
+
+        Args:
+            name: The attribute.
+        """
         return self.call(name)
 
     def set_attr(self, name: str, values: Any) -> None:
-        """Set the attribute `name`: a list or tuple has one for each environment, anything else is for all.
+        """Set an attribute of each environment.
 
-        Raises ValueError for a list or tuple of another length.
+        Args:
+            name: The attribute.
+            values: A list or tuple with a value for each environment, or anything else, which is for all.
+
+        Raises:
+            ValueError: If a list or tuple has another length.
         """
         if not isinstance(values, list | tuple):
             values = [values] * self.num_envs
         if len(values) != self.num_envs:
-            raise ValueError(f"{name} has {len(values)} values for {self.num_envs} environments")
+            raise ValueError(f"{name} must have {self.num_envs} values, got {len(values)}")
         self._ask("set_attr", [(name, values[share]) for share in self._shares])
 
     def close_extras(self, **kwargs: Any) -> None:
-        """End the workers, which close their environments."""
         self._finalizer()
 
     def _ask(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -178,61 +198,47 @@ class ParallelVectorEnv(VectorEnv):
         return infos
 
 
-class _Arrays(NamedTuple):
-    """What steps take and give: arrays [num_envs, ...], or dictionaries and tuples of these.
+def _lay_out(
+    observation_space: spaces.Space, action_space: spaces.Space, num_envs: int, allocate: Callable[..., NDArray[Any]]
+) -> tuple[Any, tuple[Any, ...]]:
+    """Arrays for the actions, and for the observations, rewards, terminations and truncations of steps.
 
-    `results`: observations, rewards, terminations and truncations.
+    They are arrays [num_envs, ...], or dictionaries and tuples of these, by `allocate(shape, dtype)`, which is called in the
+    same order in every process.
     """
-
-    actions: Any
-    results: tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
-
-    @staticmethod
-    def lay_out(
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        num_envs: int,
-        allocate: Callable[..., NDArray[Any]],
-    ) -> _Arrays:
-        """Arrays by `allocate(shape, dtype)`, which is called in the same order in every process."""
-        actions = create_empty_array(action_space, num_envs, allocate)
-        observations = create_empty_array(observation_space, num_envs, allocate)
-        rewards, terminations, truncations = (allocate((num_envs,), dtype) for dtype in (np.float64, np.bool_, np.bool_))
-        return _Arrays(actions, (observations, rewards, terminations, truncations))
+    actions = create_empty_array(action_space, num_envs, allocate)
+    observations = create_empty_array(observation_space, num_envs, allocate)
+    return actions, (observations, *(allocate((num_envs,), dtype) for dtype in (np.float64, np.bool_, np.bool_)))
 
 
-class _Share:
+class _Share(NamedTuple):
     """The environments of one worker, and their rows of the shared arrays."""
 
-    def __init__(self, env: VectorEnv, arrays: _Arrays) -> None:
-        self.env, self.arrays = env, arrays
+    env: VectorEnv
+    actions: Any
+    results: tuple[Any, ...]
 
     def reset(self, seed: int | Sequence[int | None] | None, options: dict[str, Any] | None) -> dict[str, Any]:
-        if not np.any((options or {}).get("reset_mask", True)):
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
+        elif mask.any():
+            observations, infos = reset_some(self.env, mask, seed, options)
+        else:
             return {}
-        observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
-        _write(self.arrays.results[0], observations)
+        _write("observations", self.results[0], observations)
         return infos
 
     def step(self) -> dict[str, Any]:
-        *results, infos = self.env.step(_map(np.copy, self.arrays.actions))
-        _write(self.arrays.results, results)
+        *results, infos = self.env.step(_copy(self.actions))
+        _write("results", self.results, results)
         return infos
 
     def render(self) -> Any:
         return self.env.render()
 
-    def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        inner: Any = self.env.unwrapped
-        if hasattr(inner, "call"):
-            return inner.call(name, *args, **kwargs)
-        questions = dict(has_wrapper_attr=hasattr, get_wrapper_attr=getattr)  # which only single environments answer
-        if name in questions:
-            answer = questions[name](inner, *args)
-        else:
-            answer = getattr(inner, name)
-            answer = answer(*args, **kwargs) if callable(answer) else answer
-        return (answer,) * self.env.num_envs
+    def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[Any]:
+        return call_each(self.env, name, *args, **kwargs)
 
     def set_attr(self, name: str, values: Sequence[Any]) -> None:
         inner: Any = self.env.unwrapped
@@ -253,10 +259,9 @@ def _serve(
         expected = (*layout[:2], rows.stop - rows.start)
         made = (env.single_observation_space, env.single_action_space, env.num_envs)
         if made != expected:
-            raise ValueError(f"make_env made {env} with {made}, where the main process expects {expected}")
+            raise ValueError(f"make_env must make environments with {expected}, as in the main process, got {env} with {made}")
         left = iter(blocks)
-        arrays = _Arrays.lay_out(*layout, lambda shape, dtype: np.ndarray(shape, dtype, next(left)))
-        share = _Share(env, _Arrays(*_map(lambda array: array[rows], tuple(arrays))))
+        share = _Share(env, *_lay_out(*layout, lambda shape, dtype: np.ndarray(shape, dtype, next(left))[rows]))
         send(None)
         while (command := commands.recv()) is not None:
             name, arguments = command
@@ -279,10 +284,10 @@ def _stop(workers: Workers, commands: list[Any]) -> None:
     workers.stop()
 
 
-def _check_space(kind: str, space: spaces.Space) -> None:
+def _check_space(name: str, space: spaces.Space) -> None:
     if not _has_fixed_size(space):
         taken = "Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these"
-        raise ValueError(f"the {kind} space {' '.join(str(space).split())} has no fixed size to share: use {taken}")
+        raise ValueError(f"{name} must have a fixed size ({taken}), got {' '.join(str(space).split())}")
 
 
 def _has_fixed_size(space: spaces.Space) -> bool:
@@ -291,37 +296,32 @@ def _has_fixed_size(space: spaces.Space) -> bool:
     return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
 
 
-def _part_of_seed(seed: int | Sequence[int | None] | None, share: slice) -> int | Sequence[int | None] | None:
-    if seed is None:
-        return None
-    return seed + share.start if isinstance(seed, int) else seed[share]
+def _reset_arguments(seed: Any, options: dict[str, Any] | None, share: slice) -> tuple[Any, dict[str, Any] | None]:
+    """Seed and options for one worker."""
+    if options is not None and "reset_mask" in options:
+        options = {**options, "reset_mask": options["reset_mask"][share]}
+    if isinstance(seed, int):
+        return seed + share.start, options
+    return None if seed is None else seed[share], options
 
 
-def _part_of_options(options: dict[str, Any] | None, share: slice) -> dict[str, Any] | None:
-    if options is None or "reset_mask" not in options:
-        return options
-    return options | dict(reset_mask=options["reset_mask"][share])
-
-
-def _map(function: Callable[[NDArray[Any]], NDArray[Any]], tree: Any) -> Any:
-    """Apply a function to all arrays of a tree."""
+def _copy(tree: Any) -> Any:
+    """A copy of a tree of arrays, in a quarter of the time that `deepcopy` takes."""
     if isinstance(tree, dict):
-        return {key: _map(function, part) for key, part in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(_map(function, part) for part in tree)
-    return function(tree)
+        return {key: _copy(part) for key, part in tree.items()}
+    return tuple(map(_copy, tree)) if isinstance(tree, tuple) else tree.copy()
 
 
-def _write(target: Any, source: Any) -> None:
+def _write(name: str, target: Any, source: Any) -> None:
     """Copy a tree of arrays into another."""
     if isinstance(target, dict):
         for key, part in target.items():
-            _write(part, source[key])
+            _write(name, part, source[key])
     elif isinstance(target, tuple):
         for part, its_source in zip(target, source, strict=True):
-            _write(part, its_source)
+            _write(name, part, its_source)
     elif np.shape(source) != target.shape:
-        raise ValueError(f"an array has the shape {np.shape(source)}, where {target.shape} is expected")
+        raise ValueError(f"{name} must have the shape {target.shape}, got {np.shape(source)}")
     else:
         target[...] = source
 

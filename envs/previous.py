@@ -25,10 +25,10 @@ class _Extension:
 
     def __init__(self, observation_space: spaces.Space, action_space: spaces.Space, action: bool, reward: bool) -> None:
         if not (action or reward):
-            raise ValueError("action and reward are both False: there is nothing to add to the observations")
+            raise ValueError("action or reward must be True, got False for both")
         parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else dict(observation=observation_space)
-        for name in {ACTION, REWARD} & set(parts):
-            raise ValueError(f"the observations have a part {name!r} already")
+        if taken := {ACTION, REWARD} & set(parts):
+            raise ValueError(f"observation_space must have no part of the name that is added, got {', '.join(sorted(taken))}")
         self.action_space = action_space
         added: dict[str, spaces.Space] = {}
         if action:
@@ -57,12 +57,19 @@ class PreviousStep(gym.Wrapper[Any, Any, Any, Any]):
     The observation becomes a Dict: what was observed as `observation` (or by its own keys if it is a Dict), `previous_action`
     [A], one-hot where it is a choice, and `previous_reward` [1]. Both are 0 at the first step of an episode.
 
-    `action`, `reward`: which of the two is told. Raises ValueError for neither, and for a Dict that has such a key.
+    Args:
+        env: The environment.
+        action: Whether the previous action is told.
+        reward: Whether the previous reward is told.
 
-    >>> from stable_baselines3.common.env_util import make_vec_env
-    >>> env = make_vec_env("CartPole-v1", n_envs=8, wrapper_class=PreviousStep)
-    >>> sorted(env.reset())
-    ['observation', 'previous_action', 'previous_reward']
+    Raises:
+        ValueError: If neither is told, or if observations are a Dict that has such a key.
+
+    Example:
+        >>> from stable_baselines3.common.env_util import make_vec_env
+        >>> env = make_vec_env("CartPole-v1", n_envs=8, wrapper_class=PreviousStep)
+        >>> sorted(env.reset())
+        ['observation', 'previous_action', 'previous_reward']
     """
 
     def __init__(self, env: gym.Env[Any, Any], action: bool = True, reward: bool = True) -> None:
@@ -86,12 +93,19 @@ class PreviousStep(gym.Wrapper[Any, Any, Any, Any]):
 class VecPreviousStep(VecEnvWrapper):
     """An SB3 `VecEnv` whose observations also tell the previous action and reward, as `PreviousStep` does for one environment.
 
-    `action`, `reward`: which of the two is told. Raises ValueError for neither, and for a Dict that has such a key.
+    Args:
+        venv: The environments.
+        action: Whether the previous action is told.
+        reward: Whether the previous reward is told.
 
-    >>> from fw_rl.envs import CatchVectorEnv, VecEnvAdapter
-    >>> env = VecPreviousStep(VecEnvAdapter(CatchVectorEnv(64, n=16, m=3), monitor=True))
-    >>> env.reset()["previous_action"].shape
-    (64, 3)
+    Raises:
+        ValueError: If neither is told, or if observations are a Dict that has such a key.
+
+    Example:
+        >>> from fw_rl.envs import CatchVectorEnv, VecEnvAdapter
+        >>> env = VecPreviousStep(VecEnvAdapter(CatchVectorEnv(64, n=16, m=3), monitor=True))
+        >>> env.reset()["previous_action"].shape
+        (64, 3)
     """
 
     def __init__(self, venv: VecEnv, action: bool = True, reward: bool = True) -> None:

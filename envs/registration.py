@@ -12,25 +12,27 @@ from fw_rl.envs.rules import CatchRules
 def catch_id(name: str) -> str:
     """The Gymnasium id of Catch with n x n pixels and m seen frames, registered if it is new.
 
-    `name` is "Catch-<n>-<m>", or "Catch-<n>-<m>-<distractors>", with or without the namespace
-    "fw_rl/" and the version "-v0". The id is registered in this process only; elsewhere use
-    `gym.make("fw_rl/Catch-v0", n=n, m=m)`.
+    It is registered in this process only; elsewhere use `gym.make("fw_rl/Catch-v0", n=n, m=m)`.
+
+    Args:
+        name: "Catch-<n>-<m>" or "Catch-<n>-<m>-<distractors>", with or without the namespace "fw_rl/" and the version "-v0".
 
     Raises:
-        ValueError: `name` has another form, n < 3, m < 1, m > n, or too many distractors.
+        ValueError: If the name has another form, n < 3, m < 1, m > n, or there are too many distractors.
 
     Example:
         >>> catch_id("Catch-20-4")
         'fw_rl/Catch-20-4-v0'
     """
+    wanted = f"env must be Catch-<n>-<m>, such as Catch-16-3, got {name!r}"
     match = re.fullmatch(r"(?:fw_rl/)?Catch-([0-9]+)-([0-9]+)(?:-([0-9]+))?(?:-v0)?", name)
     if match is None:
-        raise ValueError(f"unknown environment {name!r}: use Catch-<n>-<m>, such as Catch-16-3")
+        raise ValueError(wanted)
     n, m, distractors = (int(number or 0) for number in match.groups())
     try:
         CatchRules(n, m, distractors=distractors)
     except ValueError as error:
-        raise ValueError(f"{name!r} is not Catch-<n>-<m>, such as Catch-16-3: {error}") from None
+        raise ValueError(f"{wanted}: {error}") from None
     env_id = f"fw_rl/Catch-{n}-{m}-{distractors}-v0" if distractors else f"fw_rl/Catch-{n}-{m}-v0"
     _register(env_id, n=n, m=m, distractors=distractors)
     return env_id

@@ -22,21 +22,20 @@ MOVES = np.array([0, 1, -1])
 class CatchRules:
     """The rules of Catch on arrays of games (Ba16 §4.4).
 
-    A game is four integers: the row of the ball, the column of the ball, the leftmost column of
-    the paddle, which lies in the bottom row, and the key of its distractors. The methods take and
-    return them as arrays `row`, `ball`, `paddle` and `key` of shape [num], one entry a game.
+    A game is four integers: the row of the ball, the column of the ball, the leftmost column of the paddle, which lies in the
+    bottom row, and the key of its distractors. The methods take and return them as arrays `row`, `ball`, `paddle` and `key`
+    [num], one entry a game.
 
     Args:
         n: Rows and columns of the screen, and frames of an episode; at least 3.
         m: Frames that are seen before the screen goes blank, from 1 to n.
         paddle_width: Pixels of the paddle, from 1 to n - 1.
-        paddle_start: Leftmost column of the paddle at the start: "random" (uniform), "center", or
-            a column from 0 to n - paddle_width. The paper leaves it open.
-        distractors: Pixels that light up at random in every later frame, at least 0; those of the
-            paper's game stay blank.
+        paddle_start: Leftmost column of the paddle at the start, which the paper leaves open: "random" (uniform), "center", or
+            a column from 0 to n - paddle_width.
+        distractors: Pixels that light up at random in every later frame, at least 0; those of the paper's game stay blank.
 
     Raises:
-        ValueError: An argument is none of those above.
+        ValueError: If an argument is none of those above.
     """
 
     n: int = 16
@@ -55,10 +54,8 @@ class CatchRules:
         if self.paddle_start not in ("random", "center") and not (
             is_integer(self.paddle_start) and 0 <= int(self.paddle_start) <= self.rightmost
         ):
-            raise ValueError(
-                "paddle_start must be 'random', 'center' or a column from 0 to "
-                f"n - paddle_width = {self.rightmost}, got {self.paddle_start!r}"
-            )
+            known = f"'random', 'center' or a column from 0 to n - paddle_width = {self.rightmost}"
+            raise ValueError(f"paddle_start must be {known}, got {self.paddle_start!r}")
         if not (is_integer(self.distractors) and 0 <= self.distractors < self.n**2):
             raise ValueError(f"distractors must be an integer from 0 to n * n - 1 = {self.n**2 - 1}, got {self.distractors!r}")
 
@@ -73,7 +70,12 @@ class CatchRules:
         return self.n - self.paddle_width
 
     def start(self, rng: np.random.Generator, num: int) -> tuple[IntArray, IntArray, IntArray]:
-        """Draw the columns of `num` balls, those of `num` paddles, and the keys of their distractors, if there are any."""
+        """Draw the columns of balls [num], then those of paddles [num], then the keys [num] of distractors, if there are any.
+
+        Args:
+            rng: The generator.
+            num: Games that start.
+        """
         ball = rng.integers(self.n, size=num)
         if self.paddle_start == "random":
             paddle = rng.integers(self.rightmost + 1, size=num)
@@ -83,17 +85,36 @@ class CatchRules:
         return ball, paddle, key
 
     def move(self, paddle: IntArray, actions: NDArray[np.integer]) -> IntArray:
-        """Move each paddle by its action, 0 stay, 1 right or 2 left; the walls stop it."""
+        """Move each paddle by its action; the walls stop it.
+
+        Args:
+            paddle: Leftmost columns, [num].
+            actions: 0 stay, 1 right or 2 left, [num].
+        """
         moved: IntArray = np.minimum(np.maximum(paddle + MOVES[actions], 0), self.rightmost)
         return moved
 
     def reward(self, row: IntArray, ball: IntArray, paddle: IntArray) -> NDArray[np.float64]:
-        """At the bottom row +1 if the paddle touches the ball and -1 if not; 0 above it."""
+        """At the bottom row +1 if the paddle touches the ball and -1 if not; 0 above it.
+
+        Args:
+            row: Rows of the balls, [num].
+            ball: Columns of the balls, [num].
+            paddle: Leftmost columns of the paddles, [num].
+        """
         touched = (paddle <= ball) & (ball < paddle + self.paddle_width)
         return np.where(row == self.bottom, np.where(touched, 1.0, -1.0), 0.0)
 
     def screen(self, row: IntArray, ball: IntArray, paddle: IntArray, key: IntArray, dtype: DTypeLike) -> NDArray[Any]:
-        """The frames [num, n, n] that the players see: zeros and ones, from row m on with nothing but distractors."""
+        """The frames [num, n, n] that the players see: zeros and ones, from row m on with nothing but distractors.
+
+        Args:
+            row: Rows of the balls, [num].
+            ball: Columns of the balls, [num].
+            paddle: Leftmost columns of the paddles, [num].
+            key: Keys of the distractors, [num].
+            dtype: The type of the pixels.
+        """
         frames = np.zeros((len(row), self.n, self.n), dtype)
         seen = row < self.m
         if seen.any():
@@ -107,35 +128,40 @@ class CatchRules:
         return frames
 
     def distraction(self, row: IntArray, key: IntArray) -> IntArray:
-        """The places [num, distractors] of the distractors on the screen, row by row from 0 to n * n - 1; some may coincide.
+        """The pixels [num, distractors] that are lit, row by row from 0 to n * n - 1; some may coincide.
 
         They are a function of key and row, so that a game shows the same when it is drawn again.
+
+        Args:
+            row: Rows of the balls, [num].
+            key: Keys of the distractors, [num].
         """
         number = row[:, None] * self.distractors + np.arange(self.distractors)
         return (_scramble(key[:, None].astype(np.uint64), number.astype(np.uint64)) % np.uint64(self.n**2)).astype(np.int64)
 
     def fixed_start(self, options: Mapping[str, Any] | None, num: int) -> dict[str, IntArray]:
-        """The columns [num] that `reset(options=...)` fixes, by name: "ball", "paddle" or both.
+        """The columns [num] that reset options fix, by name: "ball", "paddle" or both.
+
+        Args:
+            options: Of `reset`; a column, or [num] of them, by name.
+            num: Games that start.
 
         Raises:
-            ValueError: An option of another name, or columns that are no integers, off the screen
-                or not `num`.
+            ValueError: If an option has another name, or columns are no integers, off the screen or not `num`.
         """
         highest = {"ball": self.bottom, "paddle": self.rightmost}
         fixed = {}
         for name, value in (options or {}).items():
             if name not in highest:
-                raise ValueError(f"the reset options are 'ball' and 'paddle', got {name!r}")
+                raise ValueError(f"options must be among {', '.join(highest)}, got {name!r}")
             columns = np.asarray(value)
             if (
                 columns.dtype.kind not in "iu"
                 or columns.shape not in ((), (num,))
                 or not 0 <= columns.min() <= columns.max() <= highest[name]
             ):
-                raise ValueError(
-                    f"the reset option {name!r} must be a column from 0 to {highest[name]}"
-                    f"{' or an array of them' if num > 1 else ''}, got {describe(value)}"
-                )
+                many = " or an array of them" if num > 1 else ""
+                raise ValueError(f"{name} must be a column from 0 to {highest[name]}{many}, got {describe(value)}")
             fixed[name] = np.full(num, columns, np.int64)
         return fixed
 

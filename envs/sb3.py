@@ -6,17 +6,20 @@ import time
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any, NoReturn, SupportsIndex
+from typing import Any, SupportsIndex
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+from fw_rl.envs.vector import call_each, mask_is_ignored, reset_some
 
 __all__ = ["VecEnvAdapter"]
 
@@ -38,16 +41,20 @@ class VecEnvAdapter(VecEnv):
     all; what its method returns is split among them if it is a tuple, list or array of `num_envs`. What wraps the environments
     of an `AsyncVectorEnv` or `ParallelVectorEnv` cannot be seen: `env_is_wrapped` is False there.
 
-    `monitor`: also put return, length and time of an ended episode into `infos[i]["episode"]`, as SB3's `VecMonitor` does.
+    Args:
+        env: The vector environment.
+        monitor: Whether `infos[i]["episode"]` has return, length and time of an ended episode, as with SB3's `VecMonitor`.
 
-    Raises ValueError for a space that SB3 does not take, an unknown autoreset mode, an `AsyncVectorEnv` without shared memory
-    in mode `NEXT_STEP` (it would begin ended episodes twice); for reset options that differ between environments; and, when
-    some but not all episodes end, for an environment of the last two modes that ignores "reset_mask".
+    Raises:
+        ValueError: For a space that SB3 does not take, an unknown autoreset mode, an environment that is known to do more than
+            its mode says (`AsyncVectorEnv` without shared memory, `CartPoleVectorEnv`), and reset options that differ between
+            environments; when some but not all episodes end, for any environment of the last two modes that ignores the mask.
 
-    >>> from fw_rl.envs import CatchVectorEnv, VecEnvAdapter
-    >>> env = VecEnvAdapter(CatchVectorEnv(num_envs=64))
-    >>> env.reset().shape
-    (64, 256)
+    Example:
+        >>> from fw_rl.envs import CatchVectorEnv, VecEnvAdapter
+        >>> env = VecEnvAdapter(CatchVectorEnv(num_envs=64))
+        >>> env.reset().shape
+        (64, 256)
     """
 
     def __init__(self, env: VectorEnv, monitor: bool = False) -> None:
@@ -56,16 +63,15 @@ class VecEnvAdapter(VecEnv):
         self.monitor = monitor
         self.episode_returns = np.zeros(env.num_envs)
         self.episode_lengths = np.zeros(env.num_envs, dtype=np.int64)
-        self._made = time.time()
+        self._start_time = time.time()
         self._autoreset = _autoreset_mode(env)
-        self._resets_some = self._autoreset != AutoresetMode.SAME_STEP and env.num_envs > 1 and _looks_at_masks(env)
         self._reuses_memory = not getattr(env.unwrapped, "copy", True)
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
         self.metadata = dict(env.metadata)
 
     def reset(self) -> VecEnvObs:
         if any(options != self._options[0] for options in self._options):
-            raise ValueError("the reset options differ between environments: a VectorEnv takes one for all")
+            raise ValueError(f"options must be the same for all environments of a VectorEnv, got {self._options}")
         observations, infos = self.env.reset(seed=self._seeds[0], options=self._options[0] or None)
         self.reset_infos = _rows(infos, self.num_envs)
         self.episode_returns[:] = 0.0
@@ -91,10 +97,10 @@ class VecEnvAdapter(VecEnv):
             else:
                 last, infos = [_row(observations, i) for i in ended], _rows(vector_infos, self.num_envs)
                 observations = self._begin(dones, ended)
-            cut = (dones & ~np.asarray(terminations, dtype=bool)).tolist()
+            truncated = (dones & ~np.asarray(terminations, dtype=bool)).tolist()
             for i, observation in zip(ended, last, strict=True):
                 infos[i]["terminal_observation"] = observation
-                infos[i]["TimeLimit.truncated"] = cut[i]
+                infos[i]["TimeLimit.truncated"] = truncated[i]
             self._end_monitored(ended, infos)
         if self._reuses_memory:
             observations = deepcopy(observations)
@@ -103,7 +109,9 @@ class VecEnvAdapter(VecEnv):
     def _end_in_same_step(self, ended: list[int], vector_infos: dict[str, Any]) -> tuple[list[Any], list[dict[str, Any]]]:
         """The last observation of each ended episode, and the infos of all; those of the begun ones are kept apart."""
         if "final_obs" not in vector_infos:
-            raise ValueError(f"{self.env} ends an episode without infos['final_obs'], which AutoresetMode.SAME_STEP asks for")
+            raise ValueError(
+                f"infos['final_obs'] must be there when an episode ends in the same step, got none from {self.env}"
+            )
         beside = {key: value for key, value in vector_infos.items() if key.removeprefix("_") not in ("final_obs", "final_info")}
         infos, final_infos = _rows(beside, self.num_envs), _rows(vector_infos.get("final_info", {}), self.num_envs)
         for i in ended:
@@ -114,15 +122,7 @@ class VecEnvAdapter(VecEnv):
 
     def _begin(self, dones: NDArray[np.bool_], ended: list[int]) -> Any:
         """Begin the next episodes; returns the observations of all environments."""
-        if len(ended) == self.num_envs:
-            observations, infos = self.env.reset()
-        elif self._resets_some:
-            observations, infos = self.env.reset(options={"reset_mask": dones.copy()})
-        else:
-            raise ValueError(
-                f"{self.env} ignores options['reset_mask'], so that it cannot begin an episode while others go on: "
-                "make it with autoreset_mode=AutoresetMode.SAME_STEP"
-            )
+        observations, infos = self.env.reset() if dones.all() else reset_some(self.env, dones.copy())
         reset_infos = _rows(infos, self.num_envs)
         for i in ended:
             self.reset_infos[i] = reset_infos[i]
@@ -130,7 +130,7 @@ class VecEnvAdapter(VecEnv):
 
     def _end_monitored(self, ended: list[int], infos: list[dict[str, Any]]) -> None:
         if self.monitor:
-            seconds = round(time.time() - self._made, 6)
+            seconds = round(time.time() - self._start_time, 6)
             for i in ended:
                 infos[i]["episode"] = dict(r=float(self.episode_returns[i]), l=int(self.episode_lengths[i]), t=seconds)
         self.episode_returns[ended] = 0.0
@@ -148,18 +148,12 @@ class VecEnvAdapter(VecEnv):
         return [np.asarray(image) for image in images]
 
     def has_attr(self, attr_name: str) -> bool:
-        inner = self.env.unwrapped
-        if hasattr(inner, "call"):  # to ask for what is not there would end the process of an AsyncVectorEnv
-            return all(inner.call("has_wrapper_attr", attr_name))
-        return hasattr(inner, attr_name)
+        # To ask for what is not there would end the process of an AsyncVectorEnv.
+        return all(call_each(self.env, "has_wrapper_attr", attr_name))
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        inner = self.env.unwrapped
         self._require(attr_name)
-        if hasattr(inner, "call"):
-            values = inner.call("get_wrapper_attr", attr_name)
-        else:
-            values = [getattr(inner, attr_name)] * self.num_envs
+        values = call_each(self.env, "get_wrapper_attr", attr_name)
         return [values[i] for i in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
@@ -172,7 +166,7 @@ class VecEnvAdapter(VecEnv):
         elif indices is None:
             setattr(inner, attr_name, value)
         else:
-            raise ValueError(f"{inner} holds all environments in one object: leave indices out")
+            raise ValueError(f"indices must be None for {inner}, which is one object, got {indices}")
 
     def env_method(self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any) -> list[Any]:
         inner = self.env.unwrapped
@@ -181,12 +175,8 @@ class VecEnvAdapter(VecEnv):
             envs = [inner.envs[i] for i in self._get_indices(indices)]
             return [env.get_wrapper_attr(method_name)(*method_args, **method_kwargs) for env in envs]
         if indices is not None:
-            raise ValueError(f"{inner} runs a method in all environments at once: leave indices out")
-        if hasattr(inner, "call"):
-            return list(inner.call(method_name, *method_args, **method_kwargs))
-        result = getattr(inner, method_name)(*method_args, **method_kwargs)
-        one_for_each = isinstance(result, tuple | list | np.ndarray) and np.shape(result)[:1] == (self.num_envs,)
-        return list(result) if one_for_each else [result] * self.num_envs
+            raise ValueError(f"indices must be None for {inner}, which runs methods in all environments, got {indices}")
+        return list(call_each(self.env, method_name, *method_args, **method_kwargs))
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         if self.monitor and wrapper_class is Monitor:
@@ -201,15 +191,15 @@ class VecEnvAdapter(VecEnv):
 
 def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
     parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
+    taken = "Box, MultiBinary, or (from 0 on, flat) Discrete or MultiDiscrete"
     if not all(_is_taken(part) for part in parts):
-        raise ValueError(_not_taken("observation", observation_space, ", or a Dict of these"))
+        raise ValueError(f"observation_space must be {taken}, or a Dict of these, got {_in_one_line(observation_space)}")
     if not _is_taken(action_space) or (isinstance(action_space, spaces.MultiBinary) and len(action_space.shape) > 1):
-        raise ValueError(_not_taken("action", action_space))
+        raise ValueError(f"action_space must be {taken}, got {_in_one_line(action_space)}")
 
 
-def _not_taken(kind: str, space: spaces.Space, also: str = "") -> str:
-    one_line, taken = " ".join(str(space).split()), f"Box, MultiBinary, or (from 0 on, flat) Discrete or MultiDiscrete{also}"
-    return f"SB3 does not take the {kind} space {one_line}: use {taken}"
+def _in_one_line(space: spaces.Space) -> str:
+    return " ".join(str(space).split())
 
 
 def _is_taken(space: spaces.Space) -> bool:
@@ -224,33 +214,17 @@ def _autoreset_mode(env: VectorEnv) -> AutoresetMode:
         mode = AutoresetMode(told)
     except ValueError:
         modes = ", ".join(mode.value for mode in AutoresetMode)
-        raise ValueError(f"{env} has the autoreset mode {told!r}: choose from {modes}") from None
+        raise ValueError(f"autoreset_mode must be one of {modes}, got {told!r} in the metadata of {env}") from None
     inner = env.unwrapped
     if mode == AutoresetMode.NEXT_STEP and isinstance(inner, AsyncVectorEnv) and not inner.shared_memory:
         # Its processes do not take note of a reset between the end and the next step (Gymnasium 1.1 to 1.4).
         raise ValueError(
-            f"{env} without shared memory begins ended episodes twice: make it with autoreset_mode=AutoresetMode.SAME_STEP"
+            f"env must begin ended episodes once, got {env} without shared memory, which begins them twice: "
+            "make it with autoreset_mode=AutoresetMode.SAME_STEP"
         )
+    if env.num_envs > 1 and type(inner) is CartPoleVectorEnv:  # what `gym.make_vec("CartPole-v1")` makes
+        raise mask_is_ignored(env)
     return mode
-
-
-def _looks_at_masks(env: VectorEnv) -> bool:
-    """Whether a reset takes note of "reset_mask"; what is reset by the question is to be reset anyway.
-
-    What the environments show would not tell: the frames of two episodes can be the same.
-    """
-    try:
-        env.reset(options={"reset_mask": _Unreadable()})
-    except Exception:
-        return True
-    return False
-
-
-class _Unreadable:
-    """Every look at it raises: it has no length, no items, and is neither true nor false."""
-
-    def __bool__(self) -> NoReturn:
-        raise TypeError("this mask can only be ignored")
 
 
 def _rows(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:

@@ -23,16 +23,21 @@ class VectorEnvAdapter(VectorEnv):
     `reset(seed=s)` seeds environment i with s + i. `call`, `get_attr` and `set_attr` reach the single environments: `call` runs
     a method, `get_attr` reads what is none.
 
-    Raises ValueError for a "reset_mask" that leaves some environments out, which no `VecEnv` can do.
+    Args:
+        venv: The environments.
 
-    >>> import gymnasium as gym
-    >>> from fw_rl.envs import VectorEnvAdapter
-    >>> from stable_baselines3.common.env_util import make_vec_env
-    >>> envs = VectorEnvAdapter(make_vec_env("CartPole-v1", n_envs=4))
-    >>> envs = gym.wrappers.vector.RecordEpisodeStatistics(envs)
-    >>> observations, infos = envs.reset(seed=0)
-    >>> observations.shape
-    (4, 4)
+    Raises:
+        ValueError: For a "reset_mask" that leaves some environments out, which no `VecEnv` can do.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> from fw_rl.envs import VectorEnvAdapter
+        >>> from stable_baselines3.common.env_util import make_vec_env
+        >>> envs = VectorEnvAdapter(make_vec_env("CartPole-v1", n_envs=4))
+        >>> envs = gym.wrappers.vector.RecordEpisodeStatistics(envs)
+        >>> observations, infos = envs.reset(seed=0)
+        >>> observations.shape
+        (4, 4)
     """
 
     def __init__(self, venv: VecEnv) -> None:
@@ -46,9 +51,9 @@ class VectorEnvAdapter(VectorEnv):
         self.action_space = batch_space(venv.action_space, venv.num_envs)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin all episodes; returns the observations and what the environments tell."""
-        if not np.all((options or {}).get("reset_mask", True)):
-            raise ValueError("an SB3 VecEnv begins all episodes at once: its reset_mask must be True everywhere")
+        mask = (options or {}).get("reset_mask", True)
+        if not np.all(mask):
+            raise ValueError(f"reset_mask must be True everywhere, as an SB3 VecEnv begins all episodes at once, got {mask}")
         super().reset(seed=seed)
         if seed is not None:
             self.venv.seed(seed)
@@ -61,7 +66,6 @@ class VectorEnvAdapter(VectorEnv):
         return observations, infos
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """One step of every environment; an ended episode is followed by the next one at once."""
         observations, rewards, dones, env_infos = self.venv.step(actions)
         truncations = np.zeros(self.num_envs, dtype=np.bool_)
         infos: dict[str, Any] = {}
@@ -78,30 +82,43 @@ class VectorEnvAdapter(VectorEnv):
         return observations, rewards.astype(np.float64), dones & ~truncations, truncations, infos
 
     def render(self) -> tuple[Any, ...]:
-        """The pictures of all environments."""
         return tuple(self.venv.get_images() if self.render_mode == "rgb_array" else self.venv.env_method("render"))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """What the method `name` of each environment returns."""
+        """What a method of each environment returns.
+
+        Args:
+            name: The method.
+            args: Its arguments.
+            kwargs: Its arguments by name.
+        """
         return tuple(self.venv.env_method(name, *args, **kwargs))
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
-        """The attribute `name` of each environment."""
+        """An attribute of each environment.
+
+        Args:
+            name: The attribute.
+        """
         return tuple(self.venv.get_attr(name))
 
     def set_attr(self, name: str, values: Any) -> None:
-        """Set the attribute `name`: a list or tuple has one for each environment, anything else is for all.
+        """Set an attribute of each environment.
 
-        Raises ValueError for a list or tuple of another length.
+        Args:
+            name: The attribute.
+            values: A list or tuple with a value for each environment, or anything else, which is for all.
+
+        Raises:
+            ValueError: If a list or tuple has another length.
         """
         if not isinstance(values, list | tuple):
             self.venv.set_attr(name, values)
             return
         if len(values) != self.num_envs:
-            raise ValueError(f"{name} has {len(values)} values for {self.num_envs} environments")
+            raise ValueError(f"{name} must have {self.num_envs} values, got {len(values)}")
         for i, value in enumerate(values):
             self.venv.set_attr(name, value, indices=i)
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Close the environments."""
         self.venv.close()

@@ -4,7 +4,14 @@
 nor Stable-Baselines3. `fw_rl.envs` holds Catch, `fw_rl.agents` the agents that play it.
 """
 
-from fw_rl.envs import register_catch
+from pathlib import Path
+
+_HERE, _LINKS = Path(__file__).parent, ("agents", "envs")
+# A checkout on Windows and an unpacked zip have text files in place of the links to the folders beside this one.
+if not all((_HERE / name).is_dir() for name in _LINKS) and all((_HERE.parent / name).is_dir() for name in _LINKS):
+    __path__.append(str(_HERE.parent))
+
+from fw_rl.envs import register_catch  # noqa: E402 (which may be found only now)
 
 __version__ = "0.1.0"
 

@@ -38,7 +38,11 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 class SlowPlusFast(nn.Module):
-    """The effective weight of a connection, ``slow + fast`` (HP87 §1); `fast` starts at zero and has the shape of `slow`."""
+    """The effective weight of a connection, ``slow + fast`` (HP87 §1); `fast` starts at zero and has the shape of `slow`.
+
+    Args:
+        slow: The slow weight.
+    """
 
     def __init__(self, slow: Tensor) -> None:
         super().__init__()
@@ -51,23 +55,29 @@ class SlowPlusFast(nn.Module):
 def fast_slow(module: _Module, names: Iterable[str] | None = None) -> _Module:
     """Give parameters of a module a fast weight each, in place; returns the module.
 
-    `names`: as in `module.named_parameters()`; None is all that have no parametrization yet. A chosen parameter is then the sum
-    of two, of which the slow one holds the old values, and the module computes what it did before. Tied parameters stay tied. A
-    recurrent module asks for its weights at every step; in `torch.nn.utils.parametrize.cached()` they are added up only once.
+    A chosen parameter is then the sum of two, of which the slow one holds the old values, and the module computes what it did
+    before. Tied parameters stay tied. A recurrent module asks for its weights at every step; in
+    `torch.nn.utils.parametrize.cached()` they are added up only once.
 
-    Raises ValueError for a name that is no plain parameter, and if there is none to choose.
+    Args:
+        module: Any module.
+        names: Of parameters, as in `module.named_parameters()`; None is all that have no parametrization yet.
 
-    >>> net = fast_slow(nn.Linear(2, 1, bias=False))
-    >>> [name for name, _ in net.named_parameters()]
-    ['parametrizations.weight.original', 'parametrizations.weight.0.fast']
+    Raises:
+        ValueError: If a name is that of no plain parameter, or there is none to choose.
+
+    Example:
+        >>> net = fast_slow(nn.Linear(2, 1, bias=False))
+        >>> [name for name, _ in net.named_parameters()]
+        ['parametrizations.weight.original', 'parametrizations.weight.0.fast']
     """
     plain = {name: slow for name, slow in module.named_parameters(remove_duplicate=False) if not _is_parametrized(name)}
     chosen = list(plain) if names is None else list(names)
     for name in chosen:
         if name not in plain:
-            raise ValueError(f"{name!r} is no plain parameter: choose from {', '.join(plain) or 'none'}")
+            raise ValueError(f"names must be among {', '.join(plain) or 'none (no plain parameter is left)'}, got {name!r}")
     if not chosen:
-        raise ValueError("there is no plain parameter to give a fast weight to")
+        raise ValueError("module must have a plain parameter to give a fast weight to, got none")
     # Every name of a tied parameter gets the same fast weight.
     tied = {slow for name, slow in plain.items() if name in chosen}
     sums = {slow: SlowPlusFast(slow) for slow in tied}
@@ -79,7 +89,11 @@ def fast_slow(module: _Module, names: Iterable[str] | None = None) -> _Module:
 
 
 def is_fast(name: str) -> bool:
-    """Whether a name among `named_parameters()` is that of a fast weight."""
+    """Whether a name is that of a fast weight.
+
+    Args:
+        name: As in `named_parameters()`.
+    """
     return _is_parametrized(name) and name.endswith(".fast")
 
 
@@ -99,28 +113,44 @@ def _pairs(module: nn.Module) -> Iterator[tuple[str, nn.Module, Tensor, SlowPlus
 def fast_weights(module: nn.Module) -> dict[str, Tensor]:
     """The fast weights by the name of their connection; the tensors are the parameters themselves.
 
-    >>> fast_weights(fast_slow(nn.Linear(2, 1), names=["weight"]))["weight"].tolist()
-    [[0.0, 0.0]]
+    Args:
+        module: After `fast_slow`.
+
+    Example:
+        >>> fast_weights(fast_slow(nn.Linear(2, 1), names=["weight"]))["weight"].tolist()
+        [[0.0, 0.0]]
     """
     return {name: pair.fast for name, _, _, pair in _pairs(module)}
 
 
 @torch.no_grad()
 def load_fast_weights(module: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Copy fast weights, as `fast_weights` gives them, back into a module.
+    """Copy fast weights back into a module.
 
-    Raises ValueError if names or shapes are not those of the module.
+    Args:
+        module: After `fast_slow`.
+        values: As `fast_weights` gives them.
+
+    Raises:
+        ValueError: If names or shapes are not those of the module.
     """
     own = fast_weights(module)
     if {name: part.shape for name, part in own.items()} != {name: part.shape for name, part in values.items()}:
-        raise ValueError(f"these are not the fast weights of this module, which has {', '.join(own) or 'none'}")
+        known = ", ".join(own) or "none"
+        raise ValueError(f"values must be the fast weights of this module ({known}) in their shapes, got {', '.join(values)}")
     for name, part in own.items():
         part.copy_(values[name])
 
 
 @torch.no_grad()
 def decay_fast_weights(module: nn.Module, decay: float, steps: int = 1) -> None:
-    """Let time pass without learning: ``fast <- decay**steps * fast``. A decay of 0 clears them."""
+    """Let time pass without learning: ``fast <- decay**steps * fast``.
+
+    Args:
+        module: After `fast_slow`.
+        decay: What a step leaves of the fast weights; 0 clears them.
+        steps: Steps of time.
+    """
     for part in set(fast_weights(module).values()):
         part.mul_(decay**steps)
 
@@ -130,6 +160,9 @@ def merge(module: _Module) -> _Module:
     """Make every pair one plain parameter again, with the effective weight as its value, in place; returns the module.
 
     To keep the slow weights alone, clear the fast ones first.
+
+    Args:
+        module: After `fast_slow`.
     """
     for name, owner, slow, pair in list(_pairs(module)):
         slow.add_(pair.fast)
@@ -148,14 +181,23 @@ class FastSlowSGD(torch.optim.SGD):
         slow     <- slow + change
         fast     <- decay * (fast + change)
 
-    `named_parameters`: of a module after `fast_slow`, or of a stack of such modules (`torch.func.stack_module_state`).
-    Parameters without a fast weight learn like slow ones. `decay`: what a weight change leaves of the fast weights; HP87 has
-    0.99. The options lie in `param_groups`, slow first, where a scheduler can change them.
+    Parameters without a fast weight learn like slow ones. The options lie in `param_groups`, slow first, where a scheduler can
+    change them.
 
-    Raises ValueError for an option outside its range.
+    Args:
+        named_parameters: Of a module after `fast_slow`, or of a stack of such modules (`torch.func.stack_module_state`).
+        slow_lr: Step size of the slow weights.
+        slow_momentum: What a step keeps of the last change of the slow weights.
+        fast_lr: Step size of the fast weights.
+        fast_momentum: What a step keeps of the last change of the fast weights.
+        decay: What a weight change leaves of the fast weights, from 0 to 1; HP87 has 0.99.
 
-    >>> net = fast_slow(nn.Linear(2, 1))
-    >>> optimizer = FastSlowSGD(net.named_parameters(), slow_lr=0.02, slow_momentum=0.9, fast_lr=0.02, fast_momentum=0.5)
+    Raises:
+        ValueError: If an option is outside its range.
+
+    Example:
+        >>> net = fast_slow(nn.Linear(2, 1))
+        >>> optimizer = FastSlowSGD(net.named_parameters(), slow_lr=0.02, slow_momentum=0.9, fast_lr=0.02, fast_momentum=0.5)
     """
 
     def __init__(
@@ -170,9 +212,9 @@ class FastSlowSGD(torch.optim.SGD):
         rates = dict(slow_lr=slow_lr, slow_momentum=slow_momentum, fast_lr=fast_lr, fast_momentum=fast_momentum)
         for name, rate in rates.items():
             if not 0 <= rate < math.inf:
-                raise ValueError(f"{name} is {rate}: it must be at least 0 and finite")
+                raise ValueError(f"{name} must be at least 0 and finite, got {rate}")
         if not 0 <= decay <= 1:
-            raise ValueError(f"decay is {decay}: it must lie between 0 and 1")
+            raise ValueError(f"decay must be between 0 and 1, got {decay}")
         slow: dict[str, Any] = dict(params=[], lr=slow_lr, momentum=slow_momentum, decay=1.0)
         fast: dict[str, Any] = dict(params=[], lr=fast_lr, momentum=fast_momentum, decay=decay)
         for name, parameter in named_parameters:
@@ -195,21 +237,33 @@ def associate(layer: nn.Linear, fast: Memory, x: Tensor, target: Tensor, lr: flo
     With F the fast weights and E half the squared error, ``F <- F + lr * (target - layer(x) - F x) x^T``. Its decay follows
     with the next step of time, as in Ba16 Eq. 1. A rate of ``1 / |x|^2`` stores the case in one trial.
 
-    `layer`: holds the slow weights, which stay as they are. `fast`: from `memory.empty(B, I, value_size=O)` or an earlier call.
-    `x`: [B, I]; `target`: [B, O]; `lr`: a number, or one for each row [B]. Every row has fast weights of its own.
+    Args:
+        layer: Its weights are the slow ones, which stay as they are.
+        fast: From `memory.empty(B, I, value_size=O)` or an earlier call; every row has fast weights of its own.
+        x: Inputs, [B, I].
+        target: What the layer should answer, [B, O].
+        lr: Step size, a number or one for each row [B].
+        decay: What a step of time leaves of the fast weights.
 
-    >>> layer, x, target = nn.Linear(3, 2), torch.ones(1, 3), torch.ones(1, 2)
-    >>> fast = associate(layer, memory.empty(1, 3, value_size=2), x, target, lr=1 / 3, decay=0.99)
-    >>> bool((recall(layer, fast, x, decay=1.0) - target).abs().max() < 1e-6)
-    True
+    Example:
+        >>> layer, x, target = nn.Linear(3, 2), torch.ones(1, 3), torch.ones(1, 2)
+        >>> fast = associate(layer, memory.empty(1, 3, value_size=2), x, target, lr=1 / 3, decay=0.99)
+        >>> bool((recall(layer, fast, x, decay=1.0) - target).abs().max() < 1e-6)
+        True
     """
     error = memory.correction(fast, x, target - layer(x), decay)
     return memory.write(fast, error, x, torch.as_tensor(lr, dtype=x.dtype, device=x.device).expand(len(x)), decay)
 
 
 def recall(layer: nn.Linear, fast: Memory, x: Tensor, decay: float) -> Tensor:
-    """What such a layer answers [B, O] to x [B, I] one step of time after the last case, ``layer(x) + decay * F x``.
+    """What such a layer answers [B, O] one step of time after the last case, ``layer(x) + decay * F x``.
 
     A read is attention to the cases that were presented (Ba16 Eq. 4).
+
+    Args:
+        layer: As in `associate`.
+        fast: What `associate` returned last.
+        x: Inputs, [B, I].
+        decay: What a step of time leaves of the fast weights.
     """
     return layer(x) + decay * memory.read(fast, x, decay)

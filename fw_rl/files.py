@@ -11,11 +11,16 @@ __all__ = ["write_file", "write_json"]
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write to a temporary file beside `path`, then rename it, so that no reader and no crash ever sees a part."""
+    """Write to a temporary file beside `path`, then rename it, so that no reader and no crash ever sees a part.
+
+    Args:
+        path: Where to; folders that are missing are made.
+        content: The whole file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -26,5 +31,10 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, record: Any) -> None:
-    """Write a record as JSON that a person can read."""
+    """Write a record as JSON that a person can read, as `write_file` does.
+
+    Args:
+        path: Where to.
+        record: What JSON can hold.
+    """
     write_file(path, (json.dumps(record, indent=2) + "\n").encode())

@@ -8,14 +8,23 @@ __all__ = ["import_for", "without_module"]
 
 
 def without_module(name: str) -> str:
-    """The name after the colon, or the whole of one that has none."""
+    """The name after the colon, or the whole of one that has none.
+
+    Args:
+        name: The name, with or without a module.
+    """
     return name.rpartition(":")[2]
 
 
 def import_for(name: str, kind: str) -> str:
     """Import the module of `module:name`, and return the name that it registers; a name without module is returned as it is.
 
-    Raises ValueError if there is no such module, or it does not run. `kind`: of what is registered, for the message.
+    Args:
+        name: The name, with or without a module.
+        kind: Of what is registered, for the message.
+
+    Raises:
+        ValueError: If there is no such module, or it does not run.
     """
     module, _, own_name = name.rpartition(":")
     if module:
@@ -23,5 +32,7 @@ def import_for(name: str, kind: str) -> str:
             import_module(module)
         except Exception as error:  # whatever a module of the user's own may do
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(f"unknown {kind} {name!r}: {module} cannot be imported ({reason})") from error
+            raise ValueError(
+                f"{kind} must be in a module that runs, got {name!r}: {module} cannot be imported ({reason})"
+            ) from error
     return own_name

@@ -15,10 +15,9 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
-from types import TracebackType
 from typing import Any
 
 __all__ = ["START_METHOD", "START_METHODS", "Send", "WorkerError", "Workers", "check_start_method"]
@@ -31,11 +30,15 @@ PATIENCE = 2.0
 
 Send = Callable[[Any], None]
 Task = Callable[..., None]
-"""What a worker runs: `task(send, *arguments)`; it reports by `send`."""
 
 
 class WorkerError(RuntimeError):
-    """A worker failed, or was killed again and again: `summary` says which and how, `details` is its traceback, if any."""
+    """A worker failed, or was killed again and again.
+
+    Args:
+        summary: Which worker, and how.
+        details: Its traceback, if any.
+    """
 
     def __init__(self, summary: str, details: str = "") -> None:
         super().__init__(f"{summary}\n{details}".strip())
@@ -43,9 +46,16 @@ class WorkerError(RuntimeError):
 
 
 def check_start_method(name: str) -> None:
-    """Raises ValueError for a start method that Python does not have here."""
+    """Refuse a start method that Python does not have here.
+
+    Args:
+        name: The start method.
+
+    Raises:
+        ValueError: If it is unknown.
+    """
     if name not in START_METHODS:
-        raise ValueError(f"start_method is {name!r}: choose from {', '.join(START_METHODS)}")
+        raise ValueError(f"start_method must be one of {', '.join(START_METHODS)}, got {name!r}")
 
 
 @dataclass(frozen=True)
@@ -57,21 +67,24 @@ class _Failure:
     traceback: str
 
 
-class _NobodyListens(Exception):
-    """The main process is gone or has heard enough."""
+class _NobodyListens(BaseException):
+    """The main process is gone or has heard enough; no task that handles exceptions may keep it."""
 
 
 class Workers:
-    """`n_workers` processes that run a task and report; a context, at whose end none of them is left.
-
-    `arguments`: for a worker's number and how often it was started again, the arguments of its task. A worker that is killed is
-    started again, `max_restarts` times over all of them, after a call of `on_death` with its number. `start_method`: "spawn",
-    "forkserver" or "fork". `preload`: modules beside the task's own that a fork server imports once for all.
+    """Processes that run a task and report; a context, at whose end none of them is left.
 
     Each worker uses one thread for NumPy and Torch, ignores Ctrl-C, which is the main process's to handle, and ends at once
     when the main process is gone.
 
-    Raises WorkerError from `next_report` when a worker fails or dies too often, and FloatingPointError when a worker raises it.
+    Args:
+        task: What a worker runs: `task(send, *arguments)`; it reports by `send`.
+        arguments: For a worker's number and how many were started again before, the arguments of its task.
+        n_workers: Processes.
+        start_method: "spawn", "forkserver" or "fork".
+        on_death: Called with the number of a worker that died, before another takes its place.
+        max_restarts: How many workers, over all numbers, are started again after they were killed.
+        preload: Modules beside the task's own that a fork server imports once for all.
     """
 
     def __init__(
@@ -97,7 +110,7 @@ class Workers:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.stop()
 
     @property
@@ -115,9 +128,14 @@ class Workers:
             raise
 
     def next_report(self, timeout: float | None) -> tuple[int, Any] | None:
-        """A worker's number and what it sent; None if nothing came for `timeout` seconds, or a worker has ended.
+        """A worker's number and what it sent; None if nothing came in time, or a worker has ended.
 
-        Without a `timeout` it waits as long as a worker runs.
+        Args:
+            timeout: Seconds to wait; None is as long as a worker runs.
+
+        Raises:
+            WorkerError: If a worker fails, or is killed once too often.
+            FloatingPointError: If a worker raises it.
         """
         pipe = next(self._ready, None)
         if pipe is None:
@@ -200,17 +218,13 @@ def _run(task: Task, pipe: connection.Connection, arguments: tuple[Any, ...]) ->
         except ConnectionError as error:
             raise _NobodyListens from error
 
-    try:
+    with suppress(_NobodyListens):
         try:
             task(send, *arguments)
-        except _NobodyListens:
-            raise
         except (Exception, SystemExit) as error:
             diverged = isinstance(error, FloatingPointError)
             message = str(error) if diverged else f"{type(error).__name__}: {error}"
             send(_Failure(diverged, message, traceback.format_exc()))
-    except _NobodyListens:
-        pass
 
 
 def _die_with_parent() -> None:
@@ -224,16 +238,14 @@ def _die_with_parent() -> None:
 def _one_thread() -> Iterator[None]:
     """Lets processes that start here read from their environment that they have one thread, before they import a library."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
+    before = {name: os.environ[name] for name in names if name in os.environ}
     os.environ.update(dict.fromkeys(names, "1"))
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in names:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextmanager
@@ -243,24 +255,16 @@ def _interrupts_put_off() -> Iterator[None]:
         yield
         return
     heard: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ()) if hasattr(signal, "pthread_sigmask") else None  # not on Windows
     try:
-        with _blocked_interrupts():
-            yield
+        if mask is not None:
+            resource_tracker.ensure_running()  # which unblocks it once it has started
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
         if heard:
             signal.raise_signal(signal.SIGINT)
-
-
-@contextmanager
-def _blocked_interrupts() -> Iterator[None]:
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # which unblocks them once it has started
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -170,13 +170,13 @@ def test_tied_parameters_stay_tied():
 
 def test_a_name_that_is_no_plain_parameter_gets_one_line():
     net = build("layers")
-    with pytest.raises(ValueError, match=r"^'1.weight' is no plain parameter: choose from 0.weight, 0.bias, 2.weight, 2.bias$"):
+    with pytest.raises(ValueError, match=r"^names must be among 0.weight, 0.bias, 2.weight, 2.bias, got '1.weight'$"):
         fast_slow(net, names=["0.weight", "1.weight"])
     assert not fast_weights(net)
     fast_slow(net)
-    with pytest.raises(ValueError, match="no plain parameter"):
+    with pytest.raises(ValueError, match=r"plain parameter.*, got"):
         fast_slow(net)
-    with pytest.raises(ValueError, match="no plain parameter"):
+    with pytest.raises(ValueError, match=r"plain parameter.*, got"):
         fast_slow(net, names=["0.weight"])
 
 
@@ -218,7 +218,9 @@ def test_fast_weights_can_be_saved_and_loaded_by_themselves():
     load_fast_weights(net, context)
     assert torch.equal(net(x), expected)
     for wrong in ({}, context | {"1.bias": torch.zeros(1)}, context | {"0.bias": torch.zeros(1)}):
-        with pytest.raises(ValueError, match=r"not the fast weights of this module, which has 0\.weight, 0\.bias, 2"):
+        with pytest.raises(
+            ValueError, match=r"^values must be the fast weights of this module \(0\.weight, 0\.bias, 2.*\) .*, got .*$"
+        ):
             load_fast_weights(net, wrong)
 
 
@@ -264,7 +266,7 @@ def test_the_optimiser_makes_the_changes_of_section_3():
         assert fast.item() == pytest.approx(expected_fast, abs=1e-6)
 
 
-def test_a_parameter_without_a_fast_weight_learns_like_a_slow_one():
+def test_without_a_fast_weight_a_parameter_learns_like_slow_ones():
     one, other = build("layers"), build("layers")
     fast_slow(other, names=["0.weight"])
     optimizer, plain = optimizer_of(other, fast_lr=0.0), torch.optim.SGD(one.parameters(), lr=0.1, momentum=0.5)
@@ -306,7 +308,7 @@ def test_an_optimiser_goes_on_from_its_state():
 )
 def test_the_optimiser_names_what_is_out_of_range(option):
     ((name, value),) = option.items()
-    with pytest.raises(ValueError, match=f"^{name} is {value}: it must"):
+    with pytest.raises(ValueError, match=f"^{name} must be .*, got {value}$"):
         optimizer_of(fast_slow(nn.Linear(1, 1)), **option)
 
 
@@ -314,7 +316,7 @@ DECAY, LR = 0.9, 0.1
 
 
 @pytest.mark.parametrize("fold_after", [None, 0, 2])
-def test_the_fast_weights_of_a_linear_layer_are_a_memory_of_its_presentations(fold_after):
+def test_fast_weights_of_a_layer_are_a_memory_of_presentations(fold_after):
     """Gradient descent through a parametrization, and writes to the memory of the fast-weight cell, end in the same weights."""
     layer = nn.Linear(I, 2).double()
     trained, fast = fast_slow(copy.deepcopy(layer), names=["weight"]), memory.empty(1, I, value_size=2, like=layer.weight)
@@ -332,7 +334,7 @@ def test_the_fast_weights_of_a_linear_layer_are_a_memory_of_its_presentations(fo
     assert fast.keys.shape[1] == (5 if fold_after is None else 4 - fold_after)
 
 
-def test_the_fast_weights_of_a_hidden_layer_are_a_memory_of_its_error_signals():
+def test_fast_weights_of_a_hidden_layer_remember_error_signals():
     net = build("layers")
     fast_slow(net, names=["0.weight"])
     optimizer = optimizer_of(net, slow_lr=0.0, fast_lr=LR, fast_momentum=0.0, decay=DECAY)
@@ -349,7 +351,7 @@ def test_the_fast_weights_of_a_hidden_layer_are_a_memory_of_its_error_signals():
     assert_close(DECAY * memory.read(fast, query, DECAY), F.linear(query, fast_weights(net)["0.weight"]))
 
 
-def test_where_input_and_target_are_the_same_it_is_the_delta_rule_of_the_cell():
+def test_with_input_as_target_it_is_the_delta_rule():
     layer = nn.Linear(H, H, bias=False).double()
     nn.init.zeros_(layer.weight)
     ours = theirs = memory.empty(B, H, separate_values=True, like=layer.weight)

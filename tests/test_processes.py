@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,12 @@ import torch
 
 from fw_rl import processes
 from fw_rl.processes import START_METHODS, WorkerError, Workers
+from tests.worker_tasks import count, describe, fail, give_up, leave, say, wait
 
-EVERY_START_METHOD = pytest.mark.parametrize("start_method", START_METHODS)
+EVERY_START_METHOD = pytest.mark.parametrize(
+    "start_method",
+    [method if method == "fork" else pytest.param(method, marks=pytest.mark.processes) for method in START_METHODS],
+)
 BIG = b"." * 2**20
 """More than a pipe holds: who sends it waits until it is read."""
 
@@ -49,47 +52,6 @@ def is_alive(pid):
     return True
 
 
-# Tasks.
-
-
-def count(send, end, shared, who=None):
-    for i in range(end):
-        shared.add_(1)
-        send((who, i))
-
-
-def describe(send):
-    threads = {os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    send(dict(torch=torch.get_num_threads(), environment=threads, parent=multiprocessing.parent_process().pid))
-    os.kill(os.getpid(), signal.SIGINT)
-    send("deaf")
-
-
-def say(send, *reports):
-    for report in reports:
-        send(report)
-
-
-def wait(send, *ignored):
-    for number in ignored:
-        signal.signal(number, signal.SIG_IGN)
-    send(os.getpid())
-    time.sleep(1000)
-
-
-def fail(send, error):
-    send("fine so far")
-    raise error
-
-
-def leave(send, code):
-    os._exit(code)
-
-
-def give_up(send):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 # Reports.
 
 
@@ -104,7 +66,7 @@ def test_every_report_arrives_once_and_in_order(start_method):
 
 
 @EVERY_START_METHOD
-def test_a_worker_has_one_thread_and_does_not_hear_ctrl_c(start_method):
+def test_a_worker_has_one_thread_and_ignores_ctrl_c(start_method):
     before = dict(os.environ), signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with start(describe, start_method=start_method) as running:
         assert [report for _, report in all_reports(running)] == [dict(torch=1, environment={"1"}, parent=os.getpid()), "deaf"]
@@ -145,7 +107,7 @@ def test_an_exception_comes_with_number_and_traceback(error):
     assert str(failure.value) == f"{failure.value.summary}\n{failure.value.details}".strip()
 
 
-def test_a_net_that_has_diverged_is_no_failure_of_a_worker():
+def test_a_diverged_net_is_no_failure_of_a_worker():
     with (
         pytest.raises(FloatingPointError, match=r"^too large$") as failure,
         start(fail, FloatingPointError("too large")) as running,
@@ -167,7 +129,7 @@ def test_an_argument_that_cannot_be_sent():
         pass
 
 
-def test_a_process_that_ends_with_an_error_is_not_started_again():
+def test_a_process_that_ends_with_an_error_stays_ended():
     dead = []
     with pytest.raises(WorkerError, match=r"^worker 0 ended with code 3"), start(leave, 3, on_death=dead.append) as running:
         list(all_reports(running))
@@ -214,6 +176,7 @@ def test_what_a_killed_worker_had_reported_is_not_lost():
             assert running.next_report(timeout=60.0) is None
 
 
+@pytest.mark.processes
 @pytest.mark.filterwarnings("ignore:worker 0 was killed")
 def test_workers_that_are_killed_again_and_again_end_the_run():
     dead = []
@@ -228,6 +191,7 @@ def test_workers_that_are_killed_again_and_again_end_the_run():
 # The end.
 
 
+@pytest.mark.processes
 def test_workers_that_report_end_by_themselves(monkeypatch):
     monkeypatch.setattr(processes, "PATIENCE", 60.0)
     shared = torch.zeros(1).share_memory_()
@@ -241,7 +205,7 @@ def test_workers_that_report_end_by_themselves(monkeypatch):
             process.terminate = process.kill = forbidden
 
 
-@pytest.mark.parametrize("start_method", ["forkserver", "fork"])
+@pytest.mark.parametrize("start_method", ["fork", pytest.param("forkserver", marks=pytest.mark.processes)])
 @pytest.mark.parametrize("ignored", [(), (signal.SIGTERM,)], ids=["hangs", "hangs and is deaf"])
 def test_workers_that_hang_are_ended_by_force(ignored, start_method):
     asked = []
@@ -266,7 +230,7 @@ class Interrupting:
         return int, (signal.SIGTERM,)
 
 
-def test_ctrl_c_while_a_worker_starts_is_not_lost_and_leaves_none():
+def test_ctrl_c_while_a_worker_starts_is_not_lost():
     with pytest.raises(KeyboardInterrupt), start(wait, Interrupting(), n_workers=2):
         raise AssertionError("the interrupt came too late")
     heard = []

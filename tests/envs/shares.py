@@ -26,6 +26,17 @@ def recorded(count):
     return RecordEpisodeStatistics(together(short_cart_pole, count))
 
 
+class Blind(SyncVectorEnv):
+    """Begins all episodes at once, whatever it is asked for."""
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)
+
+
+def blind(count):
+    return Blind([Noisy] * count)
+
+
 class Rare(Noisy):
     """Tells something in some steps only."""
 

@@ -272,22 +272,22 @@ def test_the_state_before_the_first_reset():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rows": [1, 2]}, "the state's 'rows' must be 3 integers from 0 to 5, got int64 of shape (2,) from 1 to 2"),
-        ({"rows": [0, 1, 6]}, "the state's 'rows' must be 3 integers from 0 to 5"),
-        ({"rows": [0, 1, 5]}, "the state's 'rows' must be 5 (before the first reset) for all games or for none"),
-        ({"rows": [4, 4, 5]}, "the state's 'rows' must be 5 (before the first reset) for all games or for none"),
-        ({"balls": [0, 1, 5]}, "the state's 'balls' must be 3 integers from 0 to 4"),
-        ({"balls": [0, 1, -1]}, "the state's 'balls' must be 3 integers from 0 to 4"),
-        ({"balls": [0, 1, 1.5]}, "the state's 'balls' must be 3 integers from 0 to 4"),
-        ({"balls": [[0], [1], [1]]}, "the state's 'balls' must be 3 integers from 0 to 4"),
-        ({"paddles": [0, 1, 4]}, "the state's 'paddles' must be 3 integers from 0 to 3"),
-        ({"paddles": None}, "the state's 'paddles' must be 3 integers from 0 to 3, got"),
-        ({"paddles": [2**70, 0, 0]}, "the state's 'paddles' must be 3 integers from 0 to 3, got"),
-        ({"random": None}, "the state's 'random' must be that of a PCG64 generator"),
-        ({"random": {}}, "the state's 'random' must be that of a PCG64 generator"),
-        ({"random": np.random.MT19937(0).state}, "the state's 'random' must be that of a PCG64 generator"),
-        ({"random": {"bit_generator": "PCG64"}}, "the state's 'random' must be that of a PCG64 generator"),
-        (None, "the state must be a dict with 'rows'"),
+        ({"rows": [1, 2]}, "state['rows'] must be 3 integers from 0 to 5, got int64 of shape (2,) from 1 to 2"),
+        ({"rows": [0, 1, 6]}, "state['rows'] must be 3 integers from 0 to 5"),
+        ({"rows": [0, 1, 5]}, "state['rows'] must be 5 (before the first reset) for all games or none, got"),
+        ({"rows": [4, 4, 5]}, "state['rows'] must be 5 (before the first reset) for all games or none, got"),
+        ({"balls": [0, 1, 5]}, "state['balls'] must be 3 integers from 0 to 4"),
+        ({"balls": [0, 1, -1]}, "state['balls'] must be 3 integers from 0 to 4"),
+        ({"balls": [0, 1, 1.5]}, "state['balls'] must be 3 integers from 0 to 4"),
+        ({"balls": [[0], [1], [1]]}, "state['balls'] must be 3 integers from 0 to 4"),
+        ({"paddles": [0, 1, 4]}, "state['paddles'] must be 3 integers from 0 to 3"),
+        ({"paddles": None}, "state['paddles'] must be 3 integers from 0 to 3, got"),
+        ({"paddles": [2**70, 0, 0]}, "state['paddles'] must be 3 integers from 0 to 3, got"),
+        ({"random": None}, "state['random'] must be that of a PCG64 generator"),
+        ({"random": {}}, "state['random'] must be that of a PCG64 generator"),
+        ({"random": np.random.MT19937(0).state}, "state['random'] must be that of a PCG64 generator"),
+        ({"random": {"bit_generator": "PCG64"}}, "state['random'] must be that of a PCG64 generator"),
+        (None, "state must be a dict with 'rows', got None"),
     ],
 )
 def test_bad_states_change_nothing(change, message):
@@ -354,7 +354,10 @@ def test_bad_reset_masks(mask):
 
 @pytest.mark.parametrize("options", [{"ball": [1, 2]}, {"ball": [1, 2, 16]}, {"paddle": np.array([0, -1, 1])}, {"x": 1}])
 def test_bad_options(options):
-    with pytest.raises(ValueError, match=r"^the reset option.*$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^(ball|paddle) must be a column from 0 to .* or an array of them, got |^options .*'x'$",
+    ):
         CatchVectorEnv(3).reset(options=options)
 
 
@@ -371,7 +374,7 @@ def test_bad_seeds(seed):
         ({"num_envs": 2.0}, "num_envs must be an integer of at least 1, got 2.0"),
         ({"n": 2}, "n must be an integer of at least 3, got 2"),
         ({"dtype": "O"}, "dtype must be a boolean, integer or float type, got 'O'"),
-        ({"render_mode": "human"}, "render_mode must be one of ['rgb_array', 'ansi'] or None"),
+        ({"render_mode": "human"}, "render_mode must be one of rgb_array, ansi or None, got 'human'"),
         ({"autoreset_mode": "later"}, "'later' is not a valid AutoresetMode"),
     ],
 )
@@ -381,7 +384,7 @@ def test_bad_arguments(kwargs, message):
     assert message in str(error.value)
 
 
-def test_one_game_with_distractors_is_that_of_the_single_env_and_comes_back_from_its_state():
+def test_distractors_are_those_of_the_single_env_and_state():
     rules = dict(n=6, m=2, distractors=3)
     env, envs = CatchEnv(**rules), CatchVectorEnv(1, **rules, autoreset_mode="Disabled")
     for seed in range(3):

@@ -1,8 +1,10 @@
 """The adapter of Gymnasium's vector environments against what SB3's own DummyVecEnv does with the same environments."""
 
 import doctest
+import pickle
 import subprocess
 import sys
+from copy import deepcopy
 
 import gymnasium as gym
 import numpy as np
@@ -17,10 +19,35 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize, VecTransposeImage
 
 from fw_rl.envs import CatchVectorEnv, VecEnvAdapter, sb3
+from fw_rl.envs.vector import reset_some
 from tests.envs.helpers import EVERY_MODE, MODES, Blank, Image, Noisy, assert_same, functions
+from tests.envs.shares import Blind
 
 RESETS_ITSELF = [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED]
 EVERY_OTHER_MODE = pytest.mark.parametrize("mode", RESETS_ITSELF, ids=lambda mode: mode.value)
+
+
+class OwnVector(VectorEnv):
+    """The least that a vector environment of one's own has: it counts to 3, and says nothing of what it does at the end."""
+
+    def __init__(self, num_envs=2, wrap=lambda observations: observations):
+        self.num_envs, self.wrap = num_envs, wrap
+        self.metadata = dict(autoreset_mode=AutoresetMode.SAME_STEP)
+        self.single_observation_space = spaces.Box(0, 3, (1,), np.float32)
+        self.single_action_space = spaces.Discrete(2)
+        self.t = np.zeros((num_envs, 1), dtype=np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.t = np.arange(self.num_envs, dtype=np.float32)[:, None]
+        return self.wrap(self.t.copy()), {}
+
+    def step(self, actions):
+        self.t += 1
+        over, infos = self.t[:, 0] == 3, {}
+        if over.any():
+            infos = dict(final_obs=self.wrap(self.t.copy()), _final_obs=over)
+            self.t[over] = 0
+        return self.wrap(self.t.copy()), np.ones(self.num_envs), over, np.zeros_like(over), infos
 
 
 def adapted(mode=AutoresetMode.SAME_STEP, count=4, **kwargs):
@@ -100,7 +127,7 @@ def test_environments_in_processes(mode):
         env.set_attr("number", 8, indices=1)
         assert env.get_attr("number") == [0, 8]
         assert env.env_is_wrapped(TimeLimit) == [False, False]
-        with pytest.raises(ValueError, match="leave indices out"):
+        with pytest.raises(ValueError, match=r"^indices must be None for .*, got \[0\]$"):
             env.env_method("added", 5, indices=[0])
         assert env.has_attr("number") and not env.has_attr("no_such_thing")
         for ask in (env.get_attr, env.env_method):
@@ -116,7 +143,7 @@ def test_environments_in_processes_without_shared_memory(mode):
     inner = AsyncVectorEnv(functions(2), shared_memory=False, autoreset_mode=mode)
     try:
         if mode == AutoresetMode.NEXT_STEP:
-            with pytest.raises(ValueError, match=r"^AsyncVectorEnv.* begins ended episodes twice: .*SAME_STEP$"):
+            with pytest.raises(ValueError, match=r"^env must .* got AsyncVectorEnv.*, which begins them twice: .*SAME_STEP$"):
                 VecEnvAdapter(inner)
         else:
             assert len(assert_same_play(VecEnvAdapter(inner), DummyVecEnv(functions(2)), steps=20)) > 3
@@ -200,78 +227,99 @@ def test_options_count_for_one_reset():
 def test_options_that_differ_are_refused_in_one_line():
     env = adapted()
     env.set_options([dict(shift=number) for number in range(4)])
-    with pytest.raises(ValueError, match=r"^the reset options differ between environments.*$"):
+    with pytest.raises(ValueError, match=r"^options must be the same for all environments of a VectorEnv, got .*$"):
         env.reset()
-
-
-class Stubborn(SyncVectorEnv):
-    """Begins all episodes at once, whatever it is asked for."""
-
-    def reset(self, *, seed=None, options=None):
-        return super().reset(seed=seed)
 
 
 @pytest.mark.parametrize("env_type", [Noisy, Blank])
 @EVERY_OTHER_MODE
-def test_an_environment_that_begins_more_than_it_was_asked_to_is_refused_in_one_line(mode, env_type):
-    env = VecEnvAdapter(Stubborn([env_type] * 4, autoreset_mode=mode))
+def test_an_environment_that_ignores_the_mask_is_refused(mode, env_type):
+    env = VecEnvAdapter(Blind([env_type] * 4, autoreset_mode=mode))
     env.seed(0)
     env.reset()
-    with pytest.raises(ValueError, match=r"^Stubborn.* ignores options\['reset_mask'\].*SAME_STEP$") as refusal:
+    with pytest.raises(ValueError, match=r"^env must .* got Blind.*, which ignores it: .*SAME_STEP$") as refusal:
         for _ in range(30):
             env.step(np.zeros(4, int))
     assert "\n" not in str(refusal.value)
 
 
-def test_vector_environments_of_gymnasium_that_ignore_the_mask_are_refused():
-    env = VecEnvAdapter(gym.make_vec("CartPole-v1", 4, vectorization_mode="vector_entry_point"))
-    env.seed(0)
+def test_the_cart_pole_of_gymnasium_is_refused_with_good_advice():
+    env = gym.make_vec("CartPole-v1", 4)
+    with pytest.raises(ValueError, match=r"got CartPoleVectorEnv.* use gym.make_vec\(..., vectorization_mode='sync'\)"):
+        VecEnvAdapter(env)
+    env = VecEnvAdapter(gym.make_vec("CartPole-v1", 4, vectorization_mode="sync"))
     env.reset()
-    with pytest.raises(ValueError, match="ignores"):
-        for t in range(60):
-            env.step(np.full(4, t % 3 > 0, dtype=int))
+    assert sum(env.step(np.full(4, t % 3 > 0, dtype=int))[2].sum() for t in range(60)) > 4
+    VecEnvAdapter(gym.make_vec("CartPole-v1", 1)).reset()
 
 
 READERS = {
-    "index": lambda mask, state: state.__setitem__(mask, 0),
-    "where": lambda mask, state: np.where(mask, 0, state),
-    "where [:, None]": lambda mask, state: np.where(np.asarray(mask)[:, None], 0, state[:, None]),
-    "loop": lambda mask, state: [0 if one else old for one, old in zip(mask, state, strict=False)],
-    "item": lambda mask, state: [0 if mask[i] else old for i, old in enumerate(state)],
-    "rows": lambda mask, state: state.__setitem__(np.flatnonzero(mask), 0),
-    "any": lambda mask, state: np.any(mask),
-    "count": lambda mask, state: np.count_nonzero(mask),
-    "length": lambda mask, state: len(mask),
-    "as bool": lambda mask, state: np.asarray(mask, dtype=bool),
-    "truth": lambda mask, state: bool(mask),
+    "index": lambda options: options["reset_mask"],
+    "get": lambda options: options.get("reset_mask"),
+    "pop": lambda options: options.pop("reset_mask", None),
+    "in": lambda options: "reset_mask" in options,
+    "loop": lambda options: [options[name] for name in options],
+    "items": lambda options: [value for _, value in options.items()],
+    "values": lambda options: [*options.values()],
+    "dict": lambda options: dict(options),
+    "unpacked": lambda options: {**options},
+    "passed on": lambda options: (lambda **named: named)(**options),
+    "copy": lambda options: options.copy(),
+    "deepcopy": lambda options: deepcopy(options),
+    "union": lambda options: options | dict(low=0),
+    "union from the right": lambda options: dict(low=0) | options,
+    "pickle": lambda options: pickle.dumps(options),
 }
 
 
+class Reading(OwnVector):
+    """It does with the options what it is told."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.read = read
+
+    def reset(self, *, seed=None, options=None):
+        assert isinstance(options, dict)
+        self.read(options)
+        return super().reset(seed=seed)
+
+
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
-def test_every_way_to_read_a_mask_is_noticed_and_changes_nothing(read):
-    state = np.arange(1, 4)
+def test_every_way_to_read_the_mask_is_noticed(read):
+    observations, _ = reset_some(Reading(read), np.array([True, False]))
+    assert observations.tolist() == [[0], [1]]
 
-    class Reading(VectorEnv):
-        def reset(self, *, seed=None, options=None):
-            if options.get("reset_mask") is not None:
-                read(options["reset_mask"], state)
 
-    assert sb3._looks_at_masks(Reading())
-    assert state.tolist() == [1, 2, 3]
+@pytest.mark.parametrize("read", [lambda options: options.get("low"), len, bool, lambda options: "high" in options])
+def test_options_that_are_read_without_the_mask_are_noticed(read):
+    with pytest.raises(ValueError, match=r"got Reading.* which ignores it"):
+        reset_some(Reading(read), np.array([True, False]))
+    reset_some(Reading(read), np.array([True, True]))
+
+
+def test_options_of_a_partial_reset_reach_the_environment():
+    told = []
+    reset_some(Reading(lambda options: told.append(pickle.loads(pickle.dumps(options)))), np.array([True]), None, dict(low=1))
+    assert type(told[0]) is dict
+    assert told == [dict(low=1, reset_mask=np.array([True]))]
 
 
 @EVERY_OTHER_MODE
-def test_to_be_adapted_changes_no_random_numbers(mode):
+def test_to_be_adapted_leaves_the_environment_alone(mode):
     for make in (lambda: SyncVectorEnv(functions(), autoreset_mode=mode), lambda: CatchVectorEnv(4, autoreset_mode=mode)):
         env, untouched = make(), make()
         env.reset(seed=3)
         untouched.reset(seed=3)
-        assert_same(VecEnvAdapter(env).reset(), untouched.reset()[0])
+        env.reset = None  # which is not asked
+        adapter = VecEnvAdapter(env)
+        del env.reset
+        assert_same(adapter.reset(), untouched.reset()[0])
 
 
-def test_a_stubborn_environment_is_fine_while_all_episodes_end_together():
-    stubborn = VecEnvAdapter(Stubborn(functions(end_probability=1.0), autoreset_mode=AutoresetMode.NEXT_STEP))
-    assert_same_play(stubborn, DummyVecEnv(functions(end_probability=1.0)), steps=3)
+def test_masks_may_be_ignored_while_all_episodes_end_together():
+    blind = VecEnvAdapter(Blind(functions(end_probability=1.0), autoreset_mode=AutoresetMode.NEXT_STEP))
+    assert_same_play(blind, DummyVecEnv(functions(end_probability=1.0)), steps=3)
 
 
 def test_attributes():
@@ -316,7 +364,7 @@ def test_attributes_and_methods_of_games_that_are_one_object():
     assert env.has_attr("rules") and not env.has_attr("no_such_thing")
     assert env.env_is_wrapped(TimeLimit) == [False] * 3
     for call in (lambda: env.set_attr("favourite", 4, indices=0), lambda: env.env_method("render", indices=0)):
-        with pytest.raises(ValueError, match=r"^.*leave indices out$"):
+        with pytest.raises(ValueError, match=r"^indices must be None for CatchVectorEnv.*, got 0$"):
             call()
 
 
@@ -380,11 +428,11 @@ BOX = spaces.Box(0, 1, (2,))
     ],
     ids=str,
 )
-def test_a_space_that_sb3_does_not_take_is_refused_in_one_line(space):
+def test_spaces_that_sb3_does_not_take_are_refused(space):
     for kind in ("observation", "action"):
         env = OwnVector()
         setattr(env, f"single_{kind}_space", space)
-        with pytest.raises(ValueError, match=f"^SB3 does not take the {kind} space .*: use Box, ") as refusal:
+        with pytest.raises(ValueError, match=f"^{kind}_space must be Box, .*, got {type(space).__name__}") as refusal:
             VecEnvAdapter(env)
         assert "\n" not in str(refusal.value)
 
@@ -395,40 +443,19 @@ def test_actions_that_sb3_does_not_take_though_it_observes_them():
         env.single_observation_space = space
         VecEnvAdapter(env)
         env.single_action_space = space
-        with pytest.raises(ValueError, match=r"^SB3 does not take the action space"):
+        with pytest.raises(ValueError, match=r"^action_space must be Box, .*, got "):
             VecEnvAdapter(env)
 
 
 def test_an_unknown_autoreset_mode_is_refused_in_one_line():
     env = OwnVector()
     env.metadata = dict(autoreset_mode="Sometimes")
-    with pytest.raises(ValueError, match=r"^OwnVector.* autoreset mode 'Sometimes': choose from NextStep, SameStep, Disabled$"):
+    with pytest.raises(
+        ValueError, match=r"^autoreset_mode must be one of NextStep, SameStep, Disabled, got 'Sometimes' .* OwnVector"
+    ):
         VecEnvAdapter(env)
     env.metadata = dict(autoreset_mode="SameStep")
     VecEnvAdapter(env)
-
-
-class OwnVector(VectorEnv):
-    """The least that a vector environment of one's own has: it counts to 3, and says nothing of what it does at the end."""
-
-    def __init__(self, num_envs=2, wrap=lambda observations: observations):
-        self.num_envs, self.wrap = num_envs, wrap
-        self.metadata = dict(autoreset_mode=AutoresetMode.SAME_STEP)
-        self.single_observation_space = spaces.Box(0, 3, (1,), np.float32)
-        self.single_action_space = spaces.Discrete(2)
-        self.t = np.zeros((num_envs, 1), dtype=np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        self.t = np.arange(self.num_envs, dtype=np.float32)[:, None]
-        return self.wrap(self.t.copy()), {}
-
-    def step(self, actions):
-        self.t += 1
-        over, infos = self.t[:, 0] == 3, {}
-        if over.any():
-            infos = dict(final_obs=self.wrap(self.t.copy()), _final_obs=over)
-            self.t[over] = 0
-        return self.wrap(self.t.copy()), np.ones(self.num_envs), over, np.zeros_like(over), infos
 
 
 @pytest.mark.parametrize("wrap", [lambda t: t, lambda t: dict(t=t)], ids=["Box", "Dict"])
@@ -443,7 +470,7 @@ def test_a_vector_environment_of_one_s_own(wrap):
     assert infos[1] == {"terminal_observation": wrap(np.array([3])), "TimeLimit.truncated": False}
 
 
-def test_an_environment_that_hides_the_last_observation_is_refused_in_one_line():
+def test_an_environment_that_hides_the_last_observation_is_refused():
     class Hiding(OwnVector):
         def step(self, actions):
             return *super().step(actions)[:4], {}
@@ -451,7 +478,7 @@ def test_an_environment_that_hides_the_last_observation_is_refused_in_one_line()
     env = VecEnvAdapter(Hiding())
     env.reset()
     env.step(np.zeros(2, int))
-    with pytest.raises(ValueError, match=r"^Hiding.* ends an episode without infos\['final_obs'\].*$"):
+    with pytest.raises(ValueError, match=r"^infos\['final_obs'\] must be there .*, got none from .*Hiding.*$"):
         env.step(np.zeros(2, int))
 
 
@@ -544,13 +571,16 @@ def test_pictures_can_be_stacked_and_transposed(mode):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "policy", "options"),
-    [(PPO, "MlpPolicy", dict(batch_size=32, n_epochs=2)), (A2C, "MultiInputPolicy", {})],
-    ids=["PPO", "A2C"],
+    ("mode", "algorithm", "options"),
+    [
+        (AutoresetMode.NEXT_STEP, PPO, dict(batch_size=32, n_epochs=2)),
+        (AutoresetMode.SAME_STEP, PPO, dict(batch_size=32, n_epochs=2)),
+        (AutoresetMode.DISABLED, A2C, {}),
+    ],
 )
-@EVERY_MODE
-def test_an_algorithm_of_sb3_learns_on_it_what_it_learns_on_its_own(mode, algorithm, policy, options):
-    as_dict = policy == "MultiInputPolicy"
+def test_an_algorithm_of_sb3_learns_what_it_learns_elsewhere(mode, algorithm, options):
+    as_dict = algorithm is A2C
+    policy = "MultiInputPolicy" if as_dict else "MlpPolicy"
 
     def trained(env):
         model = algorithm(policy, env, n_steps=16, seed=0, device="cpu", **options)
@@ -563,6 +593,7 @@ def test_an_algorithm_of_sb3_learns_on_it_what_it_learns_on_its_own(mode, algori
         np.testing.assert_array_equal(actual, expected)
 
 
+@pytest.mark.processes
 def test_the_adapters_are_imported_only_when_they_are_asked_for():
     code = """
         import sys, fw_rl.envs as envs
