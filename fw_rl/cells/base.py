@@ -41,6 +41,9 @@ class Cell(nn.Module, ABC):
     torch.Size([5, 2, 8])
     """
 
+    gated: bool = False
+    """Whether `forward` takes `write_gate` and `wipe`."""
+
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
