@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from fw_rl.cells import Cell, make_cell
 from fw_rl.tasks.base import Row, layers
 
-__all__ = ["GLIMPSES", "GLIMPSE_ROWS", "ConvNet", "Glimpse", "GlimpseNet", "MultiLevelNet", "cut_patches", "look"]
-__all__ += ["make_glimpse_net", "shift", "standardise"]
+__all__ = ["GLIMPSES", "GLIMPSE_ROWS", "ConvNet", "Glimpse", "GlimpseNet", "MultiLevelNet", "make_glimpse_net"]
 
 
 class Glimpse(NamedTuple):
@@ -52,11 +51,7 @@ time where the levels are integrated.
 
 
 def cut_patches(images: Tensor) -> Tensor:
-    """The 20 different patches of images, [20, B, P * P]: four coarse quadrants, then the four parts of each.
-
-    Args:
-        images: [B, 4 P, 4 P].
-    """
+    """The 20 different patches [20, B, P * P] of images [B, 4 P, 4 P]: four coarse quadrants, then the four parts of each."""
     batch, patch = len(images), images.shape[1] // 4
     coarse = images.view(batch, 2, patch, 2, 2, patch, 2).mean(dim=(3, 6)).permute(1, 3, 0, 2, 4)
     # Axes: quadrant row, part row, pixel row, and the same for columns.
@@ -65,33 +60,19 @@ def cut_patches(images: Tensor) -> Tensor:
 
 
 def standardise(images: Tensor) -> Tensor:
-    """Images with a mean of 0 and a standard deviation of 1 each, whatever light they were taken in, [B, S, S].
-
-    Args:
-        images: Bytes, [B, S, S].
-    """
+    """Images [B, S, S] of bytes with a mean of 0 and a standard deviation of 1 each, whatever light they were taken in."""
     pixels = images.flatten(1).float()
     deviation, mean = torch.std_mean(pixels, dim=1, keepdim=True)
     return ((pixels - mean) / (deviation + 1e-3)).view_as(images)
 
 
 def look(images: Tensor) -> Tensor:
-    """The glimpses of images, in order, [24, B, P * P].
-
-    Args:
-        images: [B, 4 P, 4 P].
-    """
+    """The glimpses [24, B, P * P] of images [B, 4 P, 4 P], in order."""
     return cut_patches(images)[[glimpse.patch for glimpse in GLIMPSES]]
 
 
 def shift(images: Tensor, generator: Generator, most: int) -> Tensor:
-    """Images that are moved up or down and left or right at random, [B, S, S]; black comes in.
-
-    Args:
-        images: [B, S, S].
-        generator: The source of random numbers.
-        most: Pixels by which each moves at most in each direction.
-    """
+    """Images [B, S, S], each moved by up to `most` pixels up or down and left or right; black comes in."""
     batch, size = len(images), images.shape[1]
     offsets = torch.randint(2 * most + 1, (2, batch, 1), generator=generator)
     rows, columns = offsets + torch.arange(size)
@@ -128,16 +109,12 @@ class GlimpseNet(nn.Module):
         self.head = layers(cell.hidden_size, 100, classes, last_relu=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits [B, classes].
-
-        Args:
-            images: Bytes, [B, 4 P, 4 P].
-        """
+        """The logits [B, classes] for images [B, 4 P, 4 P] of bytes."""
         y, _ = self.cell(self.embedding(images), self.cell.initial_state(len(images)))
         return self.head(y[-1])
 
 
-class MultiLevelNet(nn.Module):
+class MultiLevelNet(GlimpseNet):
     """The multi-level fast associative memory (Ba16 Figure 3): fast weights hold the coarse level while the fine one is seen.
 
     The signals of `GLIMPSES` say when h is stored and wiped. The fine level begins with h = 0 and an empty memory, so that what
@@ -146,7 +123,7 @@ class MultiLevelNet(nn.Module):
     weights give back what was stored.
 
     Args:
-        cell: A gated cell of H units, with 100 + H inputs.
+        cell: A cell of H units that is `gated`, with 100 + H inputs.
         patch_pixels: Pixels P * P of a glimpse.
         classes: Number of classes.
 
@@ -155,18 +132,12 @@ class MultiLevelNet(nn.Module):
     """
 
     def __init__(self, cell: Cell, patch_pixels: int, classes: int) -> None:
-        super().__init__()
         if not cell.gated:
-            raise ValueError(f"the cell of the multi-level net must be gated, got {type(cell).__name__}")
-        self.embedding, self.cell = _Embedding(patch_pixels), cell
-        self.head = layers(cell.hidden_size, 100, classes, last_relu=False)
+            raise ValueError(f"the cell of a multi-level net must take a write gate and a wipe, got {type(cell).__name__}")
+        super().__init__(cell, patch_pixels, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits [B, classes].
-
-        Args:
-            images: Bytes, [B, 4 P, 4 P].
-        """
+        """The logits [B, classes] for images [B, 4 P, 4 P] of bytes."""
         x = self.embedding(images)
         found = self._fine_level(x[_FINE])
         below = found[[GLIMPSES[t].quadrant for t in _COARSE]] * _INTEGRATE
@@ -214,11 +185,7 @@ class ConvNet(nn.Module):
         self.head = layers(features if depth == 3 else 4 * features, 100, classes, last_relu=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits [B, classes].
-
-        Args:
-            images: Bytes, [B, 4 P, 4 P].
-        """
+        """The logits [B, classes] for images [B, 4 P, 4 P] of bytes."""
         patches = self.patch(cut_patches(standardise(images))).transpose(0, 1)  # [B, 20, features]
         coarse, parts = patches[:, :4], patches[:, 4:].unflatten(1, (4, 4)).flatten(2)
         quadrants = self.quadrant(torch.cat([coarse, parts], dim=2))

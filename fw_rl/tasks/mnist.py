@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["FILES", "MIRRORS", "default_folder", "load_mnist", "read_idx"]
+__all__ = ["FILES", "MIRRORS", "default_folder", "load_mnist"]
 
 
 class _File(NamedTuple):
@@ -52,14 +52,7 @@ def load_mnist(folder: Path | None = None) -> tuple[NDArray[np.uint8], ...]:
 
 
 def read_idx(content: bytes) -> NDArray[np.uint8]:
-    """An array of bytes in the idx format: two zeros, the type 8, the number of axes, their lengths, the values.
-
-    Args:
-        content: Content of the file.
-
-    Raises:
-        ValueError: If the content is something else, or of another length than it says.
-    """
+    """An array of bytes in the idx format: two zeros, the type 8, the number of axes, their lengths, the values."""
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise ValueError("it does not begin like an idx file of bytes")
     axes = content[3]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean, median
@@ -21,44 +19,15 @@ from fw_rl.intervals import mean_interval
 from fw_rl.tasks.base import Task
 from fw_rl.tasks.runs import Record
 
-__all__ = ["Summary", "as_markdown", "draw_curves", "draw_table", "summarise", "write_report"]
+__all__ = ["Summary", "summarise", "write_report"]
 
 
-@dataclass(frozen=True)
-class Summary:
-    """A row of the table: all seeds of one model and size.
-
-    Attributes:
-        label: Name of the model.
-        hidden_size: Units of the recurrent layer.
-        results: The test error (or accuracy) of each seed in percent, at the epoch that the validation set chooses.
-        mean: Their mean, None if there are none.
-        low: Lower end of the 95 % interval of the mean (Student's t), at least 0 %; None for fewer than two seeds.
-        high: Its upper end, at most 100 %.
-        last: The mean at the last epoch, where no choice adds the noise of the validation set.
-        paper: The paper's number.
-        diverged: Number of seeds whose loss was not finite.
-        learning_rate: Learning rate of the runs.
-        weight_decay: Weight decay of the runs.
-        epochs: Passes over the training set.
-        seconds_per_epoch: Seconds that the processor trained in an epoch, the median.
-        parameters: Number of weights.
-    """
-
-    label: str
-    hidden_size: int
-    results: list[float]
-    mean: float | None
-    low: float | None
-    high: float | None
-    last: float | None
-    paper: float | None
-    diverged: int
-    learning_rate: float
-    weight_decay: float
-    epochs: int
-    seconds_per_epoch: float | None
-    parameters: int
+Summary = dict[str, Any]
+"""A row of the table, all seeds of one model and size: label, hidden_size, results (the test error or accuracy of each seed in
+percent, at the epoch that the validation set chooses), their mean, low and high (the 95 % interval of the mean by Student's t,
+within 0 and 100 %), last (the mean at the last epoch, where no choice adds the noise of the validation set), paper, diverged
+(seeds whose loss was not finite), learning_rate, weight_decay, epochs, seconds_per_epoch (median) and parameters (weights).
+What is unknown is None."""
 
 
 def summarise(task: Task, records: Sequence[Record]) -> list[Summary]:
@@ -83,7 +52,7 @@ def _summary(task: Task, group: Sequence[Record]) -> Summary:
     results = [_shown(task, record.best["test_error"]) for record in done]
     low, high = _interval(results)
     paper = {(task.rows[name].label, units): number for (name, units), number in task.paper.items()}
-    settings = {name: group[0].settings[name] for name in ("learning_rate", "weight_decay", "epochs")}
+    shown = {name: group[0].settings[name] for name in ("learning_rate", "weight_decay", "epochs")}
     return Summary(
         label=label,
         hidden_size=size,
@@ -94,9 +63,9 @@ def _summary(task: Task, group: Sequence[Record]) -> Summary:
         last=fmean(_shown(task, record.epochs[-1]["test_error"]) for record in done) if done else None,
         paper=paper.get((label, size)),
         diverged=len(group) - len(done),
+        **shown,
         seconds_per_epoch=median(epoch["seconds"] for record in done for epoch in record.epochs) if done else None,
         parameters=group[0].parameters,
-        **settings,
     )
 
 
@@ -112,13 +81,7 @@ def _interval(results: Sequence[float]) -> tuple[float, float] | tuple[None, Non
 
 
 def as_markdown(task: Task, data: str, summaries: Sequence[Summary]) -> str:
-    """The table as text.
-
-    Args:
-        task: The task.
-        data: The data in words.
-        summaries: The rows, at least one.
-    """
+    """The table as text; there is at least one row."""
     rows = [_cells(task, summary) for summary in summaries]
     about = (
         f"{task.title}. Data: {data}.\n"
@@ -129,21 +92,21 @@ def as_markdown(task: Task, data: str, summaries: Sequence[Summary]) -> str:
 
 
 def _cells(task: Task, row: Summary) -> dict[str, object]:
-    ranked = sorted(row.results, reverse=task.accuracy)
+    ranked = sorted(row["results"], reverse=task.accuracy)
     return {
-        "model": row.label,
-        "units": row.hidden_size,
-        "weights": f"{row.parameters:,}",
-        "ours": _number(row.mean),
-        "95 % interval": "" if row.low is None else f"{row.low:.2f} to {row.high:.2f}",
-        "last epoch": _number(row.last),
-        "paper": _number(row.paper),
-        "seeds": f"{len(row.results)}" + (f" ({row.diverged} diverged)" if row.diverged else ""),
+        "model": row["label"],
+        "units": row["hidden_size"],
+        "weights": f"{row['parameters']:,}",
+        "ours": _number(row["mean"]),
+        "95 % interval": "" if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}",
+        "last epoch": _number(row["last"]),
+        "paper": _number(row["paper"]),
+        "seeds": f"{len(row['results'])}" + (f" ({row['diverged']} diverged)" if row["diverged"] else ""),
         "best to worst": f"{ranked[0]:.2f} to {ranked[-1]:.2f}" if ranked else "",
-        "learning rate": f"{row.learning_rate:g}",
-        "weight decay": f"{row.weight_decay:g}",
-        "epochs": row.epochs,
-        "CPU s an epoch": "" if row.seconds_per_epoch is None else f"{row.seconds_per_epoch:.1f}",
+        "learning rate": f"{row['learning_rate']:g}",
+        "weight decay": f"{row['weight_decay']:g}",
+        "epochs": row["epochs"],
+        "CPU s an epoch": "" if row["seconds_per_epoch"] is None else f"{row['seconds_per_epoch']:.1f}",
     }
 
 
@@ -175,8 +138,7 @@ def write_report(task: Task, records: Sequence[Record], folder: Path) -> str:
     (data,), summaries = names, summarise(task, records)
     text = as_markdown(task, data, summaries)
     write_file(folder / "table.md", text.encode())
-    rows = [dataclasses.asdict(summary) for summary in summaries]
-    write_json(folder / "table.json", dict(title=task.title, data=data, accuracy=task.accuracy, rows=rows))
+    write_json(folder / "table.json", dict(title=task.title, data=data, accuracy=task.accuracy, rows=summaries))
     draw_table(task, data, summaries, folder / "table.png")
     draw_curves(task, records, folder / "curves.png")
     return text
@@ -186,24 +148,17 @@ _STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": F
 
 
 def draw_table(task: Task, data: str, summaries: Sequence[Summary], path: Path) -> None:
-    """A panel for each size: our mean with its interval, and the paper's number, for each model.
-
-    Args:
-        task: The task.
-        data: The data in words.
-        summaries: The rows of the table.
-        path: The picture, a PNG file.
-    """
-    sizes = sorted({row.hidden_size for row in summaries})
-    labels = list(dict.fromkeys(row.label for row in summaries))
+    """A panel for each size: our mean with its interval, and the paper's number, for each model."""
+    sizes = sorted({row["hidden_size"] for row in summaries})
+    labels = list(dict.fromkeys(row["label"] for row in summaries))
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(2.2 + 2.9 * len(sizes), 1.6 + 0.42 * len(labels)), dpi=150, layout="constrained")
         panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
         for panel, size in zip(panels, sizes, strict=True):
-            rows = [row for row in summaries if row.hidden_size == size]
-            places = [labels.index(row.label) for row in rows]
+            rows = [row for row in summaries if row["hidden_size"] == size]
+            places = [labels.index(row["label"]) for row in rows]
             # What there is not is nan here, and not drawn.
-            numbers = np.array([(row.low, row.mean, row.high, row.paper) for row in rows], dtype=float)
+            numbers = np.array([(row["low"], row["mean"], row["high"], row["paper"]) for row in rows], dtype=float)
             low, mean, high, paper = numbers.T
             panel.plot([low, high], [places, places], "|-", color="#2563eb", clip_on=False, zorder=3)
             (ours,) = panel.plot(mean, places, "o", color="#2563eb", clip_on=False, zorder=3)
@@ -222,13 +177,7 @@ def draw_table(task: Task, data: str, summaries: Sequence[Summary], path: Path) 
 
 
 def draw_curves(task: Task, records: Sequence[Record], path: Path) -> None:
-    """Test log-likelihood over epochs (Ba16 Figure 2), a panel for each size: the mean over seeds, and every seed thinly.
-
-    Args:
-        task: The task.
-        records: Its runs.
-        path: The picture, a PNG file.
-    """
+    """Test log-likelihood over epochs (Ba16 Figure 2), a panel for each size: the mean over seeds, and every seed thinly."""
     groups: dict[tuple[str, int], list[list[float]]] = {}
     for record in sorted((record for record in records if not record.diverged), key=lambda record: _place(task, record)):
         groups.setdefault(record.group, []).append([-epoch["test_loss"] for epoch in record.epochs])

@@ -136,11 +136,7 @@ class RetrievalNet(nn.Module):
         self.head = layers(cell.hidden_size, 100, DIGITS, last_relu=False)
 
     def forward(self, strings: Tensor) -> Tensor:
-        """The logits [B, 10].
-
-        Args:
-            strings: Indices of `SYMBOLS`, [B, T].
-        """
+        """The logits [B, 10] for strings [B, T]."""
         # 37 symbols are fewer than B * T places: each is embedded once.
         embedded = self.embedding(torch.arange(len(SYMBOLS)))
         y, _ = self.cell(F.embedding(strings.T, embedded), self.cell.initial_state(len(strings)))

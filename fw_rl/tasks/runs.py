@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -136,33 +137,28 @@ def execute(run: Run, record_path: Path, log_dir: Path, *, resume: bool = True, 
     task, seed, settings = run.task, run.training.seed, run.settings
     digest = hashlib.sha256(json.dumps([settings, seed], sort_keys=True).encode()).hexdigest()[:8]
     checkpoint = log_dir / "checkpoints" / f"{run.name}-{digest}.safetensors"
+    log_folder = log_dir / "tensorboard" / f"{run.name}-{digest}"
     if not resume:
         checkpoint.unlink(missing_ok=True)
+        shutil.rmtree(log_folder, ignore_errors=True)
     data, row = load_data(task), task.row(run.row, run.options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = task.make_net(row, run.hidden_size)
 
-    writers: list[SummaryWriter] = []
+    with SummaryWriter(str(log_folder)) as writer:
 
-    def log(number: int, epoch: Epoch) -> None:
-        if not writers:
-            folder = log_dir / "tensorboard" / f"{run.name}-{digest}"
-            writers.append(SummaryWriter(str(folder), purge_step=number))
-        for name, value in epoch.items():
-            writers[0].add_scalar(name, value, number)
+        def log(number: int, epoch: Epoch) -> None:
+            for name, value in epoch.items():
+                writer.add_scalar(name, value, number)
 
-    history: list[Epoch] = []
-    try:
-        history = train(
-            net, data, run.training,
-            vary=task.vary, checkpoint=checkpoint, on_epoch=log, description=run.name, quiet=quiet,
-        )  # fmt: skip
-    except FloatingPointError:
-        pass
-    finally:
-        for writer in writers:
-            writer.close()
+        try:
+            history = train(
+                net, data, run.training,
+                vary=task.vary, checkpoint=checkpoint, on_epoch=log, description=run.name, quiet=quiet,
+            )  # fmt: skip
+        except FloatingPointError:
+            history = []
     parameters = sum(parameter.numel() for parameter in net.parameters())
     record = Record(task.name, row.label, run.hidden_size, seed, settings, parameters, history, diverged=not history)
     write_json(record_path, dataclasses.asdict(record))
@@ -203,10 +199,10 @@ _NUMBERS = ("learning_rate", "weight_decay", "epochs")
 
 
 def _check(record: Record) -> None:
-    words, counts = (record.task, record.label), (record.hidden_size, record.seed, record.parameters)
-    if not all(isinstance(word, str) for word in words) or not all(isinstance(count, int) for count in counts):
-        raise ValueError("a name is no text, or a count no whole number")
-    settings = record.settings if isinstance(record.settings, dict) else {}
+    for name, kind in get_type_hints(Record).items():
+        if not isinstance(getattr(record, name), get_origin(kind) or kind):
+            raise ValueError(f"{name} is of another type")
+    settings = record.settings
     if not all(isinstance(settings.get(name), int | float) for name in _NUMBERS) or not isinstance(settings.get("data"), str):
         raise ValueError(f"its settings lack {', '.join(_NUMBERS)} or data")
     if not record.diverged:

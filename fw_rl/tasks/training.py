@@ -19,7 +19,7 @@ from tqdm import tqdm
 from fw_rl.files import write_file
 from fw_rl.tasks.base import Data, Split
 
-__all__ = ["Epoch", "Training", "best_epoch", "check_history", "evaluate", "train"]
+__all__ = ["Epoch", "Training", "best_epoch", "evaluate", "train"]
 
 Epoch = dict[str, float]
 """The results of one epoch: train_loss, valid_loss, test_loss (nats), valid_error, test_error (percent), and the seconds that
@@ -110,14 +110,7 @@ def train(
 
 
 def check_history(history: object) -> None:
-    """Check that a file holds the results of epochs.
-
-    Args:
-        history: What it holds.
-
-    Raises:
-        ValueError: If it holds something else, in one line.
-    """
+    """ValueError, in one line, for what a file holds in place of the results of epochs."""
     if not isinstance(history, list) or not history:
         raise ValueError("it holds no list of epochs")
     for number, epoch in enumerate(history, 1):

@@ -20,40 +20,64 @@ __all__ += ["expected_transfer", "mean_transfer", "measure_transfer", "rehearse_
 
 @dataclass(frozen=True)
 class Inputs:
-    """Random input vectors of length n: components are 1 with probability p, if `signed` -1 with the same, and 0 otherwise."""
+    """Random input vectors.
+
+    Attributes:
+        n: Their length.
+        p: Probability of a component to be 1.
+        signed: Whether a component is -1 with the same probability; otherwise it is 0.
+    """
 
     n: int
     p: float
     signed: bool = False
 
     def draw(self, *shape: int, generator: torch.Generator) -> Tensor:
-        """Vectors [*shape, n]."""
+        """Vectors, [*shape, n].
+
+        Args:
+            *shape: How many.
+            generator: The source of random numbers.
+        """
         u = torch.rand(*shape, self.n, generator=generator, dtype=torch.float64)
         ones = (u < self.p).double()
         return ones - (u > 1 - self.p).double() if self.signed else ones
 
 
 def descent_cosine(a: Tensor, b: Tensor, noise: Tensor) -> Tensor:
-    """The cosine of the angle between the two directions of steepest descent (HP87 Eq. 1); vectors lie in the last dimension.
+    """The cosine of the angle between the two directions of steepest descent, [...] (HP87 Eq. 1).
 
     It is the ratio of two improvements of b by a step of fixed length: by retraining a, and by retraining b itself.
+
+    Args:
+        a: An input, [..., n].
+        b: Another, [..., n].
+        noise: What has been added to the weights, [..., n].
     """
     return cosine_similarity(a, b, dim=-1) * torch.sign((a * noise).sum(-1) * (b * noise).sum(-1))
 
 
 def expected_transfer(a: Tensor, b: Tensor) -> Tensor:
-    """The squared cosine of the angle between two inputs: HP87 Eq. 2, n_ab^2 / (n_a n_b), and Eq. 3 with -1.
+    """The squared cosine of the angle between two inputs, [...]: HP87 Eq. 2, n_ab^2 / (n_a n_b), and Eq. 3 with -1.
 
     It is the ratio of the expected improvements, where the weight change is proportional to the gradient.
+
+    Args:
+        a: An input, [..., n].
+        b: Another, [..., n].
     """
     return cosine_similarity(a, b, dim=-1).square()
 
 
 def expected_cosine(a: Tensor, b: Tensor) -> Tensor:
-    """The exact mean of Eq. 1 over Gaussian noise, ``2/pi c asin(c)`` with c the cosine of the angle between the inputs.
+    """The exact mean of Eq. 1 over Gaussian noise, ``2/pi c asin(c)`` with c the cosine of the angle between the inputs, [...].
 
     HP87 gets from Eq. 1 to Eq. 2 by taking numerator and denominator for themselves, which gives c^2. That is not the mean of
     Eq. 1, but it is the ratio of the expected improvements (footnote 2 of the paper).
+
+    Args:
+        a: An input, [..., n].
+        b: Another, [..., n].
     """
     cosine = cosine_similarity(a, b, dim=-1)
     return 2 / math.pi * cosine * torch.asin(cosine.clamp(-1, 1))
@@ -63,6 +87,9 @@ def mean_transfer(inputs: Inputs) -> float:
     """The transfer between two random associations, ``E[(a . b)^2] / E[|a|^4]``: 1/4 for large n and 0/1 with p = 1/2.
 
     With -1 it is of order 1/n (HP87 §5.2), without it tends to p^2.
+
+    Args:
+        inputs: How the two are drawn.
     """
     n, p = inputs.n, inputs.p
     if inputs.signed:
@@ -71,7 +98,13 @@ def mean_transfer(inputs: Inputs) -> float:
 
 
 def measure_transfer(inputs: Inputs, pairs: int, generator: torch.Generator) -> float:
-    """`mean_transfer` by Monte Carlo over pairs of inputs."""
+    """`mean_transfer` by Monte Carlo.
+
+    Args:
+        inputs: How the inputs are drawn.
+        pairs: Number of pairs.
+        generator: The source of random numbers.
+    """
     a, b = inputs.draw(2, pairs, generator=generator)
     lengths = torch.cat([a, b]).square().sum(1)
     return ((a * b).sum(1).square().mean() / lengths.square().mean()).item()
@@ -80,16 +113,27 @@ def measure_transfer(inputs: Inputs, pairs: int, generator: torch.Generator) -> 
 def expected_ratio(transfer: float, retrained: int) -> float:
     """Improvement of an unretrained over that of a retrained association at the start: ``k t / (1 + (k - 1) t)`` (HP87 §5.1).
 
-    >>> round(expected_ratio(0.25, retrained=50), 3)
-    0.943
+    Args:
+        transfer: The transfer t between two associations.
+        retrained: The number k of retrained associations.
+
+    Example:
+        >>> round(expected_ratio(0.25, retrained=50), 3)
+        0.943
     """
     return retrained * transfer / (1 + (retrained - 1) * transfer)
 
 
 class PairCheck(NamedTuple):
-    """Means over random pairs by formula and by Monte Carlo, with the standard error of the difference.
+    """Means over random pairs.
 
-    `transfer`: of Eq. 2 or 3. `cosine`: of Eq. 1, where the formula is `expected_cosine`.
+    Attributes:
+        transfer_formula: Eq. 2 or 3.
+        transfer_measured: The same by Monte Carlo.
+        transfer_error: Standard error of the difference.
+        cosine_formula: The mean of Eq. 1, `expected_cosine`.
+        cosine_measured: The same by Monte Carlo.
+        cosine_error: Standard error of the difference.
     """
 
     transfer_formula: float
@@ -101,7 +145,14 @@ class PairCheck(NamedTuple):
 
 
 def check_pairs(inputs: Inputs, pairs: int, noises: int, generator: torch.Generator) -> PairCheck:
-    """Draw pairs of inputs, and noise for each; a pair with a zero vector, of which nothing can be learned, is drawn again."""
+    """Draw pairs of inputs, and noise for each; a pair with a zero vector, of which nothing can be learned, is drawn again.
+
+    Args:
+        inputs: How the inputs are drawn.
+        pairs: Number of pairs.
+        noises: Draws of the noise for each pair.
+        generator: The source of random numbers.
+    """
     rows: list[Tensor] = []
     while len(rows) < pairs:
         a, b = inputs.draw(2, generator=generator)
@@ -122,8 +173,10 @@ def check_pairs(inputs: Inputs, pairs: int, noises: int, generator: torch.Genera
 class Fall(NamedTuple):
     """Linear nets while they are retrained.
 
-    `retrained`, `unretrained`: the error E of an association of each kind, [time, runs]. `slopes`: how fast the two fall at the
-    start, per infinitesimal step, [2, runs].
+    Attributes:
+        retrained: The error E of a retrained association, [time, runs].
+        unretrained: That of an unretrained one, [time, runs].
+        slopes: How fast the two fall at the start, per infinitesimal step, [2, runs].
     """
 
     retrained: Tensor
@@ -142,9 +195,15 @@ class Fall(NamedTuple):
 
 
 def rehearse_linear(inputs: Inputs, cases: int, retrained: int, sweeps: int, runs: int, generator: torch.Generator) -> Fall:
-    """Retrain linear nets, whose weights have got noise, on the first `retrained` of their random associations.
+    """Retrain linear nets, whose weights have got noise, on some of their random associations.
 
-    A sweep is a step of steepest descent, short enough not to overshoot.
+    Args:
+        inputs: How the inputs are drawn.
+        cases: Number of associations.
+        retrained: Number of those that are retrained, the first ones.
+        sweeps: Steps of steepest descent, short enough not to overshoot.
+        runs: Number of nets.
+        generator: The source of random numbers.
     """
     x = inputs.draw(runs, cases, generator=generator)
     noise = torch.randn(runs, inputs.n, 1, generator=generator, dtype=x.dtype)
@@ -170,8 +229,16 @@ def _means(values: Tensor, retrained: int) -> Tensor:
 class Plane:
     """The weight space of HP87 Figures 3 and 4: two inputs, one linear output unit, two associations.
 
-    `inputs`: [2, 2], a row for each association. `targets`: [2]. `solution`: the weights that satisfy both, found by gradient
-    descent.
+    Args:
+        inputs: A row for each association, [2, 2].
+        targets: Their outputs, [2].
+        start: Weights at which learning begins, [2].
+        sweeps: Steps of gradient descent on both.
+        lr: Size of a step.
+
+    Attributes:
+        path: The weights during learning, [sweeps + 1, 2].
+        solution: The last of them, which satisfy both, [2].
     """
 
     def __init__(self, inputs: Tensor, targets: Tensor, start: Tensor, sweeps: int = 2000, lr: float = 0.2) -> None:
@@ -183,12 +250,23 @@ class Plane:
         self.solution = self.path[-1]
 
     def circle(self, radius: float, points: int) -> Tensor:
-        """Weights with noise of one length in all directions, [points, 2]."""
+        """Weights with noise of one length in all directions, [points, 2].
+
+        Args:
+            radius: Length of the noise.
+            points: Number of directions.
+        """
         angles = torch.arange(points, dtype=torch.float64) * (2 * math.pi / points)
         return self.solution + radius * torch.stack([angles.cos(), angles.sin()], dim=1)
 
     def retrain(self, weights: Tensor, sweeps: int, lr: float) -> Tensor:
-        """Points [points, 2] after gradient descent on association 1 alone, before each sweep and after the last."""
+        """Weights during gradient descent on association 1 alone, [sweeps + 1, points, 2].
+
+        Args:
+            weights: Those at the start, [points, 2].
+            sweeps: Number of steps.
+            lr: Size of a step.
+        """
         a, target = self.inputs[0], self.targets[0]
         path = [weights]
         for _ in range(sweeps):
@@ -196,15 +274,22 @@ class Plane:
         return torch.stack(path)
 
     def transfers(self, weights: Tensor) -> Tensor:
-        """Whether retraining on association 1, from points [..., 2], is an improvement for association 2 too."""
+        """Whether retraining on association 1 is an improvement for association 2 too, [...].
+
+        Args:
+            weights: Where it starts, [..., 2].
+        """
         miss = weights @ self.inputs.T - self.targets
         return miss[..., 0] * miss[..., 1] * (self.inputs[0] @ self.inputs[1]) > 0
 
     def probability(self, left: Tensor) -> Tensor:
-        """The share of the circle from which transfer is positive when `left` of the error on association 1 is left.
+        """The share of the circle from which transfer is positive, [...].
 
         With theta the angle between the two inputs it is ``1/2 + atan(left |cot theta|) / pi``: 1 - theta/pi on the circle (for
         an acute angle), and 1/2 when association 1 is restored, with the points between on the ellipses of HP87 §5.3.
+
+        Args:
+            left: What is left of the error on association 1, [...].
         """
         cosine = cosine_similarity(self.inputs[0], self.inputs[1], dim=0).abs()
         return 0.5 + torch.atan(left * cosine / (1 - cosine.square()).sqrt()) / math.pi
