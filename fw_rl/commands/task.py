@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from fw_rl.commands.command_line import fail
+from fw_rl.experiments.checks import make_folder
 from fw_rl.experiments.table import TableOptions, make_table
 from fw_rl.tasks import TASKS
 from fw_rl.tasks.base import Task
@@ -39,6 +40,7 @@ def main(name: str, arguments: Sequence[str], program: str | None = None) -> int
         task = task_class(**{field.name: getattr(options, field.name) for field in fields(task_class)})
         for show in shows:
             if getattr(options, show):
+                make_folder("out", options.out)
                 print(getattr(task, show)(options.out))
                 return 0
         text, folder = make_table(task, options)

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from fw_rl.commands.faces import main
+from fw_rl.commands.task import main
 from fw_rl.tasks import faces as task
 from fw_rl.tasks import runs
 from tests.tasks.test_faces import multi_pie_path, write_image
@@ -21,7 +21,7 @@ def few_faces(monkeypatch):
 
 def faces(folder, *arguments):
     small = ["--epochs", "1", "--seed", "0", "--learning-rate", "0.003", "--quiet"]
-    return main([*small, "--out", str(folder), "--log-dir", str(folder / "logs"), *arguments])
+    return main("faces", [*small, "--out", str(folder), "--log-dir", str(folder / "logs"), *arguments])
 
 
 def test_the_table_has_the_accuracy_and_says_that_the_faces_are_drawn(few_faces, tmp_path, capsys):

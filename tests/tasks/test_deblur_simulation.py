@@ -93,7 +93,7 @@ def test_a_percentage_is_a_number_of_associations(percent, count):
 
 @pytest.mark.parametrize("percent", [0, 100, 120, -5])
 def test_a_subset_is_neither_none_nor_all(percent):
-    with pytest.raises(ValueError, match="neither none nor all"):
+    with pytest.raises(ValueError, match="must be neither none nor all, got"):
         part_of(Protocol(), percent)
 
 

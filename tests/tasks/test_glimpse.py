@@ -8,8 +8,10 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from fw_rl.tasks import glimpse
-from fw_rl.tasks.glimpse import GLIMPSES, ConvNet, Digits, cut_patches, look, make_glimpse_net, shift, standardise
+from fw_rl.tasks import digits, glimpse
+from fw_rl.tasks.base import Row
+from fw_rl.tasks.digits import Digits
+from fw_rl.tasks.glimpse import GLIMPSES, ConvNet, cut_patches, look, make_glimpse_net, shift, standardise
 from fw_rl.tasks.runs import Run
 from fw_rl.tasks.training import Training
 
@@ -190,14 +192,19 @@ def test_eta_is_shared_among_the_units_unless_it_is_given(name):
 
 @pytest.mark.parametrize("most_shift", [-1, 9])
 def test_a_shift_out_of_the_picture_is_refused(most_shift):
-    with pytest.raises(ValueError, match="most_shift is"):
+    with pytest.raises(ValueError, match="most_shift must be between 0 and 8 pixels, got"):
         Digits(most_shift=most_shift)
 
 
 def test_digits_are_split_into_training_validation_and_test(monkeypatch):
     images = np.zeros((6000, 28, 28), np.uint8)
     labels = np.arange(6000, dtype=np.uint8) % 10
-    monkeypatch.setattr(glimpse, "load_mnist", lambda folder: (images, labels, images[:7], labels[:7]))
+    monkeypatch.setattr(digits, "load_mnist", lambda folder: (images, labels, images[:7], labels[:7]))
     data = Digits().load()
     assert [len(split.labels) for split in data] == [1000, 5000, 7]
     assert torch.equal(torch.cat([data.train.labels, data.valid.labels]), torch.from_numpy(labels).long())
+
+
+def test_the_multi_level_net_needs_a_gated_cell():
+    with pytest.raises(ValueError, match="must take a write gate and a wipe, got LSTMCell"):
+        make_glimpse_net(Row("LSTM", "lstm", net="multi-level"), 8, 49, 10, 3)

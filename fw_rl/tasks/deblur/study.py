@@ -1,7 +1,7 @@
 """What is measured on the simulation of HP87: Figure 2, what fast weights add, the theory, the uses, and a recurrent cell.
 
 Each function returns a record of numbers that JSON can hold. A spread is [mean, low, high], where low and high bound the 95 %
-interval over seeds (bootstrap); a curve is a list of spreads over time.
+interval over seeds (bootstrap); a curve is a list of spreads over time. Where one is not finite, FloatingPointError is raised.
 """
 
 from __future__ import annotations
@@ -308,10 +308,13 @@ def _curve(values: Tensor) -> list[list[float]]:
 
 def _ratio(above: Any, below: Any) -> list[list[float]]:
     """The spread of the ratio of two means over seeds for each time, of values [time, S]."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # Nets that learned nothing have no ratio: it is not finite.
+    with np.errstate(divide="ignore", invalid="ignore"):  # nets that learned nothing have no ratio
         return _spreads(lambda a, b, axis: a.mean(axis) / b.mean(axis), above, below)
 
 
 def _spreads(statistic: Any, *values: Any) -> list[list[float]]:
-    spreads = estimate(statistic, [part.T for part in values], paired=len(values) > 1, resamples=1000)
-    return np.stack(spreads, axis=1).round(6).tolist()
+    if np.isfinite(values).all():
+        spreads = np.stack(estimate(statistic, [part.T for part in values], paired=len(values) > 1, resamples=1000), axis=1)
+        if np.isfinite(spreads).all():
+            return spreads.round(6).tolist()
+    raise FloatingPointError("some results are not finite: the nets diverged or did not learn, lower the rates")
