@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ACTIONS", "EXPRESSIONS", "RECORDINGS", "draw", "draw_people", "pose_people"]
+__all__ = ["ACTIONS", "EXPRESSIONS", "RECORDINGS"]
 
 Array = NDArray[np.floating[Any]]
 Parameters = Mapping[str, Array]
@@ -57,12 +57,7 @@ _PIXEL = 2 / 48
 
 
 def draw_people(count: int, random: np.random.Generator) -> dict[str, Array]:
-    """The parameters of people: their looks, and how their face rests (``rest_`` and the name of an action).
-
-    Args:
-        count: Number of people N.
-        random: The source of random numbers.
-    """
+    """The parameters of `count` people: their looks, and how their face rests (``rest_`` and the name of an action)."""
     people = {name: random.normal(mean, spread, count) for name, (mean, spread) in PEOPLE.items()}
     people |= {f"rest_{name}": random.normal(0.0, 0.12, count) for name in ACTIONS}
     people["glasses"] = (random.random(count) < 0.25).astype(float)
@@ -70,13 +65,7 @@ def draw_people(count: int, random: np.random.Generator) -> dict[str, Array]:
 
 
 def pose_people(people: Parameters, expression: NDArray[np.int64], random: np.random.Generator) -> dict[str, Array]:
-    """The parameters of one picture of each of N people: some do little, some do much.
-
-    Args:
-        people: Parameters of the people, [N] each.
-        expression: Numbers of their expressions, [N].
-        random: The source of random numbers.
-    """
+    """The parameters of one picture each of these people with these expressions [N]: some do little, some do much."""
     count = len(expression)
     picture = dict(people)
     strength = random.uniform(0.5, 1.2, count)
@@ -92,15 +81,9 @@ def pose_people(people: Parameters, expression: NDArray[np.int64], random: np.ra
 def draw(
     picture: Parameters, view: Array, light_x: Array, light_y: Array, random: np.random.Generator, size: int = 48
 ) -> NDArray[np.uint8]:
-    """Pictures in grey, [N, size, size].
+    """Pictures in grey, [N, size, size], with noise of the camera, which stands at `view` [N] radians to the side.
 
-    Args:
-        picture: Parameters of the pictures, [N] each.
-        view: How far the camera stands to the side, in radians, [N].
-        light_x: The sine of the angle to the right from which the light comes, [N].
-        light_y: The same for the angle to below.
-        random: The noise of the camera.
-        size: Rows and columns.
+    The light comes from `light_x` and `light_y` [N], each the sine of the angle to the right and to below.
     """
     p = {name: values[:, None, None] for name, values in picture.items()}
     centres = ((np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1)[None]

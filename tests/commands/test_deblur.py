@@ -1,6 +1,8 @@
 """The deblur command as a user meets it: its report folder, its options, and what bad input is answered with."""
 
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 
 import pytest
 from PIL import Image
@@ -16,10 +18,17 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    out = tmp_path_factory.mktemp("reports") / "a" / "b"
-    assert main([*SMALL, "--out", str(out), "--quiet"]) == 0
-    return out
+def shown_report(tmp_path_factory):
+    """The folder of a report, and what the command printed."""
+    out, printed = tmp_path_factory.mktemp("reports") / "a" / "b", StringIO()
+    with redirect_stdout(printed):
+        assert main([*SMALL, "--out", str(out)]) == 0
+    return out, printed.getvalue()
+
+
+@pytest.fixture
+def report(shown_report):
+    return shown_report[0]
 
 
 def test_a_report_has_a_text_the_numbers_and_the_pictures(report):
@@ -31,7 +40,7 @@ def test_a_report_has_a_text_the_numbers_and_the_pictures(report):
 
 def test_the_numbers_come_with_the_command_and_every_setting(report):
     record = json.loads((report / "report.json").read_text())
-    assert record["command"] == f"fw-rl deblur {' '.join(SMALL)} --out {report} --quiet"
+    assert record["command"] == f"fw-rl deblur {' '.join(SMALL)} --out {report}"
     settings = record["settings"]
     assert (settings["protocol"]["hidden"], settings["rates"]["slow_lr"], settings["subsets"]) == (12, 0.02, [25, 50])
 
@@ -58,7 +67,8 @@ def test_the_text_has_all_sections_and_their_numbers(report):
     assert max(map(len, text.splitlines()[1:])) <= 128
 
 
-def test_the_same_settings_give_the_same_report_and_another_seed_another(report, tmp_path):
+@pytest.mark.processes
+def test_the_settings_decide_the_report_and_so_does_the_seed(report, tmp_path):
     def numbers(out):
         record = json.loads((out / "report.json").read_text())
         return {name: part for name, part in record.items() if name not in ("command", "settings")}
@@ -70,11 +80,10 @@ def test_the_same_settings_give_the_same_report_and_another_seed_another(report,
     assert numbers(tmp_path / "other")["figure_2"] != numbers(report)["figure_2"]
 
 
-def test_the_text_is_shown(tmp_path, capsys):
-    assert main([*SMALL, "--out", str(tmp_path)]) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith((tmp_path / "report.txt").read_text())
-    assert str(tmp_path) in printed.splitlines()[-1]
+def test_the_text_is_shown(shown_report):
+    report, printed = shown_report
+    assert printed.startswith((report / "report.txt").read_text())
+    assert str(report) in printed.splitlines()[-1]
 
 
 BAD_INPUT = {
@@ -123,7 +132,8 @@ def test_a_folder_that_cannot_be_made_gets_one_line(tmp_path, capsys):
 
 def test_nets_that_diverge_get_one_line(tmp_path, capsys):
     assert main([*SMALL, "--out", str(tmp_path), "--quiet", "--slow-lr", "1e30"]) == 1
-    assert "not finite" in capsys.readouterr().err.splitlines()[-1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "not finite" in line
     assert not list(tmp_path.iterdir())
 
 

@@ -31,6 +31,7 @@ def glimpse(folder, *arguments):
     return main("glimpse", [*small, "--out", str(folder), "--log-dir", str(folder / "logs"), *arguments])
 
 
+@pytest.mark.processes
 def test_every_row_learns_and_is_in_the_table(few_digits, tmp_path, capsys):
     assert glimpse(tmp_path, "--hidden-size", "16", "--epochs", "8") == 0
     printed = capsys.readouterr().out

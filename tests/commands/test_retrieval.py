@@ -36,7 +36,7 @@ def retrieval(folder, *arguments):
     return main("retrieval", [*small, "--out", str(folder), "--log-dir", str(folder / "logs"), *arguments])
 
 
-def test_a_cell_of_ones_own_is_a_row_beside_the_papers(fading_cell, tmp_path, capsys):
+def test_a_cell_of_ones_own_is_a_row_too(fading_cell, tmp_path, capsys):
     assert retrieval(tmp_path, "--cells", fading_cell, "lstm", "--hidden-size", "20") == 0
     printed = capsys.readouterr().out
     assert "| fading | 20 |" in printed

@@ -98,6 +98,7 @@ def test_a_diverged_net_is_not_chosen_but_in_the_table(tmp_path, capsys):
     assert "0 (1 diverged)" in capsys.readouterr().out
 
 
+@pytest.mark.processes
 def test_jobs_side_by_side_give_the_same_records(tmp_path):
     options = ["--cells", "lstm", "associative-lstm", "--hidden-size", "4", "--seed", "0"]
     assert retrieval(tmp_path / "a", *options) == 0
@@ -106,6 +107,7 @@ def test_jobs_side_by_side_give_the_same_records(tmp_path):
         assert losses(tmp_path / "a" / "runs" / f"{name}.json") == losses(tmp_path / "b" / "runs" / f"{name}.json")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_command_goes_on_to_the_same_numbers(number, tmp_path, capsys):
     options = ["--cells", "lstm", "gru", "--hidden-size", "8", "--seed", "0", "--examples", "5000", "--epochs", "6"]
@@ -215,6 +217,7 @@ def test_an_unwritable_folder_is_named_before_training(option, tmp_path, capsys)
     only_line(capsys)
 
 
+@pytest.mark.processes
 def test_a_process_that_is_killed_is_told_in_one_line(tmp_path, capsys, monkeypatch):
     (tmp_path / "my_fatal_cell.py").write_text(
         "import os\n"

@@ -32,7 +32,7 @@ RECORDS = [
 ]
 
 
-def test_a_summary_is_the_mean_over_seeds_at_the_epoch_that_validation_chose():
+def test_a_summary_is_the_mean_at_the_epochs_validation_chose():
     irnn, lstm, *_, mine = summaries = summarise(Retrieval(), RECORDS)
     assert [(row["label"], row["hidden_size"]) for row in summaries] == [
         ("IRNN", 20),

@@ -16,8 +16,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from fw_rl.fast_slow import FastSlowSGD, fast_slow, is_fast, merge
 
-__all__ = ["Associations", "Course", "Ensemble", "Protocol", "Rates", "Task", "choose", "draw_task", "layered_nets", "learn"]
-__all__ += ["forget", "rehearse"]
+__all__ = ["Associations", "Ensemble", "Protocol", "Rates", "Task", "draw_task", "layered_nets", "learn"]
 
 
 @dataclass(frozen=True)
@@ -235,10 +234,7 @@ def learn(
 class Course(NamedTuple):
     """Errors over time, [time, S, 2]: |y - d| and its square, means over output units and cases.
 
-    Attributes:
-        retrained: Of the old associations that are rehearsed.
-        unretrained: Of the other old associations.
-        new: Of those that had blurred them.
+    They are those of old associations that are rehearsed, of the others, and of the new ones that had blurred them.
     """
 
     retrained: Tensor
@@ -247,29 +243,13 @@ class Course(NamedTuple):
 
 
 def choose(protocol: Protocol, count: int) -> Tensor:
-    """A random subset of the old associations for each seed, [S, N] bool; a smaller one lies within a larger one.
-
-    Args:
-        protocol: Number of associations, and seeds.
-        count: Size of the subset.
-    """
+    """A random subset of `count` old associations for each seed, [S, N] bool; a smaller one lies within a larger one."""
     cases = protocol.associations
     return torch.stack([torch.randperm(cases, generator=generator) < count for generator in protocol.generators("subsets")])
 
 
 def rehearse(nets: Ensemble, task: Task, shown: Tensor, rates: Rates, sweeps: int) -> tuple[Ensemble, Course]:
-    """Retrain a copy of the nets on a subset of the old associations.
-
-    Args:
-        nets: The nets.
-        task: The associations.
-        shown: The subset, [S, N] bool.
-        rates: How the weights learn.
-        sweeps: Number of sweeps.
-
-    Returns:
-        The copy, and the errors at 0 .. `sweeps` sweeps.
-    """
+    """Retrain a copy of the nets on a subset of the old associations; returns it and the errors at 0 .. `sweeps` sweeps."""
     nets, rows = nets.copy(), list[Course]()
     learn(nets, task.old, rates, sweeps, shown, before_sweep=lambda: rows.append(_look(nets, task, shown)))
     rows.append(_look(nets, task, shown))
@@ -277,15 +257,7 @@ def rehearse(nets: Ensemble, task: Task, shown: Tensor, rates: Rates, sweeps: in
 
 
 def forget(nets: Ensemble, task: Task, shown: Tensor, decay: float, times: Sequence[int]) -> Course:
-    """The errors after some time without learning, in which the fast weights decay.
-
-    Args:
-        nets: The nets.
-        task: The associations.
-        shown: The subset that was rehearsed, [S, N] bool.
-        decay: What a step of time leaves of the fast weights.
-        times: Steps of time at which to look.
-    """
+    """The errors after so many steps of time without learning, in which the fast weights decay."""
     return _course([_look(nets.faded(decay**time), task, shown) for time in times])
 
 

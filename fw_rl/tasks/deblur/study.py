@@ -303,7 +303,7 @@ def _spread(values: Tensor) -> list[float]:
 
 def _curve(values: Tensor) -> list[list[float]]:
     """A spread for each time, of values [time, S]."""
-    return _spreads(np.mean, values.double().numpy())
+    return _spreads(np.mean, values.numpy())
 
 
 def _ratio(above: Any, below: Any) -> list[list[float]]:
@@ -313,8 +313,9 @@ def _ratio(above: Any, below: Any) -> list[list[float]]:
 
 
 def _spreads(statistic: Any, *values: Any) -> list[list[float]]:
-    if np.isfinite(values).all():
-        spreads = np.stack(estimate(statistic, [part.T for part in values], paired=len(values) > 1, resamples=1000), axis=1)
+    samples = [np.asarray(part.T, np.float64) for part in values]
+    if np.isfinite(statistic(*samples, axis=0)).all():
+        spreads = np.stack(estimate(statistic, samples, paired=len(samples) > 1, resamples=1000), axis=1)
         if np.isfinite(spreads).all():
             return spreads.round(6).tolist()
     raise FloatingPointError("some results are not finite: the nets diverged or did not learn, lower the rates")

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-__all__ = ["Fall", "Inputs", "PairCheck", "Plane", "check_pairs", "descent_cosine", "expected_cosine", "expected_ratio"]
-__all__ += ["expected_transfer", "mean_transfer", "measure_transfer", "rehearse_linear"]
+__all__ = ["Inputs", "descent_cosine", "expected_cosine", "expected_ratio", "expected_transfer", "mean_transfer"]
 
 
 @dataclass(frozen=True)
@@ -98,13 +97,7 @@ def mean_transfer(inputs: Inputs) -> float:
 
 
 def measure_transfer(inputs: Inputs, pairs: int, generator: torch.Generator) -> float:
-    """`mean_transfer` by Monte Carlo.
-
-    Args:
-        inputs: How the inputs are drawn.
-        pairs: Number of pairs.
-        generator: The source of random numbers.
-    """
+    """`mean_transfer` by Monte Carlo over pairs of inputs."""
     a, b = inputs.draw(2, pairs, generator=generator)
     lengths = torch.cat([a, b]).square().sum(1)
     return ((a * b).sum(1).square().mean() / lengths.square().mean()).item()
@@ -125,16 +118,7 @@ def expected_ratio(transfer: float, retrained: int) -> float:
 
 
 class PairCheck(NamedTuple):
-    """Means over random pairs.
-
-    Attributes:
-        transfer_formula: Eq. 2 or 3.
-        transfer_measured: The same by Monte Carlo.
-        transfer_error: Standard error of the difference.
-        cosine_formula: The mean of Eq. 1, `expected_cosine`.
-        cosine_measured: The same by Monte Carlo.
-        cosine_error: Standard error of the difference.
-    """
+    """Means over random pairs of Eq. 2 or 3 and of Eq. 1, and the standard error of the difference to Monte Carlo."""
 
     transfer_formula: float
     transfer_measured: float
@@ -145,14 +129,7 @@ class PairCheck(NamedTuple):
 
 
 def check_pairs(inputs: Inputs, pairs: int, noises: int, generator: torch.Generator) -> PairCheck:
-    """Draw pairs of inputs, and noise for each; a pair with a zero vector, of which nothing can be learned, is drawn again.
-
-    Args:
-        inputs: How the inputs are drawn.
-        pairs: Number of pairs.
-        noises: Draws of the noise for each pair.
-        generator: The source of random numbers.
-    """
+    """Draw pairs of inputs, and noise for each; a pair with a zero vector, of which nothing can be learned, is drawn again."""
     rows: list[Tensor] = []
     while len(rows) < pairs:
         a, b = inputs.draw(2, generator=generator)
@@ -171,13 +148,7 @@ def check_pairs(inputs: Inputs, pairs: int, noises: int, generator: torch.Genera
 
 
 class Fall(NamedTuple):
-    """Linear nets while they are retrained.
-
-    Attributes:
-        retrained: The error E of a retrained association, [time, runs].
-        unretrained: That of an unretrained one, [time, runs].
-        slopes: How fast the two fall at the start, per infinitesimal step, [2, runs].
-    """
+    """Errors E of an association of each kind, [time, runs], and how fast the two fall per infinitesimal step, [2, runs]."""
 
     retrained: Tensor
     unretrained: Tensor
@@ -195,15 +166,9 @@ class Fall(NamedTuple):
 
 
 def rehearse_linear(inputs: Inputs, cases: int, retrained: int, sweeps: int, runs: int, generator: torch.Generator) -> Fall:
-    """Retrain linear nets, whose weights have got noise, on some of their random associations.
+    """Retrain linear nets, whose weights have got noise, on the first `retrained` of their random associations.
 
-    Args:
-        inputs: How the inputs are drawn.
-        cases: Number of associations.
-        retrained: Number of those that are retrained, the first ones.
-        sweeps: Steps of steepest descent, short enough not to overshoot.
-        runs: Number of nets.
-        generator: The source of random numbers.
+    A sweep is a step of steepest descent, short enough not to overshoot.
     """
     x = inputs.draw(runs, cases, generator=generator)
     noise = torch.randn(runs, inputs.n, 1, generator=generator, dtype=x.dtype)
@@ -229,16 +194,8 @@ def _means(values: Tensor, retrained: int) -> Tensor:
 class Plane:
     """The weight space of HP87 Figures 3 and 4: two inputs, one linear output unit, two associations.
 
-    Args:
-        inputs: A row for each association, [2, 2].
-        targets: Their outputs, [2].
-        start: Weights at which learning begins, [2].
-        sweeps: Steps of gradient descent on both.
-        lr: Size of a step.
-
-    Attributes:
-        path: The weights during learning, [sweeps + 1, 2].
-        solution: The last of them, which satisfy both, [2].
+    It has inputs [2, 2], a row for each association, and targets [2]; the path [sweeps + 1, 2] of gradient descent on both ends
+    at the solution [2], which satisfies both.
     """
 
     def __init__(self, inputs: Tensor, targets: Tensor, start: Tensor, sweeps: int = 2000, lr: float = 0.2) -> None:
@@ -250,23 +207,12 @@ class Plane:
         self.solution = self.path[-1]
 
     def circle(self, radius: float, points: int) -> Tensor:
-        """Weights with noise of one length in all directions, [points, 2].
-
-        Args:
-            radius: Length of the noise.
-            points: Number of directions.
-        """
+        """Weights with noise of one length in all directions, [points, 2]."""
         angles = torch.arange(points, dtype=torch.float64) * (2 * math.pi / points)
         return self.solution + radius * torch.stack([angles.cos(), angles.sin()], dim=1)
 
     def retrain(self, weights: Tensor, sweeps: int, lr: float) -> Tensor:
-        """Weights during gradient descent on association 1 alone, [sweeps + 1, points, 2].
-
-        Args:
-            weights: Those at the start, [points, 2].
-            sweeps: Number of steps.
-            lr: Size of a step.
-        """
+        """Weights during gradient descent on association 1 alone, [sweeps + 1, points, 2]."""
         a, target = self.inputs[0], self.targets[0]
         path = [weights]
         for _ in range(sweeps):
@@ -274,22 +220,15 @@ class Plane:
         return torch.stack(path)
 
     def transfers(self, weights: Tensor) -> Tensor:
-        """Whether retraining on association 1 is an improvement for association 2 too, [...].
-
-        Args:
-            weights: Where it starts, [..., 2].
-        """
+        """Whether retraining on association 1, from points [..., 2], is an improvement for association 2 too."""
         miss = weights @ self.inputs.T - self.targets
         return miss[..., 0] * miss[..., 1] * (self.inputs[0] @ self.inputs[1]) > 0
 
     def probability(self, left: Tensor) -> Tensor:
-        """The share of the circle from which transfer is positive, [...].
+        """The share of the circle from which transfer is positive when `left` of the error on association 1 is left.
 
         With theta the angle between the two inputs it is ``1/2 + atan(left |cot theta|) / pi``: 1 - theta/pi on the circle (for
         an acute angle), and 1/2 when association 1 is restored, with the points between on the ellipses of HP87 §5.3.
-
-        Args:
-            left: What is left of the error on association 1, [...].
         """
         cosine = cosine_similarity(self.inputs[0], self.inputs[1], dim=0).abs()
         return 0.5 + torch.atan(left * cosine / (1 - cosine.square()).sqrt()) / math.pi
