@@ -95,28 +95,24 @@ def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
 
 def _measure(options: DeblurOptions) -> dict[str, Any]:
     protocol, rates = options.protocol, options.rates
-    studies: dict[str, Any] = {}
-
-    def simulate() -> None:
-        studies["both"], studies["slow"] = layered_studies(protocol, rates)
-
     ends = sorted({min(options.subsets), options.subset})
-    sections: dict[str, Callable[[], Any]] = {
-        "simulation": simulate,
-        "figure_2": lambda: figure_2(studies["both"], options.subsets),
-        "rehearsal": lambda: ways_to_rehearse(studies["both"], studies["slow"], options.subset),
-        "theory": lambda: check_theory(protocol.seed, options.pairs, options.linear_nets),
-        "figure_4": figure_4,
-        "uses": lambda: temporary_uses(studies["both"]),
-        "recurrent": lambda: deblur_sequences(options.sequences, protocol, rates, ends),
-    }
-    record = {}
-    with tqdm(sections.items(), disable=options.quiet, unit="section", leave=False) as bar:
-        for name, measure in bar:
+    with tqdm(total=7, disable=options.quiet, unit="section", leave=False) as bar:
+
+        def section(name: str, measure: Callable[..., Any], *arguments: Any) -> Any:
             bar.set_description(name)
-            record[name] = measure()
-    del record["simulation"]
-    return record
+            result = measure(*arguments)
+            bar.update()
+            return result
+
+        both, slow = section("simulation", layered_studies, protocol, rates)
+        return dict(
+            figure_2=section("figure_2", figure_2, both, options.subsets),
+            rehearsal=section("rehearsal", ways_to_rehearse, both, slow, options.subset),
+            theory=section("theory", check_theory, protocol.seed, options.pairs, options.linear_nets),
+            figure_4=section("figure_4", figure_4),
+            uses=section("uses", temporary_uses, both),
+            recurrent=section("recurrent", deblur_sequences, options.sequences, protocol, rates, ends),
+        )
 
 
 def _check(options: DeblurOptions) -> None:
