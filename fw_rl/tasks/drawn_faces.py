@@ -1,4 +1,4 @@
-"""Drawn faces with the labels of Multi-PIE, for who has no copy of it: people, views, lights and expressions as parameters."""
+"""Faces drawn in place of Multi-PIE, with its labels: people, views, lights and expressions as parameters."""
 
 from __future__ import annotations
 
