@@ -8,22 +8,21 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from fw_rl.commands.command_line import fail
+from fw_rl.tasks import TASKS
 
 __all__ = ["COMMANDS", "main", "run"]
 
 COMMANDS = {
     "train": "train an agent with memory on a Gymnasium environment",
     "sweep": "search the settings of a memory cell on an environment",
-    "retrieval": "associative retrieval, Table 1 and Figure 2 of Ba16",
-    "glimpse": "digits in glimpses, Table 2 of Ba16",
-    "faces": "facial expressions in glimpses, Table 3 of Ba16",
+    **{name: task.summary for name, task in TASKS.items()},
     "curves": "draw the learning curves of many runs as one picture",
     "figure5": "how fast each memory learns, from a sweep (Ba16 Figure 5)",
     "play": "watch a trained agent play, and what its memory attends to",
     "export": "write a trained agent as an ONNX file",
     "deblur": "fast weights that deblur old memories (Hinton and Plaut 1987)",
 }
-"""Each is a module of `fw_rl.commands` with a function `main(arguments, program)` that returns the exit code."""
+"""Each but the tasks is a module of `fw_rl.commands` with a function `main(arguments, program)` that returns the exit code."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +42,8 @@ def run(name: str, arguments: Sequence[str], program: str) -> int:
 
     def command() -> int:
         # Imported only now: `fw-rl --help` needs neither Torch nor an environment.
+        if name in TASKS:
+            return int(import_module("fw_rl.commands.task").main(name, arguments, program))
         module = import_module(f"fw_rl.commands.{name.replace('-', '_')}")
         return int(module.main(arguments, program=program))
 

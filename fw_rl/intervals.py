@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-__all__ = ["RESAMPLES", "Estimate", "interquartile_mean", "mean_interval", "probability_of_improvement"]
+__all__ = ["RESAMPLES", "Estimate", "estimate", "interquartile_mean", "mean_interval", "probability_of_improvement"]
 
 Scores = NDArray[np.float64]
 
@@ -67,7 +67,7 @@ def interquartile_mean(*scores: Scores) -> Estimate:
     def middle(*samples: Scores, axis: int = -1) -> Scores:
         return trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
 
-    return _estimate(middle, scores)
+    return estimate(middle, scores)
 
 
 def probability_of_improvement(*pairs: tuple[Scores, Scores]) -> Estimate:
@@ -86,7 +86,7 @@ def probability_of_improvement(*pairs: tuple[Scores, Scores]) -> Estimate:
     def improvement(*samples: Scores, axis: int = -1) -> Scores:
         return np.mean([_share_above(x, y) for x, y in zip(samples[::2], samples[1::2], strict=True)], axis=0)
 
-    return _estimate(improvement, [scores for pair in pairs for scores in pair])
+    return estimate(improvement, [scores for pair in pairs for scores in pair])
 
 
 def _share_above(x: Scores, y: Scores) -> Scores:
@@ -95,8 +95,17 @@ def _share_above(x: Scores, y: Scores) -> Scores:
     return ((x > y) + 0.5 * (x == y)).mean(axis=(-2, -1))
 
 
-def _estimate(statistic: Callable[..., Scores], samples: Sequence[Scores]) -> Estimate:
-    """A statistic of samples [..., S] with its percentile bootstrap interval, each sample [S, ...] resampled on its own."""
+def estimate(
+    statistic: Callable[..., Scores], samples: Sequence[Scores], paired: bool = False, resamples: int = RESAMPLES
+) -> Estimate:
+    """A statistic with its percentile bootstrap interval over seeds, [...].
+
+    Args:
+        statistic: Takes each sample as [..., S], and `axis`.
+        samples: One or more samples, [S, ...] each.
+        paired: Whether the samples are of the same seeds, which are resampled together, and not each sample on its own.
+        resamples: How often the seeds are resampled.
+    """
     from scipy.stats import bootstrap
 
     samples = [np.moveaxis(sample, 0, -1) for sample in samples]
@@ -105,6 +114,7 @@ def _estimate(statistic: Callable[..., Scores], samples: Sequence[Scores]) -> Es
         unknown = np.full_like(value, np.nan)
         return Estimate(value, unknown, unknown)
     resampled = bootstrap(
-        samples, statistic, axis=-1, vectorized=True, method="percentile", n_resamples=RESAMPLES, batch=_BATCH, rng=0
-    )
+        samples, statistic, axis=-1, vectorized=True, paired=paired, method="percentile", n_resamples=resamples, batch=_BATCH,
+        rng=0,
+    )  # fmt: skip
     return Estimate(value, *resampled.confidence_interval)

@@ -7,6 +7,7 @@ from importlib import import_module
 import pytest
 
 from fw_rl.__main__ import COMMANDS, main
+from fw_rl.tasks import TASKS
 
 
 def test_help_names_every_command(capsys):
@@ -22,7 +23,8 @@ def test_the_help_fits_a_narrow_terminal(capsys):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_exists_and_has_a_help_text_in_its_own_name(name, capsys):
-    assert callable(import_module(f"fw_rl.commands.{name.replace('-', '_')}").main)
+    module = "task" if name in TASKS else name.replace("-", "_")
+    assert callable(import_module(f"fw_rl.commands.{module}").main)
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
     assert ended.value.code == 0
@@ -67,10 +69,10 @@ def test_settings_beyond_the_memory_of_any_machine_get_one_line(arguments, tmp_p
 
 
 def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(monkeypatch):
-    def broken(arguments, program):
+    def broken(name, arguments, program):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr("fw_rl.commands.retrieval.main", broken)
+    monkeypatch.setattr("fw_rl.commands.task.main", broken)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         main(["retrieval"])
 

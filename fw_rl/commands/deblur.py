@@ -15,8 +15,8 @@ import tyro
 from tqdm import tqdm
 
 from fw_rl.commands.command_line import fail
-from fw_rl.experiments.checks import check_count, flag, make_folder
-from fw_rl.experiments.deblur_pictures import PICTURES
+from fw_rl.experiments.checks import check_count, make_folder, require
+from fw_rl.experiments.deblur_pictures import draw
 from fw_rl.experiments.deblur_report import describe
 from fw_rl.files import write_file
 from fw_rl.tasks.deblur.simulation import Protocol, Rates
@@ -62,7 +62,15 @@ class DeblurOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
-    """Run the command; returns its exit code: 0 done, 1 diverged, 2 bad input."""
+    """Run the command.
+
+    Args:
+        arguments: Its options.
+        program: Name of the program in messages.
+
+    Returns:
+        The exit code: 0 done, 1 diverged, 2 bad input.
+    """
     options = tyro.cli(DeblurOptions, args=arguments, prog=program, config=(tyro.conf.OmitArgPrefixes,))
     try:
         _check(options)
@@ -71,16 +79,14 @@ def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
         return fail(program, error)
     torch.set_num_threads(options.threads)
     command = shlex.join([*program.split(), *arguments])
-    record = dict(command=command, settings=asdict(options) | dict(out=str(options.out))) | _measure(options)
     try:
-        numbers = json.dumps(record, allow_nan=False)
-    except ValueError:
-        return fail(program, "some results are not finite: the nets diverged or did not learn, lower the rates", code=1)
-    text = describe(record)
-    write_file(options.out / "report.json", (numbers + "\n").encode())
-    write_file(options.out / "report.txt", text.encode())
-    for name, draw in PICTURES.items():
-        write_file(options.out / name, draw(record))
+        record = dict(command=command, settings=asdict(options) | dict(out=str(options.out))) | _measure(options)
+    except FloatingPointError as error:
+        return fail(program, error, code=1)
+    numbers, text = json.dumps(record, allow_nan=False), describe(record)
+    files = {"report.json": f"{numbers}\n".encode(), "report.txt": text.encode()} | draw(record)
+    for name, content in files.items():
+        write_file(options.out / name, content)
     if not options.quiet:
         print(text)
         print(f"The report: {options.out}")
@@ -89,61 +95,46 @@ def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
 
 def _measure(options: DeblurOptions) -> dict[str, Any]:
     protocol, rates = options.protocol, options.rates
-    studies: dict[str, Any] = {}
-
-    def simulate() -> None:
-        studies["both"], studies["slow"] = layered_studies(protocol, rates)
-
     ends = sorted({min(options.subsets), options.subset})
-    sections: dict[str, Callable[[], Any]] = {
-        "simulation": simulate,
-        "figure_2": lambda: figure_2(studies["both"], options.subsets),
-        "rehearsal": lambda: ways_to_rehearse(studies["both"], studies["slow"], options.subset),
-        "theory": lambda: check_theory(protocol.seed, options.pairs, options.linear_nets),
-        "figure_4": figure_4,
-        "uses": lambda: temporary_uses(studies["both"]),
-        "recurrent": lambda: deblur_sequences(options.sequences, protocol, rates, ends),
-    }
-    record = {}
-    with tqdm(sections.items(), disable=options.quiet, unit="section", leave=False) as bar:
-        for name, measure in bar:
+    with tqdm(total=7, disable=options.quiet, unit="section", leave=False) as bar:
+
+        def section(name: str, measure: Callable[..., Any], *arguments: Any) -> Any:
             bar.set_description(name)
-            record[name] = measure()
-    del record["simulation"]
-    return record
+            result = measure(*arguments)
+            bar.update()
+            return result
+
+        both, slow = section("simulation", layered_studies, protocol, rates)
+        return dict(
+            figure_2=section("figure_2", figure_2, both, options.subsets),
+            rehearsal=section("rehearsal", ways_to_rehearse, both, slow, options.subset),
+            theory=section("theory", check_theory, protocol.seed, options.pairs, options.linear_nets),
+            figure_4=section("figure_4", figure_4),
+            uses=section("uses", temporary_uses, both),
+            recurrent=section("recurrent", deblur_sequences, options.sequences, protocol, rates, ends),
+        )
 
 
 def _check(options: DeblurOptions) -> None:
-    """Raises ValueError, in one line, for a value that is not allowed."""
+    """ValueError, in one line, for a value that is not allowed."""
     protocol, rates, sequences = options.protocol, options.rates, options.sequences
-    samples = ("seeds", "sequence_seeds", "pairs", "linear_nets")
-    counts = vars(protocol) | vars(sequences) | vars(options)
-    for name, value in counts.items():
+    for name, value in (vars(protocol) | vars(sequences) | vars(options)).items():
         if type(value) is int and name not in ("seed", "subset"):
-            check_count(name, value, 2 if name in samples else 1)
+            check_count(name, value, 2 if name in ("seeds", "sequence_seeds", "pairs", "linear_nets") else 1)
     check_count("seed", protocol.seed, 0)
     for bits, cases, name in (
         (protocol.inputs, protocol.associations, "--inputs"),
         (protocol.inputs * sequences.sequence_length, sequences.sequences, "--sequence-length"),
     ):
-        if cases + protocol.interfering > 2**bits:
-            needed = f"{cases} + {protocol.interfering} different inputs need more than {bits} bits"
-            raise ValueError(f"{name} is too small: {needed}")
-    numbers = vars(rates) | dict(init=protocol.init, sequence_lr=sequences.sequence_lr, cell_eta=sequences.cell_eta)
-    for name, value in numbers.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{flag(name)} is {value}: it must be at least 0 and finite")
-    for name, value in (("slow_lr", rates.slow_lr), ("fast_lr", rates.fast_lr), ("sequence_lr", sequences.sequence_lr)):
-        if value == 0:
-            raise ValueError(f"{flag(name)} is 0: it must be above 0")
-    for name, value in (("slow_momentum", rates.slow_momentum), ("fast_momentum", rates.fast_momentum)):
-        if value >= 1:
-            raise ValueError(f"{flag(name)} is {value}: it must be below 1")
-    for name, value in (("decay", rates.decay), ("cell_decay", sequences.cell_decay)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{flag(name)} is {value}: it must lie between 0 and 1")
-    if not options.subsets:
-        raise ValueError("--subsets is empty: give one percentage or more")
+        if (needed := cases + protocol.interfering) > 2**bits:
+            raise ValueError(f"{name} must be enough for {needed} different inputs, got {bits} bits")
+    for name, value in (vars(rates) | vars(sequences) | vars(protocol)).items():
+        if type(value) is float:
+            require(name, value, 0 <= value < math.inf, "at least 0 and finite")
+            require(name, value, value > 0 or not name.endswith("lr"), "above 0")
+            require(name, value, value < 1 or not name.endswith("momentum"), "below 1")
+            require(name, value, value <= 1 or not name.endswith("decay"), "between 0 and 1")
+    require("subsets", "none", len(options.subsets) > 0, "one or more percentages")
     for percent in (*options.subsets, options.subset):
         part_of(protocol, percent)
     for percent in (min(options.subsets), options.subset):

@@ -11,7 +11,11 @@ Record = dict[str, Any]
 
 
 def describe(record: Record) -> str:
-    """All sections as plain text, in the order of the paper."""
+    """All sections as plain text, in the order of the paper.
+
+    Args:
+        record: All measurements and settings.
+    """
     sections = (_simulation, _ways, _theory, _uses, _recurrent)
     parts = ("\n".join(line.rstrip() for line in section(record)) for section in sections)
     return "\n\n".join([record["command"], *parts]) + "\n"
@@ -25,11 +29,8 @@ def _simulation(record: Record) -> Iterator[str]:
     yield "Errors are means over output units, with the 95 % interval of the mean over seeds."
     yield ""
     yield f"{'':34}{'|y - d|':24}(y - d)^2"
-    for name, label in (
-        ("learned", "old, learned"),
-        ("blurred", "old, blurred by the new"),
-        ("new", "new, before rehearsal"),
-    ):
+    labels = dict(learned="old, learned", blurred="old, blurred by the new", new="new, before rehearsal")
+    for name, label in labels.items():
         yield f"{label:34}" + "".join(f"{_interval(part):24}" for part in figure[name])
     yield f"worst seed after learning: {figure['learned_worst_seed']:.3f}"
     yield ""

@@ -1,12 +1,14 @@
-"""What the commands of the supervised tasks share: many runs, done now or on other days, and one table of all of them."""
+"""Many runs of a supervised task, made now or on other days, and one table of all of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,10 +17,9 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from fw_rl.commands.command_line import fail
-from fw_rl.experiments.checks import check_count, flag, make_folder
+from fw_rl.experiments.checks import check_count, make_folder, require
 from fw_rl.experiments.settings import parse_cell_options
-from fw_rl.files import write_json
+from fw_rl.files import write_file
 from fw_rl.tasks.base import Task
 from fw_rl.tasks.report import write_report
 from fw_rl.tasks.runs import Record, Run, execute, read_record, read_records
@@ -29,20 +30,15 @@ __all__ = ["TableOptions", "make_table"]
 
 @dataclass(frozen=True)
 class TableOptions:
-    """Options of a table of runs."""
+    """Options of a table of runs; those that are left out are the task's own."""
 
-    cells: Annotated[
-        tuple[str, ...], tyro.conf.arg(aliases=["--cell"], metavar="NAME ...", help_behavior_hint="(default: all rows)")
-    ] = ()
+    cells: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--cell"], metavar="NAME ...")] = ()
     """Rows of the table: names of its models, of any cell, or module:name for a cell that a module registers."""
     cell_options: Annotated[
         tuple[str, ...] | None, tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: the paper's)")
     ] = None
     """Options of the cells, such as eta=0.1 decay=0.95: a row of its own in the table."""
-    hidden_sizes: Annotated[
-        tuple[int, ...],
-        tyro.conf.arg(aliases=["--hidden-size"], metavar="INT ...", help_behavior_hint="(default: the paper's)"),
-    ] = ()
+    hidden_sizes: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["--hidden-size"], metavar="INT ...")] = ()
     """Units of the recurrent layer."""
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["--seed"], metavar="INT ...")] = (0, 1, 2)
     """Seeds of the nets and of the order of the examples."""
@@ -50,12 +46,7 @@ class TableOptions:
     """Passes over the training set; a run ends earlier after three without an error on the validation set."""
     learning_rates: Annotated[tuple[float, ...], tyro.conf.arg(aliases=["--learning-rate"], metavar="FLOAT ...")] = (1e-3, 3e-3)
     """Learning rates of AdamW; of several, each model and size takes the one with the lowest validation error at seed 0."""
-    weight_decays: Annotated[
-        tuple[float, ...],
-        tyro.conf.arg(
-            aliases=["--weight-decay"], metavar="FLOAT ...", help_behavior_hint="(default: 0.1 for retrieval, else 0)"
-        ),
-    ] = ()
+    weight_decays: Annotated[tuple[float, ...], tyro.conf.arg(aliases=["--weight-decay"], metavar="FLOAT ...")] = ()
     """How much of each weight AdamW takes away, times the learning rate; of several, chosen with the learning rate."""
     search_epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as --epochs)")] = None
     """Epochs of the runs that choose learning rate and weight decay."""
@@ -65,9 +56,9 @@ class TableOptions:
     """Let the learning rate go down to 0 along a cosine."""
     jobs: int = 1
     """Runs side by side, each in a process with one thread."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: runs/TASK)")] = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder of the records and of the table; runs that are recorded there are not made again."""
-    log_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: runs/TASK)")] = None
+    log_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder of the checkpoints and of the TensorBoard logs."""
     resume: bool = True
     """Go on with a run that was interrupted where its last epoch ended; else begin it anew."""
@@ -77,171 +68,161 @@ class TableOptions:
     """No progress bar."""
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A run and where its record goes."""
+def make_table(task: Task, options: TableOptions) -> tuple[str, Path]:
+    """Choose how to train each model, make the runs that are missing, write the table.
 
-    run: Run
-    record: Path
-    options: TableOptions
-    log_dir: Path
+    Args:
+        task: The task.
+        options: What to train, and where its records are.
 
-    def __call__(self) -> Record:
-        quiet = self.options.quiet or self.options.jobs > 1
-        return execute(self.run, self.record, self.log_dir, resume=self.options.resume, quiet=quiet)
+    Returns:
+        The table as text, and the folder of records, table and pictures.
 
-
-def make_table(task: Task, options: TableOptions, program: str) -> int:
-    """Choose how to train each model, make the runs that are missing, write the table; returns the exit code of the command."""
-    out = options.out or Path("runs") / task.name
+    Raises:
+        ValueError: If a setting is not allowed, if the records do not fit it, or if a process was killed.
+        OSError: If a file cannot be read or written.
+    """
     torch.set_num_threads(1)
-    try:
-        records = _records(task, out)
-        if not options.table:
-            _train(task, options, out, records)
-            records = _records(task, out)
-        if not records:
-            raise ValueError(f"{out} holds no runs of which to make a table")
-        text = write_report(task, records, out)
-    except KeyboardInterrupt:
-        print(f"Interrupted. The same command goes on where it was ({out}).")
-        return 130
-    except BrokenProcessPool:
-        return fail(program, "a process was killed (out of memory?): the same command goes on, with fewer --jobs")
-    except (ValueError, OSError) as error:
-        return fail(program, error)
-    print(f"\n{text}\nTable, pictures and records: {out}")
-    return 0
+    table = _Table(task, options, options.out or Path("runs") / task.name)
+    if not options.table:
+        table.train()
+    records = table.records()
+    if not records:
+        raise ValueError(f"{table.out} must hold runs of which to make a table, got none")
+    return write_report(task, records, table.out), table.out
 
 
-def _records(task: Task, out: Path) -> list[Record]:
-    """What the folder holds; ValueError if it is of another task."""
-    records = read_records(out / "runs")
-    for record in records:
-        if record.task != task.name:
-            raise ValueError(f"{out} holds runs of {record.task}, not of {task.name}: give another --out")
-    return records
+@dataclass(frozen=True)
+class _Table:
+    task: Task
+    options: TableOptions
+    out: Path
+
+    @property
+    def log_dir(self) -> Path:
+        return self.options.log_dir or Path("runs") / self.task.name
+
+    def records(self) -> list[Record]:
+        """The runs that the folder holds; ValueError if they are of another task."""
+        records = read_records(self.out / "runs")
+        for record in records:
+            if record.task != self.task.name:
+                raise ValueError(f"{self.out} must hold runs of {self.task.name}, got {record.task}: give another --out")
+        return records
+
+    def train(self) -> None:
+        """Make the runs that choose how to train each model, then those of the table."""
+        _check(self.options)
+        records, grid, models = self.records(), self.grid(), self.models()
+        for model in models:  # before hours of training, not after
+            self.task.make_net(self.task.row(model.row, model.options), model.hidden_size)
+            self.check_known(model, grid, records)
+        make_folder("out", self.out)
+        make_folder("log_dir", self.log_dir)
+        searches = {model: self.search(model, grid) for model in models}
+        self.make({path: run for search in searches.values() for path, run in search.items()})
+        runs = {}
+        for model, search in searches.items():
+            chosen = replace(_best(search), epochs=self.options.epochs) if search else grid[0]
+            self.check_known(model, [chosen], records)
+            for seed in dict.fromkeys(self.options.seeds):
+                run = replace(model, training=replace(chosen, seed=seed))
+                path = self.out / "runs" / f"{run.name}.json"
+                runs[path] = run
+                # A candidate that was trained as long as the runs of the table is one of them already.
+                for candidate in search:
+                    if not path.exists() and read_record(candidate).is_of(run):
+                        write_file(path, candidate.read_bytes())
+        self.make(runs)
+
+    def grid(self) -> list[Training]:
+        """The ways to train from which every model and size takes its best."""
+        options = self.options
+        ways = product(dict.fromkeys(options.learning_rates), dict.fromkeys(options.weight_decays or (self.task.weight_decay,)))
+        return [Training(rate, options.epochs, 0, options.batch_size, options.anneal, decay) for rate, decay in ways]
+
+    def models(self) -> list[Run]:
+        """A run of each model and size, whose training is yet to be chosen."""
+        options, anything = self.options, Training(math.nan, 0, 0)
+        cell_options = parse_cell_options(options.cell_options) or {}
+        rows = product(dict.fromkeys(options.cells or self.task.rows), dict.fromkeys(options.hidden_sizes or self.task.sizes))
+        return [Run(self.task, row, size, anything, cell_options) for row, size in rows]
+
+    def search(self, model: Run, grid: Sequence[Training]) -> dict[Path, Run]:
+        """The runs that choose how to train a model, by their records; none where there is one way."""
+        epochs = self.options.search_epochs or self.options.epochs
+        runs = [replace(model, training=replace(training, epochs=epochs)) for training in grid] if len(grid) > 1 else []
+        return {self.out / "search" / f"{run.search_name}.json": run for run in runs}
+
+    def check_known(self, model: Run, grid: Sequence[Training], records: Sequence[Record]) -> None:
+        """ValueError where the records could not stand in one table with the runs that are wanted."""
+        wanted = [replace(model, training=training).settings for training in grid]
+        for record in records:
+            for name in wanted[0] if record.group == model.group else ["data"]:
+                known, choices = record.settings.get(name), [settings[name] for settings in wanted]
+                if known not in choices:
+                    asked = " or ".join(dict.fromkeys(map(str, choices)))
+                    there = f"{known}, as in the runs of {record.label} in {self.out}"
+                    raise ValueError(f"{name} must be {there}, got {asked}: give that, or another --out")
+
+    def make(self, runs: Mapping[Path, Run]) -> None:
+        """Make the runs that have no record yet, one after the other or side by side."""
+        for path, run in runs.items():
+            if path.exists() and not read_record(path).is_of(run):
+                raise ValueError(f"{path} must be of the same settings: give those, or another --out")
+        missing = {path: run for path, run in runs.items() if not path.exists()}
+        options = self.options
+        quiet = options.quiet or options.jobs > 1
+        job = partial(execute, log_dir=self.log_dir, resume=options.resume, quiet=quiet)
+        with _workers(options.jobs) as each:
+            records = each(job, missing.values(), missing)
+            for number, (run, record) in enumerate(zip(missing.values(), records, strict=True), 1):
+                print(f"[{number}/{len(missing)}] {_describe(run, record)}", flush=True)
 
 
-def _train(task: Task, options: TableOptions, out: Path, records: Sequence[Record]) -> None:
-    _check(options)
-    grid = _grid(task, options)
-    rows = product(dict.fromkeys(options.cells or task.rows), dict.fromkeys(options.hidden_sizes or task.hidden_sizes))
-    cell_options = parse_cell_options(options.cell_options) or {}
-    models = [Run(task, row, size, grid[0], cell_options) for row, size in rows]
-    log_dir = options.log_dir or Path("runs") / task.name
-    for model in models:  # before hours of training, not after
-        task.make_net(task.row(model.row, model.options), model.hidden_size)
-        _check_known(model, grid, records, out)
-    for name, folder in dict(out=out, log_dir=log_dir).items():
-        make_folder(name, folder)
-
-    def job(run: Run, folder: str, name: str) -> _Job:
-        return _Job(run, out / folder / f"{name}.json", options, log_dir)
-
-    searches = {model: [job(run, "search", run.search_name) for run in _candidates(model, grid, options)] for model in models}
-    _make([candidate for search in searches.values() for candidate in search], options.jobs)
-    jobs = []
-    for model, search in searches.items():
-        chosen = replace(_best(search), epochs=options.epochs) if search else grid[0]
-        _check_known(model, [chosen], records, out)
-        runs = [replace(model, training=replace(chosen, seed=seed)) for seed in dict.fromkeys(options.seeds)]
-        own = [job(run, "runs", run.name) for run in runs]
-        _take_from_search(own, search)
-        jobs += own
-    _make(jobs, options.jobs)
-
-
-def _grid(task: Task, options: TableOptions) -> list[Training]:
-    """The ways to train from which every model and size takes its best."""
-    rates = dict.fromkeys(options.learning_rates)
-    decays = dict.fromkeys(options.weight_decays or (task.weight_decay,))
-    return [
-        Training(rate, options.epochs, 0, options.batch_size, options.anneal, decay) for rate, decay in product(rates, decays)
-    ]
-
-
-def _candidates(model: Run, grid: Sequence[Training], options: TableOptions) -> list[Run]:
-    """The runs that choose how to train a model; none where there is one way."""
-    epochs = options.search_epochs or options.epochs
-    return [replace(model, training=replace(training, epochs=epochs)) for training in grid] if len(grid) > 1 else []
-
-
-def _take_from_search(jobs: Sequence[_Job], search: Sequence[_Job]) -> None:
-    """A candidate that was trained as long as the runs of the table is one of them already."""
-    for job, record in product(jobs, [read_record(candidate.record) for candidate in search]):
-        if record.is_of(job.run) and not job.record.exists():
-            write_json(job.record, vars(record))
-
-
-def _check_known(model: Run, grid: Sequence[Training], records: Sequence[Record], out: Path) -> None:
-    """Raises ValueError where the records could not stand in one table with the runs that are wanted."""
-    wanted = [replace(model, training=training).settings for training in grid]
-    for record in records:
-        names = list(wanted[0]) if record.group == model.group else ["data"]
-        for name in names:
-            choices = [settings[name] for settings in wanted]
-            if record.settings.get(name) not in choices:
-                there, asked = f"{name} {record.settings.get(name)}", " or ".join(dict.fromkeys(map(str, choices)))
-                raise ValueError(f"{out} holds {record.label} with {there}, not {asked}: give the same, or another --out")
-
-
-def _make(jobs: Sequence[_Job], side_by_side: int) -> None:
-    """Make the runs that have no record yet, one after the other or side by side."""
-    missing = [job for job in jobs if not job.record.exists()]
-    for job in jobs:
-        if job.record.exists() and not read_record(job.record).is_of(job.run):
-            raise ValueError(f"{job.record} was made with other settings: give the same ones, or another --out")
-    if side_by_side == 1:
-        for number, job in enumerate(missing, 1):
-            _say(job(), job, number, len(missing))
+@contextmanager
+def _workers(count: int) -> Iterator[Callable[..., Any]]:
+    """Python's map, or with more than one process that of the processes."""
+    if count == 1:
+        yield map
         return
-    pool = ProcessPoolExecutor(side_by_side, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
     try:
-        for number, (job, record) in enumerate(zip(missing, pool.map(_call, missing), strict=True), 1):
-            _say(record, job, number, len(missing))
+        yield pool.map
+    except BrokenProcessPool as error:
+        raise ValueError("a process was killed (out of memory?): the same command goes on, with fewer --jobs") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _call(job: _Job) -> Record:
-    return job()
-
-
-def _say(record: Record, job: _Job, number: int, total: int) -> None:
+def _describe(run: Run, record: Record) -> str:
+    how = f"learning rate {run.training.learning_rate:g}, weight decay {run.training.weight_decay:g}"
     if record.diverged:
-        result = "diverged"
-    else:
-        result = f"test error {record.best['test_error']:.2f} % at epoch {best_epoch(record.epochs)} of {len(record.epochs)}"
-    training = job.run.training
-    how = f"learning rate {training.learning_rate:g}, weight decay {training.weight_decay:g}"
-    print(f"[{number}/{total}] {job.run.name}, {how}: {result}", flush=True)
+        return f"{run.name}, {how}: diverged"
+    best, last = best_epoch(record.epochs), len(record.epochs)
+    return f"{run.name}, {how}: test error {record.best['test_error']:.2f} % at epoch {best} of {last}"
 
 
-def _best(candidates: Sequence[_Job]) -> Training:
+def _best(search: Mapping[Path, Run]) -> Training:
     """How the candidate with the lowest error on the validation set, at equal errors the lowest loss there, was trained."""
 
-    def rank(job: _Job) -> tuple[float, float]:
-        record = read_record(job.record)
+    def rank(path: Path) -> tuple[float, float]:
+        record = read_record(path)
         return (math.inf, math.inf) if record.diverged else (record.best["valid_error"], record.best["valid_loss"])
 
-    return min(candidates, key=rank).run.training
+    return search[min(search, key=rank)].training
 
 
 def _check(options: TableOptions) -> None:
-    def require(condition: bool, flag: str, value: Any, allowed: str) -> None:
-        if not condition:
-            raise ValueError(f"{flag} is {value}: it must be {allowed}")
-
     for name in ("epochs", "search_epochs", "batch_size", "jobs"):
         check_count(name, getattr(options, name))
-    for rate in options.learning_rates:
-        require(0 < rate < math.inf, "--learning-rates", rate, "above 0 and finite")
-    for decay in options.weight_decays:
-        require(0 <= decay < math.inf, "--weight-decays", decay, "at least 0 and finite")
     for size in options.hidden_sizes:
         check_count("hidden_sizes", size)
+    for rate in options.learning_rates:
+        require("learning_rates", rate, 0 < rate < math.inf, "above 0 and finite")
+    for decay in options.weight_decays:
+        require("weight_decays", decay, 0 <= decay < math.inf, "at least 0 and finite")
     for seed in options.seeds:
-        require(0 <= seed < 2**31, "--seeds", seed, "at least 0 and below 2^31")
+        require("seeds", seed, 0 <= seed < 2**31, "at least 0 and below 2^31")
     for name in ("seeds", "learning_rates"):
-        require(len(getattr(options, name)) > 0, flag(name), "empty", "one or more numbers")
+        require(name, "none", len(getattr(options, name)) > 0, "one or more numbers")

@@ -18,14 +18,25 @@ __all__ = ["Data", "Row", "Split", "Task", "layers"]
 
 
 class Split(NamedTuple):
-    """Examples: `inputs` [N, ...] and `labels` [N]."""
+    """Examples.
+
+    Attributes:
+        inputs: [N, ...].
+        labels: [N].
+    """
 
     inputs: Tensor
     labels: Tensor
 
 
 class Data(NamedTuple):
-    """What is learned from, what chooses the learning rate and the epoch, and what is measured."""
+    """The data of a task.
+
+    Attributes:
+        train: Examples to learn from.
+        valid: Examples that choose the learning rate and the epoch.
+        test: Examples that are measured.
+    """
 
     train: Split
     valid: Split
@@ -34,9 +45,14 @@ class Data(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One model of a table: its label, the cell with its options, and the kind of net that the cell is put into.
+    """One model of a table.
 
-    `shared_options`: options that are divided by the number of units, where `options` does not have them.
+    Attributes:
+        label: Its name in the table.
+        cell: Name of the memory cell.
+        options: Options of the cell.
+        net: Kind of net that the cell is put into.
+        shared_options: Options that are divided by the number of units, where `options` does not have them.
     """
 
     label: str
@@ -46,22 +62,37 @@ class Row:
     shared_options: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def options_of(self, hidden_size: int) -> dict[str, Any]:
-        """The options of the cell with so many units."""
+        """The options of the cell.
+
+        Args:
+            hidden_size: Units of the cell.
+        """
         return {**{name: value / hidden_size for name, value in self.shared_options.items()}, **self.options}
 
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """A supervised task with a table in Ba16. Its fields are the settings of its data, and go into every record of a run."""
+    """A supervised task with a table: one file, and one entry of `fw_rl.tasks.TASKS`, which makes it a command.
+
+    Its fields are the settings of its data: options of the command, and part of every record of a run. The first paragraph of
+    its docstring describes the command. Each method `show_x(folder)`, which draws something there and returns a text, is the
+    option `--show-x`, with the first paragraph of its docstring as help.
+
+    Attributes:
+        name: That of the command.
+        title: That of the table.
+        rows: The models of the table by name.
+        sizes: Units of the recurrent layer in the table.
+        accuracy: Whether the paper states 100 % minus the error.
+        weight_decay: The weight decay of AdamW with which the nets of the task learn best.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
     rows: ClassVar[Mapping[str, Row]]
-    hidden_sizes: ClassVar[tuple[int, ...]]
+    sizes: ClassVar[tuple[int, ...]]
     accuracy: ClassVar[bool] = False
-    """Whether the paper states 100 % minus the error."""
     weight_decay: ClassVar[float] = 0.0
-    """That of AdamW, with which the nets of the task learn best."""
 
     @property
     @abstractmethod
@@ -77,33 +108,47 @@ class Task(ABC):
     def load(self) -> Data:
         """Read or make the data.
 
-        Raises ValueError, in one line, where it cannot be had.
+        Raises:
+            ValueError: If it cannot be had, in one line.
         """
 
     @abstractmethod
     def make_net(self, row: Row, hidden_size: int) -> nn.Module:
         """A new net that maps a batch of inputs [B, ...] to logits [B, classes].
 
-        Raises ValueError for an option that the cell does not take.
+        Args:
+            row: The row of the table.
+            hidden_size: Units of the recurrent layer.
+
+        Raises:
+            ValueError: If the cell does not take an option.
         """
 
     def vary(self, inputs: Tensor, generator: Generator) -> Tensor:
-        """A batch of training inputs as it is shown this time; by default as it is."""
+        """A batch of training inputs as it is shown this time; by default as it is.
+
+        Args:
+            inputs: [B, ...].
+            generator: The source of random numbers.
+        """
         return inputs
 
     def row(self, name: str, options: Mapping[str, Any] | None = None) -> Row:
-        """A row of the table by name, or one for any cell, see `find_cell`, with further options for its cell.
+        """A row of the table, or one for any other cell.
 
-        Raises ValueError for an unknown name.
+        Args:
+            name: The name of a row or a cell, see `find_cell`.
+            options: Further options for the cell.
+
+        Raises:
+            ValueError: If there is no such row or cell.
         """
         row = self.rows.get(name)
         if row is None:
             row = Row(import_for(name, "cell"), name)
             if row.label not in available_cells():
                 choices = ", ".join(dict.fromkeys([*self.rows, *available_cells()]))
-                raise ValueError(
-                    f"unknown cell {name!r}: choose from {choices}, or module:name for one that a module registers"
-                )
+                raise ValueError(f"cell must be one of {choices}, or module:name of one that a module registers, got {name!r}")
         if not options:
             return row
         shown = ", ".join(f"{key}={value}" for key, value in options.items())
@@ -111,7 +156,12 @@ class Task(ABC):
 
 
 def layers(*sizes: int, last_relu: bool = True) -> nn.Sequential:
-    """ReLU layers of these sizes; weights start uniform within 1 / sqrt(number of outgoing weights), as in Ba16 A.1."""
+    """ReLU layers; their weights start uniform within 1 / sqrt(number of outgoing weights), as in Ba16 A.1.
+
+    Args:
+        *sizes: Inputs, then outputs of each layer.
+        last_relu: Whether the last layer has a ReLU as well.
+    """
     parts: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         linear = nn.Linear(inputs, outputs)

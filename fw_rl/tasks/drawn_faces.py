@@ -1,4 +1,4 @@
-"""Drawn faces with the labels of Multi-PIE, for who has no copy of it: people, views, lights and expressions as parameters."""
+"""Faces drawn in place of Multi-PIE, with its labels: people, views, lights and expressions as parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ACTIONS", "EXPRESSIONS", "RECORDINGS", "draw", "draw_people", "pose_people"]
+__all__ = ["ACTIONS", "EXPRESSIONS", "RECORDINGS"]
 
 Array = NDArray[np.floating[Any]]
 Parameters = Mapping[str, Array]
@@ -81,10 +81,9 @@ def pose_people(people: Parameters, expression: NDArray[np.int64], random: np.ra
 def draw(
     picture: Parameters, view: Array, light_x: Array, light_y: Array, random: np.random.Generator, size: int = 48
 ) -> NDArray[np.uint8]:
-    """Pictures [N, size, size] in grey.
+    """Pictures in grey, [N, size, size], with noise of the camera, which stands at `view` [N] radians to the side.
 
-    `view`: [N], how far the camera stands to the side, in radians. `light_x`, `light_y`: [N], where the light comes from, as
-    the sine of the angle to the right and to below. `random`: the noise of the camera.
+    The light comes from `light_x` and `light_y` [N], each the sine of the angle to the right and to below.
     """
     p = {name: values[:, None, None] for name, values in picture.items()}
     centres = ((np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1)[None]

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+import tyro
 from numpy.typing import NDArray
 from torch import nn
 
 from fw_rl.tasks import drawn_faces
 from fw_rl.tasks.base import Data, Row, Split, Task
 from fw_rl.tasks.glimpse import GLIMPSE_ROWS, make_glimpse_net
+from fw_rl.tasks.glimpse_pictures import draw_faces
 from fw_rl.tasks.multi_pie import CAMERAS, Faces, describe_multi_pie, load_multi_pie
 
 __all__ = ["Expressions", "make_drawn_faces", "split_by_person"]
@@ -26,18 +28,21 @@ TABLE_3 = {("rnn", 200): 81.11, ("lstm", 200): 81.32, ("convnet", 200): 88.23, (
 
 @dataclass(frozen=True)
 class Expressions(Task):
-    """Table 3 of Ba16: which of six expressions a face of 48 x 48 pixels shows, in 24 glimpses of 12 x 12.
+    """Facial expressions in 24 glimpses at two scales (Ba16 §4.3): train nets and make Table 3.
 
-    `data_dir`: the folder of a copy of Multi-PIE, see `fw_rl.tasks.multi_pie`; None draws faces. Of 337 people 20 test, and of
-    the other 317 another 20 validate.
+    The images have 48 x 48 pixels, the glimpses 12 x 12, and there are six expressions. Of 337 people 20 test, and of the other
+    317 another 20 validate.
     """
 
-    data_dir: Path | None = None
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: drawn faces stand in)")] = (
+        None
+    )
+    """Folder of your copy of CMU Multi-PIE: files such as 001_01_01_051_07.png, cropped to aligned squares."""
 
     name: ClassVar = "faces"
     title: ClassVar = "Facial expressions in 24 glimpses (Ba16 Table 3)"
     rows: ClassVar = GLIMPSE_ROWS
-    hidden_sizes: ClassVar = (200,)
+    sizes: ClassVar = (200,)
     accuracy: ClassVar = True
 
     @property
@@ -57,9 +62,25 @@ class Expressions(Task):
         classes = len(drawn_faces.EXPRESSIONS)
         return make_glimpse_net(row, hidden_size, patch_pixels=144, classes=classes, conv_depth=2)
 
+    def show_faces(self, folder: Path) -> str:
+        """Train nothing: only draw some of the faces, by expression.
+
+        Args:
+            folder: Folder of the picture.
+        """
+        path = folder / "faces.png"
+        draw_faces(self.load().train, path)
+        return f"Picture: {path}"
+
 
 def make_drawn_faces(people: int = 337, lights: int = 4, seed: int = 0) -> Faces:
-    """Every person in all 11 recordings of Multi-PIE, from its three central cameras, under some random lights each."""
+    """Every person in all 11 recordings of Multi-PIE, from its three central cameras.
+
+    Args:
+        people: Number of people.
+        lights: Random lights in which each of these is drawn.
+        seed: Seed of all that is random.
+    """
     random = np.random.default_rng(seed)
     looks = drawn_faces.draw_people(people, random)
     scenes = np.array(list(product(drawn_faces.RECORDINGS, CAMERAS.values(), range(lights))))
@@ -79,14 +100,17 @@ def make_drawn_faces(people: int = 337, lights: int = 4, seed: int = 0) -> Faces
 def split_by_person(faces: Faces) -> Data:
     """Test and validation sets of 20 people each, whom training never sees; the same people every time.
 
-    Raises ValueError where nobody is left to train on.
+    Args:
+        faces: All images.
+
+    Raises:
+        ValueError: If nobody is left to train on.
     """
     people = np.unique(faces.people)
     held_out = TEST_PEOPLE + VALID_PEOPLE
     if len(people) <= held_out:
         raise ValueError(
-            f"the images show {len(people)} people: there must be more than {held_out}, "
-            f"{TEST_PEOPLE} to test and {VALID_PEOPLE} to validate"
+            f"people must be more than {held_out}, {TEST_PEOPLE} to test and {VALID_PEOPLE} to validate, got {len(people)}"
         )
     shuffled = np.random.default_rng(0).permutation(people)
     test, valid, train = np.split(shuffled, [TEST_PEOPLE, held_out])

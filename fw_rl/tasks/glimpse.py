@@ -1,40 +1,28 @@
-"""Images in 24 glimpses at two scales (Ba16 §4.2): the sequence, the nets that look at it, and the task on MNIST."""
+"""Images in 24 glimpses at two scales (Ba16 §4.2): the sequence, and the nets that look at it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from fw_rl.cells import Cell, FastWeightsCell, make_cell
-from fw_rl.tasks.base import Data, Row, Split, Task, layers
-from fw_rl.tasks.mnist import load_mnist
+from fw_rl.cells import Cell, make_cell
+from fw_rl.tasks.base import Row, layers
 
-__all__ = [
-    "GLIMPSES",
-    "ConvNet",
-    "Digits",
-    "Glimpse",
-    "GlimpseNet",
-    "MultiLevelNet",
-    "cut_patches",
-    "look",
-    "make_glimpse_net",
-    "shift",
-    "standardise",
-]
+__all__ = ["GLIMPSES", "GLIMPSE_ROWS", "ConvNet", "Glimpse", "GlimpseNet", "MultiLevelNet", "make_glimpse_net"]
 
 
 class Glimpse(NamedTuple):
-    """One step of the sequence: where the eye rests, and what the memory is told to do after it has looked.
+    """One step of the sequence: where the eye rests, and the signals to the memory after it has looked.
 
-    `quadrant`: 0 to 3, from the upper left in reading order. `part`: None for the whole quadrant at half the resolution, or one
-    of its own four quadrants at full resolution. `store`: write h into the fast weights. `wipe`: then set h to zero.
-    `integrate`: the coarse level resumes, and takes what the finer level has found through weights of its own.
+    Attributes:
+        quadrant: 0 to 3, from the upper left in reading order.
+        part: One of the quadrant's own four quadrants, at full resolution; None for all of it, at half the resolution.
+        store: Write h into the fast weights.
+        wipe: Then set h to zero.
+        integrate: The coarse level resumes, and takes what the fine level has found through weights of its own.
     """
 
     quadrant: int
@@ -107,7 +95,13 @@ class _Embedding(nn.Module):
 
 
 class GlimpseNet(nn.Module):
-    """One recurrent layer over the glimpses, and 100 ReLUs before the logits."""
+    """One recurrent layer over the glimpses, and 100 ReLUs before the logits.
+
+    Args:
+        cell: The recurrent layer, with 100 inputs.
+        patch_pixels: Pixels P * P of a glimpse.
+        classes: Number of classes.
+    """
 
     def __init__(self, cell: Cell, patch_pixels: int, classes: int) -> None:
         super().__init__()
@@ -115,27 +109,35 @@ class GlimpseNet(nn.Module):
         self.head = layers(cell.hidden_size, 100, classes, last_relu=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits [B, classes] for images [B, S, S] of bytes."""
+        """The logits [B, classes] for images [B, 4 P, 4 P] of bytes."""
         y, _ = self.cell(self.embedding(images), self.cell.initial_state(len(images)))
         return self.head(y[-1])
 
 
-class MultiLevelNet(nn.Module):
+class MultiLevelNet(GlimpseNet):
     """The multi-level fast associative memory (Ba16 Figure 3): fast weights hold the coarse level while the fine one is seen.
 
     The signals of `GLIMPSES` say when h is stored and wiped. The fine level begins with h = 0 and an empty memory, so that what
     it finds in a quadrant depends on that quadrant alone, and all four are seen at once. An integrating step begins with h = 0
     as well: what was found comes in as an input beside the glimpse, so that it has slow weights of its own, and the fast
     weights give back what was stored.
+
+    Args:
+        cell: A cell of H units that is `gated`, with 100 + H inputs.
+        patch_pixels: Pixels P * P of a glimpse.
+        classes: Number of classes.
+
+    Raises:
+        ValueError: If the cell is not gated.
     """
 
-    def __init__(self, cell: FastWeightsCell, patch_pixels: int, classes: int) -> None:
-        super().__init__()
-        self.embedding, self.cell = _Embedding(patch_pixels), cell
-        self.head = layers(cell.hidden_size, 100, classes, last_relu=False)
+    def __init__(self, cell: Cell, patch_pixels: int, classes: int) -> None:
+        if not cell.gated:
+            raise ValueError(f"the cell of a multi-level net must take a write gate and a wipe, got {type(cell).__name__}")
+        super().__init__(cell, patch_pixels, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits [B, classes] for images [B, S, S] of bytes."""
+        """The logits [B, classes] for images [B, 4 P, 4 P] of bytes."""
         x = self.embedding(images)
         found = self._fine_level(x[_FINE])
         below = found[[GLIMPSES[t].quadrant for t in _COARSE]] * _INTEGRATE
@@ -168,6 +170,12 @@ class ConvNet(nn.Module):
     """A convolutional net over the same patches; with a stride of its kernel's size each layer is one map for all places.
 
     Layer 1 maps each patch, layer 2 the features of a quadrant and of its parts, layer 3, if there is one, all quadrants.
+
+    Args:
+        patch_pixels: Pixels P * P of a glimpse.
+        features: Features of each layer.
+        classes: Number of classes.
+        depth: Number of layers, 2 or 3.
     """
 
     def __init__(self, patch_pixels: int, features: int, classes: int, depth: int) -> None:
@@ -177,7 +185,7 @@ class ConvNet(nn.Module):
         self.head = layers(features if depth == 3 else 4 * features, 100, classes, last_relu=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits [B, classes] for images [B, S, S] of bytes."""
+        """The logits [B, classes] for images [B, 4 P, 4 P] of bytes."""
         patches = self.patch(cut_patches(standardise(images))).transpose(0, 1)  # [B, 20, features]
         coarse, parts = patches[:, :4], patches[:, 4:].unflatten(1, (4, 4)).flatten(2)
         quadrants = self.quadrant(torch.cat([coarse, parts], dim=2))
@@ -185,16 +193,24 @@ class ConvNet(nn.Module):
 
 
 def make_glimpse_net(row: Row, hidden_size: int, patch_pixels: int, classes: int, conv_depth: int) -> nn.Module:
-    """The net of a row of the tables of glimpses; raises ValueError for an option that its cell does not take."""
+    """The net of a row of the tables of glimpses.
+
+    Args:
+        row: The row.
+        hidden_size: Units of the recurrent layer, or features of each layer of the ConvNet.
+        patch_pixels: Pixels P * P of a glimpse.
+        classes: Number of classes.
+        conv_depth: Layers of the ConvNet, 2 or 3.
+
+    Raises:
+        ValueError: If the cell does not take an option.
+    """
     if row.net == "convnet":
         if row.options:
             raise ValueError(f"the ConvNet has no option {next(iter(row.options))!r}")
         return ConvNet(patch_pixels, hidden_size, classes, conv_depth)
-    if row.net == "multi-level":
-        cell = make_cell(row.cell, 100 + hidden_size, hidden_size, **row.options_of(hidden_size))
-        assert isinstance(cell, FastWeightsCell)
-        return MultiLevelNet(cell, patch_pixels, classes)
-    return GlimpseNet(make_cell(row.cell, 100, hidden_size, **row.options_of(hidden_size)), patch_pixels, classes)
+    net, inputs = (MultiLevelNet, 100 + hidden_size) if row.net == "multi-level" else (GlimpseNet, 100)
+    return net(make_cell(row.cell, inputs, hidden_size, **row.options_of(hidden_size)), patch_pixels, classes)
 
 
 # With the eta of 0.5 of the retrieval task what comes back is 10 to 100 times as long as the boundary, and h hardly sees x.
@@ -208,59 +224,3 @@ GLIMPSE_ROWS = {
     "gru": Row("GRU", "gru"),
     "one-level": Row("Fast weights, one level", "fast-weights", **_RATES),
 }
-
-
-VALID_IMAGES = 5000
-
-
-@dataclass(frozen=True)
-class Digits(Task):
-    """Table 2 of Ba16: MNIST in 24 glimpses of 7 x 7 pixels.
-
-    `data_dir`: the folder of the four idx files, or None to download them. `most_shift`: every training image is moved by up to
-    that many pixels each time it is shown. The last 5,000 training images validate.
-    """
-
-    data_dir: Path | None = None
-    most_shift: int = 0
-
-    name: ClassVar = "glimpse"
-    title: ClassVar = "Digits in 24 glimpses (Ba16 Table 2)"
-    rows: ClassVar = GLIMPSE_ROWS
-    hidden_sizes: ClassVar = (50, 100, 200)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.most_shift <= 8:
-            raise ValueError(f"most_shift is {self.most_shift}: it must lie between 0 and 8 pixels")
-
-    @property
-    def paper(self) -> dict[tuple[str, int], float]:
-        return TABLE_2
-
-    @property
-    def data_name(self) -> str:
-        return "MNIST" + (f", training images moved by up to {self.most_shift} pixels" if self.most_shift else "")
-
-    def load(self) -> Data:
-        images, labels, test_images, test_labels = map(torch.from_numpy, load_mnist(self.data_dir))
-        held_out = len(images) - VALID_IMAGES
-        return Data(
-            Split(images[:held_out], labels[:held_out].long()),
-            Split(images[held_out:], labels[held_out:].long()),
-            Split(test_images, test_labels.long()),
-        )
-
-    def make_net(self, row: Row, hidden_size: int) -> nn.Module:
-        return make_glimpse_net(row, hidden_size, patch_pixels=49, classes=10, conv_depth=3)
-
-    def vary(self, inputs: Tensor, generator: Generator) -> Tensor:
-        return shift(inputs, generator, self.most_shift) if self.most_shift else inputs
-
-
-TABLE_2 = {
-    **{("rnn", 50): 12.95, ("rnn", 100): 1.95, ("rnn", 200): 1.42},
-    **{("lstm", 50): 12.0, ("lstm", 100): 1.55, ("lstm", 200): 1.10},
-    **{("convnet", 50): 1.81, ("convnet", 100): 1.00, ("convnet", 200): 0.9},
-    **{("fast-weights", 50): 7.21, ("fast-weights", 100): 1.30, ("fast-weights", 200): 0.85},
-}
-"""Test error in percent by row and size (Ba16)."""

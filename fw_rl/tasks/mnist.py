@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["FILES", "MIRRORS", "default_folder", "load_mnist", "read_idx"]
+__all__ = ["FILES", "MIRRORS", "default_folder", "load_mnist"]
 
 
 class _File(NamedTuple):
@@ -37,20 +37,22 @@ def default_folder() -> Path:
 
 
 def load_mnist(folder: Path | None = None) -> tuple[NDArray[np.uint8], ...]:
-    """Training images [60000, 28, 28] and labels [60000], test images [10000, 28, 28] and labels [10000], all uint8.
+    """The whole data set.
 
-    The four idx files lie in `folder`, gzipped or not; without a folder they are downloaded once.
+    Args:
+        folder: Folder of the four idx files, gzipped or not; without one they are downloaded once.
 
-    Raises ValueError, in one line, for a file that is missing, cut short or not MNIST's.
+    Returns:
+        Training images [60000, 28, 28] and labels [60000], test images [10000, 28, 28] and labels [10000], all uint8.
+
+    Raises:
+        ValueError: If a file is missing, cut short or not MNIST's, in one line.
     """
     return tuple(_load(name, file, folder) for name, file in FILES.items())
 
 
 def read_idx(content: bytes) -> NDArray[np.uint8]:
-    """An array of bytes in the idx format: two zeros, the type 8, the number of axes, their lengths, the values.
-
-    Raises ValueError for a content that is something else, or of another length than it says.
-    """
+    """An array of bytes in the idx format: two zeros, the type 8, the number of axes, their lengths, the values."""
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise ValueError("it does not begin like an idx file of bytes")
     axes = content[3]

@@ -32,7 +32,13 @@ _NAME = re.compile(r"(\d{3})_(\d{2})_(\d{2})_(\d{3})_(\d{2})\.(png|jpg|jpeg|bmp)
 
 
 class Faces(NamedTuple):
-    """Images [N, 48, 48] of bytes, the number of the person [N] and of the expression [N]."""
+    """Images of faces.
+
+    Attributes:
+        images: Bytes, [N, 48, 48].
+        people: Number of the person, [N].
+        expressions: Number of the expression, [N].
+    """
 
     images: NDArray[np.uint8]
     people: NDArray[np.int64]
@@ -40,9 +46,14 @@ class Faces(NamedTuple):
 
 
 def load_multi_pie(folder: Path, size: int = 48) -> Faces:
-    """All images of the three central cameras in the folder and below.
+    """All images of the three central cameras in a folder and below.
 
-    Raises ValueError, in one line, where there are none, or for an image that cannot be read or is not square.
+    Args:
+        folder: The folder.
+        size: Rows and columns that each image is scaled to.
+
+    Raises:
+        ValueError: If there are none, or if an image cannot be read or is not square, in one line.
     """
     found = _find(folder)
     images = [_read(image.path, size) for image in found]
@@ -53,7 +64,11 @@ def load_multi_pie(folder: Path, size: int = 48) -> Faces:
 def describe_multi_pie(folder: Path) -> str:
     """How many images and people a copy has, and a few digits that tell it from others, from its files' names and sizes.
 
-    Raises ValueError, in one line, where there are none.
+    Args:
+        folder: Folder of the copy.
+
+    Raises:
+        ValueError: If there are no images, in one line.
     """
     found = _find(folder)
     files = sorted(f"{image.path.name} {image.path.stat().st_size}" for image in found)
@@ -72,13 +87,11 @@ def _find(folder: Path) -> list[_Image]:
         raise ValueError(f"there is no folder {folder}")
     found = []
     for path in sorted(folder.rglob("*")):
-        match = _NAME.fullmatch(path.name)
-        if match is None:
-            continue
-        person, session, recording, camera = match.group(1, 2, 3, 4)
-        expression = EXPRESSION_OF.get((int(session), int(recording)))
-        if camera in CAMERAS and expression is not None:
-            found.append(_Image(path, int(person), expression))
+        if match := _NAME.fullmatch(path.name):
+            person, session, recording, camera = match.group(1, 2, 3, 4)
+            expression = EXPRESSION_OF.get((int(session), int(recording)))
+            if camera in CAMERAS and expression is not None:
+                found.append(_Image(path, int(person), expression))
     if not found:
         raise ValueError(
             f"{folder} holds no image of Multi-PIE's central cameras: their names are like 001_01_01_051_07.png "
@@ -94,5 +107,7 @@ def _read(path: Path, size: int) -> NDArray[np.uint8]:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
     if shape[0] != shape[1]:
-        raise ValueError(f"{path} is {shape[0]} x {shape[1]}: crop the images to squares, aligned by eyes and nose")
+        raise ValueError(
+            f"{path} must be a square, cropped to the face and aligned by eyes and nose, got {shape[0]} x {shape[1]}"
+        )
     return pixels

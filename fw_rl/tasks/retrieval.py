@@ -30,23 +30,26 @@ _SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Retrieval(Task):
-    """Table 1 of Ba16: the test error after learning to retrieve one of `pairs` values.
+    """Associative retrieval (Ba16 §4.1): train nets on strings such as c9k8j3f1??c and make Table 1 and Figure 2.
 
-    `examples`: of the training set; a tenth of it validates and a fifth of it tests (Ba16: 100,000, 10,000 and 20,000). The
-    paper does not state its number of pairs. Four are those of its examples, and a net that remembers which four digits it
+    The paper does not state its number of pairs. Four are those of its examples, and a net that remembers which four digits it
     saw, but not their letters, then errs on 62 % of the queries: the plateau on which the paper's baselines sit. The
     fast weights decay at 0.95, as in Ba16 §3.1; with the 0.9 of A.1 a net of 20 units left its plateaus later. AdamW shrinks
     the slow weights, since without that both fast weights and LSTM come to know their training strings better than new ones.
 
-    Raises ValueError for a number of pairs outside 1 to 26, since the letters of a string are distinct.
+    Raises:
+        ValueError: If the number of pairs or of examples is not allowed.
 
-    >>> data = Retrieval(pairs=4, examples=10).load()
-    >>> data.train.inputs.shape
-    torch.Size([10, 11])
+    Example:
+        >>> data = Retrieval(pairs=4, examples=10).load()
+        >>> data.train.inputs.shape
+        torch.Size([10, 11])
     """
 
     pairs: int = 4
+    """Pairs of a letter and a digit in a string, 1 to 26."""
     examples: int = 100_000
+    """Strings of the training set; a tenth of it validates, a fifth of it tests."""
 
     name: ClassVar = "retrieval"
     title: ClassVar = "Associative retrieval (Ba16 Table 1)"
@@ -59,14 +62,14 @@ class Retrieval(Task):
         "delta-rule": Row("Fast weights, delta rule", "fast-weights", dict(eta=0.5, decay=0.95, rule="delta")),
         "method-2": Row("Fast weights, method 2", "fast-weights", dict(eta=0.5, decay=0.95, method=2)),
     }
-    hidden_sizes: ClassVar = (20, 50, 100)
+    sizes: ClassVar = (20, 50, 100)
     weight_decay: ClassVar = 0.1
 
     def __post_init__(self) -> None:
         if not 1 <= self.pairs <= LETTERS:
-            raise ValueError(f"pairs is {self.pairs}: it must lie between 1 and {LETTERS}, the number of letters")
+            raise ValueError(f"pairs must be between 1 and {LETTERS}, the number of letters, got {self.pairs}")
         if self.examples < 10:
-            raise ValueError(f"examples is {self.examples}: it must be at least 10")
+            raise ValueError(f"examples must be at least 10, got {self.examples}")
 
     @property
     def paper(self) -> dict[tuple[str, int], float]:
@@ -85,9 +88,15 @@ class Retrieval(Task):
 
 
 def make_examples(size: int, pairs: int, split: str) -> Split:
-    """Strings [size, 2 * pairs + 3] as indices of `SYMBOLS`, such as ``c9k8j3f1??c``, with the digit [size] that is asked for.
+    """Strings such as ``c9k8j3f1??c``, which are the same every time.
 
-    Every split is drawn from a generator of its own, and is the same every time.
+    Args:
+        size: Number of strings N.
+        pairs: Pairs of a letter and a digit in each.
+        split: train, valid or test; each has a generator of its own.
+
+    Returns:
+        Strings [N, 2 * pairs + 3] as indices of `SYMBOLS`, and the digits [N] that are asked for.
     """
     random = np.random.default_rng([_SPLITS.index(split), pairs])
     keys = random.random((size, LETTERS)).argsort(axis=1)[:, :pairs]
@@ -101,10 +110,14 @@ def make_examples(size: int, pairs: int, split: str) -> Split:
 
 
 def as_text(string: Tensor) -> str:
-    """One string of symbols as the paper prints it.
+    """A string as the paper prints it.
 
-    >>> as_text(torch.tensor([2, 35, 36, 36, 2]))
-    'c9??c'
+    Args:
+        string: Indices of `SYMBOLS`, [T].
+
+    Example:
+        >>> as_text(torch.tensor([2, 35, 36, 36, 2]))
+        'c9??c'
     """
     return "".join(SYMBOLS[index] for index in string.tolist())
 

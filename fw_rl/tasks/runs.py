@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -24,7 +25,15 @@ __all__ = ["Record", "Run", "execute", "read_record", "read_records"]
 
 @dataclass(frozen=True)
 class Run:
-    """A net of one row and size of a task's table, and how it is trained."""
+    """A net of one row and size of a task's table, and how it is trained.
+
+    Attributes:
+        task: The task.
+        row: Name of the row.
+        hidden_size: Units of the recurrent layer.
+        training: How the net is trained.
+        options: Further options of the cell.
+    """
 
     task: Task
     row: str
@@ -62,7 +71,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of a run: its settings and what every epoch came to, all as JSON takes it."""
+    """What is kept of a run, all as JSON takes it.
+
+    Attributes:
+        task: Name of the task.
+        label: Name of the model in the table.
+        hidden_size: Units of the recurrent layer.
+        seed: Seed of the run.
+        settings: All but the seed that has an influence on the result.
+        parameters: Number of weights.
+        epochs: The results of every epoch.
+        diverged: Whether a loss was not finite; there are no epochs then.
+    """
 
     task: str
     label: str
@@ -84,7 +104,11 @@ class Record:
         return self.label, self.hidden_size
 
     def is_of(self, run: Run) -> bool:
-        """Whether this is what the run would give again."""
+        """Whether the run would give this again.
+
+        Args:
+            run: The run.
+        """
         return self.seed == run.training.seed and self.settings == run.settings
 
 
@@ -95,42 +119,46 @@ def load_data(task: Task) -> Data:
 
 
 def execute(run: Run, record_path: Path, log_dir: Path, *, resume: bool = True, quiet: bool = False) -> Record:
-    """Train the net of a run and write its record; if `resume`, go on at its checkpoint in `log_dir`, if there is one.
+    """Train the net of a run and write its record; a net whose loss is not finite leaves a record that says so.
 
-    A net whose loss is not finite leaves a record that says so.
+    Args:
+        run: The run.
+        record_path: File of the record.
+        log_dir: Folder of the checkpoint and of the TensorBoard log.
+        resume: Whether to go on at the checkpoint, if there is one.
+        quiet: Whether there is no progress bar.
 
-    Raises ValueError where the data cannot be had or the settings do not fit the cell.
+    Returns:
+        The record.
+
+    Raises:
+        ValueError: If the data cannot be had, or if the settings do not fit the cell.
     """
     task, seed, settings = run.task, run.training.seed, run.settings
     digest = hashlib.sha256(json.dumps([settings, seed], sort_keys=True).encode()).hexdigest()[:8]
     checkpoint = log_dir / "checkpoints" / f"{run.name}-{digest}.safetensors"
+    log_folder = log_dir / "tensorboard" / f"{run.name}-{digest}"
     if not resume:
         checkpoint.unlink(missing_ok=True)
+        shutil.rmtree(log_folder, ignore_errors=True)
     data, row = load_data(task), task.row(run.row, run.options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = task.make_net(row, run.hidden_size)
 
-    writers: list[SummaryWriter] = []
+    with SummaryWriter(str(log_folder)) as writer:
 
-    def log(number: int, epoch: Epoch) -> None:
-        if not writers:
-            folder = log_dir / "tensorboard" / f"{run.name}-{digest}"
-            writers.append(SummaryWriter(str(folder), purge_step=number))
-        for name, value in epoch.items():
-            writers[0].add_scalar(name, value, number)
+        def log(number: int, epoch: Epoch) -> None:
+            for name, value in epoch.items():
+                writer.add_scalar(name, value, number)
 
-    history: list[Epoch] = []
-    try:
-        history = train(
-            net, data, run.training,
-            vary=task.vary, checkpoint=checkpoint, on_epoch=log, description=run.name, quiet=quiet,
-        )  # fmt: skip
-    except FloatingPointError:
-        pass
-    finally:
-        for writer in writers:
-            writer.close()
+        try:
+            history = train(
+                net, data, run.training,
+                vary=task.vary, checkpoint=checkpoint, on_epoch=log, description=run.name, quiet=quiet,
+            )  # fmt: skip
+        except FloatingPointError:
+            history = []
     parameters = sum(parameter.numel() for parameter in net.parameters())
     record = Record(task.name, row.label, run.hidden_size, seed, settings, parameters, history, diverged=not history)
     write_json(record_path, dataclasses.asdict(record))
@@ -138,7 +166,14 @@ def execute(run: Run, record_path: Path, log_dir: Path, *, resume: bool = True, 
 
 
 def read_record(path: Path) -> Record:
-    """Raises ValueError, in one line, for a file that is not the record of a run."""
+    """The record that a file holds.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: If it is not the record of a run, in one line.
+    """
     try:
         record = Record(**json.loads(path.read_text()))
         _check(record)
@@ -148,7 +183,14 @@ def read_record(path: Path) -> Record:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """All records of a folder, by name."""
+    """All records of a folder, by name.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        ValueError: If a JSON file in it is not the record of a run, in one line.
+    """
     return [read_record(path) for path in sorted(folder.glob("*.json"))]
 
 
@@ -157,10 +199,10 @@ _NUMBERS = ("learning_rate", "weight_decay", "epochs")
 
 
 def _check(record: Record) -> None:
-    words, counts = (record.task, record.label), (record.hidden_size, record.seed, record.parameters)
-    if not all(isinstance(word, str) for word in words) or not all(isinstance(count, int) for count in counts):
-        raise ValueError("a name is no text, or a count no whole number")
-    settings = record.settings if isinstance(record.settings, dict) else {}
+    for name, kind in get_type_hints(Record).items():
+        if not isinstance(getattr(record, name), get_origin(kind) or kind):
+            raise ValueError(f"{name} is of another type")
+    settings = record.settings
     if not all(isinstance(settings.get(name), int | float) for name in _NUMBERS) or not isinstance(settings.get("data"), str):
         raise ValueError(f"its settings lack {', '.join(_NUMBERS)} or data")
     if not record.diverged:

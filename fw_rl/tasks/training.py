@@ -19,11 +19,11 @@ from tqdm import tqdm
 from fw_rl.files import write_file
 from fw_rl.tasks.base import Data, Split
 
-__all__ = ["Epoch", "Training", "best_epoch", "check_history", "evaluate", "train"]
+__all__ = ["Epoch", "Training", "best_epoch", "evaluate", "train"]
 
 Epoch = dict[str, float]
-"""What one epoch came to: train_loss, valid_loss, test_loss (nats), valid_error, test_error (percent), and the seconds that the
-processor trained."""
+"""The results of one epoch: train_loss, valid_loss, test_loss (nats), valid_error, test_error (percent), and the seconds that
+the processor trained."""
 
 _EPOCH_KEYS = {"train_loss", "valid_loss", "valid_error", "test_loss", "test_error", "seconds"}
 
@@ -33,9 +33,15 @@ EPOCHS_WITHOUT_ERROR = 3
 
 @dataclass(frozen=True)
 class Training:
-    """How a net is trained: AdamW, its learning rate going down to 0 along a cosine where `anneal` says so.
+    """How a net is trained by AdamW.
 
-    `weight_decay`: each update also shrinks every weight by this times the learning rate; 0 is plain Adam.
+    Attributes:
+        learning_rate: Step size at the start.
+        epochs: Passes over the training set.
+        seed: Seed of the net and of the order of the examples.
+        batch_size: Examples of an update.
+        anneal: Whether the learning rate goes down to 0 along a cosine.
+        weight_decay: Each update also shrinks every weight by this times the learning rate; 0 is plain Adam.
     """
 
     learning_rate: float
@@ -57,24 +63,33 @@ def train(
     description: str = "",
     quiet: bool = True,
 ) -> list[Epoch]:
-    """Train to the end, or go on at the last whole epoch if there is a `checkpoint`; returns what every epoch came to.
+    """Train to the end, or go on at the last whole epoch if there is a checkpoint.
 
     A run that was stopped at any moment and goes on gives the same numbers, to the last bit, as one that was not: all that
-    is random in an epoch comes from the seed and the number of the epoch. `vary` changes a batch of training inputs.
+    is random in an epoch comes from the seed and the number of the epoch.
 
-    Raises FloatingPointError if a loss is not finite, ValueError for a checkpoint that is damaged or of another net.
+    Args:
+        net: Maps a batch of inputs [B, ...] to logits [B, classes]; it is trained in place.
+        data: Examples to learn from, and to measure after each epoch.
+        training: How the net is trained.
+        vary: Changes a batch of training inputs, with a source of random numbers.
+        checkpoint: File of the state after the last whole epoch; None keeps none.
+        on_epoch: Called after each epoch with its number, from 1, and its results.
+        description: Text before the progress bar.
+        quiet: Whether there is no progress bar.
+
+    Returns:
+        The results of every epoch.
+
+    Raises:
+        FloatingPointError: If a loss is not finite.
+        ValueError: If the checkpoint is damaged or of another net.
     """
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=training.weight_decay, fused=True)
     history = _load(checkpoint, net, optimizer) if checkpoint is not None and checkpoint.exists() else []
     batches = math.ceil(len(data.train.labels) / training.batch_size)
-    with tqdm(
-        total=training.epochs * batches,
-        initial=len(history) * batches,
-        desc=description,
-        unit=" batches",
-        mininterval=0.5,
-        disable=quiet,
-    ) as bar:
+    total, done = training.epochs * batches, len(history) * batches
+    with tqdm(total=total, initial=done, desc=description, unit=" batches", mininterval=0.5, disable=quiet) as bar:
         while len(history) < training.epochs and not _done(history):
             begin = time.process_time()
             train_loss = _train_epoch(net, optimizer, data.train, training, len(history), vary, bar)
@@ -83,14 +98,8 @@ def train(
             test_error, test_loss = evaluate(net, data.test)
             if not math.isfinite(train_loss + valid_loss + test_loss):
                 raise FloatingPointError(f"the loss is not finite in epoch {len(history) + 1}: lower the learning rate")
-            epoch = Epoch(
-                train_loss=train_loss,
-                valid_loss=valid_loss,
-                valid_error=valid_error,
-                test_loss=test_loss,
-                test_error=test_error,
-                seconds=seconds,
-            )
+            losses = Epoch(train_loss=train_loss, valid_loss=valid_loss, test_loss=test_loss)
+            epoch = losses | dict(valid_error=valid_error, test_error=test_error, seconds=seconds)
             history.append(epoch)
             bar.set_postfix_str(f"validation error {valid_error:.2f} %", refresh=False)
             if checkpoint is not None:
@@ -101,7 +110,7 @@ def train(
 
 
 def check_history(history: object) -> None:
-    """Raises ValueError, in one line, for what a file holds in place of epochs."""
+    """ValueError, in one line, for what a file holds in place of the results of epochs."""
     if not isinstance(history, list) or not history:
         raise ValueError("it holds no list of epochs")
     for number, epoch in enumerate(history, 1):
@@ -111,13 +120,23 @@ def check_history(history: object) -> None:
 
 
 def best_epoch(history: list[Epoch]) -> int:
-    """The number of the epoch, from 1, with the lowest error on the validation set; at equal errors that of the lowest loss."""
+    """The number of the epoch, from 1, with the lowest error on the validation set; at equal errors that of the lowest loss.
+
+    Args:
+        history: The results of every epoch.
+    """
     return 1 + min(range(len(history)), key=lambda i: (history[i]["valid_error"], history[i]["valid_loss"]))
 
 
 @torch.no_grad()
 def evaluate(net: nn.Module, split: Split, batch_size: int = 1000) -> tuple[float, float]:
-    """The error in percent and the mean cross-entropy in nats."""
+    """The error in percent and the mean cross-entropy in nats.
+
+    Args:
+        net: Maps a batch of inputs [B, ...] to logits [B, classes].
+        split: The examples.
+        batch_size: Examples that the net sees at a time.
+    """
     net.eval()
     wrong, loss = 0, 0.0
     for inputs, labels in zip(split.inputs.split(batch_size), split.labels.split(batch_size), strict=True):
@@ -161,9 +180,9 @@ def _done(history: list[Epoch]) -> bool:
 
 
 def _save(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, history: list[Epoch]) -> None:
+    adam = optimizer.state_dict()["state"].items()
     tensors = {f"net.{name}": tensor.contiguous() for name, tensor in net.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{number}.{name}": tensor for name, tensor in state.items()}
+    tensors |= {f"adam.{number}.{name}": tensor for number, state in adam for name, tensor in state.items()}
     write_file(path, safetensors.torch.save(tensors, {"history": json.dumps(history)}))
 
 

@@ -1,6 +1,8 @@
 """The deblur command as a user meets it: its report folder, its options, and what bad input is answered with."""
 
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 
 import pytest
 from PIL import Image
@@ -16,10 +18,17 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    out = tmp_path_factory.mktemp("reports") / "a" / "b"
-    assert main([*SMALL, "--out", str(out), "--quiet"]) == 0
-    return out
+def shown_report(tmp_path_factory):
+    """The folder of a report, and what the command printed."""
+    out, printed = tmp_path_factory.mktemp("reports") / "a" / "b", StringIO()
+    with redirect_stdout(printed):
+        assert main([*SMALL, "--out", str(out)]) == 0
+    return out, printed.getvalue()
+
+
+@pytest.fixture
+def report(shown_report):
+    return shown_report[0]
 
 
 def test_a_report_has_a_text_the_numbers_and_the_pictures(report):
@@ -31,7 +40,7 @@ def test_a_report_has_a_text_the_numbers_and_the_pictures(report):
 
 def test_the_numbers_come_with_the_command_and_every_setting(report):
     record = json.loads((report / "report.json").read_text())
-    assert record["command"] == f"fw-rl deblur {' '.join(SMALL)} --out {report} --quiet"
+    assert record["command"] == f"fw-rl deblur {' '.join(SMALL)} --out {report}"
     settings = record["settings"]
     assert (settings["protocol"]["hidden"], settings["rates"]["slow_lr"], settings["subsets"]) == (12, 0.02, [25, 50])
 
@@ -58,7 +67,8 @@ def test_the_text_has_all_sections_and_their_numbers(report):
     assert max(map(len, text.splitlines()[1:])) <= 128
 
 
-def test_the_same_settings_give_the_same_report_and_another_seed_another(report, tmp_path):
+@pytest.mark.processes
+def test_the_settings_decide_the_report_and_so_does_the_seed(report, tmp_path):
     def numbers(out):
         record = json.loads((out / "report.json").read_text())
         return {name: part for name, part in record.items() if name not in ("command", "settings")}
@@ -70,33 +80,35 @@ def test_the_same_settings_give_the_same_report_and_another_seed_another(report,
     assert numbers(tmp_path / "other")["figure_2"] != numbers(report)["figure_2"]
 
 
-def test_the_text_is_shown(tmp_path, capsys):
-    assert main([*SMALL, "--out", str(tmp_path)]) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith((tmp_path / "report.txt").read_text())
-    assert str(tmp_path) in printed.splitlines()[-1]
+def test_the_text_is_shown(shown_report):
+    report, printed = shown_report
+    assert printed.startswith((report / "report.txt").read_text())
+    assert str(report) in printed.splitlines()[-1]
 
 
 BAD_INPUT = {
-    "no units": (["--hidden", "0"], "--hidden is 0: it must be at least 1"),
-    "no sweeps": (["--learning-sweeps", "-1"], "--learning-sweeps is -1"),
-    "one seed": (["--seeds", "1"], "--seeds is 1: it must be at least 2"),
-    "one cell": (["--sequence-seeds", "1"], "--sequence-seeds is 1"),
-    "a negative seed": (["--seed", "-1"], "--seed is -1"),
-    "no threads": (["--threads", "0"], "--threads is 0"),
-    "no pairs": (["--pairs", "0"], "--pairs is 0"),
-    "no rate": (["--slow-lr", "0"], "--slow-lr is 0: it must be above 0"),
-    "a negative rate": (["--fast-lr", "-0.1"], "--fast-lr is -0.1"),
-    "no number": (["--init", "nan"], "--init is nan"),
-    "momentum": (["--fast-momentum", "1"], "--fast-momentum is 1.0: it must be below 1"),
-    "decay": (["--decay", "1.1"], "--decay is 1.1: it must lie between 0 and 1"),
-    "decay of the cell": (["--cell-decay", "2"], "--cell-decay is 2.0"),
-    "too few inputs": (["--inputs", "6"], "--inputs is too small: 100 + 5"),
-    "too short sequences": (["--sequence-length", "1", "--sequences", "2000"], "--sequence-length is too small: 2000 + 5"),
-    "no subsets": (["--subsets"], "--subsets is empty"),
-    "an empty subset": (["--subsets", "0"], "0 % of 100 associations are 0"),
-    "a whole subset": (["--subset", "100"], "100 % of 100 associations are 100"),
-    "an empty subset of sequences": (["--sequences", "4"], "10 % of 4 associations are 0"),
+    "no units": (["--hidden", "0"], "--hidden must be at least 1, got 0"),
+    "no sweeps": (["--learning-sweeps", "-1"], "--learning-sweeps must be at least 1, got -1"),
+    "one seed": (["--seeds", "1"], "--seeds must be at least 2, got 1"),
+    "one cell": (["--sequence-seeds", "1"], "--sequence-seeds must be at least 2, got 1"),
+    "a negative seed": (["--seed", "-1"], "--seed must be at least 0, got -1"),
+    "no threads": (["--threads", "0"], "--threads must be at least 1, got 0"),
+    "no pairs": (["--pairs", "0"], "--pairs must be at least 2, got 0"),
+    "no rate": (["--slow-lr", "0"], "--slow-lr must be above 0, got 0"),
+    "a negative rate": (["--fast-lr", "-0.1"], "--fast-lr must be at least 0 and finite, got -0.1"),
+    "no number": (["--init", "nan"], "--init must be at least 0 and finite, got nan"),
+    "momentum": (["--fast-momentum", "1"], "--fast-momentum must be below 1, got 1.0"),
+    "decay": (["--decay", "1.1"], "--decay must be between 0 and 1, got 1.1"),
+    "decay of the cell": (["--cell-decay", "2"], "--cell-decay must be between 0 and 1, got 2.0"),
+    "too few inputs": (["--inputs", "6"], "--inputs must be enough for 105 different inputs, got 6 bits"),
+    "too short sequences": (
+        ["--sequence-length", "1", "--sequences", "2000"],
+        "--sequence-length must be enough for 2005 different inputs, got 10 bits",
+    ),
+    "no subsets": (["--subsets"], "--subsets must be one or more percentages, got"),
+    "an empty subset": (["--subsets", "0"], "0 % of 100 associations must be neither none nor all, got 0"),
+    "a whole subset": (["--subset", "100"], "100 % of 100 associations must be neither none nor all, got 100"),
+    "an empty subset of sequences": (["--sequences", "4"], "10 % of 4 associations must be neither none nor all, got 0"),
 }
 
 
@@ -120,7 +132,8 @@ def test_a_folder_that_cannot_be_made_gets_one_line(tmp_path, capsys):
 
 def test_nets_that_diverge_get_one_line(tmp_path, capsys):
     assert main([*SMALL, "--out", str(tmp_path), "--quiet", "--slow-lr", "1e30"]) == 1
-    assert "not finite" in capsys.readouterr().err.splitlines()[-1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "not finite" in line
     assert not list(tmp_path.iterdir())
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from fw_rl.commands.faces import main
+from fw_rl.commands.task import main
 from fw_rl.tasks import faces as task
 from fw_rl.tasks import runs
 from tests.tasks.test_faces import multi_pie_path, write_image
@@ -13,7 +13,9 @@ from tests.tasks.test_faces import multi_pie_path, write_image
 
 @pytest.fixture
 def few_faces(monkeypatch):
-    monkeypatch.setattr(task, "make_drawn_faces", lambda draw=task.make_drawn_faces: draw(people=42, lights=1))
+    monkeypatch.setattr(task, "make_drawn_faces", lambda draw=task.make_drawn_faces: draw(people=6, lights=1))
+    monkeypatch.setattr(task, "TEST_PEOPLE", 2)
+    monkeypatch.setattr(task, "VALID_PEOPLE", 2)
     runs.load_data.cache_clear()
     yield
     runs.load_data.cache_clear()
@@ -21,10 +23,10 @@ def few_faces(monkeypatch):
 
 def faces(folder, *arguments):
     small = ["--epochs", "1", "--seed", "0", "--learning-rate", "0.003", "--quiet"]
-    return main([*small, "--out", str(folder), "--log-dir", str(folder / "logs"), *arguments])
+    return main("faces", [*small, "--out", str(folder), "--log-dir", str(folder / "logs"), *arguments])
 
 
-def test_the_table_has_the_accuracy_and_says_that_the_faces_are_drawn(few_faces, tmp_path, capsys):
+def test_the_table_has_accuracies_and_names_the_drawn_faces(few_faces, tmp_path, capsys):
     assert faces(tmp_path, "--cells", "convnet", "fast-weights", "--hidden-size", "200") == 0
     printed = capsys.readouterr().out
     assert "Data: drawn faces" in printed

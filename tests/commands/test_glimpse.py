@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fw_rl.commands.glimpse import main
-from fw_rl.experiments.glimpse_pictures import describe_glimpses
-from fw_rl.tasks import glimpse as task
-from fw_rl.tasks import runs
+from fw_rl.commands.task import main
+from fw_rl.tasks import digits, runs
+from fw_rl.tasks.glimpse import GLIMPSE_ROWS
+from fw_rl.tasks.glimpse_pictures import describe_glimpses
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def few_digits(monkeypatch):
     images = np.zeros((600, 28, 28), np.uint8)
     images[labels == 0, 3:6, 4:20] = 255
     images[labels == 1, 20:23, 4:20] = 255
-    monkeypatch.setattr(task, "load_mnist", lambda folder: (images, labels, images[:100], labels[:100]))
-    monkeypatch.setattr(task, "VALID_IMAGES", 200)
+    monkeypatch.setattr(digits, "load_mnist", lambda folder: (images, labels, images[:100], labels[:100]))
+    monkeypatch.setattr(digits, "VALID_IMAGES", 200)
     runs.load_data.cache_clear()
     yield
     runs.load_data.cache_clear()
@@ -28,13 +28,14 @@ def few_digits(monkeypatch):
 
 def glimpse(folder, *arguments):
     small = ["--epochs", "2", "--hidden-size", "8", "--seed", "0", "--learning-rate", "0.01", "--quiet"]
-    return main([*small, "--out", str(folder), "--log-dir", str(folder / "logs"), *arguments])
+    return main("glimpse", [*small, "--out", str(folder), "--log-dir", str(folder / "logs"), *arguments])
 
 
+@pytest.mark.processes
 def test_every_row_learns_and_is_in_the_table(few_digits, tmp_path, capsys):
     assert glimpse(tmp_path, "--hidden-size", "16", "--epochs", "8") == 0
     printed = capsys.readouterr().out
-    for row in task.GLIMPSE_ROWS.values():
+    for row in GLIMPSE_ROWS.values():
         assert re.search(rf"\| {row.label} \| 16 \| [\d,]+ \| 0\.00 \|", printed)
     assert "Data: MNIST." in printed
 
@@ -80,4 +81,4 @@ def test_a_foreign_file_gets_one_line(tmp_path, capsys):
 def test_a_shift_out_of_the_picture_gets_one_line(tmp_path, capsys):
     assert glimpse(tmp_path, "--most-shift", "20") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "most_shift is 20" in line
+    assert "most_shift must be between 0 and 8 pixels, got 20" in line

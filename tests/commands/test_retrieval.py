@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fw_rl.cells import Cell, available_cells, base, register_cell
-from fw_rl.commands.retrieval import main
+from fw_rl.commands.task import main
 
 
 @pytest.fixture
@@ -33,10 +33,10 @@ def fading_cell(monkeypatch):
 
 def retrieval(folder, *arguments):
     small = ["--examples", "200", "--epochs", "1", "--hidden-size", "4", "--seed", "0", "--learning-rate", "0.01", "--quiet"]
-    return main([*small, "--out", str(folder), "--log-dir", str(folder / "logs"), *arguments])
+    return main("retrieval", [*small, "--out", str(folder), "--log-dir", str(folder / "logs"), *arguments])
 
 
-def test_a_cell_of_ones_own_is_a_row_beside_the_papers(fading_cell, tmp_path, capsys):
+def test_a_cell_of_ones_own_is_a_row_too(fading_cell, tmp_path, capsys):
     assert retrieval(tmp_path, "--cells", fading_cell, "lstm", "--hidden-size", "20") == 0
     printed = capsys.readouterr().out
     assert "| fading | 20 |" in printed

@@ -8,14 +8,13 @@ import time
 
 import pytest
 
-from fw_rl.commands.faces import main as faces
-from fw_rl.commands.retrieval import main
+from fw_rl.commands.task import main
 
 SMALL = ["--examples", "300", "--pairs", "1", "--epochs", "2", "--learning-rate", "0.01", "--quiet"]
 
 
 def retrieval(folder, *arguments):
-    return main([*SMALL, "--out", str(folder), "--log-dir", str(folder / "logs"), *arguments])
+    return main("retrieval", [*SMALL, "--out", str(folder), "--log-dir", str(folder / "logs"), *arguments])
 
 
 def names(folder):
@@ -57,10 +56,10 @@ def test_a_table_is_made_of_records_alone(tmp_path, capsys):
     assert "[1/" not in capsys.readouterr().out
     assert (tmp_path / "table.md").read_text() == text
     assert retrieval(tmp_path / "nothing", "--table") == 2
-    assert "holds no runs" in only_line(capsys)
+    assert "must hold runs of which to make a table, got none" in only_line(capsys)
 
 
-def test_the_learning_rate_with_the_lowest_validation_error_is_taken(tmp_path):
+def test_the_rate_with_the_lowest_validation_error_is_taken(tmp_path):
     options = ["--cell", "lstm", "--hidden-size", "8", "--learning-rates", "1e-6", "0.02", "--seeds", "0", "1", "--epochs", "4"]
     assert retrieval(tmp_path, *options) == 0
     assert names(tmp_path / "search") == ["lstm-8-seed0-rate0.02-decay0.1", "lstm-8-seed0-rate1e-06-decay0.1"]
@@ -91,7 +90,7 @@ def test_a_shorter_search_is_no_run_of_the_table(tmp_path):
     assert len(losses(tmp_path / "runs" / "lstm-4-seed0.json")) == 2
 
 
-def test_a_net_that_diverges_is_not_chosen_and_is_in_the_table(tmp_path, capsys):
+def test_a_diverged_net_is_not_chosen_but_in_the_table(tmp_path, capsys):
     wild = ["--cell", "rnn", "--hidden-size", "4", "--seed", "0"]
     assert retrieval(tmp_path, *wild, "--learning-rates", "1e30", "0.01") == 0
     assert json.loads((tmp_path / "runs" / "rnn-4-seed0.json").read_text())["settings"]["learning_rate"] == 0.01
@@ -99,6 +98,7 @@ def test_a_net_that_diverges_is_not_chosen_and_is_in_the_table(tmp_path, capsys)
     assert "0 (1 diverged)" in capsys.readouterr().out
 
 
+@pytest.mark.processes
 def test_jobs_side_by_side_give_the_same_records(tmp_path):
     options = ["--cells", "lstm", "associative-lstm", "--hidden-size", "4", "--seed", "0"]
     assert retrieval(tmp_path / "a", *options) == 0
@@ -107,8 +107,9 @@ def test_jobs_side_by_side_give_the_same_records(tmp_path):
         assert losses(tmp_path / "a" / "runs" / f"{name}.json") == losses(tmp_path / "b" / "runs" / f"{name}.json")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_command_goes_on_and_comes_to_the_same_numbers(number, tmp_path, capsys):
+def test_a_killed_command_goes_on_to_the_same_numbers(number, tmp_path, capsys):
     options = ["--cells", "lstm", "gru", "--hidden-size", "8", "--seed", "0", "--examples", "5000", "--epochs", "6"]
     assert retrieval(tmp_path / "whole", *options) == 0
     stopped = tmp_path / "stopped"
@@ -130,21 +131,21 @@ def test_a_killed_command_goes_on_and_comes_to_the_same_numbers(number, tmp_path
 
 
 BAD_INPUT = {
-    "unknown cell": (["--cell", "lsmt"], "unknown cell 'lsmt': choose from rnn, lstm"),
+    "unknown cell": (["--cell", "lsmt"], "cell must be one of rnn, lstm"),
     "unknown option": (["--cell", "lstm", "--cell-options", "eta=1"], "cell 'lstm' has no option 'eta'"),
     "option without a value": (["--cell-options", "eta"], "name=value"),
     "option out of range": (["--cell", "fast-weights", "--cell-options", "decay=2"], "decay is 2"),
-    "too many pairs": (["--pairs", "27"], "pairs is 27: it must lie between 1 and 26"),
-    "no pairs": (["--pairs", "0"], "pairs is 0"),
-    "no weight decay": (["--weight-decays", "-0.1"], "--weight-decays is -0.1: it must be at least 0 and finite"),
-    "no epochs": (["--epochs", "0"], "--epochs is 0: it must be at least 1"),
-    "no search": (["--search-epochs", "0"], "--search-epochs is 0"),
-    "no examples of an update": (["--batch-size", "0"], "--batch-size is 0"),
-    "no jobs": (["--jobs", "0"], "--jobs is 0"),
-    "learning rate": (["--learning-rate", "-1"], "--learning-rates is -1.0: it must be above 0"),
-    "not a number": (["--learning-rate", "nan"], "--learning-rates is nan"),
-    "units": (["--hidden-size", "0"], "--hidden-sizes is 0"),
-    "seed": (["--seed", "-1"], "--seeds is -1"),
+    "too many pairs": (["--pairs", "27"], "pairs must be between 1 and 26, the number of letters, got 27"),
+    "no pairs": (["--pairs", "0"], "pairs must be between 1 and 26, the number of letters, got 0"),
+    "no weight decay": (["--weight-decays", "-0.1"], "--weight-decays must be at least 0 and finite, got -0.1"),
+    "no epochs": (["--epochs", "0"], "--epochs must be at least 1, got 0"),
+    "no search": (["--search-epochs", "0"], "--search-epochs must be at least 1, got 0"),
+    "no examples of an update": (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
+    "no jobs": (["--jobs", "0"], "--jobs must be at least 1, got 0"),
+    "learning rate": (["--learning-rate", "-1"], "--learning-rates must be above 0 and finite, got -1.0"),
+    "not a number": (["--learning-rate", "nan"], "--learning-rates must be above 0 and finite, got nan"),
+    "units": (["--hidden-size", "0"], "--hidden-sizes must be at least 1, got 0"),
+    "seed": (["--seed", "-1"], "--seeds must be at least 0 and below 2^31, got -1"),
 }
 
 
@@ -161,12 +162,15 @@ def test_bad_input_gets_one_line_and_exit_code_2(case, tmp_path, capsys):
 @pytest.mark.parametrize(
     "change, different",
     [
-        (["--epochs", "3"], "epochs 2, not 3"),
-        (["--batch-size", "64"], "batch_size 128, not 64"),
-        (["--no-anneal"], "anneal True, not False"),
-        (["--epochs", "3", "--seed", "1"], "epochs 2, not 3"),
-        (["--learning-rates", "0.02", "0.03"], "learning_rate 0.01, not 0.02 or 0.03"),
-        (["--cell", "gru", "--pairs", "2"], "not 300 strings of 2 pairs"),
+        (["--epochs", "3"], "epochs must be 2, as in {}, got 3:"),
+        (["--batch-size", "64"], "batch_size must be 128, as in {}, got 64:"),
+        (["--no-anneal"], "anneal must be True, as in {}, got False:"),
+        (["--epochs", "3", "--seed", "1"], "epochs must be 2, as in {}, got 3:"),
+        (["--learning-rates", "0.02", "0.03"], "learning_rate must be 0.01, as in {}, got 0.02 or 0.03:"),
+        (
+            ["--cell", "gru", "--pairs", "2"],
+            "data must be 300 strings of 1 pair, as in {}, got 300 strings of 2 pairs:",
+        ),
     ],
 )
 def test_runs_with_other_settings_do_not_mix(change, different, tmp_path, capsys):
@@ -176,19 +180,19 @@ def test_runs_with_other_settings_do_not_mix(change, different, tmp_path, capsys
     before = (tmp_path / "runs" / "lstm-4-seed0.json").read_bytes()
     assert retrieval(tmp_path, *options, "--seed", "0", *change) == 2
     printed = capsys.readouterr()
-    assert different in printed.err and printed.err.count("\n") == 1
+    assert different.format(f"the runs of LSTM in {tmp_path}") in printed.err and printed.err.count("\n") == 1
     assert printed.out == ""  # nothing was trained before
     assert names(tmp_path / "runs") == ["lstm-4-seed0"]
     assert (tmp_path / "runs" / "lstm-4-seed0.json").read_bytes() == before
 
 
-def test_a_rate_that_the_search_does_not_choose_again_is_refused(tmp_path, capsys):
+def test_a_rate_the_search_does_not_choose_is_refused(tmp_path, capsys):
     options = ["--cell", "lstm", "--hidden-size", "4", "--seed", "0"]
     assert retrieval(tmp_path, *options, "--learning-rate", "0.00001") == 0
     capsys.readouterr()
     assert retrieval(tmp_path, *options, "--learning-rates", "0.00001", "0.01", "0.01") == 2
     printed = capsys.readouterr()
-    assert "holds LSTM with learning_rate 1e-05, not 0.01" in printed.err
+    assert f"learning_rate must be 1e-05, as in the runs of LSTM in {tmp_path}, got 0.01" in printed.err
     assert "[2/2]" in printed.out  # a rate that is named twice is tried once
 
 
@@ -196,23 +200,24 @@ def test_the_folder_of_another_task_is_left_alone(tmp_path, capsys):
     assert retrieval(tmp_path, "--cell", "lstm", "--hidden-size", "4", "--seed", "0") == 0
     text = (tmp_path / "table.md").read_text()
     capsys.readouterr()
-    assert faces(["--table", "--out", str(tmp_path)]) == 2
-    assert "holds runs of retrieval, not of faces" in only_line(capsys)
+    assert main("faces", ["--table", "--out", str(tmp_path)]) == 2
+    assert "must hold runs of faces, got retrieval" in only_line(capsys)
     assert (tmp_path / "table.md").read_text() == text
 
 
 @pytest.mark.parametrize("option", ["--out", "--log-dir"])
-def test_a_folder_that_can_not_be_written_is_named_before_anything_is_trained(option, tmp_path, capsys):
+def test_an_unwritable_folder_is_named_before_training(option, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     options = ["--cell", "lstm", "--hidden-size", "4", "--seed", "0", option, str(tmp_path / "file" / "x")]
     assert retrieval(tmp_path, *options) == 2
     printed = capsys.readouterr()
-    assert f"{option} is {tmp_path / 'file' / 'x'}, where no folder can be made" in printed.err
+    assert f"{option} must be a folder that can be made, got {tmp_path / 'file' / 'x'}" in printed.err
     assert printed.out == "" and not list(tmp_path.glob("**/*.safetensors"))
-    assert faces(["--show-faces", "--out", str(tmp_path / "file" / "x")]) == 2
+    assert main("faces", ["--show-faces", "--out", str(tmp_path / "file" / "x")]) == 2
     only_line(capsys)
 
 
+@pytest.mark.processes
 def test_a_process_that_is_killed_is_told_in_one_line(tmp_path, capsys, monkeypatch):
     (tmp_path / "my_fatal_cell.py").write_text(
         "import os\n"

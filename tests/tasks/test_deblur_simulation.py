@@ -70,7 +70,7 @@ def test_a_seed_gives_the_same_whatever_its_neighbours_are():
     assert all(torch.equal(ours[name][1:], theirs[name]) for name in ours)
 
 
-def test_slow_weights_start_within_the_range_and_fast_ones_at_zero():
+def test_slow_weights_start_within_a_range_fast_ones_at_zero():
     for name, part in layered_nets(Protocol(seeds=3, init=0.2)).weights.items():
         if name.endswith("fast"):
             assert not part.any()
@@ -93,7 +93,7 @@ def test_a_percentage_is_a_number_of_associations(percent, count):
 
 @pytest.mark.parametrize("percent", [0, 100, 120, -5])
 def test_a_subset_is_neither_none_nor_all(percent):
-    with pytest.raises(ValueError, match="neither none nor all"):
+    with pytest.raises(ValueError, match="must be neither none nor all, got"):
         part_of(Protocol(), percent)
 
 

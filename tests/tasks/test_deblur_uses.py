@@ -40,7 +40,7 @@ def bindings(**options):
     return bind(**settings, generator=torch.Generator().manual_seed(0))
 
 
-def test_each_shape_is_bound_to_its_colour_and_then_to_another():
+def test_each_shape_is_bound_to_one_colour_then_another():
     bound = bindings()
     assert bound.first > 0.99
     assert bound.second > 0.99

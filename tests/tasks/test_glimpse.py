@@ -8,8 +8,10 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from fw_rl.tasks import glimpse
-from fw_rl.tasks.glimpse import GLIMPSES, ConvNet, Digits, cut_patches, look, make_glimpse_net, shift, standardise
+from fw_rl.tasks import digits, glimpse
+from fw_rl.tasks.base import Row
+from fw_rl.tasks.digits import Digits
+from fw_rl.tasks.glimpse import GLIMPSES, ConvNet, cut_patches, look, make_glimpse_net, shift, standardise
 from fw_rl.tasks.runs import Run
 from fw_rl.tasks.training import Training
 
@@ -49,7 +51,7 @@ def test_the_coarse_glimpses_cover_the_image_at_half_the_resolution(first):
     assert torch.equal(torch.cat(coarse[0 if first else 1 :: 2]).sort().values, halved.sort().values)
 
 
-def test_a_glimpse_is_the_part_of_the_image_that_it_names():
+def test_a_glimpse_is_the_part_that_it_names():
     image, seen = numbered_image(), look(numbered_image()).view(24, 7, 7)
     for step, patch in zip(GLIMPSES, seen, strict=True):
         top, left = 14 * (step.quadrant // 2), 14 * (step.quadrant % 2)
@@ -67,7 +69,7 @@ def test_rows_of_a_batch_do_not_mix():
     assert torch.equal(look(images)[:, 1:2], look(images[1:2]))
 
 
-def test_the_signals_store_the_coarse_level_and_wipe_before_the_level_changes():
+def test_signals_store_the_coarse_level_and_wipe_between_levels():
     for number in range(4):
         first, *fine, last = GLIMPSES[6 * number : 6 * number + 6]
         assert (first.store, first.wipe, first.integrate) == (True, True, False)
@@ -101,7 +103,7 @@ def by_hand(net, images):
     return torch.from_numpy(np.array(outputs))
 
 
-def test_the_multi_level_net_stores_wipes_and_integrates_as_the_signals_say():
+def test_the_multi_level_net_does_what_the_signals_say():
     torch.manual_seed(0)
     net = make_glimpse_net(ROWS["fast-weights"], 12, 49, 10, 3)
     with torch.no_grad():
@@ -125,7 +127,7 @@ def test_every_signal_has_an_influence(signal, monkeypatch):
 
 @pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize("size, classes, depth", [(28, 10, 3), (48, 6, 2)], ids=["digits", "faces"])
-def test_every_row_sees_every_pixel_and_learns_with_all_of_its_net(name, size, classes, depth):
+def test_every_row_sees_every_pixel_and_learns_everywhere(name, size, classes, depth):
     torch.manual_seed(1)
     net = make_glimpse_net(ROWS[name], 16, (size // 4) ** 2, classes, depth)
     images = random_images(8, size)
@@ -190,14 +192,19 @@ def test_eta_is_shared_among_the_units_unless_it_is_given(name):
 
 @pytest.mark.parametrize("most_shift", [-1, 9])
 def test_a_shift_out_of_the_picture_is_refused(most_shift):
-    with pytest.raises(ValueError, match="most_shift is"):
+    with pytest.raises(ValueError, match="most_shift must be between 0 and 8 pixels, got"):
         Digits(most_shift=most_shift)
 
 
 def test_digits_are_split_into_training_validation_and_test(monkeypatch):
     images = np.zeros((6000, 28, 28), np.uint8)
     labels = np.arange(6000, dtype=np.uint8) % 10
-    monkeypatch.setattr(glimpse, "load_mnist", lambda folder: (images, labels, images[:7], labels[:7]))
+    monkeypatch.setattr(digits, "load_mnist", lambda folder: (images, labels, images[:7], labels[:7]))
     data = Digits().load()
     assert [len(split.labels) for split in data] == [1000, 5000, 7]
     assert torch.equal(torch.cat([data.train.labels, data.valid.labels]), torch.from_numpy(labels).long())
+
+
+def test_the_multi_level_net_needs_a_gated_cell():
+    with pytest.raises(ValueError, match="must take a write gate and a wipe, got LSTMCell"):
+        make_glimpse_net(Row("LSTM", "lstm", net="multi-level"), 8, 49, 10, 3)

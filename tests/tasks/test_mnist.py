@@ -66,7 +66,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_a_file_that_is_not_mnists_is_named_in_one_line(case, folder, contents):
+def test_a_file_that_is_not_mnists_gets_one_line(case, folder, contents):
     change, expected = DAMAGE[case]
     name = "train-images-idx3-ubyte"
     (folder / f"{name}.gz").write_bytes(change(contents[name]))
@@ -123,7 +123,7 @@ def test_a_download_that_is_not_mnist_is_not_kept(mirrors, contents, tmp_path, m
 
 
 @pytest.mark.parametrize("error", [OSError, BadStatusLine])
-def test_without_a_network_one_line_says_where_to_put_the_files(error, tmp_path, monkeypatch):
+def test_without_a_network_one_line_says_what_to_do(error, tmp_path, monkeypatch):
     def download(url, path, progress):
         raise error("no route to host")
 

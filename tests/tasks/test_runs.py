@@ -47,7 +47,7 @@ def test_the_global_generator_is_left_alone_and_has_no_influence(tmp_path):
 
 
 @pytest.mark.parametrize("resume", [True, False])
-def test_resume_goes_on_at_the_checkpoint_and_its_opposite_begins_anew(resume, tmp_path, monkeypatch):
+def test_resume_goes_on_and_its_opposite_begins_anew(resume, tmp_path, monkeypatch):
     execute(RUN, tmp_path / "a.json", tmp_path, quiet=True)
     begun = []
 
@@ -88,7 +88,7 @@ def test_a_run_that_diverges_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"task": "retrieval"}', "\x00", "[" * 100_000])
-def test_a_file_that_is_no_record_is_named_in_one_line(text, tmp_path):
+def test_a_file_that_is_no_record_gets_one_line(text, tmp_path):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=r"a\.json is not the record of a run") as error:
         read_records(tmp_path)

@@ -120,7 +120,7 @@ def test_weights_shrink_by_decay_times_learning_rate():
     assert net.parameter.item() == pytest.approx((1 - 0.05) * (1 - 0.025))
 
 
-def test_every_example_is_seen_once_in_an_epoch_and_in_a_new_order():
+def test_an_epoch_shows_every_example_once_in_new_order():
     seen = []
 
     def vary(inputs, generator):
@@ -203,7 +203,7 @@ def test_a_damaged_checkpoint_is_named_in_one_line(damage, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_the_best_epoch_has_the_lowest_validation_error_and_then_the_lowest_loss():
+def test_the_best_epoch_has_the_lowest_error_then_loss():
     rows = [(2.0, 0.1), (1.0, 0.5), (1.0, 0.4), (1.0, 0.6)]
     assert best_epoch([dict(valid_error=error, valid_loss=loss, test_error=9 - loss) for error, loss in rows]) == 3
 

@@ -16,8 +16,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from fw_rl.fast_slow import FastSlowSGD, fast_slow, is_fast, merge
 
-__all__ = ["Associations", "Course", "Ensemble", "Protocol", "Rates", "Task", "choose", "draw_task", "layered_nets", "learn"]
-__all__ += ["forget", "rehearse"]
+__all__ = ["Associations", "Ensemble", "Protocol", "Rates", "Task", "draw_task", "layered_nets", "learn"]
 
 
 @dataclass(frozen=True)
@@ -67,29 +66,45 @@ class Protocol:
     """The first seed."""
 
     def generators(self, purpose: str) -> list[torch.Generator]:
-        """A source of random numbers for each seed, which is another for each purpose."""
+        """A source of random numbers for each seed.
+
+        Args:
+            purpose: nets, associations or subsets: each has other numbers.
+        """
         offset = ("nets", "associations", "subsets").index(purpose) << 40
         return [torch.Generator().manual_seed(offset + seed) for seed in range(self.seed, self.seed + self.seeds)]
 
 
 class Associations(NamedTuple):
-    """Inputs [S, N, ...] and desired outputs [S, N, O] of each of S seeds."""
+    """Associations of each of S seeds.
+
+    Attributes:
+        inputs: [S, N, ...].
+        targets: Desired outputs, [S, N, O].
+    """
 
     inputs: Tensor
     targets: Tensor
 
 
 class Task(NamedTuple):
-    """The old associations, and the new ones that interfere with them."""
+    """What is learned.
+
+    Attributes:
+        old: The old associations.
+        new: The new ones, which interfere with them.
+    """
 
     old: Associations
     new: Associations
 
 
 def draw_task(protocol: Protocol, steps: int | None = None) -> Task:
-    """Random binary inputs, all of a seed different, with random binary outputs; `steps` makes the inputs sequences.
+    """Random binary inputs, all of a seed different, with random binary outputs.
 
-    Old inputs: [S, associations, inputs], or [S, associations, steps, inputs]; those of new ones likewise.
+    Args:
+        protocol: Their numbers and sizes.
+        steps: Length of the sequences that are the inputs, [S, N, steps, inputs]; None is no sequences, [S, N, inputs].
     """
     cases, shape = protocol.associations + protocol.interfering, (-1,) if steps is None else (steps, -1)
     bits = protocol.inputs * (steps or 1)
@@ -115,7 +130,11 @@ def _distinct(count: int, bits: int, generator: torch.Generator) -> Tensor:
 class Ensemble:
     """S nets of one architecture as one stack of weights: a call maps [S, N, ...] to [S, N, O], each net on its own data.
 
-    `weights`: the parameters by name, [S, ...] each.
+    Args:
+        nets: The nets.
+
+    Attributes:
+        weights: The parameters by name, [S, ...] each.
     """
 
     def __init__(self, nets: Sequence[nn.Module]) -> None:
@@ -133,7 +152,11 @@ class Ensemble:
 
     @torch.no_grad()
     def faded(self, factor: float) -> Ensemble:
-        """A copy in which a factor of the fast weights is left."""
+        """A copy with less of the fast weights.
+
+        Args:
+            factor: What is left of them.
+        """
         twin = self.copy()
         for name, part in twin.weights.items():
             if is_fast(name):
@@ -141,20 +164,32 @@ class Ensemble:
         return twin
 
     def member(self, seed: int) -> nn.Module:
-        """One of the nets by itself, a copy, with the sums as plain weights."""
+        """One of the nets by itself, a copy, with the sums as plain weights.
+
+        Args:
+            seed: Its place among the S.
+        """
         net = copy.deepcopy(self.net)
         net.load_state_dict({name: part[seed] for name, part in self.weights.items()})
         return merge(net)
 
     @torch.no_grad()
     def errors(self, data: Associations) -> Tensor:
-        """The mean over output units of |y - d| and of its square, [S, N, 2]."""
+        """The mean over output units of |y - d| and of its square, [S, N, 2].
+
+        Args:
+            data: The associations.
+        """
         misses = (self(data.inputs) - data.targets).abs()
         return torch.stack([misses.mean(2), misses.square().mean(2)], dim=2)
 
 
 def layered_nets(protocol: Protocol) -> Ensemble:
-    """The nets of HP87 §4: input, hidden and output units with biases, sigmoid, slow weights uniform within +-`init`."""
+    """The nets of HP87 §4: input, hidden and output units with biases, sigmoid, slow weights uniform within +-`init`.
+
+    Args:
+        protocol: Their sizes and seeds.
+    """
     nets = []
     for generator in protocol.generators("nets"):
         first, last = nn.Linear(protocol.inputs, protocol.hidden), nn.Linear(protocol.hidden, protocol.outputs)
@@ -175,7 +210,15 @@ def learn(
 ) -> None:
     """Sweep through the associations and change the weights after each sweep (HP87 §3), for all seeds at once.
 
-    E is half the squared error, summed over cases and output units. `shown`: [S, N] bool, the cases to learn; None is all.
+    E is half the squared error, summed over cases and output units.
+
+    Args:
+        nets: The nets, which learn in place.
+        data: The associations.
+        rates: How the weights learn.
+        sweeps: Number of sweeps.
+        shown: The cases to learn, [S, N] bool; None is all.
+        before_sweep: Called before each sweep.
     """
     optimizer = FastSlowSGD(nets.weights.items(), **vars(rates))
     for _ in range(sweeps):
@@ -191,7 +234,7 @@ def learn(
 class Course(NamedTuple):
     """Errors over time, [time, S, 2]: |y - d| and its square, means over output units and cases.
 
-    `retrained`, `unretrained`: old associations that are rehearsed, and the others. `new`: those that had blurred them.
+    They are those of old associations that are rehearsed, of the others, and of the new ones that had blurred them.
     """
 
     retrained: Tensor

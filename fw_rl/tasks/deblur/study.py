@@ -1,7 +1,7 @@
 """What is measured on the simulation of HP87: Figure 2, what fast weights add, the theory, the uses, and a recurrent cell.
 
 Each function returns a record of numbers that JSON can hold. A spread is [mean, low, high], where low and high bound the 95 %
-interval over seeds (bootstrap); a curve is a list of spreads over time.
+interval over seeds (bootstrap); a curve is a list of spreads over time. Where one is not finite, FloatingPointError is raised.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fw_rl.intervals import estimate
 from fw_rl.tasks.deblur import theory
 from fw_rl.tasks.deblur.recurrent import recurrent_nets
 from fw_rl.tasks.deblur.simulation import (
@@ -43,7 +44,15 @@ FORGETTING = tuple(range(0, 501, 25))
 
 @dataclass(frozen=True)
 class Study:
-    """Nets that have learned the old associations, and the same nets after they have learned the new ones."""
+    """What the simulation leaves.
+
+    Attributes:
+        protocol: Sizes and lengths.
+        rates: How the weights learn.
+        task: The associations.
+        learned: Nets that have learned the old associations.
+        blurred: The same nets after they have learned the new ones.
+    """
 
     protocol: Protocol
     rates: Rates
@@ -62,13 +71,23 @@ def blur(nets: Ensemble, task: Task, protocol: Protocol, rates: Rates) -> Study:
 
 
 def layered_studies(protocol: Protocol, rates: Rates) -> tuple[Study, Study]:
-    """The simulation of HP87 §4, and the same with slow weights alone."""
+    """The simulation of HP87 §4, and the same with slow weights alone.
+
+    Args:
+        protocol: Sizes and lengths.
+        rates: How the weights learn.
+    """
     task, nets = draw_task(protocol), layered_nets(protocol)
     return blur(nets, task, protocol, rates), blur(nets, task, protocol, replace(rates, fast_lr=0.0))
 
 
 def figure_2(study: Study, percents: Sequence[int]) -> Record:
-    """HP87 Figure 2: the errors of retrained and unretrained associations while a part of the old ones is rehearsed."""
+    """HP87 Figure 2: the errors of retrained and unretrained associations while a part of the old ones is rehearsed.
+
+    Args:
+        study: The simulation.
+        percents: Sizes of the parts.
+    """
     errors = [study.learned.errors(study.task.old), study.blurred.errors(study.task.old), study.blurred.errors(study.task.new)]
     learned, blurred, new = ([_spread(part.mean(1)[:, i]) for i in range(2)] for part in errors)
     return dict(
@@ -90,11 +109,16 @@ def _rehearse(study: Study, rates: Rates, percent: int) -> tuple[Tensor, Course,
 def part_of(protocol: Protocol, percent: int) -> int:
     """How many of the old associations a percentage is.
 
-    Raises ValueError if it is none or all of them.
+    Args:
+        protocol: Number of the associations.
+        percent: The percentage.
+
+    Raises:
+        ValueError: If it is none or all of them.
     """
     count = round(protocol.associations * percent / 100)
     if not 0 < count < protocol.associations:
-        raise ValueError(f"{percent} % of {protocol.associations} associations are {count}: a subset is neither none nor all")
+        raise ValueError(f"{percent} % of {protocol.associations} associations must be neither none nor all, got {count}")
     return count
 
 
@@ -111,7 +135,10 @@ def _transfer(course: Course) -> Record:
 def ways_to_rehearse(study: Study, without_fast: Study, percent: int) -> Record:
     """HP87 §6: the errors during rehearsal and, after it, while the fast weights decay and nothing is learned.
 
-    `without_fast`: the same study with slow weights alone.
+    Args:
+        study: The simulation.
+        without_fast: The same with slow weights alone.
+        percent: Size of the part that is rehearsed.
     """
     rates = study.rates
     ways = {
@@ -136,7 +163,13 @@ def _rehearse_and_forget(study: Study, rates: Rates, percent: int) -> Record:
 
 
 def check_theory(seed: int, pairs: int, linear_nets: int) -> Record:
-    """HP87 §5: every formula beside its Monte Carlo value."""
+    """HP87 §5: every formula beside its Monte Carlo value.
+
+    Args:
+        seed: Seed of the random numbers.
+        pairs: Pairs of inputs for each check of Eq. 1 to 3.
+        linear_nets: Linear nets for each check of the improvement at the start.
+    """
     generator = torch.Generator().manual_seed(seed)
     equations, transfers, ratios = [], [], []
     for signed, densities in ((False, (0.25, 0.5, 0.75)), (True, (0.1, 0.25, 0.4))):
@@ -167,7 +200,12 @@ def check_theory(seed: int, pairs: int, linear_nets: int) -> Record:
 
 
 def figure_4(points: int = 360, sweeps: int = 30) -> Record:
-    """HP87 Figure 4 as a run: the circle, the ellipse after some retraining, and the share of positive transfer."""
+    """HP87 Figure 4 as a run: the circle, the ellipse after some retraining, and the share of positive transfer.
+
+    Args:
+        points: Points of the circle.
+        sweeps: Sweeps of retraining.
+    """
     plane = Plane(torch.tensor([[1.0, 0.25], [0.6, 1.0]]), torch.tensor([0.8, 0.9]), start=torch.tensor([-0.6, -0.3]))
     path = plane.retrain(plane.circle(radius=0.5, points=points), sweeps, lr=0.1)
     misses = (path @ plane.inputs[0] - plane.targets[0]).abs().amax(1)
@@ -187,7 +225,11 @@ def figure_4(points: int = 360, sweeps: int = 30) -> Record:
 
 
 def temporary_uses(study: Study) -> Record:
-    """HP87 §1: a new association learned in one trial and forgotten again, and shapes bound to colours for a while."""
+    """HP87 §1: a new association learned in one trial and forgotten again, and shapes bound to colours for a while.
+
+    Args:
+        study: The simulation.
+    """
     decay = study.rates.decay
     times = [1, *FORGETTING[1:]]
     trial = learn_in_one_trial(study.learned, study.task, decay, times)
@@ -195,13 +237,8 @@ def temporary_uses(study: Study) -> Record:
         scenes=500, objects=4, vocabulary=16, size=128, decay=decay, later=300,
         generator=torch.Generator().manual_seed(study.protocol.seed),
     )  # fmt: skip
-    one_trial = dict(
-        times=times,
-        new_before=_spread(trial.untaught),
-        old_before=_spread(trial.blank),
-        new=_curve(trial.new),
-        old=_curve(trial.old),
-    )
+    before = dict(new_before=_spread(trial.untaught), old_before=_spread(trial.blank))
+    one_trial = dict(times=times, **before, new=_curve(trial.new), old=_curve(trial.old))
     return dict(one_trial=one_trial, binding=bindings._asdict())
 
 
@@ -230,7 +267,14 @@ class Sequences:
 def deblur_sequences(options: Sequences, protocol: Protocol, rates: Rates, percents: Sequence[int]) -> Record:
     """The simulation with fast-weight cells that read sequences, rehearsed by the fast weights alone.
 
-    `memory`: cells as in Ba16. `no memory`: the same cells with an eta of 0, which have no matrix A.
+    Args:
+        options: Sizes and rates of the sequences and of the cells.
+        protocol: The rest of the sizes.
+        rates: The rest of the rates.
+        percents: Sizes of the parts that are rehearsed.
+
+    Returns:
+        A record of cells as in Ba16, `memory`, and one of the same cells with an eta of 0, `no memory`.
     """
     protocol = replace(
         protocol,
@@ -259,16 +303,19 @@ def _spread(values: Tensor) -> list[float]:
 
 def _curve(values: Tensor) -> list[list[float]]:
     """A spread for each time, of values [time, S]."""
-    return _bootstrap(lambda chosen: values.double().numpy()[:, chosen].mean(-1), values.shape[1])
+    return _spreads(np.mean, values.numpy())
 
 
 def _ratio(above: Any, below: Any) -> list[list[float]]:
     """The spread of the ratio of two means over seeds for each time, of values [time, S]."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # Nets that learned nothing have no ratio: it is not finite.
-        return _bootstrap(lambda chosen: above[:, chosen].mean(-1) / below[:, chosen].mean(-1), above.shape[1])
+    with np.errstate(divide="ignore", invalid="ignore"):  # nets that learned nothing have no ratio
+        return _spreads(lambda a, b, axis: a.mean(axis) / b.mean(axis), above, below)
 
 
-def _bootstrap(statistic: Any, seeds: int, draws: int = 1000) -> list[list[float]]:
-    chosen = np.random.default_rng(0).integers(seeds, size=(draws, seeds))
-    low, high = np.percentile(statistic(chosen), [2.5, 97.5], axis=1)
-    return np.stack([statistic(np.arange(seeds)), low, high], axis=1).round(6).tolist()
+def _spreads(statistic: Any, *values: Any) -> list[list[float]]:
+    samples = [np.asarray(part.T, np.float64) for part in values]
+    if np.isfinite(statistic(*samples, axis=0)).all():
+        spreads = np.stack(estimate(statistic, samples, paired=len(samples) > 1, resamples=1000), axis=1)
+        if np.isfinite(spreads).all():
+            return spreads.round(6).tolist()
+    raise FloatingPointError("some results are not finite: the nets diverged or did not learn, lower the rates")

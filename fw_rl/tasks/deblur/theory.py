@@ -14,46 +14,69 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-__all__ = ["Fall", "Inputs", "PairCheck", "Plane", "check_pairs", "descent_cosine", "expected_cosine", "expected_ratio"]
-__all__ += ["expected_transfer", "mean_transfer", "measure_transfer", "rehearse_linear"]
+__all__ = ["Inputs", "descent_cosine", "expected_cosine", "expected_ratio", "expected_transfer", "mean_transfer"]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Random input vectors of length n: components are 1 with probability p, if `signed` -1 with the same, and 0 otherwise."""
+    """Random input vectors.
+
+    Attributes:
+        n: Their length.
+        p: Probability of a component to be 1.
+        signed: Whether a component is -1 with the same probability; otherwise it is 0.
+    """
 
     n: int
     p: float
     signed: bool = False
 
     def draw(self, *shape: int, generator: torch.Generator) -> Tensor:
-        """Vectors [*shape, n]."""
+        """Vectors, [*shape, n].
+
+        Args:
+            *shape: How many.
+            generator: The source of random numbers.
+        """
         u = torch.rand(*shape, self.n, generator=generator, dtype=torch.float64)
         ones = (u < self.p).double()
         return ones - (u > 1 - self.p).double() if self.signed else ones
 
 
 def descent_cosine(a: Tensor, b: Tensor, noise: Tensor) -> Tensor:
-    """The cosine of the angle between the two directions of steepest descent (HP87 Eq. 1); vectors lie in the last dimension.
+    """The cosine of the angle between the two directions of steepest descent, [...] (HP87 Eq. 1).
 
     It is the ratio of two improvements of b by a step of fixed length: by retraining a, and by retraining b itself.
+
+    Args:
+        a: An input, [..., n].
+        b: Another, [..., n].
+        noise: What has been added to the weights, [..., n].
     """
     return cosine_similarity(a, b, dim=-1) * torch.sign((a * noise).sum(-1) * (b * noise).sum(-1))
 
 
 def expected_transfer(a: Tensor, b: Tensor) -> Tensor:
-    """The squared cosine of the angle between two inputs: HP87 Eq. 2, n_ab^2 / (n_a n_b), and Eq. 3 with -1.
+    """The squared cosine of the angle between two inputs, [...]: HP87 Eq. 2, n_ab^2 / (n_a n_b), and Eq. 3 with -1.
 
     It is the ratio of the expected improvements, where the weight change is proportional to the gradient.
+
+    Args:
+        a: An input, [..., n].
+        b: Another, [..., n].
     """
     return cosine_similarity(a, b, dim=-1).square()
 
 
 def expected_cosine(a: Tensor, b: Tensor) -> Tensor:
-    """The exact mean of Eq. 1 over Gaussian noise, ``2/pi c asin(c)`` with c the cosine of the angle between the inputs.
+    """The exact mean of Eq. 1 over Gaussian noise, ``2/pi c asin(c)`` with c the cosine of the angle between the inputs, [...].
 
     HP87 gets from Eq. 1 to Eq. 2 by taking numerator and denominator for themselves, which gives c^2. That is not the mean of
     Eq. 1, but it is the ratio of the expected improvements (footnote 2 of the paper).
+
+    Args:
+        a: An input, [..., n].
+        b: Another, [..., n].
     """
     cosine = cosine_similarity(a, b, dim=-1)
     return 2 / math.pi * cosine * torch.asin(cosine.clamp(-1, 1))
@@ -63,6 +86,9 @@ def mean_transfer(inputs: Inputs) -> float:
     """The transfer between two random associations, ``E[(a . b)^2] / E[|a|^4]``: 1/4 for large n and 0/1 with p = 1/2.
 
     With -1 it is of order 1/n (HP87 §5.2), without it tends to p^2.
+
+    Args:
+        inputs: How the two are drawn.
     """
     n, p = inputs.n, inputs.p
     if inputs.signed:
@@ -80,17 +106,19 @@ def measure_transfer(inputs: Inputs, pairs: int, generator: torch.Generator) -> 
 def expected_ratio(transfer: float, retrained: int) -> float:
     """Improvement of an unretrained over that of a retrained association at the start: ``k t / (1 + (k - 1) t)`` (HP87 §5.1).
 
-    >>> round(expected_ratio(0.25, retrained=50), 3)
-    0.943
+    Args:
+        transfer: The transfer t between two associations.
+        retrained: The number k of retrained associations.
+
+    Example:
+        >>> round(expected_ratio(0.25, retrained=50), 3)
+        0.943
     """
     return retrained * transfer / (1 + (retrained - 1) * transfer)
 
 
 class PairCheck(NamedTuple):
-    """Means over random pairs by formula and by Monte Carlo, with the standard error of the difference.
-
-    `transfer`: of Eq. 2 or 3. `cosine`: of Eq. 1, where the formula is `expected_cosine`.
-    """
+    """Means over random pairs of Eq. 2 or 3 and of Eq. 1, and the standard error of the difference to Monte Carlo."""
 
     transfer_formula: float
     transfer_measured: float
@@ -120,11 +148,7 @@ def check_pairs(inputs: Inputs, pairs: int, noises: int, generator: torch.Genera
 
 
 class Fall(NamedTuple):
-    """Linear nets while they are retrained.
-
-    `retrained`, `unretrained`: the error E of an association of each kind, [time, runs]. `slopes`: how fast the two fall at the
-    start, per infinitesimal step, [2, runs].
-    """
+    """Errors E of an association of each kind, [time, runs], and how fast the two fall per infinitesimal step, [2, runs]."""
 
     retrained: Tensor
     unretrained: Tensor
@@ -170,8 +194,8 @@ def _means(values: Tensor, retrained: int) -> Tensor:
 class Plane:
     """The weight space of HP87 Figures 3 and 4: two inputs, one linear output unit, two associations.
 
-    `inputs`: [2, 2], a row for each association. `targets`: [2]. `solution`: the weights that satisfy both, found by gradient
-    descent.
+    It has inputs [2, 2], a row for each association, and targets [2]; the path [sweeps + 1, 2] of gradient descent on both ends
+    at the solution [2], which satisfies both.
     """
 
     def __init__(self, inputs: Tensor, targets: Tensor, start: Tensor, sweeps: int = 2000, lr: float = 0.2) -> None:
@@ -188,7 +212,7 @@ class Plane:
         return self.solution + radius * torch.stack([angles.cos(), angles.sin()], dim=1)
 
     def retrain(self, weights: Tensor, sweeps: int, lr: float) -> Tensor:
-        """Points [points, 2] after gradient descent on association 1 alone, before each sweep and after the last."""
+        """Weights during gradient descent on association 1 alone, [sweeps + 1, points, 2]."""
         a, target = self.inputs[0], self.targets[0]
         path = [weights]
         for _ in range(sweeps):

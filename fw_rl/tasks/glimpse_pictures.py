@@ -18,7 +18,11 @@ __all__ = ["describe_glimpses", "draw_faces", "draw_glimpses"]
 
 
 def describe_glimpses(size: int) -> str:
-    """The steps, one a line: scale, rows and columns of an image of that size, and the signals to the memory."""
+    """The steps, one a line: scale, rows, columns, and the signals to the memory.
+
+    Args:
+        size: Rows and columns of an image.
+    """
     lines = [f"{'step':>4}  {'scale':6}  {'rows':8}  {'columns':8}  signals"]
     for step, glimpse in enumerate(GLIMPSES, 1):
         top, left, side = _place(glimpse, size)
@@ -28,7 +32,12 @@ def describe_glimpses(size: int) -> str:
 
 
 def draw_glimpses(image: Tensor, path: Path) -> None:
-    """A row for each quadrant of an image [S, S] of bytes: where it is, and what is seen of it, in order."""
+    """A row for each quadrant of an image: where it is, and what is seen of it, in order.
+
+    Args:
+        image: Bytes, [S, S].
+        path: The picture, a PNG file.
+    """
     patches = look(image.unsqueeze(0) / 255).squeeze(1)
     side = round(patches.shape[1] ** 0.5)
     figure = Figure(figsize=(11, 7.4), dpi=120, layout="constrained")
@@ -52,7 +61,13 @@ def draw_glimpses(image: Tensor, path: Path) -> None:
 
 
 def draw_faces(faces: Split, path: Path, columns: int = 12) -> None:
-    """Some faces of each expression, from all over the examples."""
+    """Some faces of each expression, from all over the examples.
+
+    Args:
+        faces: The examples.
+        path: The picture, a PNG file.
+        columns: Faces of each expression.
+    """
     figure = Figure(figsize=(columns, 6.2), dpi=100, layout="constrained")
     for number, row in enumerate(figure.subplots(len(EXPRESSIONS), columns)):
         images = faces.inputs[faces.labels == number]
