@@ -139,7 +139,7 @@ class A3C(RecurrentOnPolicyAlgorithm):
         if self._shared is not None:
             self._shared.wants_memory_metrics.fill_(True)
 
-    def save(self, path: str | os.PathLike[str], include_state: bool | None = None) -> None:
+    def save(self, path: str | os.PathLike[str], include_state: bool | None = None) -> None:  # type: ignore[override]
         """As `RecurrentOnPolicyAlgorithm.save`; a later `learn`, with however many workers, begins new episodes.
 
         Where each worker has statistics of its own, their mean is saved.

@@ -38,8 +38,8 @@ def export_onnx(model: RecurrentOnPolicyAlgorithm, path: str | os.PathLike[str],
     Inputs: `observation` [B, ...] as the agent's `observation_space` has it, or `observation.KEY` for each key of a Dict;
     `episode_start` [B] bool, True where the observation is the first of an episode; `state_0`, `state_1`, ... [B, ...], the
     memory's state, zeros before the first step. Outputs: `action` [B, ...] as the environment takes it, and `next_state_0`,
-    `next_state_1`, ..., which are `state_0`, `state_1`, ... of the next step. A critic's own cell is left
-    out. The statistics of a `VecNormalize` are part of the step.
+    `next_state_1`, ..., which are `state_0`, `state_1`, ... of the next step. A cell that only the critic has is left out. The
+    statistics of a `VecNormalize` are part of the step.
 
     Args:
         model: A trained agent.

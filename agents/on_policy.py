@@ -174,17 +174,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
     def collect_rollouts(  # type: ignore[override]
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RecurrentRollout, n_rollout_steps: int
     ) -> bool:
-        """Act, and fill the rollout.
-
-        Args:
-            env: The environments.
-            callback: Is called at every step.
-            rollout_buffer: Is filled.
-            n_rollout_steps: Steps of each environment.
-
-        Returns:
-            False if a callback asked to stop.
-        """
+        """Act for `n_rollout_steps` steps of each environment, and fill the rollout; False if a callback asked to stop."""
         assert self._last_obs is not None and self._last_episode_starts is not None and self._stepper is not None
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
@@ -253,11 +243,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
             )
 
     def dump_logs(self, iteration: int = 0) -> None:
-        """Write the log, with the memory's metrics on the last rollout, if it was collected in this process.
-
-        Args:
-            iteration: Number of the rollout.
-        """
+        """Write the log, with the memory's metrics on the last rollout if it was collected in this process."""
         for name, value in self._memory_metrics().items():
             self.logger.record(name, value)
         super().dump_logs(iteration)

@@ -47,8 +47,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         ortho_init: Off, since fast weights learned Catch more reliably from Torch's own initial weights.
         log_std_init: Initial logarithm of the standard deviations of actions in a Box.
         squash_output: Squash actions into the bounds of a Box by tanh; else they are clipped there.
-        features_extractor_class: None for SB3's `CombinedExtractor` for a Dict, its `NatureCNN` for an image of 36 x 36 or more,
-            and its `FlattenExtractor` for anything else.
+        features_extractor_class: None takes SB3's `CombinedExtractor` for a Dict, its `NatureCNN` for an image of 36 x 36 or
+            more, and its `FlattenExtractor` for anything else.
         features_extractor_kwargs: Its options.
         share_features_extractor: May be False where `shared_cell` is.
         normalize_images: Divide images by 255.
@@ -242,13 +242,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     def predict_values(  # type: ignore[override]
         self, observation: Observation, state: State, episode_starts: Tensor
     ) -> Tensor:
-        """Values [B] of one step of B environments; the state is left as it was.
-
-        Args:
-            observation: [B, ...], or a dictionary of such tensors.
-            state: The memory's state before it.
-            episode_starts: [B] bool.
-        """
+        """Values [B] of one step of B environments, with the arguments of `forward`; the state is left as it was."""
         latent, _ = self.remember(map_observation(_add_time, observation), state, episode_starts[None])
         return self._value(latent[0])
 

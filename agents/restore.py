@@ -133,8 +133,8 @@ def _construct(
     seed: int | None,
 ) -> _Agent:
     """A new agent, which seeds the global generators with `seed`: the stored one is that of a beginning long past."""
-    now: dict[str, Any] = {name: seed if name == "seed" else value for name, value in arguments.items()}
-    model = agent_class(env=env, device=device, _init_setup_model=False, **now)
+    now: dict[str, Any] = arguments | (dict(seed=seed) if "seed" in arguments else {}) | dict(env=env, device=device)
+    model = agent_class(_init_setup_model=False, **now)
     if env is None:
         model.observation_space, model.action_space = checkpoint.observation_space, checkpoint.action_space
         model.n_envs = checkpoint.n_envs

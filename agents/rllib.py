@@ -247,10 +247,11 @@ def _set_weights(learner: Any, policy: RecurrentActorCriticPolicy) -> None:
 
 def _vector_env(make: MakeEnv) -> VectorEnv:
     """The environments of one runner, as RLlib steps them."""
-    made = make()
+    made: Any = make()
     if not isinstance(made, VectorEnv):
         return SyncVectorEnv([lambda: made], autoreset_mode=AutoresetMode.NEXT_STEP)
     mode = made.metadata.get("autoreset_mode")
     if mode != AutoresetMode.NEXT_STEP:
         raise ValueError(f"autoreset_mode of env must be AutoresetMode.NEXT_STEP, got {mode}")
-    return made
+    vector: VectorEnv = made
+    return vector

@@ -50,12 +50,7 @@ class RecurrentModule(TorchRLModule, TargetNetworkAPI, ValueFunctionAPI):
         return {Columns.ACTION_DIST_INPUTS: self.net.action_parameters(latent), Columns.EMBEDDINGS: latent}
 
     def compute_values(self, batch: dict[str, Any], embeddings: Tensor | None = None) -> Tensor:
-        """Values [B, T] of a batch.
-
-        Args:
-            batch: RLlib's.
-            embeddings: The cell's outputs [B, T, H], if they are known.
-        """
+        """Values [B, T] of a batch; `embeddings` are the cell's outputs [B, T, H], if they are known."""
         return self.net.values(self._run_cell(batch)[0] if embeddings is None else embeddings)
 
     def make_target_networks(self) -> None:
@@ -67,11 +62,7 @@ class RecurrentModule(TorchRLModule, TargetNetworkAPI, ValueFunctionAPI):
         return [(self.net, self.target_net)]
 
     def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The parameters of the target net's distribution over actions.
-
-        Args:
-            batch: RLlib's.
-        """
+        """The parameters of the target net's distribution over actions."""
         latent, _ = self.target_net(batch[Columns.OBS], _as_tuple(batch[Columns.STATE_IN]))
         return {TARGET_NETWORK_ACTION_DIST_INPUTS: self.target_net.action_parameters(latent)}
 
