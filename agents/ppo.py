@@ -116,25 +116,25 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         """
         self._require_finite_outputs()
         self._update_learning_rate(self.policy.optimizer)
-        said = self._evaluate_rollout()
+        evaluated = self._evaluate_rollout()
         sampler = SequenceSampler(self.rollout_buffer, self.batch_size)
         self.policy.set_training_mode(True)
         losses: list[ClippedLoss] = []
         for _ in range(self.n_epochs):
             self._n_updates += 1
-            batches = (Minibatch(sequences, *(part[steps] for part in said)) for sequences, steps in sampler)
+            batches = (Minibatch(sequences, *evaluated[steps].unbind(2)) for sequences, steps in sampler)
             if not all(self._learn_from(batch, losses) for batch in batches):
                 break
-        self._log(losses, said)
+        self._log(losses, evaluated)
 
     @torch.no_grad()
-    def _evaluate_rollout(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Advantages, returns, and the values and log-probabilities of the policy that acted; each [T * B]."""
+    def _evaluate_rollout(self) -> Tensor:
+        """Advantages, returns, and the values and log-probabilities of the policy that acted, [T * B, 4]."""
         self.policy.set_training_mode(False)
         evaluated = [self.policy.evaluate_actions(*sequences)[:2] for sequences in self.rollout_buffer.sequences()]
         values, log_prob = (torch.cat(parts) for parts in zip(*evaluated, strict=True))
         advantages = torch.as_tensor(self.rollout_buffer.advantages(values.cpu().numpy()), device=self.device)
-        return advantages.flatten(), (advantages + values).flatten(), values.flatten(), log_prob.flatten()
+        return torch.stack([advantages, advantages + values, values, log_prob], dim=-1).flatten(0, 1)
 
     def _learn_from(self, batch: Minibatch, losses: list[ClippedLoss]) -> bool:
         """One update, whose loss is appended; False, and no update, where the policy has gone too far."""
@@ -153,12 +153,12 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
     def _now(self, value: float | Schedule) -> float:
         return FloatSchedule(value)(self._current_progress_remaining)
 
-    def _log(self, losses: list[ClippedLoss], said: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    def _log(self, losses: list[ClippedLoss], evaluated: Tensor) -> None:
         names = dict(policy="policy_gradient_loss", value="value_loss", entropy="entropy_loss", total="loss")
         for name in ClippedLoss._fields:
             mean = np.mean([getattr(loss, name).item() for loss in losses])
             self.logger.record(f"train/{names.get(name, name)}", mean)
-        _, returns, values, _ = said
+        _, returns, values, _ = evaluated.unbind(1)
         self.logger.record("train/explained_variance", explained_variance(values, returns))
         self.logger.record("train/clip_range", self._now(self.clip_range))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")

@@ -246,10 +246,12 @@ class SequenceSampler:
     """
 
     def __init__(self, rollout: RecurrentRollout, batch_size: int) -> None:
-        self.batch_size, self.n_envs, self.device = batch_size, rollout.n_envs, rollout.device
-        self.length, rest = rollout.bptt_length, rollout.n_steps % rollout.bptt_length
-        whole = rollout.n_steps // self.length * self.n_envs
-        self._numbers = {self.length: range(whole)} | ({rest: range(whole, whole + self.n_envs)} if rest else {})
+        self.batch_size, self.device = batch_size, rollout.device
+        length, n_envs = rollout.bptt_length, rollout.n_envs
+        windows = rollout.n_steps // length
+        places = torch.arange(rollout.n_steps * n_envs, device=self.device).view(-1, n_envs)
+        whole, rest = places[: windows * length], places[windows * length :]
+        self._places = [whole.view(windows, length, n_envs).transpose(0, 1).flatten(1), *([rest] if len(rest) else [])]
         self._observations = map_observation(lambda part: part.flatten(0, 1), rollout.observations)
         self._actions, self._starts = rollout.actions.flatten(0, 1), rollout.episode_starts.flatten()
         self._masks = None if rollout.action_masks is None else rollout.action_masks.flatten(0, 1)
@@ -258,22 +260,23 @@ class SequenceSampler:
 
     def __iter__(self) -> Iterator[tuple[RolloutSequences, Tensor]]:
         """Minibatches in a random order, each with the places [L, S] of its steps among the T * B of the rollout."""
-        drawn: list[tuple[int, Tensor]] = []
-        for length, numbers in self._numbers.items():
-            order = torch.randperm(len(numbers)) + numbers.start
-            drawn += [(length, part) for part in order.split(self.batch_size // length)]
+        drawn: list[tuple[Tensor, Tensor]] = []
+        first = 0
+        for places in self._places:  # of sequences of one length, [L, N]
+            length, count = places.shape
+            parts = torch.randperm(count).to(self.device).split(self.batch_size // length)
+            drawn += [(places[:, part], first + part) for part in parts]
+            first += count
         for i in torch.randperm(len(drawn)).tolist():
-            length, sequences = drawn[i]
-            yield self._minibatch(length, sequences.to(self.device))
+            yield self._minibatch(*drawn[i])
 
-    def _minibatch(self, length: int, sequences: Tensor) -> tuple[RolloutSequences, Tensor]:
-        windows, rows = sequences // self.n_envs, sequences % self.n_envs
-        times = windows * self.length + torch.arange(length, device=self.device)[:, None]
-        steps = times * self.n_envs + rows
+    def _minibatch(self, steps: Tensor, sequences: Tensor) -> tuple[RolloutSequences, Tensor]:
         observations = map_observation(lambda part: _rows(part, steps), self._observations)
         state = tuple(part.index_select(0, sequences) for part in self._state)
         masks = None if self._masks is None else _rows(self._masks, steps)
-        return RolloutSequences(observations, _rows(self._actions, steps), state, _rows(self._starts, steps), None, masks), steps
+        return RolloutSequences(
+            observations, _rows(self._actions, steps), state, _rows(self._starts, steps), None, masks
+        ), steps
 
 
 def _rows(part: Tensor, places: Tensor) -> Tensor:

@@ -137,9 +137,13 @@ def test_weights_go_there_and_back():
     assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), other.parameters(), strict=True))
 
 
-def test_a_state_is_small():
-    net = make_net(cell="fast-weights", cell_kwargs=dict(decay=0.1), hidden_size=64)
-    assert [part.shape for part in net.initial_state(1)] == [(1, 8, 64)]
+@EVERY_CELL
+def test_a_state_keeps_its_shapes(cell, options):
+    net = make_net(cell=cell, cell_kwargs=options)
+    state = before = net.initial_state(B)
+    for t in range(1, 4):
+        _, state = net(tensors(sample(OBSERVATION_SPACES["Box"]))[:, :t], state)
+        assert [part.shape for part in state] == [part.shape for part in before]
 
 
 @pytest.mark.parametrize("name", sorted(set(ACTION_SPACES) - set(TAKEN)))

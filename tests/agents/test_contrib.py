@@ -102,7 +102,7 @@ def test_the_policy_alone_comes_back_from_its_file(critic, tmp_path):
     policy.save(tmp_path / "policy")
     loaded = CellLstmPolicy.load(tmp_path / "policy", device="cpu")
     observation, starts = np.full((3, 3), 0.4, dtype=np.float32), np.ones(3, dtype=bool)
-    for state in (None, (np.full((1, 3, 21), 0.1, dtype=np.float32),) * 2):
+    for state in (None, (np.full((1, 3, policy.lstm_hidden_state_shape[2]), 0.1, dtype=np.float32),) * 2):
         expected, known = policy.predict(observation, state, starts & (state is None), deterministic=True)
         action, new = loaded.predict(observation, state, starts & (state is None), deterministic=True)
         assert np.array_equal(action, expected)

@@ -40,9 +40,9 @@ def collected(model, rollouts=2):
 
 def minibatches(model):
     """One epoch on the last rollout."""
-    said = model._evaluate_rollout()
+    evaluated = model._evaluate_rollout()
     sampler = SequenceSampler(model.rollout_buffer, model.batch_size)
-    return [Minibatch(sequences, *(part[steps] for part in said)) for sequences, steps in sampler]
+    return [Minibatch(sequences, *evaluated[steps].unbind(2)) for sequences, steps in sampler]
 
 
 @pytest.mark.parametrize("bptt_length, batches", [(None, 1), (2, 1), (4, 2)])
