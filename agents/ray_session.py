@@ -56,7 +56,7 @@ def ray_session(address: str | None, cores: int) -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """Raises OSError if nobody is at HOST:PORT: Ray itself would go on trying for a quarter of an hour."""
+    """Raises OSError if nothing listens at HOST:PORT: Ray itself would go on trying for a quarter of an hour."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "/" not in host:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

@@ -167,7 +167,7 @@ class RLlibAgent(RecurrentOnPolicyAlgorithm):
         self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
         self._n_updates += 1
         acted, learned = result["env_runners"], result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
-        if "episode_return_mean" in acted:  # over the last episodes, and all that is told of them
+        if "episode_return_mean" in acted:  # over the last episodes; RLlib reports no more
             mean = dict(r=float(acted["episode_return_mean"]), l=float(acted["episode_len_mean"]))
             self.ep_info_buffer = deque([mean], maxlen=self._stats_window_size)
         for theirs, name in METRICS.items():

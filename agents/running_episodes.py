@@ -16,7 +16,7 @@ from fw_rl.envs.sb3 import VecEnvAdapter
 def describe_episodes(env: VecEnv, seen: dict[str, Any], in_any_case: bool) -> dict[str, Any] | None:
     """The running episodes as plain values, with what the agent has `seen` of them.
 
-    None where workers have the episodes and, unless `in_any_case`, if the environment tells no state.
+    None where workers have the episodes and, unless `in_any_case`, if the environment has no state to save.
     """
     if isinstance(env, WorkerVecEnv):
         return None

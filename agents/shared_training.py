@@ -90,8 +90,8 @@ class WorkerA2C(RecurrentA2C):
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         assert dones is not None
-        told = ("episode", "is_success")
-        self.infos += [{key: infos[i][key] for key in told if key in infos[i]} for i in np.flatnonzero(dones)]
+        keys = ("episode", "is_success")
+        self.infos += [{key: infos[i][key] for key in keys if key in infos[i]} for i in np.flatnonzero(dones)]
 
     def _apply_gradients(self) -> None:
         """Hand the gradients over, each tensor as it is: nothing is left behind that a later `zero_grad` could miss."""
@@ -120,7 +120,7 @@ def optimizer_statistics(optimizer: torch.optim.Optimizer) -> list[dict[str, Ten
 
 
 def share_memory(tensors: list[Tensor]) -> None:
-    """Move tensors to shared memory, those of a type into one piece: a process cannot be handed hundreds of pieces."""
+    """Move tensors to shared memory, those of a type into one block: a process cannot take hundreds of them."""
     for dtype in {tensor.dtype for tensor in tensors}:
         alike = [tensor for tensor in tensors if tensor.dtype == dtype]
         whole = torch.empty(sum(tensor.numel() for tensor in alike), dtype=dtype).share_memory_()
