@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from fw_rl.agents.document import problems_named
-from fw_rl.agents.environments import wrap_env
+from fw_rl.agents.environments import MakeEnv, wrap_env
 from fw_rl.agents.masks import check_masks
 from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
@@ -292,7 +292,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
     def load(  # type: ignore[override]
         cls,
         path: str | os.PathLike[str],
-        env: GymEnv | VectorEnv | str | None = None,
+        env: GymEnv | VectorEnv | MakeEnv | str | None = None,
         device: torch.device | str = "auto",
         force_reset: bool = True,
         **overrides: Any,
