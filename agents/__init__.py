@@ -2,10 +2,12 @@
 
 from fw_rl.agents.a2c import RecurrentA2C
 from fw_rl.agents.a3c import A3C
+from fw_rl.agents.algorithms import ALGORITHMS, ENGINES, Algorithm
 from fw_rl.agents.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from fw_rl.agents.contrib import CellLstmPolicy
 from fw_rl.agents.evaluation import MaskedEvalCallback
 from fw_rl.agents.export import export_onnx
+from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.player import Player
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.ppo import RecurrentPPO
@@ -13,6 +15,9 @@ from fw_rl.processes import WorkerError
 
 __all__ = [
     "A3C",
+    "ALGORITHMS",
+    "ENGINES",
+    "Algorithm",
     "CellLstmPolicy",
     "Checkpoint",
     "CheckpointError",
@@ -20,6 +25,7 @@ __all__ = [
     "Player",
     "RecurrentA2C",
     "RecurrentActorCriticPolicy",
+    "RecurrentOnPolicyAlgorithm",
     "RecurrentPPO",
     "WorkerError",
     "export_onnx",

@@ -1,4 +1,4 @@
-"""The recurrent policy for who hands over observations as the environment shows them, and sequences batch first."""
+"""The recurrent policy on observations as the environment shows them, in sequences with the batch first."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rollout import Observation, map_observation
 from fw_rl.cells import State
 
-__all__ = ["BatchFirstNet", "channels_first"]
+__all__ = ["BatchFirstPolicy", "channels_first"]
 
 
-class BatchFirstNet(nn.Module):
-    """A `RecurrentActorCriticPolicy` of raw observations [B, T, ...] and of a state with a fixed shape.
+class BatchFirstPolicy(nn.Module):
+    """A `RecurrentActorCriticPolicy` of raw observations [B, T, ...].
 
     Images come as they are, Discrete numbers are not one-hot yet: the net does what SB3's wrappers and preprocessing do. All
     parameters are those of `policy`, so that `policy.state_dict()` moves weights between this net and SB3's agents.
 
-    `observation_space`, `action_space`: the environment's. `policy_kwargs`: those of `RecurrentActorCriticPolicy`. The state is
-    that of the cell's `with_compact_state`.
+    Args:
+        observation_space: The environment's.
+        action_space: The environment's.
+        policy_kwargs: Arguments of `RecurrentActorCriticPolicy`.
 
-    Raises ValueError for what the policy does not take, and for an action space or a `squash_output` for which there are no
-    `action_parameters`.
+    Raises:
+        ValueError: For what the policy does not take, and for an action space or a `squash_output` for which there are no
+            `action_parameters`.
 
-    >>> net = BatchFirstNet(spaces.Discrete(5), spaces.Discrete(3), dict(cell="gru", hidden_size=8))
-    >>> latent, state = net(torch.zeros(2, 7, dtype=torch.int64), net.initial_state(2))  # two sequences of seven steps
-    >>> latent.shape, net.action_parameters(latent).shape, net.values(latent).shape
-    (torch.Size([2, 7, 8]), torch.Size([2, 7, 3]), torch.Size([2, 7]))
+    Example:
+        >>> net = BatchFirstPolicy(spaces.Discrete(5), spaces.Discrete(3), dict(cell="gru", hidden_size=8))
+        >>> latent, state = net(torch.zeros(2, 7, dtype=torch.int64), net.initial_state(2))  # two sequences of seven steps
+        >>> latent.shape, net.action_parameters(latent).shape, net.values(latent).shape
+        (torch.Size([2, 7, 8]), torch.Size([2, 7, 3]), torch.Size([2, 7]))
     """
 
     def __init__(
@@ -43,23 +47,37 @@ class BatchFirstNet(nn.Module):
         seen = channels_first(observation_space)
         self.policy = RecurrentActorCriticPolicy(seen, action_space, lambda progress: 0.0, **policy_kwargs or {})
         self.raw_space = observation_space
-        self._cell = (self.policy.cell.with_compact_state(),)  # in a tuple, or its parameters would be listed twice
 
     def initial_state(self, batch_size: int) -> State:
-        """The memory at the start of an episode, a tuple of tensors with the batch first."""
-        return self._cell[0].initial_state(batch_size)
+        """The memory's state at the start of an episode, a tuple of tensors with the batch first.
+
+        Args:
+            batch_size: B.
+        """
+        return self.policy.initial_state(batch_size)
 
     def forward(self, observations: Observation, state: State) -> tuple[Tensor, State]:
-        """What the cell puts out [B, T, H] for observations [B, T, ...] that go on from a state, and the state after them."""
+        """Run the cell over sequences without episode starts.
+
+        Args:
+            observations: [B, T, ...], or a dictionary of such tensors.
+            state: The memory's state before them.
+
+        Returns:
+            The cell's outputs [B, T, H], and the state after them.
+        """
         encoded = self.policy.encode(map_observation(_time_first, self._as_sb3_sees(observations)))
-        latent, state = self._cell[0](encoded, state)
+        latent, state = self.policy.cell(encoded, state)
         return latent.transpose(0, 1), state
 
     def action_parameters(self, latent: Tensor) -> Tensor:
-        """The numbers that make the distribution over actions, [B, T, D] for a latent [B, T, H].
+        """The parameters of the distribution over actions, [B, T, D].
 
-        Logits, those of all parts of a MultiDiscrete in a row; for a Box the means, then the logarithms of the standard
-        deviations.
+        They are logits, those of all parts of a MultiDiscrete in a row; for a Box the means, then the logarithms of the
+        standard deviations.
+
+        Args:
+            latent: The cell's outputs, [B, T, H].
         """
         parameters: Tensor = self.policy.action_net(self.policy._actor_latent(latent))
         if isinstance(self.policy.action_space, spaces.Box):
@@ -67,7 +85,11 @@ class BatchFirstNet(nn.Module):
         return parameters
 
     def values(self, latent: Tensor) -> Tensor:
-        """The critic's values [B, T] for a latent [B, T, H]."""
+        """The critic's values, [B, T].
+
+        Args:
+            latent: The cell's outputs, [B, T, H].
+        """
         return self.policy._value(latent)
 
     def _as_sb3_sees(self, observations: Observation) -> Observation:
@@ -80,13 +102,17 @@ class BatchFirstNet(nn.Module):
 def _check_actions(space: spaces.Space, policy_kwargs: dict[str, Any]) -> None:
     vector = isinstance(space, spaces.Box | spaces.MultiDiscrete) and len(space.shape) == 1
     if not (vector or isinstance(space, spaces.Discrete)):
-        raise ValueError(f"actions of {space} cannot be handed over: Discrete, or a vector in a Box or a MultiDiscrete can")
+        raise ValueError(f"action_space must be Discrete, or a Box or a MultiDiscrete of vectors, got {space}")
     if policy_kwargs.get("squash_output"):
-        raise ValueError("squash_output is True: the distribution over squashed actions cannot be handed over")
+        raise ValueError("squash_output must be False, since squashed actions have no such parameters, got True")
 
 
 def channels_first(space: spaces.Space) -> spaces.Space:
-    """The space as SB3's algorithms see it, which put images into a `VecTransposeImage`."""
+    """The space as SB3's algorithms see it, which put images into a `VecTransposeImage`.
+
+    Args:
+        space: The environment's.
+    """
     if isinstance(space, spaces.Dict):
         return spaces.Dict({key: channels_first(part) for key, part in space.spaces.items()})
     return VecTransposeImage.transpose_space(space) if _has_channels_last(space) else space  # type: ignore[arg-type]

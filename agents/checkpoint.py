@@ -1,58 +1,41 @@
 """Checkpoints: an agent, trained or half-trained, in one safetensors file.
 
-Reading a file runs no code from it: see `fw_rl.agents.document`. What it names is looked up among the classes there, the
-registered cells and the agent's policies. `fw_rl.agents.restore` makes an agent of what was read.
+What a file names is looked up among the classes of `fw_rl.agents.document`, the registered cells and the agent's policies;
+nothing in it is run. `fw_rl.agents.restore` makes an agent of what was read.
 """
 
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import random
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import Tensor, nn
 
 from fw_rl.agents.document import (
     CheckpointError,
-    Json,
     describe_space,
     make_space,
     one_line,
     pack,
-    pack_what_can_be,
-    parse_json,
+    pack_if_possible,
     problems_named,
-    read_file,
-    unpack,
+    read_document,
+    write_document,
 )
 from fw_rl.agents.normalization import describe_normalization
-from fw_rl.agents.running_episodes import describe_episodes
-from fw_rl.files import write_file
 
-if TYPE_CHECKING:
-    from fw_rl.agents.a2c import RecurrentA2C
+__all__ = ["Checkpoint", "CheckpointError", "checkpoint_path", "read_checkpoint"]
 
-__all__ = [
-    "Checkpoint",
-    "CheckpointError",
-    "argument_names",
-    "checkpoint_path",
-    "constructor_arguments",
-    "policy_parameters",
-    "read_checkpoint",
-    "write_checkpoint",
-]
-
-FORMAT, VERSION, SUFFIX = "fw_rl", 1, ".safetensors"
+SUFFIX = ".safetensors"
 
 NUMBER = int | float | np.bool_ | np.integer | np.floating
 COUNTERS = ("num_timesteps", "_total_timesteps", "_current_progress_remaining", "_n_updates", "_episode_num")
@@ -60,13 +43,23 @@ COUNTERS = ("num_timesteps", "_total_timesteps", "_current_progress_remaining", 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds.
+    """What a checkpoint file holds; the last five are None where there was none.
 
-    `arguments`: those of the agent's constructor, without `env`, `device` and `policy_kwargs`. `not_stored`: names of what a
-    file cannot hold. `policy`: its parameters by name. `counters`: attributes of the agent that count its steps.
-    `optimizer_state`: Torch's state dict. `statistics`: the last episodes, for logging. `random_state`: that of the global
-    generators. `episodes`: how far the running episodes are. `normalization`: settings and statistics of a `VecNormalize`. The
-    last five are None where there was none.
+    Attributes:
+        path: The file.
+        arguments: Those of the agent's constructor, without `env`, `device` and `policy_kwargs`.
+        policy_kwargs: Those of the policy's constructor.
+        not_stored: Names of what a file cannot hold.
+        observation_space: The agent's.
+        action_space: The agent's.
+        n_envs: Environments.
+        policy: The policy's parameters by name.
+        counters: Attributes of the agent that count its steps.
+        optimizer_state: Torch's state dict.
+        statistics: The last episodes, for logging.
+        random_state: That of the global generators.
+        episodes: How far the running episodes are.
+        normalization: Settings and statistics of a `VecNormalize`.
     """
 
     path: Path
@@ -88,53 +81,27 @@ class Checkpoint:
 def checkpoint_path(path: str | os.PathLike[str]) -> Path:
     """The path with the ending .safetensors, which also takes the place of SB3's .zip.
 
-    >>> [checkpoint_path(name).name for name in ("agent", "agent.zip", "agent-0.5", "agent.safetensors")]
-    ['agent.safetensors', 'agent.safetensors', 'agent-0.5.safetensors', 'agent.safetensors']
+    Args:
+        path: With any ending or none.
+
+    Example:
+        >>> [checkpoint_path(name).name for name in ("agent", "agent.zip", "agent-0.5", "agent.safetensors")]
+        ['agent.safetensors', 'agent.safetensors', 'agent-0.5.safetensors', 'agent.safetensors']
     """
     path = Path(path)
     return path if path.suffix == SUFFIX else path.with_name(path.name.removesuffix(".zip") + SUFFIX)
 
 
-def write_checkpoint(path: str | os.PathLike[str], model: RecurrentA2C, include_state: bool | None = None) -> Path:
-    """Write all of an agent into one file, which gets its name only when it is whole; returns its path.
-
-    `include_state`: see `RecurrentA2C.save`.
+def write_checkpoint(path: str | os.PathLike[str], model: OnPolicyAlgorithm, episodes: dict[str, Any] | None) -> None:
+    """Write all of an agent into one file, which gets its name only when it is whole.
 
     What a file cannot hold, such as a learning rate that is a function, is left out with a warning.
+
+    Args:
+        path: File, which gets the ending .safetensors.
+        model: An agent.
+        episodes: Its running episodes, or None to leave them out.
     """
-    path = checkpoint_path(path)
-    document, tensors = _describe(model, include_state)
-    if document["not_stored"]:
-        names = ", ".join(document["not_stored"])
-        warnings.warn(f"a checkpoint cannot hold {names}: `load` takes arguments again, the rest begins anew", stacklevel=3)
-    metadata = dict(format=FORMAT, version=str(VERSION), json=json.dumps(document, allow_nan=False))
-    write_file(path, safetensors.torch.save(tensors, metadata))
-    return path
-
-
-def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a checkpoint file, by the name that `write_checkpoint` gives it or by any other that it has.
-
-    Raises CheckpointError if there is no such file or if it is not a whole checkpoint.
-
-    >>> checkpoint = read_checkpoint("agent.safetensors")  # doctest: +SKIP
-    >>> checkpoint.counters["num_timesteps"], checkpoint.policy_kwargs["cell"]  # doctest: +SKIP
-    (1000000, 'fast-weights')
-    """
-    literal, path = Path(path), checkpoint_path(path)
-    if literal.is_file() and not path.exists():
-        path = literal
-    metadata, tensors = read_file(path)
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of {FORMAT}")
-    with problems_named(f"{path} is damaged"):
-        version = int(metadata["version"])
-        if version > VERSION:
-            raise CheckpointError(f"{path} is of version {version}: this {FORMAT} reads no later one than {VERSION}")
-        return _parse(path, parse_json(metadata["json"]), tensors)
-
-
-def _describe(model: RecurrentA2C, include_state: bool | None) -> tuple[dict[str, Json], dict[str, Tensor]]:
     required = dict(
         observation_space=describe_space(model.observation_space),
         action_space=describe_space(model.action_space),
@@ -146,7 +113,7 @@ def _describe(model: RecurrentA2C, include_state: bool | None) -> tuple[dict[str
         optimizer_state=model.policy.optimizer.state_dict(),
         statistics=_statistics(model),
         random_state=_random_state(model.device),
-        episodes=None if include_state is False else describe_episodes(model, in_any_case=bool(include_state)),
+        episodes=episodes,
         normalization=None if model._vec_normalize_env is None else describe_normalization(model._vec_normalize_env),
     )
     arguments = constructor_arguments(model)
@@ -155,15 +122,59 @@ def _describe(model: RecurrentA2C, include_state: bool | None) -> tuple[dict[str
     tensors: dict[str, Tensor] = {}
     not_stored: list[str] = []
     document = {name: pack(value, name, tensors) for name, value in required.items()}
-    document |= pack_what_can_be(optional, "", tensors, not_stored)
-    document["arguments"] = pack_what_can_be(arguments, "", tensors, not_stored)
-    document["policy_kwargs"] = pack_what_can_be(policy_kwargs, "policy_kwargs.", tensors, not_stored)
+    document |= pack_if_possible(optional, "", tensors, not_stored)
+    document["arguments"] = pack_if_possible(arguments, "", tensors, not_stored)
+    document["policy_kwargs"] = pack_if_possible(policy_kwargs, "policy_kwargs.", tensors, not_stored)
     document["not_stored"] = not_stored
-    return document, tensors
+    if not_stored:
+        names = ", ".join(not_stored)
+        warnings.warn(f"a checkpoint cannot hold {names}: `load` takes arguments again, the rest begins anew", stacklevel=3)
+    write_document(checkpoint_path(path), document, tensors)
 
 
-def constructor_arguments(model: RecurrentA2C) -> dict[str, Any]:
-    """The arguments that the agent keeps as attributes, and its policy by its alias."""
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint file.
+
+    Args:
+        path: File, with the ending .safetensors or without it; a file with any other name is read too.
+
+    Raises:
+        CheckpointError: If there is no such file or if it is not a whole checkpoint.
+
+    Example:
+        >>> checkpoint = read_checkpoint("agent.safetensors")  # doctest: +SKIP
+        >>> checkpoint.counters["num_timesteps"], checkpoint.policy_kwargs["cell"]  # doctest: +SKIP
+        (1000000, 'fast-weights')
+    """
+    literal, path = Path(path), checkpoint_path(path)
+    if literal.is_file() and not path.exists():
+        path = literal
+    tree = read_document(path)
+    with problems_named(f"{path} is damaged"):
+        kinds = dict(arguments=dict, policy_kwargs=dict, not_stored=list, n_envs=int, policy=dict)
+        optional = ("optimizer_state", "statistics", "random_state", "episodes", "normalization")
+        values = {name: _typed(tree, name, kind) for name, kind in (kinds | dict.fromkeys(optional, dict | None)).items()}
+        values["not_stored"] = [str(name) for name in values["not_stored"]]
+        for name in values["policy"]:
+            _typed(values["policy"], name, Tensor)
+        return Checkpoint(
+            path=path,
+            observation_space=make_space(tree["observation_space"]),
+            action_space=make_space(tree["action_space"]),
+            counters={name: _typed(tree["counters"], name, int | float) for name in COUNTERS},
+            **values,
+        )
+
+
+def _typed(tree: dict[str, Any], name: str, kind: Any) -> Any:
+    value = tree.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{name!r} is {one_line(repr(value))}")
+    return value
+
+
+def constructor_arguments(model: OnPolicyAlgorithm) -> dict[str, Any]:
+    """The constructor's arguments that the agent keeps as attributes, with its policy by its alias."""
     attributes = vars(model)
     values = {}
     for name in argument_names(type(model)):
@@ -174,8 +185,8 @@ def constructor_arguments(model: RecurrentA2C) -> dict[str, Any]:
     return values | dict(policy=aliases.get(model.policy_class, model.policy_class))
 
 
-def argument_names(agent_class: type[RecurrentA2C]) -> list[str]:
-    """What the constructor takes, also by handing it on as **kwargs; not what belongs to the machine rather than the agent."""
+def argument_names(agent_class: type[OnPolicyAlgorithm]) -> list[str]:
+    """What the constructor takes, also by its **kwargs; not what belongs to the machine rather than the agent."""
     names: list[str] = []
     for constructor in (vars(ancestor)["__init__"] for ancestor in agent_class.__mro__ if "__init__" in vars(ancestor)):
         parameters = inspect.signature(constructor).parameters.values()
@@ -193,7 +204,7 @@ def policy_parameters(policy: nn.Module) -> dict[str, Tensor]:
     return dict(unique.values())
 
 
-def _statistics(model: RecurrentA2C) -> dict[str, list[Any]] | None:
+def _statistics(model: OnPolicyAlgorithm) -> dict[str, list[Any]] | None:
     if model.ep_info_buffer is None or model.ep_success_buffer is None:
         return None
     return dict(
@@ -211,36 +222,3 @@ def _random_state(device: torch.device) -> dict[str, Any]:
         numpy=np.random.get_state(),  # noqa: NPY002 (SB3 draws from the global generator)
         python=random.getstate(),
     )
-
-
-def _parse(path: Path, document: Json, tensors: dict[str, Tensor]) -> Checkpoint:
-    left = dict(tensors)
-    tree = unpack(document, left)
-    if left:
-        raise CheckpointError(f"{path} has the tensor {min(left)!r}, which its description does not name")
-    checkpoint = Checkpoint(
-        path=path,
-        arguments=_typed(tree, "arguments", dict),
-        policy_kwargs=_typed(tree, "policy_kwargs", dict),
-        not_stored=[str(name) for name in _typed(tree, "not_stored", list)],
-        observation_space=make_space(tree["observation_space"]),
-        action_space=make_space(tree["action_space"]),
-        n_envs=_typed(tree, "n_envs", int),
-        policy=_typed(tree, "policy", dict),
-        counters={name: _typed(tree["counters"], name, int | float) for name in COUNTERS},
-        optimizer_state=_typed(tree, "optimizer_state", dict | None),
-        statistics=_typed(tree, "statistics", dict | None),
-        random_state=_typed(tree, "random_state", dict | None),
-        episodes=_typed(tree, "episodes", dict | None),
-        normalization=_typed(tree, "normalization", dict | None),
-    )
-    for name in checkpoint.policy:
-        _typed(checkpoint.policy, name, Tensor)
-    return checkpoint
-
-
-def _typed(tree: dict[str, Any], name: str, kind: Any) -> Any:
-    value = tree.get(name)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"{name!r} is {one_line(repr(value))}")
-    return value

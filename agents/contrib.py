@@ -21,20 +21,28 @@ __all__ = ["CellLstmPolicy"]
 class CellLstmPolicy(LstmPolicy):
     """The policy of sb3-contrib's `RecurrentPPO` with a memory cell wherever it has an LSTM.
 
-    `cell`: a name from `fw_rl.cells`; `hidden_size`: its units; `cell_kwargs`: its options. The other arguments are those of
-    sb3-contrib's `MlpLstmPolicy`, except for those of the LSTM. Images and Dict observations get the features extractors that
-    `RecurrentActorCriticPolicy` gives them.
+    sb3-contrib's buffer keeps four vectors for every step, and a cell's whole state is spread over two of them: for fast
+    weights that is a matrix, against 4 H numbers a step of an LSTM. `fw_rl.agents.RecurrentPPO` does without.
 
-    sb3-contrib's buffer keeps four vectors for every step, and a cell's whole state is spread over two of them. For fast
-    weights that is a matrix: 4 (H + H^2) / 2 numbers a step, against 4 H of an LSTM. `fw_rl.agents.RecurrentPPO` does without.
+    Args:
+        observation_space: The space of one observation.
+        action_space: The space of one action.
+        lr_schedule: SB3's, for the learning rate.
+        cell: A name from `fw_rl.cells`.
+        hidden_size: H, units of the cell.
+        cell_kwargs: Options of the cell.
+        features_extractor_class: None for those that `RecurrentActorCriticPolicy` gives images and Dict observations.
+        **kwargs: The other arguments of sb3-contrib's `MlpLstmPolicy`, except for those of the LSTM.
 
-    Raises ValueError for an unknown cell or an option that it does not take, and for a cell whose episodes do not begin at 0,
-    since sb3-contrib's do.
+    Raises:
+        ValueError: For an unknown cell or an option that it does not take, and for a cell whose episodes do not begin at 0,
+            since sb3-contrib's do.
 
-    >>> from sb3_contrib import RecurrentPPO
-    >>> memory = dict(cell="fast-weights", hidden_size=32)
-    >>> model = RecurrentPPO(CellLstmPolicy, "CartPole-v1", n_steps=8, batch_size=8, policy_kwargs=memory)
-    >>> model = model.learn(total_timesteps=8)
+    Example:
+        >>> from sb3_contrib import RecurrentPPO
+        >>> memory = dict(cell="fast-weights", hidden_size=32)
+        >>> model = RecurrentPPO(CellLstmPolicy, "CartPole-v1", n_steps=8, batch_size=8, policy_kwargs=memory)
+        >>> model = model.learn(total_timesteps=8)
     """
 
     def __init__(
@@ -50,7 +58,7 @@ class CellLstmPolicy(LstmPolicy):
     ) -> None:
         for name in ("lstm_hidden_size", "n_lstm_layers", "lstm_kwargs"):
             if name in kwargs:
-                raise ValueError(f"{name} is of an LSTM: a cell has hidden_size and cell_kwargs")
+                raise ValueError(f"{name} must be left out, since a cell has hidden_size and cell_kwargs, got {kwargs[name]}")
         kwargs["features_extractor_class"] = features_extractor_class or standard_extractor(observation_space)
         super().__init__(observation_space, action_space, lr_schedule, lstm_hidden_size=hidden_size, **kwargs)
         self._memory = dict(cell=cell, hidden_size=hidden_size, cell_kwargs=cell_kwargs)
@@ -82,17 +90,17 @@ class CellLstmPolicy(LstmPolicy):
 
 
 class _CellAsLstm(nn.Module):
-    """A cell as sb3-contrib looks at an LSTM: with two vectors of the same size as its state."""
+    """A cell in the form of an LSTM: its state is two vectors of the same size."""
 
     num_layers = 1
 
     def __init__(self, cell: Cell) -> None:
         super().__init__()
-        self.cell = cell.with_fixed_state()
+        self.cell = cell
         self.input_size = cell.input_size
         blank = self.cell.initial_state(1)
         if any(part.any() for part in blank):
-            raise ValueError(f"{type(cell).__name__} does not begin an episode at 0, as sb3-contrib takes it to")
+            raise ValueError(f"cell must begin an episode at 0, as sb3-contrib takes it to, got {type(cell).__name__}")
         self._shapes = [part.shape[1:] for part in blank]
         self._sizes = [shape.numel() for shape in self._shapes]
         self.hidden_size = math.ceil(sum(self._sizes) / 2)

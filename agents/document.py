@@ -1,6 +1,6 @@
 """Nested values as one safetensors file: tensors, and one JSON document that says what they are.
 
-Reading runs no code from the file: there is no pickle, and a class that the document names is looked up among `CLASSES`, never
+Reading a file runs no code from it: there is no pickle, and a class that the document names is looked up among `CLASSES`, never
 imported. The document is plain JSON but for objects of one key that begins with "$": {"$tensor": name}, {"$array": name} (of
 NumPy, but stored as a tensor), {"$tuple": [...]}, {"$float": "inf"}, {"$class": "torch.nn.Tanh"}, and {"$items": [[key, value],
 ...]} for a dictionary whose keys are not just strings.
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
@@ -26,21 +27,11 @@ from safetensors import safe_open
 from stable_baselines3.common import torch_layers
 from torch import Tensor, nn
 
-__all__ = [
-    "CLASSES",
-    "CLASS_NAMES",
-    "CheckpointError",
-    "Json",
-    "describe_space",
-    "make_space",
-    "one_line",
-    "pack",
-    "pack_what_can_be",
-    "parse_json",
-    "problems_named",
-    "read_file",
-    "unpack",
-]
+from fw_rl.files import write_file
+
+__all__ = ["CheckpointError"]
+
+FORMAT, VERSION = "fw_rl", 1
 
 CLASSES: dict[str, type] = {
     f"{module.__name__}.{name}": value
@@ -61,7 +52,7 @@ class CheckpointError(ValueError):
 
 
 def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Json:
-    """The value as JSON, its tensors and arrays moved to `tensors`; raises TypeError for what is neither."""
+    """The value as JSON, with its tensors and arrays put into `tensors`; raises TypeError for what is neither."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, np.bool_ | np.integer):
@@ -97,8 +88,8 @@ def _keep(tensor: Tensor, name: str, tensors: dict[str, Tensor]) -> str:
     return name
 
 
-def pack_what_can_be(values: dict[str, Any], prefix: str, tensors: dict[str, Tensor], not_stored: list[str]) -> dict[str, Json]:
-    """Each value packed; the names of the others go to `not_stored`, since a long training must not be lost to them."""
+def pack_if_possible(values: dict[str, Any], prefix: str, tensors: dict[str, Tensor], not_stored: list[str]) -> dict[str, Json]:
+    """The values packed, but for those that cannot be, whose names go to `not_stored`: a training must not be lost to them."""
     packed = {}
     for name, value in values.items():
         known = len(tensors)
@@ -143,10 +134,7 @@ def _take(name: Json, tensors: dict[str, Tensor]) -> Tensor:
 
 
 def describe_space(space: spaces.Space) -> dict[str, Any]:
-    """A space as values that `pack` takes; `make_space` makes it again.
-
-    Raises ValueError for a space that a checkpoint cannot hold.
-    """
+    """A space as values that `pack` takes; `make_space` makes it again."""
     if isinstance(space, spaces.Dict):
         return dict(type="Dict", spaces={key: describe_space(part) for key, part in space.spaces.items()})
     if isinstance(space, spaces.MultiBinary):
@@ -167,7 +155,7 @@ def _compact(bound: NDArray[Any]) -> Any:
 
 
 def make_space(description: dict[str, Any]) -> spaces.Space:
-    """The space that `describe_space` described; raises ValueError for a kind that there is not."""
+    """The space that `describe_space` described."""
     kind = description["type"]
     if kind == "Dict":
         return spaces.Dict(OrderedDict((key, make_space(part)) for key, part in description["spaces"].items()))
@@ -185,8 +173,28 @@ def make_space(description: dict[str, Any]) -> spaces.Space:
     raise ValueError(f"there is no space {one_line(repr(kind))}")
 
 
-def read_file(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file; raises CheckpointError if it is no whole one."""
+def write_document(path: Path, document: Json, tensors: dict[str, Tensor]) -> None:
+    """Write a file, which gets its name only when it is whole."""
+    metadata = dict(format=FORMAT, version=str(VERSION), json=json.dumps(document, allow_nan=False))
+    write_file(path, safetensors.torch.save(tensors, metadata))
+
+
+def read_document(path: Path) -> Any:
+    """The values of a file, as they were packed."""
+    metadata, tensors = _read_safetensors(path)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of {FORMAT}")
+    with problems_named(f"{path} is damaged"):
+        version = int(metadata["version"])
+        if version > VERSION:
+            raise CheckpointError(f"{path} is of version {version}: this {FORMAT} reads no later one than {VERSION}")
+        values = unpack(json.loads(metadata["json"], parse_constant=_refuse_constant), tensors)
+        if tensors:
+            raise CheckpointError(f"{path} has the tensor {min(tensors)!r}, which its description does not name")
+    return values
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     if not path.exists():
         raise CheckpointError(f"there is no file {path}")
     try:
@@ -198,12 +206,8 @@ def read_file(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise CheckpointError(f"{path} is no whole safetensors file{hint} ({one_line(error)})") from error
 
 
-def parse_json(text: str) -> Json:
-    """What a JSON text says; unlike Python's own reading it refuses NaN and Infinity."""
-    return json.loads(text, parse_constant=_refuse_constant)
-
-
 def _refuse_constant(name: str) -> None:
+    """NaN and Infinity, which Python's own reading takes."""
     raise ValueError(f"{name} is not JSON")
 
 

@@ -12,25 +12,24 @@ __all__ = ["MaskedEvalCallback"]
 
 
 class MaskedEvalCallback(EvalCallback):
-    """SB3's `EvalCallback` for environments with `action_masks`: what they forbid is not done, and memory lasts.
+    """SB3's `EvalCallback`, with its arguments, for environments with `action_masks`; without masks SB3's own does.
 
-    Without masks SB3's own does. The arguments are those of SB3's.
-
-    >>> callback = MaskedEvalCallback(env, eval_freq=1_000, best_model_save_path="best")  # doctest: +SKIP
-    >>> model.learn(total_timesteps=100_000, callback=callback)  # doctest: +SKIP
+    Example:
+        >>> callback = MaskedEvalCallback(env, eval_freq=1_000, best_model_save_path="best")  # doctest: +SKIP
+        >>> model.learn(total_timesteps=100_000, callback=callback)  # doctest: +SKIP
     """
 
     def _on_step(self) -> bool:
         agent = self.model
-        self.model = _Masked(agent, self.eval_env)  # type: ignore[assignment]
+        self.model = _MaskedAgent(agent, self.eval_env)  # type: ignore[assignment]
         try:
             return super()._on_step()
         finally:
             self.model = agent
 
 
-class _Masked:
-    """An agent that sees what the environment forbids before it predicts."""
+class _MaskedAgent:
+    """An agent that predicts under the masks of an environment."""
 
     def __init__(self, agent: Any, env: VecEnv) -> None:
         self._agent, self._env = agent, env

@@ -1,4 +1,4 @@
-"""A trained policy as an ONNX file, with its memory as inputs and outputs."""
+"""A trained policy as an ONNX file, with its memory's state as inputs and outputs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from fw_rl.agents.a2c import RecurrentA2C
 from fw_rl.agents.masks import mask_size
+from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rollout import Observation, map_observation
 from fw_rl.cells import State
@@ -32,31 +32,36 @@ _EXAMPLES = 2
 """Rows of the inputs that the export is traced with; with one alone the batch would be taken for a constant."""
 
 
-def export_onnx(model: RecurrentA2C, path: str | os.PathLike[str], action_masks: bool = False) -> None:
+def export_onnx(model: RecurrentOnPolicyAlgorithm, path: str | os.PathLike[str], action_masks: bool = False) -> None:
     """Write one greedy step of an agent as an ONNX file, for any number B of environments.
 
     Inputs: `observation` [B, ...] as the agent's `observation_space` has it, or `observation.KEY` for each key of a Dict;
-    `episode_start` [B] bool, True where the observation is the first of an episode; `state_0`, `state_1`, ... [B, ...], what
-    the memory holds, zeros before the first step. Outputs: `action` [B, ...] as the environment takes it, and `next_state_0`,
-    `next_state_1`, ... to hand in as `state_0`, `state_1`, ... at the next step. Fast weights are held as h [B, H] and the
-    matrix A [B, H, H]; where the critic has a cell of its own, it stays behind. With `action_masks` there is one more input,
-    `action_masks` [B, D] bool after `episode_start`, what is allowed (see `fw_rl.agents.masks.check_masks`); without it an
-    agent that learned under masks may choose what is forbidden. What a `VecNormalize` has learned of the observations is part
-    of the step.
+    `episode_start` [B] bool, True where the observation is the first of an episode; `state_0`, `state_1`, ... [B, ...], the
+    memory's state, zeros before the first step. Outputs: `action` [B, ...] as the environment takes it, and `next_state_0`,
+    `next_state_1`, ..., which are `state_0`, `state_1`, ... of the next step. A cell that only the critic has is left out. The
+    statistics of a `VecNormalize` are part of the step.
 
-    Raises ModuleNotFoundError without the packages of `pip install 'fw-rl[onnx]'`, and ValueError for a cell whose state
-    changes its shape from step to step or for actions that have no masks.
+    Args:
+        model: A trained agent.
+        path: File.
+        action_masks: Have one more input, `action_masks` [B, D] bool after `episode_start`, the allowed actions (see
+            `fw_rl.agents.masks.check_masks`); without it an agent that learned under masks may choose a forbidden one.
 
-    >>> export_onnx(model, "agent.onnx")  # doctest: +SKIP
-    >>> session = onnxruntime.InferenceSession("agent.onnx")  # doctest: +SKIP
-    >>> action, *state = session.run(None, dict(observation=seen, episode_start=starts, state_0=state[0]))  # doctest: +SKIP
+    Raises:
+        ModuleNotFoundError: Without the packages of `pip install 'fw-rl[onnx]'`.
+        ValueError: For a cell whose state changes its shape from step to step, and for actions that have no masks.
+
+    Example:
+        >>> export_onnx(model, "agent.onnx")  # doctest: +SKIP
+        >>> session = onnxruntime.InferenceSession("agent.onnx")  # doctest: +SKIP
+        >>> action, *state = session.run(None, dict(observation=seen, episode_start=starts, state_0=state[0]))  # doctest: +SKIP
     """
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise ModuleNotFoundError(f"the export needs {' and '.join(missing)}: pip install 'fw-rl[onnx]'")
     policy = model.policy
     policy.set_training_mode(False)
-    step = _Step(policy, action_masks, model.get_vec_normalize_env())
+    step = _GreedyStep(policy, action_masks, model.get_vec_normalize_env())
     observation = _blank(policy.observation_space, policy.device)
     inputs = dict(episode_start=torch.ones(_EXAMPLES, dtype=torch.bool, device=policy.device))
     if action_masks:
@@ -87,12 +92,12 @@ def export_onnx(model: RecurrentA2C, path: str | os.PathLike[str], action_masks:
     write_file(Path(path), document.SerializeToString())
 
 
-class _Step(nn.Module):
-    """One greedy step of a policy, whose memory is a matter of tensors alone."""
+class _GreedyStep(nn.Module):
+    """One greedy step of a policy, as a function of tensors alone."""
 
     def __init__(self, policy: RecurrentActorCriticPolicy, is_masked: bool, normalizer: VecNormalize | None) -> None:
         super().__init__()
-        self.policy, self.cell, self.is_masked = policy, policy.actor_cell.with_fixed_state(), is_masked
+        self.policy, self.cell, self.is_masked = policy, policy.actor_cell, is_masked
         self.normalizer = normalizer if normalizer is not None and normalizer.norm_obs else None
 
     def forward(self, observation: Observation, episode_start: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
@@ -102,7 +107,7 @@ class _Step(nn.Module):
         seen = map_observation(lambda part: part.unsqueeze(0), self._normalized(observation))
         encoded = self.policy.encode(seen, actor_only=True)
         latent, after = self.cell(encoded, tuple(begun))
-        return self._bounded(self.policy._choose(latent[0], True, masks)), *after
+        return self._bounded(self.policy._sample_actions(latent[0], True, masks)), *after
 
     def _normalized(self, observation: Observation) -> Observation:
         """What the agent sees of an observation, as `VecNormalize.normalize_obs` has it."""
@@ -127,12 +132,12 @@ class _Step(nn.Module):
 
     @torch.no_grad()
     def check(self, observation: Observation, inputs: dict[str, Tensor], state: State) -> None:
-        """Raises ValueError if a step changes the shapes of the state."""
+        """Raises ValueError if a step changes the shapes of the state, as that of a user's cell may."""
         _, *after = self(observation, *inputs.values(), *state)
         if [part.shape for part in after] != [part.shape for part in state]:
             raise ValueError(
-                f"the state of the cell {self.policy.cell_name!r} changes its shape from step to step: "
-                "to be exported, the cell needs a method with_fixed_state"
+                f"the state of the cell {self.policy.cell_name!r} must keep its shapes from step to step to be exported, got "
+                f"{[list(part.shape) for part in after]} after {[list(part.shape) for part in state]}"
             )
 
 

@@ -1,4 +1,4 @@
-"""What the encoder gets to see of an observation if nobody says otherwise."""
+"""The features extractor of an observation by default."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
-
-__all__ = ["standard_extractor"]
 
 
 def standard_extractor(space: spaces.Space) -> type[BaseFeaturesExtractor]:

@@ -1,21 +1,31 @@
-"""The losses of actor-critic on a chunk of experience: with its own actions' probabilities, and PPO's, which is clipped."""
+"""The losses of actor-critic on a rollout: with the log-probabilities of its actions, and PPO's, which is clipped."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import torch
+from stable_baselines3.common import utils
 from torch import Tensor
 from torch.nn import functional as F
 
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
-from fw_rl.agents.rollout import Piece, RecurrentRollout
+from fw_rl.agents.rollout import RecurrentRollout, RolloutSequences
 
-__all__ = ["ActorCriticLoss", "Batch", "ClippedLoss", "actor_critic_loss", "clipped_loss"]
+__all__ = ["ActorCriticLoss", "ClippedLoss", "Minibatch", "actor_critic_loss", "clipped_loss"]
 
 
 class ActorCriticLoss(NamedTuple):
-    """The total and its parts, and what the critic said beside what it should have said, [T, B]."""
+    """The loss of advantage actor-critic, and what it was computed from.
+
+    Attributes:
+        total: The weighted sum of the next three.
+        policy: The policy's part.
+        value: The critic's part.
+        entropy: The negative mean entropy.
+        values: The critic's values, [T, B].
+        returns: What they should have been, [T, B].
+    """
 
     total: Tensor
     policy: Tensor
@@ -32,13 +42,20 @@ def actor_critic_loss(
     vf_coef: float,
     normalize_advantage: bool = False,
 ) -> ActorCriticLoss:
-    """Advantage actor-critic (Mnih et al. 2016, §4) with generalised advantages, the mean over the chunk's [T, B] steps.
+    """Advantage actor-critic (Mnih et al. 2016, §4) with generalised advantages, the mean over the rollout's [T, B] steps.
 
         loss = - log pi(a) A + vf_coef (R - V)^2 - ent_coef H(pi),    R = A + V
 
-    One pass over each piece of the chunk gives values, log-probabilities and entropies; A and R are constants in it.
+    One pass over each sequence gives values, log-probabilities and entropies; A and R are constants in it.
+
+    Args:
+        policy: The policy that acted.
+        rollout: A whole rollout.
+        ent_coef: Weight of the entropy.
+        vf_coef: Weight of the value error.
+        normalize_advantage: Scale A to mean 0 and standard deviation 1.
     """
-    evaluated = [policy.evaluate_actions(*piece) for piece in rollout.pieces()]
+    evaluated = [policy.evaluate_actions(*sequences) for sequences in rollout.sequences()]
     values, log_prob, entropy = (torch.cat(parts) for parts in zip(*evaluated, strict=True))
     old_values = values.detach()
     advantages = torch.as_tensor(rollout.advantages(old_values.cpu().numpy()), device=values.device)
@@ -53,10 +70,18 @@ def actor_critic_loss(
     return ActorCriticLoss(total, policy_loss, value_loss, entropy_loss, old_values, returns)
 
 
-class Batch(NamedTuple):
-    """A piece of a chunk with what is to be learned from it and what the acting policy said, each [L, B]."""
+class Minibatch(NamedTuple):
+    """Sequences with what is to be learned from them, and what the acting policy said of them.
 
-    piece: Piece
+    Attributes:
+        sequences: S sequences of L steps.
+        advantages: [L, S].
+        returns: [L, S].
+        values: The acting policy's, [L, S].
+        log_prob: The acting policy's, [L, S].
+    """
+
+    sequences: RolloutSequences
     advantages: Tensor
     returns: Tensor
     values: Tensor
@@ -64,34 +89,51 @@ class Batch(NamedTuple):
 
 
 class ClippedLoss(NamedTuple):
-    """The total and its parts; how far the policy is from the one that acted, and the share of steps that are clipped."""
+    """The loss of PPO, and how far the policy is from the one that acted.
+
+    Attributes:
+        total: The weighted sum of the next three.
+        policy: The policy's part.
+        value: The critic's part.
+        entropy: The negative mean entropy.
+        approx_kl: The divergence of the acting policy from this one, estimated as the mean of q - 1 - log q.
+        clip_fraction: The share of steps that are clipped.
+    """
 
     total: Tensor
     policy: Tensor
     value: Tensor
     entropy: Tensor
-    divergence: Tensor
-    clipped: Tensor
+    approx_kl: Tensor
+    clip_fraction: Tensor
 
 
 def clipped_loss(
     policy: RecurrentActorCriticPolicy,
-    batch: Batch,
+    batch: Minibatch,
     ent_coef: float,
     vf_coef: float,
     clip_range: float,
     clip_range_vf: float | None = None,
     normalize_advantage: bool = True,
 ) -> ClippedLoss:
-    """The loss of PPO (Schulman et al. 2017, Eq. 7 and 9), the mean over the [L, B] steps of a batch.
+    """The loss of PPO (Schulman et al. 2017, Eq. 7 and 9), the mean over the [L, S] steps of a minibatch.
 
         q = pi(a) / pi_old(a)
         loss = - min(q A, clip(q, 1 - c, 1 + c) A) + vf_coef (R - V)^2 - ent_coef H(pi)
 
-    The cell runs anew from the state that the memory had before the piece. With `clip_range_vf`, V is kept as near as that to
-    the old value. The divergence is that of the acting policy from this one, estimated as the mean of q - 1 - log q.
+    The cell runs anew from the state that the memory had before each sequence.
+
+    Args:
+        policy: The policy that learns.
+        batch: What it learns from.
+        ent_coef: Weight of the entropy.
+        vf_coef: Weight of the value error.
+        clip_range: c.
+        clip_range_vf: How far V may be from the old value; None for as far as it likes.
+        normalize_advantage: Scale A to mean 0 and standard deviation 1 over the minibatch.
     """
-    values, log_prob, entropy = policy.evaluate_actions(*batch.piece)
+    values, log_prob, entropy = policy.evaluate_actions(*batch.sequences)
     advantages = _normalized(batch.advantages) if normalize_advantage else batch.advantages
     log_ratio = log_prob - batch.log_prob
     ratio = log_ratio.exp()
@@ -101,10 +143,15 @@ def clipped_loss(
     value_loss = F.mse_loss(values, batch.returns)
     entropy_loss = -entropy.mean()
     with torch.no_grad():
-        divergence = (ratio - 1 - log_ratio).mean()
-        clipped = ((ratio - 1).abs() > clip_range).float().mean()
+        approx_kl = (ratio - 1 - log_ratio).mean()
+        clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
     total = policy_loss + vf_coef * value_loss + ent_coef * entropy_loss
-    return ClippedLoss(total, policy_loss, value_loss, entropy_loss, divergence, clipped)
+    return ClippedLoss(total, policy_loss, value_loss, entropy_loss, approx_kl, clip_fraction)
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> float:
+    """The share of the variance of returns that values explain."""
+    return float(utils.explained_variance(values.flatten().cpu().numpy(), returns.flatten().cpu().numpy()))
 
 
 def _normalized(advantages: Tensor) -> Tensor:

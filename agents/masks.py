@@ -1,4 +1,4 @@
-"""Masks of invalid actions, as sb3-contrib's environments tell them by their method `action_masks`."""
+"""Masks of invalid actions, as sb3-contrib's environments give them by their method `action_masks`."""
 
 from __future__ import annotations
 
@@ -7,28 +7,34 @@ from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-__all__ = ["check_masks", "mask_logits", "mask_size"]
+__all__ = ["check_masks"]
 
 FORBIDDEN = 1e8
 """How far the logit of a forbidden action is moved. Infinity would make its share of the entropy, 0 * log 0, not a number."""
 
 
 def check_masks(masks: ArrayLike, space: spaces.Space, n_envs: int) -> NDArray[np.bool_]:
-    """Masks [B, D] of what is allowed in B environments, in the order of sb3-contrib.
+    """The allowed actions of B environments as an array [B, D], in the order of sb3-contrib.
 
     D is n for Discrete; for MultiDiscrete the sum of the choices of all its parts, one part after another; for MultiBinary 2 n,
     off and on for each bit.
 
-    Raises ValueError for actions that have no mask, for another shape, and where nothing is allowed.
+    Args:
+        masks: B * D booleans in any shape.
+        space: The space of one action.
+        n_envs: B.
+
+    Raises:
+        ValueError: For actions that have no mask, for another size, and where nothing is allowed.
     """
     parts = _choices(space)
     mask = np.asarray(masks, dtype=bool)
     if mask.size != n_envs * sum(parts):
-        raise ValueError(f"the action masks have the shape {list(mask.shape)}: it must be {[n_envs, sum(parts)]}")
+        raise ValueError(f"action_masks must have the shape {[n_envs, sum(parts)]}, got {list(mask.shape)}")
     mask = mask.reshape(n_envs, -1)
     for part in np.split(mask, np.cumsum(parts)[:-1], axis=1):
         if not part.any(axis=1).all():
-            raise ValueError(f"the action mask of environment {int(part.any(axis=1).argmin())} allows no action")
+            raise ValueError(f"action_masks must allow an action, got none in environment {int(part.any(axis=1).argmin())}")
     return mask
 
 
@@ -53,4 +59,4 @@ def _choices(space: spaces.Space) -> list[int]:
         return [int(n) for n in space.nvec.flatten()]
     if isinstance(space, spaces.MultiBinary):
         return [2] * int(np.prod(space.shape))
-    raise ValueError(f"{space} has no action masks: they go with Discrete, MultiDiscrete and MultiBinary actions")
+    raise ValueError(f"action_space must be Discrete, MultiDiscrete or MultiBinary for action masks, got {space}")

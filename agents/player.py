@@ -1,4 +1,4 @@
-"""Who plays with a trained agent, and remembers for it."""
+"""Play with a trained agent, with the memory's state kept for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.vec_env import VecEnv
 
-from fw_rl.agents.a2c import RecurrentA2C
+from fw_rl.agents.environments import wrap_env
+from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.policy import rows_of
 from fw_rl.cells import State, Stepper
 
@@ -20,22 +21,26 @@ __all__ = ["Player"]
 
 
 class Player:
-    """An agent at play in one environment, or in a batch of them: it remembers for each, and forgets when an episode ends.
+    """An agent at play in one environment, or in a batch of them; its memory's state begins anew with each episode.
 
-    `act` and `observe` take turns. They are `predict` without its bookkeeping, and faster, for the memory stays where it is.
+    `act` and `observe` take turns. They are `predict` without its bookkeeping, and faster, for the state stays where it is.
 
-    >>> from fw_rl.agents import RecurrentA2C
-    >>> from fw_rl.envs import CatchVectorEnv
-    >>> model = RecurrentA2C("RecurrentPolicy", CatchVectorEnv(64, n=16, m=3))
-    >>> env, player = model.get_env(), Player(model)
-    >>> observation = env.reset()
-    >>> for _ in range(15):
-    ...     observation, reward, done, info = env.step(player.act(observation))
-    ...     player.observe(done)
-    >>> returns = player.play(env, n_episodes=100)
+    Args:
+        model: A trained agent.
+
+    Example:
+        >>> from fw_rl.agents import RecurrentA2C
+        >>> from fw_rl.envs import CatchVectorEnv
+        >>> model = RecurrentA2C("RecurrentPolicy", CatchVectorEnv(64, n=16, m=3))
+        >>> env, player = model.get_env(), Player(model)
+        >>> observation = env.reset()
+        >>> for _ in range(15):
+        ...     observation, reward, done, info = env.step(player.act(observation))
+        ...     player.observe(done)
+        >>> returns = player.play(env, n_episodes=100)
     """
 
-    def __init__(self, model: RecurrentA2C) -> None:
+    def __init__(self, model: RecurrentOnPolicyAlgorithm) -> None:
         self.policy = model.policy
         self.reset()
 
@@ -47,7 +52,7 @@ class Player:
 
     @property
     def state(self) -> State | None:
-        """What the memory holds, as the policy's cell takes it; None before the first act."""
+        """The memory's state, as the policy's cell takes it; None before the first act."""
         return None if self._stepper is None else self._stepper.state
 
     def act(
@@ -58,13 +63,17 @@ class Player:
     ) -> NDArray[Any]:
         """The action for an observation, or the actions for a batch of B, as the environment takes them.
 
-        `action_masks`: [B, D] or [D], what is allowed, see `check_masks`.
+        Args:
+            observation: [B, ...] or [...], or a dictionary of such arrays.
+            deterministic: Take the likeliest action; else draw one.
+            action_masks: The allowed actions, [B, D] or [D], see `check_masks`.
 
-        Raises ValueError if the number of environments has changed, if nothing was observed since the last act, and for masks
-        that don't fit.
+        Raises:
+            ValueError: If the number of environments has changed, if nothing was observed since the last act, and for masks
+                that do not fit.
         """
         if self._has_acted:
-            raise ValueError("say what came of the last action: player.observe(done), or player.reset()")
+            raise ValueError("act must come after player.observe(done) or player.reset(), got a second act")
         self.policy.set_training_mode(False)
         tensor, batched = self.policy.obs_to_tensor(observation)
         n_envs = rows_of(tensor)
@@ -72,9 +81,7 @@ class Player:
             self._stepper = self.policy.cell.stepper(self.policy.initial_state(n_envs))
             self._starts = np.ones(n_envs, dtype=bool)
         if n_envs != len(self._starts):
-            raise ValueError(
-                f"there are {n_envs} observations for a player of {len(self._starts)} environments: reset it first"
-            )
+            raise ValueError(f"observation must have {len(self._starts)} rows until player.reset(), got {n_envs}")
         masks = self.policy.mask_tensor(action_masks, n_envs)
         starts = torch.as_tensor(self._starts, device=self.policy.device)
         actions, _ = self.policy.act(tensor, self._stepper, starts, deterministic, masks)
@@ -83,25 +90,34 @@ class Player:
         return in_env if batched else in_env[0]
 
     def observe(self, done: ArrayLike) -> None:
-        """Take note of what came of the last action: whether the episode ended; [B], or a bool.
+        """Take note of whether the episode ended with the last action.
 
-        Raises ValueError before the first act, and for another number of environments.
+        Args:
+            done: [B], or a bool.
+
+        Raises:
+            ValueError: Before the first act, and for another number of environments.
         """
         if not self._has_acted:
-            raise ValueError("there is no action to which this could be the answer: call player.act first")
+            raise ValueError("observe must come after player.act(observation), got no act before it")
         if np.size(done) != len(self._starts):
-            raise ValueError(f"done has {np.size(done)} entries for {len(self._starts)} environments")
+            raise ValueError(f"done must have {len(self._starts)} entries, got {np.size(done)}")
         self._starts = np.array(done, dtype=bool).reshape(-1)
         self._has_acted = False
 
     def play(self, env: VecEnv | VectorEnv | Env, n_episodes: int, deterministic: bool = True) -> NDArray[np.float64]:
         """The returns [n_episodes] of episodes from their start to their end; those of a `Monitor` where there is one.
 
-        `env`: an SB3 `VecEnv`, a Gymnasium `VectorEnv` or an `Env`. Each plays as many as the others, or one fewer,
-        so that short episodes do not count more. What an environment forbids by `action_masks` is not done.
+        Each environment plays as many as the others, or one fewer, so that short episodes do not count more. No action is
+        taken that an environment forbids by `action_masks`.
+
+        Args:
+            env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or an `Env`.
+            n_episodes: Episodes over all environments.
+            deterministic: Take the likeliest action; else draw one.
         """
         self.reset()
-        env = env if isinstance(env, VecEnv) else RecurrentA2C._wrap_env(env)
+        env = env if isinstance(env, VecEnv) else wrap_env(env)
         masked = is_masking_supported(env)
         left = np.array([(n_episodes + i) // env.num_envs for i in range(env.num_envs)])
         earned, returns = np.zeros(env.num_envs), []

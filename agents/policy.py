@@ -31,17 +31,33 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
 
         observation -> features -> encoder -> cell -> heads -> distribution over actions, and a value
 
-    `cell`: a name from `fw_rl.cells`; `hidden_size`: its units; `cell_kwargs`: its options. `encoder_arch`: sizes of the layers
-    before the cell. `shared_cell`: False gives the critic an encoder and a cell of its own; then `share_features_extractor` may
-    also be False. `net_arch`: sizes of layers after it, as in SB3 (a list, or a dict with `pi` and `vf`). `activation_fn` is
-    used in both. `ortho_init` is off: fast weights learned Catch more reliably from Torch's own initial weights. Without a
-    `features_extractor_class` a Dict observation gets SB3's `CombinedExtractor`, an image of 36 x 36 or more its `NatureCNN`,
-    anything else its `FlattenExtractor`. `squash_output`: actions in a Box are squashed into its bounds by tanh rather than
-    clipped there. The other arguments are those of SB3's `ActorCriticPolicy`.
-
     Sequences are time first: observations [T, B, ...], episode starts [T, B].
 
-    Raises ValueError for an unknown cell or an option that it does not take, and for a space that does not begin at 0.
+    Args:
+        observation_space: The space of one observation.
+        action_space: The space of one action.
+        lr_schedule: SB3's, for the learning rate.
+        cell: A name from `fw_rl.cells`.
+        hidden_size: H, units of the cell.
+        cell_kwargs: Options of the cell.
+        encoder_arch: Sizes of the layers before the cell.
+        shared_cell: False gives the critic an encoder and a cell of its own.
+        net_arch: Sizes of the layers after the cell, as in SB3: a list, or a dict with `pi` and `vf`.
+        activation_fn: Between the layers before and after the cell.
+        ortho_init: Off, since fast weights learned Catch more reliably from Torch's own initial weights.
+        log_std_init: Initial logarithm of the standard deviations of actions in a Box.
+        squash_output: Squash actions into the bounds of a Box by tanh; else they are clipped there.
+        features_extractor_class: None takes SB3's `CombinedExtractor` for a Dict, its `NatureCNN` for an image of 36 x 36 or
+            more, and its `FlattenExtractor` for anything else.
+        features_extractor_kwargs: Its options.
+        share_features_extractor: May be False where `shared_cell` is.
+        normalize_images: Divide images by 255.
+        optimizer_class: Class of the optimizer.
+        optimizer_kwargs: Its options, without the learning rate.
+        use_sde: Must be False.
+
+    Raises:
+        ValueError: For an unknown cell or an option that it does not take, and for a space that does not begin at 0.
     """
 
     def __init__(
@@ -68,14 +84,14 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         use_sde: bool = False,
     ) -> None:
         if use_sde:
-            raise ValueError("use_sde is True: state-dependent exploration is not available with a memory cell")
+            raise ValueError("use_sde must be False, since there is no state-dependent exploration with a memory, got True")
         for space in (observation_space, *getattr(observation_space, "spaces", {}).values(), action_space):
             if np.any(getattr(space, "start", 0)):
-                raise ValueError(f"{space} does not begin at 0, as SB3 takes it to: shift it in the environment")
+                raise ValueError(f"start of a space must be 0, as SB3 takes it to be, got {space}: shift it in the environment")
         if squash_output and not isinstance(action_space, spaces.Box):
-            raise ValueError(f"squash_output is True, but there is nothing to squash in actions of {action_space}")
+            raise ValueError(f"squash_output must be False where actions are not in a Box, got True for {action_space}")
         if shared_cell and not share_features_extractor:
-            raise ValueError("share_features_extractor is False: to see apart, actor and critic need shared_cell=False")
+            raise ValueError("share_features_extractor must be True unless shared_cell=False, got False")
         self._squashes = squash_output
         self.shared_cell = shared_cell
         self.cell_name, self.hidden_size, self.cell_kwargs = cell, hidden_size, cell_kwargs or {}
@@ -123,13 +139,19 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         return self.cell.first if isinstance(self.cell, CellPair) else self.cell
 
     def initial_state(self, n_envs: int) -> State:
-        """The memory at the start of an episode, for `n_envs` environments."""
+        """The memory's state at the start of an episode.
+
+        Args:
+            n_envs: Environments.
+        """
         return self.cell.initial_state(n_envs)
 
     def encode(self, observations: Observation, actor_only: bool = False) -> Tensor:
-        """What the cell gets to see of observations [T, B, ...]: [T, B, I], or [T, B, 2 I] for two cells.
+        """The cell's inputs, [T, B, I], or [T, B, 2 I] for two cells.
 
-        `actor_only`: what `actor_cell` sees, [T, B, I].
+        Args:
+            observations: [T, B, ...], or a dictionary of such tensors.
+            actor_only: Only those of `actor_cell`, [T, B, I].
         """
         part = next(iter(observations.values())) if isinstance(observations, dict) else observations
         steps, batch = part.shape[:2]
@@ -143,7 +165,16 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         return encoded.view(steps, batch, -1)
 
     def remember(self, observations: Observation, state: State, episode_starts: Tensor) -> tuple[Tensor, State]:
-        """Run encoder and cell over observations [T, B, ...]: the cell's output [T, B, H] and the state after them."""
+        """Run encoder and cell over a sequence.
+
+        Args:
+            observations: [T, B, ...], or a dictionary of such tensors.
+            state: The memory's state before them.
+            episode_starts: [T, B] bool.
+
+        Returns:
+            The cell's outputs [T, B, H], and the state after them.
+        """
         return self.cell(self.encode(observations), state, episode_starts)
 
     def act(
@@ -156,12 +187,19 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     ) -> tuple[Tensor, Tensor]:
         """Actions for one step of B environments, without gradient and without what only learning needs.
 
-        `observation`: [B, ...]. `stepper`: of the policy's cell, which remembers. `episode_starts`: [B] bool. `action_masks`:
-        [B, D], see `check_masks`. Returns actions [B, ...] and what the cell put out [B, H].
+        Args:
+            observation: [B, ...], or a dictionary of such tensors.
+            stepper: Of the policy's cell; it keeps the memory's state.
+            episode_starts: [B] bool.
+            deterministic: Take the likeliest action; else draw one.
+            action_masks: The allowed actions, [B, D], see `check_masks`.
+
+        Returns:
+            Actions [B, ...], and the cell's outputs [B, H].
         """
         with torch.no_grad():
             latent = stepper.step(self.encode(map_observation(_add_time, observation))[0], episode_starts)
-            return self._choose(latent, deterministic, action_masks), latent
+            return self._sample_actions(latent, deterministic, action_masks), latent
 
     def evaluate_actions(  # type: ignore[override]
         self,
@@ -172,11 +210,18 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         outputs: Tensor | None = None,
         action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Values, log-probabilities and entropies, each [T, B], of what was done over a chunk that began in `state`.
+        """Values, log-probabilities and entropies of actions, each [T, B].
 
-        `outputs`: [T, B, H], what `act` said that the cell put out, if the parameters are still those that acted: see
-        `Cell.replay`. `action_masks`: [T, B, D], what was allowed. The entropy of squashed actions has no closed form: it is
-        minus the log-probability of one more sample, and its gradient goes through that sample.
+        The entropy of squashed actions has no closed form: it is minus the log-probability of one more sample, and its gradient
+        goes through that sample.
+
+        Args:
+            observations: [T, B, ...], or a dictionary of such tensors.
+            actions: [T, B, ...].
+            state: The memory's state before them.
+            episode_starts: [T, B] bool.
+            outputs: The cell's outputs while acting, [T, B, H], if the parameters are still the same: see `Cell.replay`.
+            action_masks: The allowed actions, [T, B, D]; None if all are.
         """
         if outputs is None:
             latent, _ = self.remember(observations, state, episode_starts)
@@ -197,7 +242,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     def predict_values(  # type: ignore[override]
         self, observation: Observation, state: State, episode_starts: Tensor
     ) -> Tensor:
-        """Values [B] of one step of B environments; the state is left as it was."""
+        """Values [B] of one step of B environments, with the arguments of `forward`; the state is left as it was."""
         latent, _ = self.remember(map_observation(_add_time, observation), state, episode_starts[None])
         return self._value(latent[0])
 
@@ -209,7 +254,18 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         deterministic: bool = False,
         action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, State]:
-        """Actions, values [B], log-probabilities [B] and the new state for one step of B environments."""
+        """One step of B environments, as SB3's `forward`.
+
+        Args:
+            observation: [B, ...], or a dictionary of such tensors.
+            state: The memory's state before it.
+            episode_starts: [B] bool.
+            deterministic: Take the likeliest action; else draw one.
+            action_masks: The allowed actions, [B, D]; None if all are.
+
+        Returns:
+            Actions [B, ...], values [B], log-probabilities [B], and the new state.
+        """
         latent, state = self.remember(map_observation(_add_time, observation), state, episode_starts[None])
         distribution = self._distribution(latent[0], action_masks)
         actions = distribution.get_actions(deterministic=deterministic)
@@ -225,17 +281,25 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """The action for an observation, or for a batch of them, as SB3's `predict` gives it.
 
-        `state`: what the last call returned; None begins episodes. `episode_start`: [B] bool, or one for all, True where the
-        observation is the first of an episode; a state does not go without it, or an episode would remember the one before.
-        `action_masks`: [B, D] or [D], what is allowed, see `check_masks`. Returns the actions and the state to hand to the next
-        call.
+        It warns where an episode goes on without a state, since then it is forgotten; sb3-contrib's maskable `evaluate_policy`,
+        for one, passes none on.
 
-        Warns where an episode goes on without a state, since then it is forgotten; sb3-contrib's maskable `evaluate_policy`,
-        for one, hands none on. Raises ValueError for a state without `episode_start`, for one of another number of rows, and
-        for masks that don't fit.
+        Args:
+            observation: [B, ...] or [...], or a dictionary of such arrays.
+            state: What the last call returned; None begins episodes.
+            episode_start: [B] bool, or one for all, True where the observation is the first of an episode; a state needs it, or
+                an episode would remember the one before.
+            deterministic: Take the likeliest action; else draw one.
+            action_masks: The allowed actions, [B, D] or [D], see `check_masks`.
+
+        Returns:
+            The actions, and the state for the next call.
+
+        Raises:
+            ValueError: For a state without `episode_start`, for one of another number of rows, and for masks that do not fit.
         """
         if state is not None and episode_start is None:
-            raise ValueError("a state needs episode_start, which says where episodes begin: the dones of the step before")
+            raise ValueError("episode_start must be the dones of the step before where a state is given, got None")
         self.set_training_mode(False)
         tensor, batched = self.obs_to_tensor(observation)
         n_envs = rows_of(tensor)
@@ -244,11 +308,11 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         else:
             memory = tuple(torch.as_tensor(part, device=self.device) for part in state)
             if len(memory[0]) != n_envs:
-                raise ValueError(f"the state has {len(memory[0])} rows for {n_envs} observations: they must be as many")
+                raise ValueError(f"state must have {n_envs} rows, as many as observations, got {len(memory[0])}")
         starts = np.array(state is None if episode_start is None else episode_start, dtype=bool)
         starts = np.full(n_envs, starts) if starts.ndim == 0 else starts
         if len(starts) != n_envs:
-            raise ValueError(f"episode_start has {len(starts)} entries for {n_envs} observations: they must be as many")
+            raise ValueError(f"episode_start must have {n_envs} entries, as many as observations, got {len(starts)}")
         if state is None and not starts.all():
             warnings.warn(
                 "episode_start says that an episode goes on, but no state came with it: it is forgotten", stacklevel=3
@@ -260,22 +324,31 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         return numpy_actions if batched else numpy_actions[0], tuple(part.cpu().numpy() for part in stepper.state)
 
     def save(self, path: str) -> None:
-        """A policy alone is not saved, since SB3 would pickle it; raises NotImplementedError."""
+        """Raises NotImplementedError: SB3 would pickle a policy alone."""
         raise NotImplementedError("save the agent, model.save(path), or the weights, policy.state_dict()")
 
     @classmethod
     def load(cls, path: str, device: torch.device | str = "auto") -> NoReturn:  # type: ignore[override]
-        """A policy alone is not loaded, since SB3 would unpickle it; raises NotImplementedError."""
+        """Raises NotImplementedError: SB3 would unpickle a policy alone."""
         raise NotImplementedError("load the agent, RecurrentA2C.load(path), and take its policy")
 
     def mask_tensor(self, action_masks: ArrayLike | None, n_envs: int) -> Tensor | None:
-        """Checked masks of B environments as a tensor [B, D]; None stays None."""
+        """Checked masks of B environments as a tensor [B, D]; None stays None.
+
+        Args:
+            action_masks: [B, D], or [D] for one environment.
+            n_envs: B.
+        """
         if action_masks is None:
             return None
         return torch.as_tensor(check_masks(action_masks, self.action_space, n_envs), device=self.device)
 
     def to_env_actions(self, actions: Tensor) -> np.ndarray:
-        """Actions [B, ...] as the environment takes them: NumPy, in the space's shape, and within the bounds of a Box."""
+        """Actions [B, ...] as the environment takes them: NumPy, in the space's shape, and within the bounds of a Box.
+
+        Args:
+            actions: As they were sampled, [B, ...].
+        """
         numpy_actions = actions.cpu().numpy().reshape(-1, *(self.action_space.shape or ()))
         if isinstance(self.action_space, spaces.Box):
             if self.squash_output:
@@ -283,7 +356,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             return np.clip(numpy_actions, self.action_space.low, self.action_space.high)
         return numpy_actions
 
-    def _choose(self, latent: Tensor, deterministic: bool, masks: Tensor | None = None) -> Tensor:
+    def _sample_actions(self, latent: Tensor, deterministic: bool, masks: Tensor | None = None) -> Tensor:
         if not isinstance(self.action_dist, CategoricalDistribution):
             return self._distribution(latent, masks).get_actions(deterministic=deterministic)
         # The Gumbel-max trick on the logits: an SB3 distribution for a sample alone takes longer than the cell.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -10,31 +9,49 @@ import torch
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule
+from torch import Tensor
 
-from fw_rl.agents.a2c import RecurrentA2C, explained, matmul_precision
-from fw_rl.agents.loss import Batch, ClippedLoss, clipped_loss
+from fw_rl.agents.loss import ClippedLoss, Minibatch, clipped_loss, explained_variance
+from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
+from fw_rl.agents.optimization import matmul_precision
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
+from fw_rl.agents.rollout import SequenceSampler
 
 __all__ = ["RecurrentPPO"]
 
 
-class RecurrentPPO(RecurrentA2C):
+class RecurrentPPO(RecurrentOnPolicyAlgorithm):
     """PPO (Schulman et al. 2017) with any memory cell: sb3-contrib's `RecurrentPPO` without an LSTM's state for every step.
 
-    It acts and remembers as `RecurrentA2C`, and learns from a chunk `n_epochs` times, in minibatches of whole sequences that
-    begin in the state that the memory had there. So a minibatch is `batch_size // bptt_length` environments over one piece of
-    the chunk, and states are kept at the start of each piece only. It never spans two pieces: with one environment and a
-    `bptt_length` of 16 it has 16 steps, whatever `batch_size` is.
+    It learns from a rollout `n_epochs` times, in minibatches of whole sequences of `bptt_length` steps, each from the state
+    that the memory had there while acting. The sequences of a minibatch are drawn at random from all environments and all times
+    of the rollout, see `fw_rl.agents.rollout.SequenceSampler`. The defaults are those of sb3-contrib's class.
 
-    `batch_size`: steps of a minibatch, at least `bptt_length`. `clip_range`, `clip_range_vf`: numbers, or SB3 schedules; None
-    leaves the values unclipped. `target_kl`: learning from a chunk ends when the policy is 1.5 times as far from the one that
-    acted. `policy`, `env` and the other arguments are those of `RecurrentA2C`, here with the defaults of sb3-contrib's class.
+    Args:
+        policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`.
+        env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or `Env`, or an id.
+        learning_rate: A number, or an SB3 schedule.
+        n_steps: Steps of each environment in a rollout.
+        batch_size: Steps of a minibatch, at least `bptt_length`: `batch_size // bptt_length` sequences.
+        n_epochs: How often it learns from a rollout.
+        gamma: Discount.
+        gae_lambda: Lambda of the generalised advantages.
+        clip_range: How far the probability of an action may change, a share of it; a number, or an SB3 schedule.
+        clip_range_vf: How far a value may change, a number or an SB3 schedule; None for as far as it likes.
+        normalize_advantage: Scale the advantages of a minibatch to mean 0 and standard deviation 1.
+        ent_coef: Weight of the entropy.
+        target_kl: Learning from a rollout ends where the policy is 1.5 times as far from the one that acted; None never does.
+        optimizer: "rmsprop" or "adam".
+        anneal: Let a learning rate that is a number go down to 0 along `learn`, linearly.
+        **kwargs: The other arguments of `RecurrentOnPolicyAlgorithm`.
 
-    Raises ValueError for what `RecurrentA2C` does not take, and for a number that is not allowed.
+    Raises:
+        ValueError: For a number or a name that is not allowed.
 
-    >>> from fw_rl.envs import CatchVectorEnv
-    >>> model = RecurrentPPO("RecurrentPolicy", CatchVectorEnv(8, n=8, m=2), n_steps=14, policy_kwargs=dict(cell="gru"))
-    >>> model = model.learn(total_timesteps=112)
+    Example:
+        >>> from fw_rl.envs import CatchVectorEnv
+        >>> model = RecurrentPPO("RecurrentPolicy", CatchVectorEnv(8, n=8, m=2), n_steps=14, policy_kwargs=dict(cell="gru"))
+        >>> model = model.learn(total_timesteps=112)
     """
 
     def __init__(
@@ -58,12 +75,12 @@ class RecurrentPPO(RecurrentA2C):
     ) -> None:
         length = kwargs.get("bptt_length") or n_steps
         if batch_size < length:
-            raise ValueError(f"batch_size is {batch_size}: it must be at least {length}, the steps of one sequence")
+            raise ValueError(f"batch_size must be at least {length}, the steps of one sequence, got {batch_size}")
         if n_epochs < 1:
-            raise ValueError(f"n_epochs is {n_epochs}: it must be at least 1")
+            raise ValueError(f"n_epochs must be at least 1, got {n_epochs}")
         for name, value in (("clip_range", clip_range), ("clip_range_vf", clip_range_vf), ("target_kl", target_kl)):
             if isinstance(value, float | int) and not value > 0:
-                raise ValueError(f"{name} is {value}: it must be above 0")
+                raise ValueError(f"{name} must be above 0, got {value}")
         self.batch_size, self.n_epochs, self.target_kl = batch_size, n_epochs, target_kl
         self.clip_range, self.clip_range_vf = clip_range, clip_range_vf
         super().__init__(
@@ -89,68 +106,59 @@ class RecurrentPPO(RecurrentA2C):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> Self:
-        """Train for at least `total_timesteps` steps, counted over all environments; see SB3's `learn`."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def train(self) -> None:
-        """Learn `n_epochs` times from the chunk that was collected last.
+        """Learn `n_epochs` times from the last rollout.
 
-        Raises FloatingPointError if the net has diverged.
+        Raises:
+            FloatingPointError: If the net has diverged.
         """
         self._require_finite_outputs()
         self._update_learning_rate(self.policy.optimizer)
-        batches = self._evaluated_pieces()
+        evaluated = self._evaluate_rollout()
+        sampler = SequenceSampler(self.rollout_buffer, self.batch_size)
         self.policy.set_training_mode(True)
         losses: list[ClippedLoss] = []
         for _ in range(self.n_epochs):
             self._n_updates += 1
-            if not all(self._learn_from(batch, losses) for batch in self._minibatches(batches)):
+            batches = (Minibatch(sequences, *evaluated[steps].unbind(2)) for sequences, steps in sampler)
+            if not all(self._learn_from(batch, losses) for batch in batches):
                 break
-        self._log(losses, batches)
+        self._log(losses, evaluated)
 
-    def _learn_from(self, batch: Batch, losses: list[ClippedLoss]) -> bool:
+    @torch.no_grad()
+    def _evaluate_rollout(self) -> Tensor:
+        """Advantages, returns, and the values and log-probabilities of the policy that acted, [T * B, 4]."""
+        self.policy.set_training_mode(False)
+        evaluated = [self.policy.evaluate_actions(*sequences)[:2] for sequences in self.rollout_buffer.sequences()]
+        values, log_prob = (torch.cat(parts) for parts in zip(*evaluated, strict=True))
+        advantages = torch.as_tensor(self.rollout_buffer.advantages(values.cpu().numpy()), device=self.device)
+        return torch.stack([advantages, advantages + values, values, log_prob], dim=-1).flatten(0, 1)
+
+    def _learn_from(self, batch: Minibatch, losses: list[ClippedLoss]) -> bool:
         """One update, whose loss is appended; False, and no update, where the policy has gone too far."""
         limits = self._now(self.clip_range), None if self.clip_range_vf is None else self._now(self.clip_range_vf)
         with matmul_precision(self.matmul_precision):
             loss = clipped_loss(self.policy, batch, self._entropy_weight, self.vf_coef, *limits, self.normalize_advantage)
             losses.append(ClippedLoss(*(part.detach() for part in loss)))
-            if self.target_kl is not None and loss.divergence > 1.5 * self.target_kl:
+            if self.target_kl is not None and loss.approx_kl > 1.5 * self.target_kl:
                 return False
             self.policy.zero_grad()
             loss.total.backward()
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-        self._apply_gradients()
+        self.policy.optimizer.step()
         return True
 
     def _now(self, value: float | Schedule) -> float:
         return FloatSchedule(value)(self._current_progress_remaining)
 
-    @torch.no_grad()
-    def _evaluated_pieces(self) -> list[Batch]:
-        """The pieces of the chunk with advantages, and with what the policy that acted says of them."""
-        self.policy.set_training_mode(False)
-        pieces = list(self.rollout_buffer.pieces())
-        evaluated = [self.policy.evaluate_actions(*piece)[:2] for piece in pieces]
-        values = torch.cat([values for values, _ in evaluated])
-        advantages = torch.as_tensor(self.rollout_buffer.advantages(values.cpu().numpy()), device=self.device)
-        lengths = [len(piece.actions) for piece in pieces]
-        parts = zip(pieces, advantages.split(lengths), (advantages + values).split(lengths), evaluated, strict=True)
-        return [Batch(piece, advantage, returns, *said) for piece, advantage, returns, said in parts]
-
-    def _minibatches(self, batches: list[Batch]) -> Iterator[Batch]:
-        """Some environments of a piece at a time, in a random order."""
-        for i in torch.randperm(len(batches)).tolist():
-            piece, *parts = batches[i]
-            length, n_envs = parts[0].shape
-            for rows in torch.randperm(n_envs).to(self.device).split(self.batch_size // length):
-                yield Batch(piece.of(rows), *(part[:, rows] for part in parts))
-
-    def _log(self, losses: list[ClippedLoss], batches: list[Batch]) -> None:
-        mean = {name: np.mean([getattr(loss, name).item() for loss in losses]) for name in ClippedLoss._fields}
-        names = dict(policy="policy_gradient_loss", value="value_loss", entropy="entropy_loss", divergence="approx_kl")
-        for name, title in (names | dict(clipped="clip_fraction", total="loss")).items():
-            self.logger.record(f"train/{title}", mean[name])
-        values, returns = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("values", "returns"))
-        self.logger.record("train/explained_variance", explained(values, returns))
+    def _log(self, losses: list[ClippedLoss], evaluated: Tensor) -> None:
+        names = dict(policy="policy_gradient_loss", value="value_loss", entropy="entropy_loss", total="loss")
+        for name in ClippedLoss._fields:
+            mean = np.mean([getattr(loss, name).item() for loss in losses])
+            self.logger.record(f"train/{names.get(name, name)}", mean)
+        _, returns, values, _ = evaluated.unbind(1)
+        self.logger.record("train/explained_variance", explained_variance(values, returns))
         self.logger.record("train/clip_range", self._now(self.clip_range))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")

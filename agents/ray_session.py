@@ -22,12 +22,18 @@ __all__ = ["ray_session"]
 
 @contextmanager
 def ray_session(address: str | None, cores: int) -> Iterator[None]:
-    """Connect to the Ray at an address, or start one here with so many cores at least; it ends with the context.
+    """A context in which this process is connected to Ray; where it is connected already, it stays so.
 
-    Where this process is connected already, it stays so. Raises WorkerError if there is no Ray at the address.
+    Args:
+        address: Of a cluster that runs; None starts Ray here and ends it with the context.
+        cores: Cores that a Ray of our own has at least.
 
-    >>> with ray_session("10.0.0.5:6379", cores=2):  # doctest: +SKIP
-    ...     model.learn(100_000)
+    Raises:
+        WorkerError: If there is no Ray at the address.
+
+    Example:
+        >>> with ray_session("10.0.0.5:6379", cores=2):  # doctest: +SKIP
+        ...     model.learn(100_000)
     """
     if ray.is_initialized():
         yield
@@ -36,7 +42,7 @@ def ray_session(address: str | None, cores: int) -> Iterator[None]:
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     try:
         if address is not None:
-            _knock(address)
+            _check_reachable(address)
             ray.init(address=address, **quiet)
         else:
             cores = max(cores, os.cpu_count() or 1)
@@ -49,8 +55,8 @@ def ray_session(address: str | None, cores: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Raises OSError if nobody is at HOST:PORT: Ray itself would go on trying for a quarter of an hour."""
+def _check_reachable(address: str) -> None:
+    """Raises OSError if nothing listens at HOST:PORT: Ray itself would go on trying for a quarter of an hour."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "/" not in host:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

@@ -6,27 +6,23 @@ import random
 import sys
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 
 from fw_rl.agents.checkpoint import Checkpoint, argument_names, policy_parameters
 from fw_rl.agents.document import CLASS_NAMES, CheckpointError, one_line, problems_named
-from fw_rl.agents.normalization import normalize_as, normalize_nothing_as, restore_normalization
-from fw_rl.agents.running_episodes import restore_episodes
+from fw_rl.agents.environments import WorkerVecEnv
+from fw_rl.agents.normalization import normalize_as, normalize_without_envs, restore_normalization
 from fw_rl.cells import available_cells
-
-if TYPE_CHECKING:
-    from fw_rl.agents.a2c import RecurrentA2C
-
-__all__ = ["build_agent"]
 
 OPTIMIZER_KWARGS = ("policy_kwargs.optimizer_class", "policy_kwargs.optimizer_kwargs")
 
-_Agent = TypeVar("_Agent", bound="RecurrentA2C")
+_Agent = TypeVar("_Agent", bound=OnPolicyAlgorithm)
 
 
 def build_agent(
@@ -36,17 +32,16 @@ def build_agent(
     device: torch.device | str = "auto",
     overrides: Mapping[str, Any] | None = None,
 ) -> _Agent:
-    """The agent of a checkpoint, ready to go on where it was; see `RecurrentA2C.load`.
-
-    Raises CheckpointError if the checkpoint does not fit the environment, the overrides or itself, and ValueError for an
-    override that is no argument of the agent.
-    """
+    """The agent of a checkpoint: its parameters, optimizer, counters and normalization."""
     overrides = overrides or {}
     arguments = _merge_arguments(agent_class, checkpoint, overrides, predicts_only=env is None)
     if env is not None:
         env = agent_class._wrap_env(env, monitor_wrapper=arguments.get("monitor_wrapper", True))
-        with problems_named(f"{checkpoint.path}: its environment cannot be normalized"):
-            env = agent_class._wrap_env(_normalized(env, checkpoint.normalization))
+        if checkpoint.normalization is not None:
+            if isinstance(env, WorkerVecEnv):
+                raise CheckpointError(f"{checkpoint.path} goes with a VecNormalize, which workers cannot share")
+            with problems_named(f"{checkpoint.path}: its environment cannot be normalized"):
+                env = agent_class._wrap_env(_normalized(env, checkpoint.normalization))
         _check_spaces(checkpoint, env)
     with problems_named(f"{checkpoint.path}: its agent cannot be built"):
         model = _construct(agent_class, checkpoint, arguments, env, device, seed=overrides.get("seed"))
@@ -56,16 +51,14 @@ def build_agent(
             _load_optimizer(model.policy.optimizer, checkpoint)
         _load_counters(model, checkpoint)
         if env is None and checkpoint.normalization is not None:
-            model._vec_normalize_env = normalize_nothing_as(
+            model._vec_normalize_env = normalize_without_envs(
                 model.observation_space, model.action_space, model.n_envs, checkpoint.normalization
             )
-        if env is not None and "seed" not in overrides:
-            _continue_episodes(model, checkpoint)
     return model
 
 
 def _merge_arguments(
-    agent_class: type[RecurrentA2C], checkpoint: Checkpoint, overrides: Mapping[str, Any], predicts_only: bool
+    agent_class: type[OnPolicyAlgorithm], checkpoint: Checkpoint, overrides: Mapping[str, Any], predicts_only: bool
 ) -> dict[str, Any]:
     """The arguments of the constructor: the overrides, and for the rest what is stored."""
     known = argument_names(agent_class)
@@ -112,10 +105,8 @@ def _changes_optimizer(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> 
     return not given.isdisjoint({"optimizer", *OPTIMIZER_KWARGS}.difference(checkpoint.not_stored))
 
 
-def _normalized(env: VecEnv, stored: dict[str, Any] | None) -> VecEnv:
+def _normalized(env: VecEnv, stored: dict[str, Any]) -> VecEnv:
     """The environments with the stored statistics, in their own `VecNormalize` or else in one with the stored settings."""
-    if stored is None:
-        return env
     normalizer = unwrap_vec_normalize(env)
     if normalizer is None:
         return normalize_as(env, stored)
@@ -142,8 +133,8 @@ def _construct(
     seed: int | None,
 ) -> _Agent:
     """A new agent, which seeds the global generators with `seed`: the stored one is that of a beginning long past."""
-    now: dict[str, Any] = {name: seed if name == "seed" else value for name, value in arguments.items()}
-    model = agent_class(env=env, device=device, _init_setup_model=False, **now)
+    now: dict[str, Any] = arguments | (dict(seed=seed) if "seed" in arguments else {}) | dict(env=env, device=device)
+    model = agent_class(_init_setup_model=False, **now)
     if env is None:
         model.observation_space, model.action_space = checkpoint.observation_space, checkpoint.action_space
         model.n_envs = checkpoint.n_envs
@@ -188,7 +179,7 @@ def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
     return len(shape) <= len(target) and all(size in (1, wanted) for size, wanted in sizes)
 
 
-def _load_counters(model: RecurrentA2C, checkpoint: Checkpoint) -> None:
+def _load_counters(model: OnPolicyAlgorithm, checkpoint: Checkpoint) -> None:
     for name, value in checkpoint.counters.items():
         setattr(model, name, value)
     if checkpoint.statistics is not None:
@@ -197,23 +188,8 @@ def _load_counters(model: RecurrentA2C, checkpoint: Checkpoint) -> None:
         model.ep_success_buffer = deque(map(float, checkpoint.statistics["successes"]), maxlen=window)
 
 
-def _continue_episodes(model: RecurrentA2C, checkpoint: Checkpoint) -> None:
-    """Go on in the running episodes and with the random numbers where the checkpoint was, or else in new episodes."""
-    assert model.env is not None
-    goes_on = (
-        checkpoint.episodes is not None
-        and checkpoint.n_envs == model.n_envs
-        # What the cell remembers may be of another form.
-        and checkpoint.policy_kwargs.get("cell_kwargs") == model.policy_kwargs.get("cell_kwargs")
-        and restore_episodes(model, model.env, checkpoint.episodes)
-    )
-    if checkpoint.random_state is not None:
-        _set_random_state(checkpoint.random_state, model.device)
-    if not goes_on and model.seed is not None:
-        model.env.seed()  # a seed from NumPy's generator: other episodes than those that training began with
-
-
-def _set_random_state(state: dict[str, Any], device: torch.device) -> None:
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Put the global generators into the state of a checkpoint."""
     name, keys, position, *gauss = state["numpy"]
     if not 0 <= position <= len(keys):  # NumPy itself does not look
         raise ValueError(f"the state of NumPy's generator is at {position} of {len(keys)}")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
@@ -24,21 +23,18 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import register_env
 from sb3_contrib.common.maskable.utils import is_masking_supported
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from fw_rl.agents.a2c import RecurrentA2C
-from fw_rl.agents.a3c import Specimen
-from fw_rl.agents.checkpoint import read_checkpoint
+from fw_rl.agents.environments import MakeEnv, WorkerVecEnv
+from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
-from fw_rl.agents.restore import build_agent
 from fw_rl.agents.rllib_module import RecurrentModule
 from fw_rl.processes import WorkerError
 
-__all__ = ["ALGORITHMS", "RLlibAgent"]
+__all__ = ["RLlibAgent"]
 
-ALGORITHMS: dict[str, type[AlgorithmConfig]] = {"impala": IMPALAConfig, "ppo": PPOConfig, "appo": APPOConfig}
+RLLIB_CONFIGS: dict[str, type[AlgorithmConfig]] = {"impala": IMPALAConfig, "ppo": PPOConfig, "appo": APPOConfig}
 
 METRICS = {
     "mean_pi_loss": "train/policy_loss",
@@ -51,31 +47,40 @@ METRICS = {
 }
 """RLlib's names, and ours for the same; IMPALA and APPO have the losses as means, PPO by other names."""
 
-MakeEnv = Callable[[], gym.Env | VectorEnv]
 
-
-class RLlibAgent(RecurrentA2C):
+class RLlibAgent(RecurrentOnPolicyAlgorithm):
     """The recurrent policy, trained by RLlib over the machines of a Ray cluster, with the habits of SB3.
 
     `n_workers` runners act, each in environments of its own, wherever the cluster has a core; the process that calls `learn` is
     the learner. All that lies between them, also when a runner or a node is lost, is RLlib's. Callbacks, logs, evaluation and
     `save` belong to this process. A checkpoint is one of `RecurrentA2C`, which can load it where there is no Ray.
 
-    `env`: a function that makes the environments of one runner, a Gymnasium `Env`, or a `VectorEnv` in mode `NEXT_STEP`, as
-    RLlib asks for; or an id. `algorithm`: "impala" (Espeholt et al. 2018), "ppo" or "appo". `ray_address`: of a cluster that
-    runs, "auto" for that of this machine; None starts Ray here, on the loopback interface only, and ends it after `learn`.
-    `n_steps`: the steps that a runner sends at a time; a gradient flows over them, and an update has as many from each
-    environment. `algorithm_kwargs`: more of RLlib's own, for `training` of its config. `timeout`: `learn` gives up after so
-    many seconds without a frame. The other arguments are those of `RecurrentA2C`, as far as RLlib has them: its optimizer is
-    Adam, its PPO scales the advantages, its IMPALA does not and has no `gae_lambda`.
+    RLlib's optimizer is Adam; its PPO scales the advantages, its IMPALA does not and has no `gae_lambda`.
 
-    Raises ValueError for an algorithm that does not exist, a learning rate that is a function, environments in another mode
-    or with action masks, and for what `RecurrentA2C` and `BatchFirstNet` do not take.
+    Args:
+        policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`.
+        env: A function that makes the environments of one runner, a Gymnasium `Env`, or a `VectorEnv` in mode `NEXT_STEP`, as
+            RLlib asks for; or an id.
+        learning_rate: A number.
+        algorithm: "impala" (Espeholt et al. 2018), "ppo" or "appo".
+        n_workers: Runners.
+        ray_address: Of a cluster that runs, "auto" for that of this machine; None starts Ray here, on the loopback interface
+            only, and ends it after `learn`.
+        algorithm_kwargs: More settings of RLlib, for `training` of its config.
+        timeout: Seconds without a frame after which `learn` gives up.
+        device: "cpu" or "auto", which is the same: the learner is on this machine's processor.
+        **kwargs: The other arguments of `RecurrentOnPolicyAlgorithm`, as far as RLlib has them. `n_steps` are the steps that a
+            runner sends at a time: a gradient flows over them, and an update has as many from each environment.
 
-    >>> memory = dict(cell="fast-weights", hidden_size=64)
-    >>> model = RLlibAgent("RecurrentPolicy", "CartPole-v1", n_workers=2, policy_kwargs=memory)  # doctest: +SKIP
-    >>> model = model.learn(total_timesteps=100_000)  # doctest: +SKIP
-    >>> model.save("agent")  # doctest: +SKIP
+    Raises:
+        ValueError: For an algorithm that does not exist, a learning rate that is a function, environments in another mode or
+            with action masks, and for what `RecurrentOnPolicyAlgorithm` and `BatchFirstPolicy` do not take.
+
+    Example:
+        >>> memory = dict(cell="fast-weights", hidden_size=64)
+        >>> model = RLlibAgent("RecurrentPolicy", "CartPole-v1", n_workers=2, policy_kwargs=memory)  # doctest: +SKIP
+        >>> model = model.learn(total_timesteps=100_000)  # doctest: +SKIP
+        >>> model.save("agent")  # doctest: +SKIP
     """
 
     def __init__(
@@ -88,28 +93,30 @@ class RLlibAgent(RecurrentA2C):
         ray_address: str | None = None,
         algorithm_kwargs: dict[str, Any] | None = None,
         timeout: float = 300.0,
+        device: torch.device | str = "cpu",
         **kwargs: Any,
     ) -> None:
-        if algorithm not in ALGORITHMS:
-            raise ValueError(f"algorithm is {algorithm!r}: choose from {', '.join(ALGORITHMS)}")
+        if algorithm not in RLLIB_CONFIGS:
+            raise ValueError(f"algorithm must be one of {', '.join(RLLIB_CONFIGS)}, got {algorithm!r}")
         if n_workers < 1:
-            raise ValueError(f"n_workers is {n_workers}: it must be at least 1")
+            raise ValueError(f"n_workers must be at least 1, got {n_workers}")
         if callable(learning_rate):
-            raise ValueError("learning_rate is a function: RLlib takes a number, which anneal=True lets go down to 0")
+            raise ValueError("learning_rate must be a number, which anneal=True lets go down to 0, got a function")
         # Under names that a checkpoint does not look for: they belong to the cluster, not to the agent.
         self.engine, self.runners, self.address = algorithm, n_workers, ray_address
         self.engine_kwargs, self.patience = algorithm_kwargs or {}, timeout
         made = None if env is None else self._wrap_env(env, monitor_wrapper=kwargs.get("monitor_wrapper", True))
         if made is not None and is_masking_supported(made):
-            raise ValueError("env forbids actions by action_masks, which RLlib does not know of: use RecurrentA2C or A3C")
-        super().__init__(policy, made, learning_rate, **dict(optimizer="adam", device="cpu") | kwargs)
+            raise ValueError("env must be without action_masks, of which RLlib does not know, got one that has them")
+        device = "cpu" if device == "auto" else device
+        super().__init__(policy, made, learning_rate, device=device, **dict(optimizer="adam") | kwargs)
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        if isinstance(env, Specimen):
+        if isinstance(env, WorkerVecEnv):
             return env
         make = partial(gym.make, env) if isinstance(env, str) else env
-        return Specimen(partial(_vector_env, make) if callable(make) else make, monitor_wrapper)
+        return WorkerVecEnv(partial(_vector_env, make) if callable(make) else make, monitor_wrapper)
 
     def learn(
         self,
@@ -122,8 +129,11 @@ class RLlibAgent(RecurrentA2C):
     ) -> Self:
         """Train for at least `total_timesteps` steps, counted over all runners; see SB3's `learn`.
 
-        Callbacks meet one rollout for about each second. Raises WorkerError if there is no cluster at the address, or if no
-        frame has come for `timeout` seconds. What had been learned is kept.
+        Callbacks meet one rollout for about each second.
+
+        Raises:
+            WorkerError: If there is no cluster at the address, or if no frame has come for `timeout` seconds. What had been
+                learned is kept.
         """
         total_timesteps, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
@@ -139,7 +149,7 @@ class RLlibAgent(RecurrentA2C):
                         raise WorkerError(f"no frame has come for {self.patience:g} seconds: see the logs of Ray")
                     continue
                 self.num_timesteps, last = frames, time.monotonic()
-                self._take(algorithm, result)
+                self._update_from(algorithm, result)
                 callback.update_locals(locals())
                 if not callback.on_step():
                     break
@@ -149,15 +159,15 @@ class RLlibAgent(RecurrentA2C):
         callback.on_training_end()
         return self
 
-    def _take(self, algorithm: Algorithm, result: dict[str, Any]) -> None:
-        """What the learner knows now, and what RLlib says of it."""
-        ((weights, optimizer),) = (told.get() for told in algorithm.learner_group.foreach_learner(_tell))
+    def _update_from(self, algorithm: Algorithm, result: dict[str, Any]) -> None:
+        """Take over the learner's weights and optimizer, and what RLlib reports."""
+        ((weights, optimizer),) = (answer.get() for answer in algorithm.learner_group.foreach_learner(_copy_weights))
         self.policy.load_state_dict(weights)
         self.policy.optimizer.load_state_dict(self.policy.optimizer.state_dict() | dict(state=optimizer))
         self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
         self._n_updates += 1
         acted, learned = result["env_runners"], result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
-        if "episode_return_mean" in acted:  # over the last episodes, and all that is told of them
+        if "episode_return_mean" in acted:  # over the last episodes; RLlib reports no more
             mean = dict(r=float(acted["episode_return_mean"]), l=float(acted["episode_len_mean"]))
             self.ep_info_buffer = deque([mean], maxlen=self._stats_window_size)
         for theirs, name in METRICS.items():
@@ -165,35 +175,13 @@ class RLlibAgent(RecurrentA2C):
                 self.logger.record(name, float(learned[theirs]))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
-    def dump_logs(self, iteration: int = 0) -> None:
-        """Write what was logged."""
-        OnPolicyAlgorithm.dump_logs(self, iteration)
-
-    def save(self, path: str | os.PathLike[str]) -> None:  # type: ignore[override]
-        """As `RecurrentA2C.save`, without running episodes; any of the two classes loads it."""
-        super().save(path, include_state=False)
-
-    @classmethod
-    def load(  # type: ignore[override]
-        cls,
-        path: str | os.PathLike[str],
-        env: MakeEnv | str | None = None,
-        device: torch.device | str = "cpu",
-        **overrides: Any,
-    ) -> Self:
-        """As `RecurrentA2C.load`, with a function that makes the environments or an id, and what a new agent takes.
-
-        `learn(..., reset_num_timesteps=False)` goes on with the weights, the optimizer's averages and the rates of the file.
-        """
-        return build_agent(cls, read_checkpoint(path), env, device, overrides)
-
     @contextmanager
     def _algorithm(self, total_timesteps: int) -> Iterator[Algorithm]:
         """RLlib's algorithm at the point where this agent is, running."""
         algorithm = self._config(total_timesteps - self.num_timesteps).build_algo()
         try:
             learners = algorithm.learner_group
-            learners.foreach_learner(lambda learner: _teach(learner, self.policy))
+            learners.foreach_learner(lambda learner: _set_weights(learner, self.policy))
             algorithm.env_runner_group.sync_weights(from_worker_or_learner_group=learners, inference_only=True)
             yield algorithm
         finally:
@@ -201,11 +189,11 @@ class RLlibAgent(RecurrentA2C):
 
     def _config(self, frames: int) -> AlgorithmConfig:
         """RLlib's settings for this agent's, with `frames` to go."""
-        assert isinstance(self.env, Specimen)
+        assert isinstance(self.env, WorkerVecEnv)
         register_env("fw_rl", lambda context: context["make"]())
         policy_kwargs = {k: v for k, v in self.policy_kwargs.items() if k not in ("optimizer_class", "optimizer_kwargs")}
         module = dict(policy_kwargs=policy_kwargs, max_seq_len=self.n_steps + 1)  # with a step for the value after the last
-        config = ALGORITHMS[self.engine]()
+        config = RLLIB_CONFIGS[self.engine]()
         config.environment("fw_rl", env_config=dict(make=self.env.make), normalize_actions=False, clip_actions=True)
         config.env_runners(
             num_env_runners=self.runners,
@@ -231,17 +219,17 @@ class RLlibAgent(RecurrentA2C):
             train_batch_size_per_learner=batch,
         )
         if self.engine == "ppo":
-            chunk = dict(num_epochs=4, minibatch_size=max(batch // 4, self.n_steps + 1), clip_param=0.2)
+            updates = dict(num_epochs=4, minibatch_size=max(batch // 4, self.n_steps + 1), clip_param=0.2)
             plain = dict(use_kl_loss=False, vf_clip_param=float("inf"))  # the clipped objective alone, as SB3 has it
-            return settings | chunk | plain | dict(lambda_=self.gae_lambda, vf_loss_coeff=self.vf_coef)
+            return settings | updates | plain | dict(lambda_=self.gae_lambda, vf_loss_coeff=self.vf_coef)
         settings["vf_loss_coeff"] = 2 * self.vf_coef  # RLlib halves the squared error here
         if self.engine == "appo":
             return settings | dict(use_circular_buffer=False)
         return settings | dict(learner_queue_size=1)  # what waits there was acted by weights that are as many updates old
 
 
-def _tell(learner: Any) -> tuple[dict[str, Any], dict[int, Any]]:
-    """A copy of what a learner knows: the policy's weights, and the optimizer's averages."""
+def _copy_weights(learner: Any) -> tuple[dict[str, Any], dict[int, Any]]:
+    """A copy of a learner's weights, and of its optimizer's averages."""
     weights = learner.module[DEFAULT_MODULE_ID].unwrapped().net.policy.state_dict()
     averages = learner.get_optimizer(DEFAULT_MODULE_ID).state_dict()["state"]
     return {name: part.clone() for name, part in weights.items()}, {
@@ -249,8 +237,8 @@ def _tell(learner: Any) -> tuple[dict[str, Any], dict[int, Any]]:
     }
 
 
-def _teach(learner: Any, policy: RecurrentActorCriticPolicy) -> None:
-    """Let a learner begin with what a policy and its optimizer know."""
+def _set_weights(learner: Any, policy: RecurrentActorCriticPolicy) -> None:
+    """Let a learner begin with the weights of a policy and the averages of its optimizer."""
     learner.module[DEFAULT_MODULE_ID].unwrapped().net.policy.load_state_dict(policy.state_dict())
     optimizer = learner.get_optimizer(DEFAULT_MODULE_ID)
     if policy.optimizer.state:
@@ -259,10 +247,11 @@ def _teach(learner: Any, policy: RecurrentActorCriticPolicy) -> None:
 
 def _vector_env(make: MakeEnv) -> VectorEnv:
     """The environments of one runner, as RLlib steps them."""
-    made = make()
+    made: Any = make()
     if not isinstance(made, VectorEnv):
         return SyncVectorEnv([lambda: made], autoreset_mode=AutoresetMode.NEXT_STEP)
     mode = made.metadata.get("autoreset_mode")
     if mode != AutoresetMode.NEXT_STEP:
-        raise ValueError(f"{made} begins episodes in mode {mode}: make it with autoreset_mode=AutoresetMode.NEXT_STEP")
-    return made
+        raise ValueError(f"autoreset_mode of env must be AutoresetMode.NEXT_STEP, got {mode}")
+    vector: VectorEnv = made
+    return vector

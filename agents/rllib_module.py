@@ -13,7 +13,7 @@ from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
-from fw_rl.agents.batch_first import BatchFirstNet
+from fw_rl.agents.batch_first import BatchFirstPolicy
 from fw_rl.cells import State
 
 __all__ = ["RecurrentModule"]
@@ -22,19 +22,19 @@ __all__ = ["RecurrentModule"]
 class RecurrentModule(TorchRLModule, TargetNetworkAPI, ValueFunctionAPI):
     """`RecurrentActorCriticPolicy` for RLlib's PPO, IMPALA and APPO, with any registered cell.
 
-    `model_config`: a dict with `policy_kwargs`, those of `RecurrentActorCriticPolicy`, and `max_seq_len`, over how many steps a
-    gradient flows. The policy is `module.net.policy`: its `state_dict` goes into an agent of SB3's and back.
+    RLlib constructs it; its `model_config` is a dict with `policy_kwargs`, those of `RecurrentActorCriticPolicy`, and
+    `max_seq_len`, the steps over which a gradient flows. The policy is `module.net.policy`: its `state_dict` goes into an agent
+    of SB3's and back. Observations come as the environment shows them, without connectors that flatten or scale them.
 
-    Observations come as the environment shows them, without connectors that flatten or scale them.
-
-    >>> from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-    >>> memory = dict(cell="fast-weights", hidden_size=64, cell_kwargs=dict(eta=0.1, decay=0.1))
-    >>> spec = RLModuleSpec(RecurrentModule, model_config=dict(policy_kwargs=memory, max_seq_len=33))
+    Example:
+        >>> from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+        >>> memory = dict(cell="fast-weights", hidden_size=64, cell_kwargs=dict(eta=0.1, decay=0.1))
+        >>> spec = RLModuleSpec(RecurrentModule, model_config=dict(policy_kwargs=memory, max_seq_len=33))
     """
 
     def setup(self) -> None:
         """RLlib's hook that makes the net."""
-        self.net = BatchFirstNet(self.observation_space, self.action_space, self.model_config.get("policy_kwargs"))
+        self.net = BatchFirstPolicy(self.observation_space, self.action_space, self.model_config.get("policy_kwargs"))
         self.action_dist_cls = _distribution(self.action_space)
 
     def get_initial_state(self) -> dict[str, Tensor]:
@@ -42,22 +42,22 @@ class RecurrentModule(TorchRLModule, TargetNetworkAPI, ValueFunctionAPI):
         return _by_name(tuple(part[0] for part in self.net.initial_state(1)))
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        latent, state = self._remember(batch)
+        latent, state = self._run_cell(batch)
         return {Columns.ACTION_DIST_INPUTS: self.net.action_parameters(latent), Columns.STATE_OUT: state}
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        latent, _ = self._remember(batch)
+        latent, _ = self._run_cell(batch)
         return {Columns.ACTION_DIST_INPUTS: self.net.action_parameters(latent), Columns.EMBEDDINGS: latent}
 
     def compute_values(self, batch: dict[str, Any], embeddings: Tensor | None = None) -> Tensor:
-        """Values [B, T] of a batch; `embeddings`: [B, T, H], what the cell put out for it, if that is known."""
-        return self.net.values(self._remember(batch)[0] if embeddings is None else embeddings)
+        """Values [B, T] of a batch; `embeddings` are the cell's outputs [B, T, H], if they are known."""
+        return self.net.values(self._run_cell(batch)[0] if embeddings is None else embeddings)
 
     def make_target_networks(self) -> None:
         """RLlib's hook that makes the net which APPO compares with."""
         self.target_net = make_target_network(self.net)
 
-    def get_target_network_pairs(self) -> list[tuple[BatchFirstNet, BatchFirstNet]]:
+    def get_target_network_pairs(self) -> list[tuple[BatchFirstPolicy, BatchFirstPolicy]]:
         """The net and the one that follows it."""
         return [(self.net, self.target_net)]
 
@@ -66,7 +66,7 @@ class RecurrentModule(TorchRLModule, TargetNetworkAPI, ValueFunctionAPI):
         latent, _ = self.target_net(batch[Columns.OBS], _as_tuple(batch[Columns.STATE_IN]))
         return {TARGET_NETWORK_ACTION_DIST_INPUTS: self.target_net.action_parameters(latent)}
 
-    def _remember(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _run_cell(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         latent, state = self.net(batch[Columns.OBS], _as_tuple(batch[Columns.STATE_IN]))
         return latent, _by_name(state)
 

@@ -1,4 +1,4 @@
-"""One chunk of experience from a batch of environments, and the advantages computed on it."""
+"""A rollout: what a batch of environments did between two updates, and the advantages computed on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from torch import Tensor
 
 from fw_rl.cells import State
 
-__all__ = ["Observation", "Piece", "RecurrentRollout", "generalized_advantages", "map_observation"]
+__all__ = [
+    "Observation",
+    "RecurrentRollout",
+    "RolloutSequences",
+    "SequenceSampler",
+    "generalized_advantages",
+    "map_observation",
+]
 
 Observation = Tensor | dict[str, Tensor]
 """A tensor, or one for each key of a Dict space."""
@@ -25,18 +32,27 @@ _Out = TypeVar("_Out")
 
 
 def map_observation(function: Callable[[_In], _Out], observation: _In | dict[str, _In]) -> _Out | dict[str, _Out]:
-    """Apply a function to an observation, or to each part of a Dict observation."""
+    """Apply a function to an observation, or to each part of a Dict observation.
+
+    Args:
+        function: From an array, a tensor or a space to what takes its place.
+        observation: One of them, or a dictionary.
+    """
     if isinstance(observation, dict):
         return {key: function(part) for key, part in observation.items()}
     return function(observation)
 
 
-class Piece(NamedTuple):
-    """L steps of a chunk through which a gradient flows, as `evaluate_actions` of the policy takes them.
+class RolloutSequences(NamedTuple):
+    """S sequences of L steps through which a gradient flows, as the policy's `evaluate_actions` takes them.
 
-    `observations`, `actions`: [L, B, ...]. `state`: the memory before them. `episode_starts`: [L, B] bool. `outputs`: what the
-    cell put out while acting, [L, B, H]; None if the parameters have changed since. `action_masks`: what was allowed,
-    [L, B, D]; None if everything was.
+    Attributes:
+        observations: [L, S, ...], or a dictionary of such tensors.
+        actions: [L, S, ...].
+        state: The memory's state before the first step, S rows.
+        episode_starts: Where an episode begins, [L, S] bool.
+        outputs: The cell's outputs while acting, [L, S, H]; None if the parameters have changed since.
+        action_masks: The allowed actions, [L, S, D]; None if all are.
     """
 
     observations: Observation
@@ -46,20 +62,25 @@ class Piece(NamedTuple):
     outputs: Tensor | None
     action_masks: Tensor | None = None
 
-    def of(self, rows: Tensor) -> Piece:
-        """The same steps of some of the environments, for parameters that may have changed."""
-        observations = map_observation(lambda part: part[:, rows], self.observations)
-        state = tuple(part[rows] for part in self.state)
-        masks = None if self.action_masks is None else self.action_masks[:, rows]
-        return Piece(observations, self.actions[:, rows], state, self.episode_starts[:, rows], None, masks)
-
 
 class RecurrentRollout:
-    """`n_steps` steps of `n_envs` environments in [T, B, ...] arrays, with the memory's state at a few of them.
+    """`n_steps` steps of `n_envs` environments in [T, B, ...] arrays, with the memory's state where a sequence begins.
 
-    `bptt_length`: the state is kept at the start of each piece of so many steps (the last one may be shorter), from which
-    `pieces` go; None keeps that of the chunk's start only. The states in between are not kept: whoever needs them runs the cell
-    over the chunk from `state`. It takes the place of SB3's `RolloutBuffer` and is constructed like it.
+    The states in between are not kept: the cell finds them again from `state`. It takes the place of SB3's `RolloutBuffer` and
+    is constructed like it.
+
+    Args:
+        n_steps: T, steps of each environment.
+        observation_space: The space of one observation.
+        action_space: The space of one action.
+        device: Device of the tensors.
+        gamma: Discount.
+        gae_lambda: Lambda of the generalised advantages.
+        n_envs: B, environments.
+        bptt_length: L, steps of a sequence (the last one may be shorter); None takes all T.
+
+    Raises:
+        ValueError: If a space has no shape.
     """
 
     def __init__(
@@ -73,82 +94,110 @@ class RecurrentRollout:
         n_envs: int = 1,
         bptt_length: int | None = None,
     ) -> None:
-        self.bptt_length = n_steps if bptt_length is None else bptt_length
+        def zeros(space: spaces.Space) -> NDArray[Any]:
+            if space.shape is None:
+                raise ValueError(f"spaces must be of arrays, or a Dict of arrays, got {space}, which has no shape")
+            return np.zeros((n_steps, n_envs, *space.shape), dtype=space.dtype)
+
         self.n_steps, self.n_envs, self.gamma, self.gae_lambda = n_steps, n_envs, gamma, gae_lambda
+        self.bptt_length = bptt_length or n_steps
         self.device = device
-        self._observations = _map_space(
-            lambda space: np.zeros((n_steps, n_envs, *_shape(space)), dtype=space.dtype), observation_space
-        )
-        self._actions = np.zeros((n_steps, n_envs, *_shape(action_space)), dtype=action_space.dtype)
+        parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else observation_space
+        self._observations = map_observation(zeros, parts)
+        self._actions = zeros(action_space)
         self._episode_starts = np.zeros((n_steps, n_envs), dtype=bool)
         self.rewards = np.zeros((n_steps, n_envs), dtype=np.float32)
+        self.last_dones = np.zeros(n_envs, dtype=bool)
+        self.last_values = np.zeros(n_envs, dtype=np.float32)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new rollout."""
+        self.pos = 0
+        self.states: list[State] = []
         self._outputs: list[Tensor] = []
         self._stacked: Tensor | None = None
         self._action_masks: NDArray[np.bool_] | None = None
-        self.last_dones = np.zeros(n_envs, dtype=bool)
-        self.last_values = np.zeros(n_envs, dtype=np.float32)
-        self.reset(())
-
-    def reset(self, state: State) -> None:
-        """Begin to fill the chunk anew, from this state of the memory."""
-        self._states = [state]
-        self.position = 0
-        self._outputs, self._stacked = [], None
-        self._action_masks = None
 
     @property
-    def state(self) -> State:
-        """What the memory held at the chunk's start."""
-        return self._states[0]
+    def starts_sequence(self) -> bool:
+        """Whether a sequence begins at this step, so that it needs the memory's state."""
+        return self.pos == len(self.states) * self.bptt_length
 
-    @property
-    def wants_state(self) -> bool:
-        """Whether a piece begins at this step, so that the memory's state is to be kept by `keep_state`."""
-        return self.position == len(self._states) * self.bptt_length
+    def add_state(self, state: State) -> None:
+        """Begin a sequence.
 
-    def keep_state(self, state: State) -> None:
-        """Begin a piece with this state of the memory."""
-        self._states.append(state)
+        Args:
+            state: The memory's state before this step.
+        """
+        self.states.append(state)
 
-    def pieces(self) -> Iterator[Piece]:
-        """The chunk in pieces of `bptt_length` steps."""
+    def add_observation(self, observation: NumpyObservation, episode_starts: NDArray[np.bool_]) -> tuple[Observation, Tensor]:
+        """Keep the observation of this step, and return it as tensors.
+
+        Args:
+            observation: [B, ...], or a dictionary of such arrays.
+            episode_starts: Where an episode begins, [B] bool.
+
+        Returns:
+            The observation [B, ...] and the episode starts [B].
+        """
+        if isinstance(self._observations, dict):
+            for key, part in self._observations.items():
+                part[self.pos] = observation[key]
+        else:
+            self._observations[self.pos] = observation
+        self._episode_starts[self.pos] = episode_starts
+        seen = map_observation(lambda part: self._tensor(part[self.pos]), self._observations)
+        return seen, self._tensor(self._episode_starts[self.pos])
+
+    def add_action_masks(self, masks: NDArray[np.bool_]) -> Tensor:
+        """Keep the allowed actions of this step, and return them as a tensor [B, D].
+
+        Args:
+            masks: [B, D] bool.
+        """
+        if self._action_masks is None:
+            self._action_masks = np.ones((self.n_steps, *masks.shape), dtype=bool)
+        self._action_masks[self.pos] = masks
+        return self._tensor(self._action_masks[self.pos])
+
+    def add(self, actions: Tensor, rewards: NDArray[np.float32], outputs: Tensor) -> None:
+        """Keep what came of this step, and go on to the next.
+
+        Args:
+            actions: As they were sampled, [B, ...].
+            rewards: [B].
+            outputs: The cell's, [B, H].
+        """
+        self._outputs.append(outputs)
+        self._actions[self.pos] = actions.cpu().numpy().reshape(self._actions.shape[1:])
+        self.rewards[self.pos] = rewards
+        self.pos += 1
+
+    def finish(self, last_dones: NDArray[np.bool_], last_values: NDArray[np.float32]) -> None:
+        """End the rollout.
+
+        Args:
+            last_dones: Where an episode ended with the last step, [B] bool.
+            last_values: The values of the observations that come next, [B]; 0 where an episode ended.
+        """
+        self.last_dones, self.last_values = last_dones, last_values
+
+    def sequences(self) -> Iterator[RolloutSequences]:
+        """The sequences of all B environments over `bptt_length` steps, one time window after another."""
         observations, actions, starts, outputs = self.observations, self.actions, self.episode_starts, self.outputs
         masks = self.action_masks
-        for i, state in enumerate(self._states):
+        for i, state in enumerate(self.states):
             steps = slice(i * self.bptt_length, (i + 1) * self.bptt_length)
             seen = map_observation(itemgetter(steps), observations)
             allowed = None if masks is None else masks[steps]
-            yield Piece(seen, actions[steps], state, starts[steps], outputs[steps], allowed)
-
-    def see(self, observation: NumpyObservation, episode_starts: NDArray[np.bool_]) -> tuple[Observation, Tensor]:
-        """Keep what the B environments show at this step and whether an episode begins there; returns both as tensors."""
-        _write(self._observations, self.position, observation)
-        self._episode_starts[self.position] = episode_starts
-        at_step = map_observation(lambda part: part[self.position], self._observations)
-        return self._tensors(at_step), self._tensor(self._episode_starts[self.position])
-
-    def allow(self, masks: NDArray[np.bool_]) -> Tensor:
-        """Keep which actions are allowed at this step, [B, D]; returns them as a tensor."""
-        if self._action_masks is None:
-            self._action_masks = np.ones((self.n_steps, *masks.shape), dtype=bool)
-        self._action_masks[self.position] = masks
-        return self._tensor(self._action_masks[self.position])
-
-    def act(self, actions: Tensor, rewards: NDArray[np.float32], output: Tensor) -> None:
-        """Keep what was done at this step, what it earned and what the cell put out [B, H], and go on to the next."""
-        self._outputs.append(output)
-        self._actions[self.position] = actions.cpu().numpy().reshape(self._actions.shape[1:])
-        self.rewards[self.position] = rewards
-        self.position += 1
-
-    def end(self, dones: NDArray[np.bool_], values: NDArray[np.float32]) -> None:
-        """Close the chunk: which episodes ended with it, and the value of what the others show next."""
-        self.last_dones, self.last_values = dones, values
+            yield RolloutSequences(seen, actions[steps], state, starts[steps], outputs[steps], allowed)
 
     @property
     def observations(self) -> Observation:
-        """[T, B, ...]."""
-        return self._tensors(self._observations)
+        """[T, B, ...], or a dictionary of such tensors."""
+        return map_observation(self._tensor, self._observations)
 
     @property
     def actions(self) -> Tensor:
@@ -157,12 +206,12 @@ class RecurrentRollout:
 
     @property
     def action_masks(self) -> Tensor | None:
-        """What was allowed, [T, B, D]; None if everything was."""
+        """The allowed actions, [T, B, D]; None if all are."""
         return None if self._action_masks is None else self._tensor(self._action_masks)
 
     @property
     def outputs(self) -> Tensor:
-        """What the cell put out while acting, [T, B, H]."""
+        """The cell's outputs while acting, [T, B, H]."""
         if self._stacked is None or len(self._stacked) < len(self._outputs):
             self._stacked = torch.stack(self._outputs)
         return self._stacked
@@ -173,15 +222,66 @@ class RecurrentRollout:
         return self._tensor(self._episode_starts)
 
     def advantages(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Advantages [T, B] under value estimates [T, B]."""
+        """Generalised advantages [T, B].
+
+        Args:
+            values: Of the observations, [T, B].
+        """
         ends = np.vstack([self._episode_starts[1:], self.last_dones])
         return generalized_advantages(self.rewards, values, ends, self.last_values, self.gamma, self.gae_lambda)
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.as_tensor(array, device=self.device)
 
-    def _tensors(self, observation: NumpyObservation) -> Observation:
-        return map_observation(self._tensor, observation)
+
+class SequenceSampler:
+    """The sequences of a rollout in random minibatches: each iteration draws all of them once, from all time windows.
+
+    A rollout has ceil(T / L) * B sequences. Those of a minibatch are equally long, so that no step is padded: if L does not
+    divide T, the shorter last sequences of the environments are drawn among themselves.
+
+    Args:
+        rollout: A whole rollout.
+        batch_size: Steps of a minibatch, at least L: it has `batch_size // L` sequences.
+    """
+
+    def __init__(self, rollout: RecurrentRollout, batch_size: int) -> None:
+        self.batch_size, self.device = batch_size, rollout.device
+        length, n_envs = rollout.bptt_length, rollout.n_envs
+        windows = rollout.n_steps // length
+        places = torch.arange(rollout.n_steps * n_envs, device=self.device).view(-1, n_envs)
+        whole, rest = places[: windows * length], places[windows * length :]
+        self._places = [whole.view(windows, length, n_envs).transpose(0, 1).flatten(1), *([rest] if len(rest) else [])]
+        self._observations = map_observation(lambda part: part.flatten(0, 1), rollout.observations)
+        self._actions, self._starts = rollout.actions.flatten(0, 1), rollout.episode_starts.flatten()
+        self._masks = None if rollout.action_masks is None else rollout.action_masks.flatten(0, 1)
+        several = len(rollout.states) > 1
+        self._state = tuple(map(torch.cat, zip(*rollout.states, strict=True))) if several else rollout.states[0]
+
+    def __iter__(self) -> Iterator[tuple[RolloutSequences, Tensor]]:
+        """Minibatches in a random order, each with the places [L, S] of its steps among the T * B of the rollout."""
+        drawn: list[tuple[Tensor, Tensor]] = []
+        first = 0
+        for places in self._places:  # of sequences of one length, [L, N]
+            length, count = places.shape
+            parts = torch.randperm(count).to(self.device).split(self.batch_size // length)
+            drawn += [(places[:, part], first + part) for part in parts]
+            first += count
+        for i in torch.randperm(len(drawn)).tolist():
+            yield self._minibatch(*drawn[i])
+
+    def _minibatch(self, steps: Tensor, sequences: Tensor) -> tuple[RolloutSequences, Tensor]:
+        observations = map_observation(lambda part: _rows(part, steps), self._observations)
+        state = tuple(part.index_select(0, sequences) for part in self._state)
+        masks = None if self._masks is None else _rows(self._masks, steps)
+        return RolloutSequences(
+            observations, _rows(self._actions, steps), state, _rows(self._starts, steps), None, masks
+        ), steps
+
+
+def _rows(part: Tensor, places: Tensor) -> Tensor:
+    """The rows [L, S, ...] at some places [L, S]; faster than an index of two dimensions."""
+    return part.index_select(0, places.flatten()).unflatten(0, places.shape)
 
 
 def generalized_advantages(
@@ -192,12 +292,20 @@ def generalized_advantages(
     gamma: float,
     gae_lambda: float,
 ) -> NDArray[np.float32]:
-    """Generalised advantage estimates (Schulman et al. 2016, Eq. 16), which are truncated where an episode or the chunk ends.
+    """Generalised advantage estimates (Schulman et al. 2016, Eq. 16), cut off where an episode or the rollout ends.
 
         delta(t) = r(t) + gamma V(t+1) - V(t),    A(t) = delta(t) + gamma lambda A(t+1)
 
-    `rewards`, `values`: [T, B]. `ends`: [T, B], the episode ends with step t. `last_values`: [B], V after the chunk. Returns
-    [T, B].
+    Args:
+        rewards: [T, B].
+        values: [T, B].
+        ends: Where an episode ends with step t, [T, B] bool.
+        last_values: V after the rollout, [B].
+        gamma: Discount.
+        gae_lambda: Lambda.
+
+    Returns:
+        The advantages, [T, B].
     """
     advantages = np.empty_like(rewards)
     advantage = np.zeros_like(last_values)
@@ -209,23 +317,3 @@ def generalized_advantages(
         advantages[t] = advantage
         next_values = values[t]
     return advantages
-
-
-def _map_space(function: Callable[[spaces.Space], NDArray[Any]], space: spaces.Space) -> NumpyObservation:
-    if isinstance(space, spaces.Dict):
-        return {key: function(part) for key, part in space.spaces.items()}
-    return function(space)
-
-
-def _shape(space: spaces.Space) -> tuple[int, ...]:
-    if space.shape is None:
-        raise ValueError(f"{space} has no shape: observations and actions are arrays, or a Dict of arrays")
-    return space.shape
-
-
-def _write(storage: NumpyObservation, step: int, observation: NumpyObservation) -> None:
-    if isinstance(storage, dict):
-        for key, part in storage.items():
-            part[step] = observation[key]
-    else:
-        storage[step] = observation

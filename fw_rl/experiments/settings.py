@@ -15,7 +15,7 @@ import torch
 import tyro
 import yaml
 
-from fw_rl.agents.a2c import OPTIMIZERS, PRECISIONS
+from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS
 from fw_rl.cells import find_cell
 from fw_rl.experiments.checks import check_count, flag
 from fw_rl.experiments.environments import environment_id

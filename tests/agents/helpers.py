@@ -210,33 +210,33 @@ def same_parameters(one, other):
 
 
 class Snapshots(BaseCallback):
-    """A copy of every chunk at its end, and what the memory holds then."""
+    """A copy of every rollout at its end, and what the memory holds then."""
 
     def __init__(self):
         super().__init__()
-        self.chunks = []
+        self.rollouts = []
 
     def _on_step(self):
         return True
 
     def _on_rollout_end(self):
-        rollout = self.model.rollout_buffer
+        buffer = self.model.rollout_buffer
         tensors = ("observations", "actions", "episode_starts", "outputs")
         arrays = ("rewards", "last_dones", "last_values")
-        chunk = SimpleNamespace(**{name: getattr(rollout, name).clone() for name in tensors})
+        rollout = SimpleNamespace(**{name: getattr(buffer, name).clone() for name in tensors})
         for name in arrays:
-            setattr(chunk, name, getattr(rollout, name).copy())
-        chunk.state = tuple(part.clone() for part in rollout.state)
-        chunk.after = tuple(part.clone() for part in self.model._last_state)
-        self.chunks.append(chunk)
+            setattr(rollout, name, getattr(buffer, name).copy())
+        rollout.state = tuple(part.clone() for part in buffer.states[0])
+        rollout.after = tuple(part.clone() for part in self.model._last_state)
+        self.rollouts.append(rollout)
 
 
-def chunks_of(model, count, **kwargs):
-    """Let the agent learn from so many chunks, and return them."""
+def rollouts_of(model, count, **kwargs):
+    """Let the agent learn from so many rollouts, and return them."""
     snapshots = Snapshots()
     model.learn(count * model.n_steps * model.n_envs, callback=snapshots, **kwargs)
-    assert len(snapshots.chunks) == count
-    return snapshots.chunks
+    assert len(snapshots.rollouts) == count
+    return snapshots.rollouts
 
 
 def act(policy, observation, state, starts, deterministic=False):

@@ -25,9 +25,9 @@ from tests.agents.helpers import (
     VECTORIZATIONS,
     Recall,
     Scripted,
-    chunks_of,
     make_model,
     register_for_a_test,
+    rollouts_of,
     same_parameters,
     scripted_envs,
 )
@@ -70,7 +70,7 @@ class Written(KVWriter):
 
 
 def logged(model, steps, **kwargs):
-    """What an agent logs after each chunk."""
+    """What an agent logs after each rollout."""
     written = Written()
     model.set_logger(Logger(None, [written]))
     model.learn(steps, log_interval=1, **kwargs)
@@ -125,7 +125,7 @@ def test_episodes_are_monitored(make_env):
     assert {info["r"] for info in model.ep_info_buffer} == {-1, 1}
 
 
-def test_an_evaluation_on_its_own_environments_does_not_ask_for_a_monitor():
+def test_an_evaluation_does_not_ask_for_a_monitor():
     model = make_model(catch(), n_steps=8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -142,7 +142,7 @@ def test_the_way_an_environment_resets_itself_does_not_matter():
     assert all(same_parameters(models[0], model) for model in models[1:])
 
 
-def test_an_sb3_and_a_gymnasium_vector_of_the_same_environments_teach_the_same():
+def test_sb3_and_gymnasium_vectors_teach_the_same():
     models = [make_model(vectorize(catch_functions()), n_steps=7).learn(200) for vectorize in VECTORIZATIONS.values()]
     assert all(same_parameters(models[0], model) for model in models[1:])
 
@@ -160,7 +160,7 @@ def test_an_sb3_and_a_gymnasium_vector_of_the_same_environments_teach_the_same()
 )
 def test_it_plays_with_actions_of_any_space(action_space):
     model = make_model(DummyVecEnv(scripted_envs(SCRIPTS, action_space=action_space)), n_steps=5)
-    first, second = chunks_of(model, 2)
+    first, second = rollouts_of(model, 2)
     assert first.actions.shape[:2] == (5, 2)
     assert not torch.equal(first.actions, second.actions)
 
@@ -200,8 +200,8 @@ def test_it_plays_with_pictures_and_dictionaries(as_dict, vectorize):
 
 def test_it_plays_with_normalized_observations_and_rewards():
     model = make_model(VecNormalize(DummyVecEnv(scripted_envs(SCRIPTS))), n_steps=5)
-    chunks = chunks_of(model, 6)
-    assert chunks[-1].observations.abs().max() < 10
+    rollouts = rollouts_of(model, 6)
+    assert rollouts[-1].observations.abs().max() < 10
     assert all(parameter.isfinite().all() for parameter in model.policy.parameters())
 
 
@@ -254,13 +254,13 @@ def test_what_it_logs_is_what_happened():
     assert values["train/grad_norm"] > 0
 
 
-def test_it_logs_what_the_memory_did_on_the_chunk():
+def test_it_logs_what_the_memory_did_on_the_rollout():
     model = make_model(DummyVecEnv(scripted_envs(SCRIPTS)), "fast-weights", n_steps=6)
     (row,) = logged(model, 12)
     rollout = model.rollout_buffer
     fresh = make_model(DummyVecEnv(scripted_envs(SCRIPTS)), "fast-weights", n_steps=6).policy
     with torch.no_grad():
-        expected = fresh.cell.diagnostics(fresh.encode(rollout.observations), rollout.state, rollout.episode_starts)
+        expected = fresh.cell.diagnostics(fresh.encode(rollout.observations), rollout.states[0], rollout.episode_starts)
     assert {name: value for name, value in row.items() if name.startswith("memory/")} == pytest.approx(
         {f"memory/{name}": value for name, value in expected.items()}
     )
@@ -329,15 +329,15 @@ def test_two_halves_are_the_whole():
 
 def test_learning_again_begins_new_episodes_with_a_fresh_memory():
     model = make_model(DummyVecEnv(scripted_envs(SCRIPTS)), n_steps=4, learning_rate=0.0).learn(8)
-    (chunk,) = chunks_of(model, 1)
+    (rollout,) = rollouts_of(model, 1)
     assert model.num_timesteps == 8
-    assert chunk.episode_starts[0].all()
-    assert chunk.observations[0, :, 2].tolist() == [0, 0]
+    assert rollout.episode_starts[0].all()
+    assert rollout.observations[0, :, 2].tolist() == [0, 0]
     with torch.no_grad():
         fresh, _ = model.policy.remember(
-            chunk.observations[:1], model.policy.initial_state(2), torch.zeros(1, 2, dtype=torch.bool)
+            rollout.observations[:1], model.policy.initial_state(2), torch.zeros(1, 2, dtype=torch.bool)
         )
-    assert_close(chunk.outputs[:1], fresh)
+    assert_close(rollout.outputs[:1], fresh)
 
 
 @pytest.mark.parametrize("make_env", [lambda: catch(3), lambda: DummyVecEnv(catch_functions(3))], ids=["VectorEnv", "VecEnv"])
@@ -345,8 +345,8 @@ def test_learning_again_begins_new_episodes_with_a_fresh_memory():
 def test_another_environment_of_as_many_games(make_env, reset):
     model = make_model(catch(3), n_steps=5).learn(30)
     model.set_env(make_env())
-    (chunk,) = chunks_of(model, 1, reset_num_timesteps=reset)
-    assert chunk.episode_starts[0].all()
+    (rollout,) = rollouts_of(model, 1, reset_num_timesteps=reset)
+    assert rollout.episode_starts[0].all()
     assert model.num_timesteps == (15 if reset else 45)
 
 
@@ -397,10 +397,10 @@ def test_the_precision_is_that_of_learning_alone(agent_class):
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        (dict(bptt_length=0), "bptt_length is 0: it must be from 1 to n_steps, 16"),
-        (dict(bptt_length=17), "bptt_length is 17: it must be from 1 to n_steps, 16"),
-        (dict(optimizer="sgd"), "optimizer is 'sgd': choose from rmsprop, adam"),
-        (dict(matmul_precision="low"), "matmul_precision is 'low': choose from highest, high, medium"),
+        (dict(bptt_length=0), "bptt_length must be from 1 to n_steps, which is 16, got 0"),
+        (dict(bptt_length=17), "bptt_length must be from 1 to n_steps, which is 16, got 17"),
+        (dict(optimizer="sgd"), "optimizer must be one of rmsprop, adam, got 'sgd'"),
+        (dict(matmul_precision="low"), "matmul_precision must be one of highest, high, medium, got 'low'"),
         (dict(cell="elephant"), "unknown cell 'elephant'"),
         (dict(cell_kwargs=dict(eta=1.0)), "has no option 'eta'"),
     ],
@@ -499,7 +499,7 @@ def taught_to_balance(cell, seed):
 
 
 @pytest.mark.slow
-def test_a_pole_whose_velocity_is_hidden_is_balanced_with_a_memory_and_not_without(monkeypatch):
+def test_balancing_without_velocities_needs_a_memory(monkeypatch):
     register_for_a_test(monkeypatch)
     rewards = {}
     for cell in ("gru", "memoryless"):

@@ -26,7 +26,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from fw_rl.agents import A3C, CheckpointError, RecurrentA2C, WorkerError, a3c
-from fw_rl.agents.a3c import _Learner, _statistics
+from fw_rl.agents.shared_training import WorkerA2C, optimizer_statistics
 from fw_rl.envs import CatchVectorEnv
 from fw_rl.envs.sb3 import VecEnvAdapter
 from fw_rl.processes import START_METHODS
@@ -36,7 +36,7 @@ from tests.agents.test_loss import SlowNet, assert_near, slow_loss
 from tests.helpers import processes_of_session
 
 N_ENVS, N_STEPS = 3, 5
-CHUNK = N_ENVS * N_STEPS
+ROLLOUT = N_ENVS * N_STEPS
 
 catch = partial(CatchVectorEnv, N_ENVS, n=5, m=2)
 
@@ -87,7 +87,9 @@ class Watch(BaseCallback):
 
 def assert_same_training(one, other):
     assert same_parameters(one, other)
-    for ours, theirs in zip(_statistics(one.policy.optimizer), _statistics(other.policy.optimizer), strict=True):
+    for ours, theirs in zip(
+        optimizer_statistics(one.policy.optimizer), optimizer_statistics(other.policy.optimizer), strict=True
+    ):
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert (one.num_timesteps, one._n_updates) == (other.num_timesteps, other._n_updates)
@@ -98,19 +100,21 @@ def assert_same_training(one, other):
 @pytest.mark.parametrize("shared_statistics", [True, False])
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
 def test_one_worker_is_a2c_to_the_last_bit(tmp_path, optimizer, shared_statistics):
-    a2c = make_a2c(optimizer=optimizer).learn(20 * CHUNK)
-    model = make_agent(optimizer=optimizer, n_workers=1, shared_statistics=shared_statistics).learn(20 * CHUNK)
+    a2c = make_a2c(optimizer=optimizer).learn(20 * ROLLOUT)
+    model = make_agent(optimizer=optimizer, n_workers=1, shared_statistics=shared_statistics).learn(20 * ROLLOUT)
     assert_same_training(model, a2c)
     # `learn` again: new episodes, with a seed of their own, but all else goes on.
     a2c.save(tmp_path / "a2c")
     a2c = RecurrentA2C.load(tmp_path / "a2c", catch(), device="cpu", seed=model._worker_seed(0, 0))
-    assert_same_training(model.learn(10 * CHUNK, reset_num_timesteps=False), a2c.learn(10 * CHUNK, reset_num_timesteps=False))
+    assert_same_training(
+        model.learn(10 * ROLLOUT, reset_num_timesteps=False), a2c.learn(10 * ROLLOUT, reset_num_timesteps=False)
+    )
 
 
 @pytest.mark.parametrize("start_method", sorted({*START_METHODS} - {"forkserver"}))
 def test_one_worker_is_a2c_however_it_is_started(start_method):
-    a2c = make_a2c().learn(4 * CHUNK)
-    assert_same_training(make_agent(n_workers=1, start_method=start_method).learn(4 * CHUNK), a2c)
+    a2c = make_a2c().learn(4 * ROLLOUT)
+    assert_same_training(make_agent(n_workers=1, start_method=start_method).learn(4 * ROLLOUT), a2c)
 
 
 def join(model, total, shared=None, number=0):
@@ -118,7 +122,7 @@ def join(model, total, shared=None, number=0):
     model._shared = model._share(total) if shared is None else shared
     packed, shared, number = model._task(number, 0)
     make_env, arguments, *_ = packed.var
-    learner = _Learner(env=make_env(), device="cpu", **arguments)
+    learner = WorkerA2C(env=make_env(), device="cpu", **arguments)
     learner.join(shared, number)
     return learner
 
@@ -128,7 +132,7 @@ RATE, MAX_NORM = 1e-2, 12.0
 
 
 def expected_gradient(net, env):
-    """The clipped gradient of the last chunk, by what was seen in an environment whose episodes end with the chunk."""
+    """The clipped gradient of the last rollout, by what was seen in an environment whose episodes end with the rollout."""
     history = [SimpleNamespace(steps=[], next=env["observations"][-1][b]) for b in range(2)]
     for t in range(-N_STEPS, 0):
         for b, row in enumerate(history):
@@ -178,9 +182,7 @@ class SlowAdam:
 
 @pytest.mark.parametrize("shared_statistics", [True, False], ids=["shared statistics", "own statistics"])
 @pytest.mark.parametrize("optimizer, slow_class", [("rmsprop", SlowRMSprop), ("adam", SlowAdam)])
-def test_over_many_updates_the_shared_parameters_get_the_gradient_of_each_chunk_and_no_other(
-    optimizer, slow_class, shared_statistics
-):
+def test_shared_parameters_get_the_gradient_of_each_rollout_alone(optimizer, slow_class, shared_statistics):
     """Two learners take turns; what each does is computed step by step in float64 from what its environments showed."""
     made = []
 
@@ -203,7 +205,7 @@ def test_over_many_updates_the_shared_parameters_get_the_gradient_of_each_chunk_
         number = random.Random(update).randrange(2)
         learner, net = learners[number], SlowNet(model.policy)
         before = [parameter.detach().double() for parameter in model.policy.parameters()]
-        metrics = learner.learn_chunk().metrics
+        metrics = learner.learn_rollout().metrics
         expected, norm = expected_gradient(net, made[1 + number])
         clipped += norm > MAX_NORM
         assert metrics["train/grad_norm"] == pytest.approx(norm, rel=1e-3)
@@ -226,7 +228,7 @@ def test_all_workers_have_the_same_statistics_or_each_its_own():
         learners = [join(model, 1000)]
         learners.append(join(model, 1000, model._shared, 1))
         for learner in learners:
-            learner.learn_chunk()
+            learner.learn_rollout()
         one, other = (
             [part for parts in learner.policy.optimizer.state.values() for part in parts.values()] for learner in learners
         )
@@ -241,17 +243,17 @@ def test_own_statistics_are_averaged_by_save_and_where_learning_ends(tmp_path):
     learners = [join(model, 1000)]
     learners.append(join(model, 1000, model._shared, 1))
     for learner in (*learners, learners[0]):
-        learner.learn_chunk()
+        learner.learn_rollout()
     model.save(tmp_path / "agent")
     loaded = A3C.load(tmp_path / "agent", catch)
     own = [list(learner.policy.optimizer.state.values()) for learner in learners]
-    for mean, one, other in zip(_statistics(loaded.policy.optimizer), *own, strict=True):
+    for mean, one, other in zip(optimizer_statistics(loaded.policy.optimizer), *own, strict=True):
         assert mean["step"] == 1.5
         torch.testing.assert_close(mean["square_avg"], (one["square_avg"] + other["square_avg"]) / 2)
         assert not torch.equal(one["square_avg"], other["square_avg"])
 
-    model = make_agent(shared_statistics=False).learn(12 * CHUNK)
-    (steps,) = {float(parts["step"]) for parts in _statistics(model.policy.optimizer)}
+    model = make_agent(shared_statistics=False).learn(12 * ROLLOUT)
+    (steps,) = {float(parts["step"]) for parts in optimizer_statistics(model.policy.optimizer)}
     assert steps == model._n_updates / 2
     model.policy.optimizer.state.clear()  # nothing of a training that is over comes back
     model.save(tmp_path / "agent")
@@ -270,7 +272,7 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("make_optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_statistics_begin_at_zero_and_the_first_steps_are_those_of_torch(make_optimizer):
+def test_statistics_begin_at_zero_and_step_as_torch_does(make_optimizer):
     torch.manual_seed(0)
     starts, gradients = ([torch.randn(3, 2), torch.randn(4)] for _ in range(2))
     ours, theirs = ([torch.nn.Parameter(start.clone()) for start in starts] for _ in range(2))
@@ -278,7 +280,7 @@ def test_statistics_begin_at_zero_and_the_first_steps_are_those_of_torch(make_op
         [dict(params=[one], lr=rate) for one, rate in zip(parameters, (0.1, 0.2), strict=True)] for parameters in (ours, theirs)
     ]
     optimizer, reference = (make_optimizer(group) for group in groups)
-    statistics = _statistics(optimizer)
+    statistics = optimizer_statistics(optimizer)
     assert len(statistics) == 2
     assert not any(part.any() for parts in statistics for part in parts.values())
     assert all(torch.equal(parameter, start) for parameter, start in zip(ours, starts, strict=True))
@@ -291,9 +293,11 @@ def test_statistics_begin_at_zero_and_the_first_steps_are_those_of_torch(make_op
         optimizer.step()
         reference.step()
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-    before = copy.deepcopy(_statistics(optimizer))
+    before = copy.deepcopy(optimizer_statistics(optimizer))
     assert all(
-        torch.equal(one[name], other[name]) for one, other in zip(_statistics(optimizer), before, strict=True) for name in one
+        torch.equal(one[name], other[name])
+        for one, other in zip(optimizer_statistics(optimizer), before, strict=True)
+        for name in one
     )
 
 
@@ -311,29 +315,29 @@ def test_sharing_changes_no_value():
     assert all((parameter == i).all() for i, parameter in enumerate(model.policy.parameters()))
 
 
-def test_a_deep_net_with_statistics_for_each_of_many_workers_can_be_handed_over():
+def test_workers_take_a_deep_net_with_own_statistics():
     deep = dict(encoder_arch=[2] * 50, net_arch=[2] * 50)
     model = make_agent(optimizer="adam", n_workers=4, shared_statistics=False, policy_kwargs=deep)
-    assert model.learn(8 * CHUNK).num_timesteps >= 8 * CHUNK
+    assert model.learn(8 * ROLLOUT).num_timesteps >= 8 * ROLLOUT
 
 
 # Callbacks and logs.
 
 
-def test_callbacks_see_every_step_of_every_chunk():
+def test_callbacks_see_every_step_of_every_rollout():
     watch = Watch()
-    model = make_agent().learn(20 * CHUNK, callback=watch)
-    chunks = model.num_timesteps // CHUNK
-    assert chunks in (20, 21)
-    assert watch.events == [*["step"] * N_STEPS, "rollout end"] * chunks + ["training end"]
+    model = make_agent().learn(20 * ROLLOUT, callback=watch)
+    rollouts = model.num_timesteps // ROLLOUT
+    assert rollouts in (20, 21)
+    assert watch.events == [*["step"] * N_STEPS, "rollout end"] * rollouts + ["training end"]
     assert watch.steps == list(range(N_ENVS, model.num_timesteps + 1, N_ENVS))
     assert watch.shared.frames.sum() == model.num_timesteps
-    assert model._n_updates == chunks
-    assert watch.total == 20 * CHUNK
+    assert model._n_updates == rollouts
+    assert watch.total == 20 * ROLLOUT
     again = Watch()
-    model.learn(CHUNK, callback=again, reset_num_timesteps=False)
-    assert again.total == chunks * CHUNK + CHUNK
-    assert again.steps[0] == chunks * CHUNK + N_ENVS
+    model.learn(ROLLOUT, callback=again, reset_num_timesteps=False)
+    assert again.total == rollouts * ROLLOUT + ROLLOUT
+    assert again.steps[0] == rollouts * ROLLOUT + N_ENVS
 
 
 def test_a_callback_stops_the_training():
@@ -357,13 +361,13 @@ def test_it_logs_what_a2c_logs():
     for model in (make_agent(cell="fast-weights"), make_a2c(cell="fast-weights")):
         written = Written()
         model.set_logger(Logger(None, [written]))
-        model.learn(6 * CHUNK, log_interval=1)
+        model.learn(6 * ROLLOUT, log_interval=1)
         rows.append(written.rows)
     ours, theirs = ({name for row in rows for name in row} for rows in rows)
     assert ours == theirs
     assert any(name.startswith("memory/") for name in ours)
     assert all(np.isfinite(value) for value in rows[0][-1].values())
-    assert [row["time/total_timesteps"] for row in rows[0]] == [CHUNK * (i + 1) for i in range(len(rows[0]))]
+    assert [row["time/total_timesteps"] for row in rows[0]] == [ROLLOUT * (i + 1) for i in range(len(rows[0]))]
     assert [row["train/n_updates"] for row in rows[0]] == list(range(1, len(rows[0]) + 1))
 
 
@@ -377,7 +381,7 @@ def test_callbacks_of_sb3(tmp_path):
         log_path=str(tmp_path),
     )
     checkpoints = CheckpointCallback(7, str(tmp_path), name_prefix="catch")
-    model = make_agent().learn(10 * CHUNK, callback=[evaluation, checkpoints])
+    model = make_agent().learn(10 * ROLLOUT, callback=[evaluation, checkpoints])
     assert list(evaluation.evaluations_timesteps) == list(range(20 * N_ENVS, model.num_timesteps + 1, 20 * N_ENVS))
     for file in tmp_path.glob("catch_*_steps.safetensors"):
         assert file.name == f"catch_{A3C.load(file).num_timesteps}_steps.safetensors"
@@ -441,16 +445,19 @@ def test_workers_and_their_substitutes_play_differently():
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        (dict(env=lambda: None, n_workers=0), r"^n_workers is 0: it must be at least 1$"),
+        (dict(env=lambda: None, n_workers=0), r"^n_workers must be at least 1, got 0$"),
         (dict(start_method="thread"), r"^start_method is 'thread': choose from .*forkserver"),
-        (dict(device="cuda"), r"^device is 'cuda': the workers of A3C share their parameters in the processor's memory$"),
-        (dict(device=torch.device("cuda:0")), r"^device is device\(type='cuda', index=0\): "),
+        (dict(device="cuda"), r"^device must be 'cpu', in whose memory the workers share their parameters, got 'cuda'$"),
+        (dict(device=torch.device("cuda:0")), r"^device must be 'cpu', .*, got device\(type='cuda', index=0\)$"),
         (
             dict(env=catch()),
-            r"^env is CatchVectorEnv.*: every worker makes its own, so give a function that makes it, or an id$",
+            r"^env must be a function or an id, since every worker makes its own, got CatchVectorEnv.*$",
         ),
-        (dict(env=DummyVecEnv([lambda: gym.make("CartPole-v1")])), r"^env is .*: every worker makes its own"),
-        (dict(optimizer="sgd"), r"^optimizer is 'sgd': choose from rmsprop, adam$"),
+        (
+            dict(env=DummyVecEnv([lambda: gym.make("CartPole-v1")])),
+            r"^env must be a function or an id, since every worker makes its own, got .*",
+        ),
+        (dict(optimizer="sgd"), r"^optimizer must be one of rmsprop, adam, got 'sgd'$"),
     ],
 )
 def test_what_is_not_allowed_is_refused_in_one_line(kwargs, message):
@@ -461,11 +468,11 @@ def test_what_is_not_allowed_is_refused_in_one_line(kwargs, message):
 
 def test_an_instance_is_refused_later_too(tmp_path):
     model = make_agent()
-    with pytest.raises(ValueError, match=r"so give a function that makes it, or an id$"):
+    with pytest.raises(ValueError, match=r"env must be a function or an id, since every worker makes its own, got "):
         model.set_env(catch())
     model.set_env(catch)
     model.save(tmp_path / "agent")
-    with pytest.raises(ValueError, match=r"so give a function that makes it, or an id$"):
+    with pytest.raises(ValueError, match=r"env must be a function or an id, since every worker makes its own, got "):
         A3C.load(tmp_path / "agent", catch())
 
 
@@ -473,22 +480,22 @@ def test_an_instance_is_refused_later_too(tmp_path):
 
 
 def test_a_run_goes_on_with_another_number_of_workers(tmp_path):
-    model = make_agent(n_workers=2, optimizer="adam").learn(10 * CHUNK)
+    model = make_agent(n_workers=2, optimizer="adam").learn(10 * ROLLOUT)
     model.save(tmp_path / "agent")
     loaded = A3C.load(tmp_path / "agent", catch, n_workers=3)
     assert_same_training(loaded, model)
     watch = Watch()
-    loaded.learn(10 * CHUNK, callback=watch, reset_num_timesteps=False)
+    loaded.learn(10 * ROLLOUT, callback=watch, reset_num_timesteps=False)
     assert len(watch.shared.frames) == loaded.n_workers == 3
     assert watch.steps[0] == model.num_timesteps + N_ENVS
     assert loaded.num_timesteps == model.num_timesteps + watch.shared.frames.sum()
-    assert 0 <= loaded.num_timesteps - (model.num_timesteps + 10 * CHUNK) < 3 * CHUNK
-    (steps,) = {float(parts["step"]) for parts in _statistics(loaded.policy.optimizer)} - {math.nan}
+    assert 0 <= loaded.num_timesteps - (model.num_timesteps + 10 * ROLLOUT) < 3 * ROLLOUT
+    (steps,) = {float(parts["step"]) for parts in optimizer_statistics(loaded.policy.optimizer)} - {math.nan}
     assert steps > 10
 
 
 def test_without_environments_it_predicts(tmp_path):
-    model = make_agent().learn(4 * CHUNK)
+    model = make_agent().learn(4 * ROLLOUT)
     model.save(tmp_path / "agent")
     loaded = A3C.load(tmp_path / "agent")
     assert same_parameters(loaded, model)
@@ -499,14 +506,14 @@ def test_without_environments_it_predicts(tmp_path):
 
 
 def test_a_file_of_a2c_may_go_on_as_a3c(tmp_path):
-    a2c = make_a2c().learn(10 * CHUNK)
+    a2c = make_a2c().learn(10 * ROLLOUT)
     a2c.save(tmp_path / "a2c")
     model = A3C.load(tmp_path / "a2c", catch, n_workers=2)
     assert_same_training(model, a2c)
-    assert model.learn(2 * CHUNK, reset_num_timesteps=False).num_timesteps >= 12 * CHUNK
+    assert model.learn(2 * ROLLOUT, reset_num_timesteps=False).num_timesteps >= 12 * ROLLOUT
 
 
-def test_a_file_of_a3c_is_refused_by_a2c_in_one_line(tmp_path):
+def test_a2c_refuses_a_file_of_a3c_in_one_line(tmp_path):
     make_agent().save(tmp_path / "agent")
     with pytest.raises(CheckpointError, match=r"has the argument 'n_workers', which RecurrentA2C does not take$") as refusal:
         RecurrentA2C.load(tmp_path / "agent", catch())
@@ -533,7 +540,7 @@ class Broken(gym.Wrapper):
 
 
 @pytest.mark.parametrize("where", ["constructor", "step"])
-def test_an_error_in_an_environment_has_its_traceback_and_what_was_learned_is_kept(tmp_path, where):
+def test_an_environments_error_has_its_traceback_and_keeps_the_parameters(tmp_path, where):
     model = make_agent(lambda: Broken(gym.make("CartPole-v1"), where), n_workers=1, shared_statistics=False)
     before = copy.deepcopy(model.policy.state_dict())
     with pytest.raises(WorkerError) as failure:
@@ -543,7 +550,7 @@ def test_an_error_in_an_environment_has_its_traceback_and_what_was_learned_is_ke
     assert model.num_timesteps == (0 if where == "constructor" else 25)
     learned = any(not torch.equal(part, before[name]) for name, part in model.policy.state_dict().items())
     assert learned == (where == "step")
-    assert {float(parts["step"]) for parts in _statistics(model.policy.optimizer)} == {model.num_timesteps / N_STEPS}
+    assert {float(parts["step"]) for parts in optimizer_statistics(model.policy.optimizer)} == {model.num_timesteps / N_STEPS}
     model.save(tmp_path / "agent")
     assert same_parameters(A3C.load(tmp_path / "agent"), model)
 
@@ -554,7 +561,7 @@ def test_a_net_that_diverges_says_so_itself():
         model.learn(10**9)
 
 
-def test_frames_that_a_killed_worker_did_not_report_are_done_again(tmp_path):
+def test_unreported_frames_of_a_killed_worker_are_done_again(tmp_path):
     flag = tmp_path / "killed"
 
     class Mortal(torch.optim.RMSprop):
@@ -572,9 +579,9 @@ def test_frames_that_a_killed_worker_did_not_report_are_done_again(tmp_path):
     watch = Watch()
     model = make_agent(n_workers=1, policy_kwargs=dict(optimizer_class=Mortal))
     with pytest.warns(UserWarning, match="^worker 0 was killed by signal 9: another takes its place$"):
-        model.learn(10 * CHUNK, callback=watch)
+        model.learn(10 * ROLLOUT, callback=watch)
     assert flag.exists()
-    assert model.num_timesteps == watch.shared.frames.sum() == 10 * CHUNK
+    assert model.num_timesteps == watch.shared.frames.sum() == 10 * ROLLOUT
     assert model._n_updates == 10
 
 
@@ -653,7 +660,7 @@ if __name__ == "__main__":
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 @pytest.mark.parametrize("start_method", START_METHODS)
-def test_nobody_outlives_ctrl_c_or_the_end_of_the_main_process(tmp_path, start_method):
+def test_no_worker_outlives_ctrl_c_or_the_main_process(tmp_path, start_method):
     errors = tmp_path / "errors"
     with errors.open("w") as file:
         main = subprocess.Popen(

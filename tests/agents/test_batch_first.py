@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fw_rl.agents import RecurrentA2C, batch_first
-from fw_rl.agents.batch_first import BatchFirstNet
+from fw_rl.agents.batch_first import BatchFirstPolicy
 from tests.agents.helpers import CELLS, make_policy, scramble
 from tests.agents.test_spaces import ACTION_SPACES, OBSERVATION_SPACES, Noise
 
@@ -24,7 +24,7 @@ B, T = 3, 7
 
 
 def make_net(observation_space=OBSERVATION_SPACES["Box"], action_space=TAKEN["Discrete"], **policy_kwargs):
-    net = BatchFirstNet(observation_space, action_space, SMALL | policy_kwargs)
+    net = BatchFirstPolicy(observation_space, action_space, SMALL | policy_kwargs)
     scramble(net.policy)
     return net
 
@@ -58,7 +58,7 @@ def step_by_step(net, observations):
 
 
 @EVERY_OBSERVATION
-def test_the_net_says_what_the_agent_with_the_same_weights_says(space):
+def test_the_same_weights_give_the_outputs_of_the_agent(space):
     model = RecurrentA2C("RecurrentPolicy", DummyVecEnv([lambda: Noise(space, TAKEN["Discrete"])] * B), policy_kwargs=SMALL)
     net = make_net(space)
     model.policy.load_state_dict(net.policy.state_dict())
@@ -110,7 +110,7 @@ def test_a_gaussian_is_means_and_log_standard_deviations():
     assert_close(log_std.flatten(0, 1).exp(), distribution.stddev)
 
 
-def test_a_multidiscrete_is_the_logits_of_its_parts_in_a_row():
+def test_parameters_of_a_multidiscrete_are_logits_in_a_row():
     net = make_net(action_space=TAKEN["MultiDiscrete"])
     latent, _ = net(tensors(sample(OBSERVATION_SPACES["Box"])), net.initial_state(B))
     first, second = net.action_parameters(latent).flatten(0, 1).split([2, 3], dim=-1)
@@ -137,16 +137,23 @@ def test_weights_go_there_and_back():
     assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), other.parameters(), strict=True))
 
 
-def test_a_state_is_small():
-    net = make_net(cell="fast-weights", cell_kwargs=dict(decay=0.1), hidden_size=64)
-    assert [part.shape for part in net.initial_state(1)] == [(1, 8, 64)]
+@EVERY_CELL
+def test_a_state_keeps_its_shapes(cell, options):
+    net = make_net(cell=cell, cell_kwargs=options)
+    state = before = net.initial_state(B)
+    for t in range(1, 4):
+        _, state = net(tensors(sample(OBSERVATION_SPACES["Box"]))[:, :t], state)
+        assert [part.shape for part in state] == [part.shape for part in before]
 
 
 @pytest.mark.parametrize("name", sorted(set(ACTION_SPACES) - set(TAKEN)))
 def test_other_actions_are_refused(name):
     space, policy_kwargs = ACTION_SPACES[name]
-    with pytest.raises(ValueError, match="cannot be handed over"):
-        BatchFirstNet(OBSERVATION_SPACES["Box"], space, policy_kwargs)
+    with pytest.raises(
+        ValueError,
+        match=r"^(action_space must be Discrete, or a Box or a MultiDiscrete|squash_output must be False).*, got .*$",
+    ):
+        BatchFirstPolicy(OBSERVATION_SPACES["Box"], space, policy_kwargs)
 
 
 def test_the_activation_and_the_layers_can_be_chosen():

@@ -60,7 +60,7 @@ def test_with_an_lstm_it_learns_what_sb3_contrib_learns(critic):
 
 
 @EVERY_CELL
-def test_a_state_through_the_buffer_is_the_state_of_the_cell(cell, options):
+def test_a_state_from_the_buffer_is_that_of_the_cell(cell, options):
     plain = make_cell(cell, 3, 8, **options)
     adapter = contrib._CellAsLstm(plain)
     x, starts = torch.randn(9, 2, 3), torch.zeros(9, 2, dtype=torch.bool)
@@ -102,7 +102,7 @@ def test_the_policy_alone_comes_back_from_its_file(critic, tmp_path):
     policy.save(tmp_path / "policy")
     loaded = CellLstmPolicy.load(tmp_path / "policy", device="cpu")
     observation, starts = np.full((3, 3), 0.4, dtype=np.float32), np.ones(3, dtype=bool)
-    for state in (None, (np.full((1, 3, 21), 0.1, dtype=np.float32),) * 2):
+    for state in (None, (np.full((1, 3, policy.lstm_hidden_state_shape[2]), 0.1, dtype=np.float32),) * 2):
         expected, known = policy.predict(observation, state, starts & (state is None), deterministic=True)
         action, new = loaded.predict(observation, state, starts & (state is None), deterministic=True)
         assert np.array_equal(action, expected)
@@ -144,8 +144,8 @@ class NeverBlank(Cell):
     [
         (dict(cell="elephant"), "unknown cell 'elephant'"),
         (dict(cell="gru", cell_kwargs=dict(eta=1.0)), "has no option 'eta'"),
-        (dict(lstm_hidden_size=8), "lstm_hidden_size is of an LSTM: a cell has hidden_size and cell_kwargs"),
-        (dict(cell="never-blank"), "NeverBlank does not begin an episode at 0"),
+        (dict(lstm_hidden_size=8), "lstm_hidden_size must be left out, since a cell has hidden_size and cell_kwargs, got 8"),
+        (dict(cell="never-blank"), "cell must begin an episode at 0, as sb3-contrib takes it to, got NeverBlank"),
     ],
 )
 def test_what_cannot_be_plugged_in(kwargs, message, monkeypatch):

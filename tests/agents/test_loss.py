@@ -1,4 +1,4 @@
-"""The loss of a chunk and its gradient against a slow one: every episode alone, from its first step, in float64."""
+"""The loss of a rollout and its gradient against a slow one: every episode alone, from its first step, in float64."""
 
 import copy
 import math
@@ -13,9 +13,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.testing import assert_close
 
 from fw_rl.agents.loss import actor_critic_loss
-from fw_rl.agents.rollout import Piece, RecurrentRollout
+from fw_rl.agents.rollout import RecurrentRollout, RolloutSequences
 from fw_rl.envs.sb3 import VecEnvAdapter
-from tests.agents.helpers import CELLS, Recorder, act, chunks_of, make_model, make_policy, scramble, scripted_envs
+from tests.agents.helpers import CELLS, Recorder, act, make_model, make_policy, rollouts_of, scramble, scripted_envs
 
 EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)
 STEPS, ROWS, GAMMA = 5, 3, 0.9
@@ -100,8 +100,8 @@ def slow_loss(
     return SimpleNamespace(total=total, policy=policy, value=value, entropy=entropy)
 
 
-def random_chunks(policy, count, *, seed=0, end_probability=0.25, gae_lambda=0.95, rows=ROWS, steps=STEPS, bptt_length=None):
-    """Act on random observations with random ends; the last chunk as a rollout, and the whole history of every row."""
+def random_rollouts(policy, count, *, seed=0, end_probability=0.25, gae_lambda=0.95, rows=ROWS, steps=STEPS, bptt_length=None):
+    """Act on random observations with random ends; the last rollout, and the whole history of every row."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     space = policy.observation_space
@@ -111,14 +111,14 @@ def random_chunks(policy, count, *, seed=0, end_probability=0.25, gae_lambda=0.9
     state, starts = policy.initial_state(rows), np.ones(rows, dtype=bool)
     observations = rng.normal(size=(rows, *space.shape)).astype(np.float32)
     for _ in range(count):
-        rollout.reset(state)
+        rollout.reset()
         for _ in range(steps):
-            if rollout.wants_state:
-                rollout.keep_state(state)
-            actions, output, state = act(policy, *split(rollout.see(observations, starts), state))
+            if rollout.starts_sequence:
+                rollout.add_state(state)
+            actions, output, state = act(policy, *split(rollout.add_observation(observations, starts), state))
             rewards = rng.normal(size=rows).astype(np.float32)
             ends = rng.random(rows) < end_probability
-            rollout.act(actions, rewards, output)
+            rollout.add(actions, rewards, output)
             for b, row in enumerate(history):
                 row.steps.append(
                     SimpleNamespace(
@@ -129,7 +129,7 @@ def random_chunks(policy, count, *, seed=0, end_probability=0.25, gae_lambda=0.9
             observations, starts = rng.normal(size=(rows, *space.shape)).astype(np.float32), ends
         with torch.no_grad():
             values = policy.predict_values(torch.as_tensor(observations), state, torch.zeros(rows, dtype=torch.bool))
-        rollout.end(ends, values.numpy() * ~ends)
+        rollout.finish(ends, values.numpy() * ~ends)
     for b, row in enumerate(history):
         row.next = observations[b]
     return rollout, history
@@ -152,12 +152,12 @@ def assert_near(actual, expected, tolerance=2e-4):
 
 
 @pytest.mark.parametrize("replayed", [True, False], ids=["with outputs", "without outputs"])
-@pytest.mark.parametrize("chunks", [1, 3])
+@pytest.mark.parametrize("rollouts", [1, 3])
 @EVERY_CELL
-def test_the_loss_is_that_of_every_episode_replayed_alone(cell, options, chunks, replayed):
+def test_the_loss_is_that_of_every_episode_replayed_alone(cell, options, rollouts, replayed):
     policy = scramble(make_policy(cell, cell_kwargs=options))
     for seed, end_probability in enumerate((0.0, 0.25, 0.6)):
-        rollout, history = random_chunks(policy, chunks, seed=seed, end_probability=end_probability)
+        rollout, history = random_rollouts(policy, rollouts, seed=seed, end_probability=end_probability)
         if not replayed:
             rollout = without_outputs(rollout)
         coefficients = dict(ent_coef=0.3, vf_coef=0.7)
@@ -169,15 +169,15 @@ def test_the_loss_is_that_of_every_episode_replayed_alone(cell, options, chunks,
 
 
 def without_outputs(rollout):
-    """The same chunk for a policy that has to run its cell again."""
-    names = ("observations", "actions", "state", "episode_starts", "advantages")
-    return one_piece(outputs=None, **{name: getattr(rollout, name) for name in names})
+    """The same rollout for a policy that has to run its cell again."""
+    names = ("observations", "actions", "episode_starts", "advantages")
+    return one_window(outputs=None, state=rollout.states[0], **{name: getattr(rollout, name) for name in names})
 
 
-def one_piece(**parts):
-    """A chunk of one piece."""
+def one_window(**parts):
+    """A rollout of one time window."""
     rollout = SimpleNamespace(**parts)
-    rollout.pieces = lambda: [Piece(*(getattr(rollout, name, None) for name in Piece._fields))]
+    rollout.sequences = lambda: [RolloutSequences(*(getattr(rollout, name, None) for name in RolloutSequences._fields))]
     return rollout
 
 
@@ -190,8 +190,10 @@ CUT_CELLS = CELLS | {"fast-weights, delta": ("fast-weights", dict(rule="delta", 
 @pytest.mark.parametrize("cell, options", CUT_CELLS.values(), ids=CUT_CELLS)
 def test_back_propagation_ends_where_it_is_asked_to(cell, options, bptt_length):
     policy = scramble(make_policy(cell, cell_kwargs=options))
-    rollout, history = random_chunks(policy, 2, end_probability=0.1, bptt_length=bptt_length)
-    assert [len(piece.outputs) for piece in rollout.pieces()] == {1: [1] * 5, 2: [2, 2, 1], 4: [4, 1], 5: [5]}[bptt_length]
+    rollout, history = random_rollouts(policy, 2, end_probability=0.1, bptt_length=bptt_length)
+    assert [len(sequences.outputs) for sequences in rollout.sequences()] == {1: [1] * 5, 2: [2, 2, 1], 4: [4, 1], 5: [5]}[
+        bptt_length
+    ]
     net, settings = SlowNet(policy), dict(gamma=GAMMA, gae_lambda=0.95, ent_coef=0.3, vf_coef=0.7)
     loss = actor_critic_loss(policy, rollout, 0.3, 0.7)
     slow = slow_loss(net, history, STEPS, bptt_length=bptt_length, **settings)
@@ -208,7 +210,7 @@ def test_back_propagation_ends_where_it_is_asked_to(cell, options, bptt_length):
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.95, 1.0])
 def test_the_coefficients(gae_lambda, ent_coef, vf_coef, normalize_advantage):
     policy = scramble(make_policy("gru"))
-    rollout, history = random_chunks(policy, 2, gae_lambda=gae_lambda)
+    rollout, history = random_rollouts(policy, 2, gae_lambda=gae_lambda)
     options = dict(ent_coef=ent_coef, vf_coef=vf_coef, normalize_advantage=normalize_advantage)
     loss, net = actor_critic_loss(policy, rollout, **options), SlowNet(policy)
     slow = slow_loss(net, history, STEPS, gamma=GAMMA, gae_lambda=gae_lambda, **options)
@@ -218,7 +220,7 @@ def test_the_coefficients(gae_lambda, ent_coef, vf_coef, normalize_advantage):
 
 def test_the_reference_sees_a_gradient_that_should_have_been_cut():
     policy = scramble(make_policy("gru"))
-    _, history = random_chunks(policy, 3, end_probability=0.0)
+    _, history = random_rollouts(policy, 3, end_probability=0.0)
     net = SlowNet(policy)
     cut, whole = (slow_loss(net, history, length, gamma=GAMMA, gae_lambda=1.0, vf_coef=1.0) for length in (STEPS, 3 * STEPS))
     with pytest.raises(AssertionError):
@@ -227,7 +229,7 @@ def test_the_reference_sees_a_gradient_that_should_have_been_cut():
 
 def test_a_first_step_that_is_missed_changes_the_loss():
     policy = scramble(make_policy("gru"))
-    rollout, _ = random_chunks(policy, 2)
+    rollout, _ = random_rollouts(policy, 2)
     rollout = without_outputs(rollout)
     loss = actor_critic_loss(policy, rollout, 0.1, 0.5)
     assert rollout.episode_starts.any()
@@ -236,7 +238,7 @@ def test_a_first_step_that_is_missed_changes_the_loss():
 
 
 def hand_made(advantages, *, logits=(0.0, 0.0, 0.0), value=0.0, actions=None):
-    """A policy that always says these logits and this value, and a chunk on which it has these advantages [T, B]."""
+    """A policy that always says these logits and this value, and a rollout on which it has these advantages [T, B]."""
     policy = make_policy("gru")
     with torch.no_grad():
         for head, bias in ((policy.action_net, logits), (policy.value_net, [value])):
@@ -244,7 +246,7 @@ def hand_made(advantages, *, logits=(0.0, 0.0, 0.0), value=0.0, actions=None):
             head.bias.copy_(torch.tensor(bias))
     advantages = np.array(advantages, dtype=np.float32)
     steps, rows = advantages.shape
-    rollout = one_piece(
+    rollout = one_window(
         observations=torch.zeros(steps, rows, 4),
         actions=torch.zeros(steps, rows, dtype=torch.int64) if actions is None else torch.tensor(actions),
         state=policy.initial_state(rows),
@@ -273,7 +275,7 @@ def test_by_hand():
     assert loss.returns.tolist() == [[12, 9], [13, 10.5]]
 
 
-def test_a_constant_advantage_makes_the_policy_gradient_that_of_the_log_probability():
+def test_a_constant_advantage_gives_the_gradient_of_the_log_probability():
     policy, rollout = hand_made(np.full((3, 2), 2.5), actions=[[0, 0], [0, 1], [2, 0]])
     loss = actor_critic_loss(policy, rollout, ent_coef=0.0, vf_coef=0.0)
     (gradient,) = torch.autograd.grad(loss.total, policy.action_net.bias)
@@ -295,7 +297,7 @@ def test_normalizing_leaves_the_returns_of_the_critic_alone():
     assert plain.policy != normalized.policy
 
 
-def test_a_step_along_the_entropy_term_makes_the_policy_less_certain():
+def test_a_step_along_the_entropy_makes_it_less_certain():
     policy, rollout = hand_made(np.zeros((2, 2)), logits=[2.0, 0.0, -1.0])
     bias = policy.action_net.bias
     before = actor_critic_loss(policy, rollout, ent_coef=1.0, vf_coef=0.0)
@@ -308,7 +310,7 @@ def test_a_step_along_the_entropy_term_makes_the_policy_less_certain():
 
 
 @pytest.mark.parametrize("advantage", [1.0, -1.0])
-def test_a_step_along_the_policy_term_favours_what_was_better_than_expected(advantage):
+def test_a_step_along_the_policy_loss_favours_better_actions(advantage):
     policy, rollout = hand_made(np.full((2, 2), advantage), actions=[[1, 1], [1, 1]])
     bias = policy.action_net.bias
     actor_critic_loss(policy, rollout, ent_coef=0.0, vf_coef=0.0).total.backward()
@@ -319,7 +321,7 @@ def test_a_step_along_the_policy_term_favours_what_was_better_than_expected(adva
 
 def test_advantages_and_returns_are_constants():
     policy = scramble(make_policy("gru"))
-    rollout, _ = random_chunks(policy, 1)
+    rollout, _ = random_rollouts(policy, 1)
     loss = actor_critic_loss(policy, rollout, ent_coef=0.0, vf_coef=0.0)
     assert not (loss.values.requires_grad or loss.returns.requires_grad)
     critic = torch.autograd.grad(loss.policy, policy.value_net.weight, materialize_grads=True, retain_graph=True)[0]
@@ -382,12 +384,12 @@ SCRIPTS = [
 
 
 def learns_with_the_gradient_of_what_was_seen(cell, options, vectorize, bptt_length):
-    """With a learning rate of 0 all chunks have the same parameters, so that episodes can be replayed from their start."""
+    """With a learning rate of 0 all rollouts have the same parameters, so that episodes can be replayed from their start."""
     env = Recorder(vectorize(scripted_envs(SCRIPTS, scale=0.3)))
     settings = dict(gamma=GAMMA, gae_lambda=0.95, ent_coef=0.3, vf_coef=0.7, bptt_length=bptt_length)
     model = make_model(env, cell, cell_kwargs=options, n_steps=4, learning_rate=0.0, max_grad_norm=1e9, **settings)
     scramble(model.policy)
-    chunks_of(model, 4)
+    rollouts_of(model, 4)
     history = [SimpleNamespace(steps=[], next=env["observations"][-1][b]) for b in range(3)]
     for t in range(16):
         for b, row in enumerate(history):
@@ -410,7 +412,7 @@ def learns_with_the_gradient_of_what_was_seen(cell, options, vectorize, bptt_len
 
 @pytest.mark.parametrize("vectorize", END_TO_END.values(), ids=END_TO_END)
 @EVERY_CELL
-def test_learning_has_the_gradient_of_what_the_environment_was_seen_to_do(cell, options, vectorize):
+def test_learning_has_the_gradient_of_what_was_observed(cell, options, vectorize):
     learns_with_the_gradient_of_what_was_seen(cell, options, vectorize, bptt_length=None)
 
 

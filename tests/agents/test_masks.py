@@ -14,7 +14,8 @@ from torch.testing import assert_close
 from fw_rl.agents import A3C, MaskedEvalCallback, Player, RecurrentPPO
 from fw_rl.agents.loss import actor_critic_loss
 from fw_rl.agents.masks import check_masks, mask_logits
-from tests.agents.helpers import chunks_of, make_model, make_policy, scramble
+from tests.agents.helpers import make_model, make_policy, rollouts_of, scramble
+from tests.agents.test_ppo import minibatches
 
 SPACES = {
     "Discrete": spaces.Discrete(5),
@@ -115,8 +116,8 @@ def test_a_forbidden_action_gets_no_gradient(kind):
 @pytest.mark.parametrize("vectorize", VECTORIZATIONS.values(), ids=VECTORIZATIONS)
 def test_learning_takes_no_forbidden_action(kind, vectorize):
     model = make_model(vectorize(kind), n_steps=5, learning_rate=1e-2)
-    for chunk in chunks_of(model, 6):
-        assert len(chunk.actions) == 5
+    for rollout in rollouts_of(model, 6):
+        assert len(rollout.actions) == 5
     rollout = model.rollout_buffer
     for masks, actions in zip(rollout.action_masks, rollout.actions, strict=True):
         assert all(allows(kind, mask, action.numpy()) for mask, action in zip(masks, actions, strict=True))
@@ -157,8 +158,8 @@ def test_where_nothing_can_be_chosen_the_actor_learns_nothing(bptt_length):
     assert loss.policy == loss.entropy == 0
     loss.total.backward()
     assert not model.policy.action_net.weight.grad.any()
-    free = [piece._replace(action_masks=None) for piece in model.rollout_buffer.pieces()]
-    assert all((model.policy.evaluate_actions(*piece)[1] < -0.1).any() for piece in free)
+    free = [sequences._replace(action_masks=None) for sequences in model.rollout_buffer.sequences()]
+    assert all((model.policy.evaluate_actions(*sequences)[1] < -0.1).any() for sequences in free)
 
 
 def test_an_environment_without_masks_after_one_with(monkeypatch):
@@ -208,11 +209,10 @@ def test_ppo_learns_under_the_masks_too(kind):
     env = VECTORIZATIONS["VecEnv"](kind)
     model = RecurrentPPO("RecurrentPolicy", env, 0.0, n_steps=6, batch_size=6, n_epochs=2, policy_kwargs=policy, seed=0)
     model.learn(36)
-    batches = model._evaluated_pieces()
-    for batch in model._minibatches(batches):
-        _, log_prob, _ = model.policy.evaluate_actions(*batch.piece)
+    for batch in minibatches(model):
+        _, log_prob, _ = model.policy.evaluate_actions(*batch.sequences)
         assert_close(log_prob, batch.log_prob)
-        _, without, _ = model.policy.evaluate_actions(*batch.piece._replace(action_masks=None))
+        _, without, _ = model.policy.evaluate_actions(*batch.sequences._replace(action_masks=None))
         assert (without < log_prob - 1e-3).any()
 
 
@@ -228,11 +228,23 @@ def test_workers_take_no_forbidden_action():
 @pytest.mark.parametrize(
     "space, masks, message",
     [
-        (SPACES["Discrete"], np.ones((2, 4)), r"the action masks have the shape \[2, 4\]: it must be \[2, 5\]"),
-        (SPACES["MultiBinary"], np.ones((2, 3)), r"the action masks have the shape \[2, 3\]: it must be \[2, 6\]"),
-        (SPACES["Discrete"], [[1, 1, 1, 1, 1], [0, 0, 0, 0, 0]], "the action mask of environment 1 allows no action"),
-        (SPACES["MultiDiscrete"], [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], "the action mask of environment 0 allows no action"),
-        (spaces.Box(-1, 1, (2,)), np.ones((2, 2)), "has no action masks"),
+        (SPACES["Discrete"], np.ones((2, 4)), r"action_masks must have the shape \[2, 5\], got \[2, 4\]"),
+        (SPACES["MultiBinary"], np.ones((2, 3)), r"action_masks must have the shape \[2, 6\], got \[2, 3\]"),
+        (
+            SPACES["Discrete"],
+            [[1, 1, 1, 1, 1], [0, 0, 0, 0, 0]],
+            "action_masks must allow an action, got none in environment 1",
+        ),
+        (
+            SPACES["MultiDiscrete"],
+            [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]],
+            "action_masks must allow an action, got none in environment 0",
+        ),
+        (
+            spaces.Box(-1, 1, (2,)),
+            np.ones((2, 2)),
+            "action_space must be Discrete, MultiDiscrete or MultiBinary for action masks, got Box",
+        ),
     ],
 )
 def test_masks_that_cannot_be(space, masks, message):

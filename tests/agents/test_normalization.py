@@ -187,7 +187,7 @@ def make_plain():
 
 
 def test_workers_cannot_share_one(tmp_path):
-    with pytest.raises(ValueError, match=r"^env makes a VecNormalize, .*$"):
+    with pytest.raises(ValueError, match=r"^env must be without VecNormalize, .*$"):
         A3C("RecurrentPolicy", make_normalized)
     taught("Box", tmp_path / "agent")
     with pytest.raises(CheckpointError, match=r"^.* goes with a VecNormalize, .*$"):

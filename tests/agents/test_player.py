@@ -96,15 +96,15 @@ def test_actions_of_a_box_stay_within_it():
 def test_a_turn_that_is_missed_is_refused_in_one_line():
     model, observation = model_of(CatchVectorEnv(2, 5, 2)), np.zeros((2, 25), dtype=np.float32)
     playing = Player(model)
-    with pytest.raises(ValueError, match=r"^there is no action to which .*$"):
+    with pytest.raises(ValueError, match=r"^observe must come after player.act.*$"):
         playing.observe(np.zeros(2, dtype=bool))
     playing.act(observation)
-    with pytest.raises(ValueError, match=r"^say what came of the last action: .*$"):
+    with pytest.raises(ValueError, match=r"^act must come after player.observe.*$"):
         playing.act(observation)
-    with pytest.raises(ValueError, match=r"^done has 3 entries for 2 environments$"):
+    with pytest.raises(ValueError, match=r"^done must have 2 entries, got 3$"):
         playing.observe(np.zeros(3, dtype=bool))
     playing.observe(np.zeros(2, dtype=bool))
-    with pytest.raises(ValueError, match=r"^there are 1 observations for a player of 2 environments: .*$"):
+    with pytest.raises(ValueError, match=r"^observation must have 2 rows until player.reset\(\), got 1$"):
         playing.act(observation[:1])
 
 

@@ -68,7 +68,7 @@ def test_by_default_it_is_the_network_of_the_paper():
     assert_close(entropy, -(log_softmax.exp() * log_softmax).sum(2))
 
 
-def test_the_other_layers_start_orthogonal_if_asked_and_the_cell_as_it_likes():
+def test_ortho_init_is_of_all_layers_but_the_cell():
     policy = make_policy("fast-weights", hidden_size=8, encoder_arch=(4,), ortho_init=True)
     encoder, actor, critic = policy.encoder[0].weight, policy.action_net.weight, policy.value_net.weight
     assert_close(encoder @ encoder.T, 2 * torch.eye(4))
@@ -98,7 +98,7 @@ def test_a_cell_of_one_s_own(monkeypatch):
         (dict(cell="gru", cell_kwargs=dict(eta=0.5)), "has no option 'eta'"),
         (dict(cell="fast-weights", cell_kwargs=dict(decay=2.0)), "decay is 2.0"),
         (dict(cell="gru", hidden_size=0), "hidden_size is 0"),
-        (dict(cell="gru", use_sde=True), "use_sde is True"),
+        (dict(cell="gru", use_sde=True), "use_sde must be False, .*, got True"),
     ],
 )
 def test_a_wrong_option_is_refused_in_one_line(kwargs, message):
@@ -141,7 +141,7 @@ def test_layers_after_the_cell(net_arch, actor, critic):
 
 @EVERY_ACTION_SPACE
 @EVERY_CELL
-def test_acting_step_by_step_is_what_is_evaluated_over_the_chunk(cell, options, action_space):
+def test_acting_step_by_step_agrees_with_the_evaluation(cell, options, action_space):
     policy = scramble(make_policy(cell, cell_kwargs=options, action_space=action_space))
     observations, starts = rand(6, 3, 4), rand(6, 3, seed=1) > 0.8
     state = policy.initial_state(3)
@@ -321,15 +321,17 @@ def test_episode_start_resets_those_rows_only(cell, options):
     np.testing.assert_allclose(later[0][0][1], later[2][0][1], rtol=1e-4, atol=1e-5)
 
 
-def test_a_state_without_a_word_of_where_episodes_begin_is_refused_in_one_line():
+def test_a_state_without_episode_starts_is_refused_in_one_line():
     policy = make_policy("gru")
     observation = np.zeros((2, 4), dtype=np.float32)
     _, state = policy.predict(observation)
-    with pytest.raises(ValueError, match=r"^a state needs episode_start, .*$"):
+    with pytest.raises(
+        ValueError, match=r"^episode_start must be the dones of the step before where a state is given, got None$"
+    ):
         policy.predict(observation, state)
 
 
-def test_an_episode_that_goes_on_without_a_state_is_warned_of():
+def test_it_warns_of_an_episode_without_its_state():
     policy = make_policy("gru")
     observation = np.zeros((2, 4), dtype=np.float32)
     with pytest.warns(UserWarning, match=r"^episode_start says that an episode goes on, but no state came with it: .*$"):
@@ -342,7 +344,7 @@ def test_an_episode_that_goes_on_without_a_state_is_warned_of():
 
 @pytest.mark.parametrize("episode_start", [[], [True], [False] * 3])
 def test_episode_starts_of_other_rows_are_refused_in_one_line(episode_start):
-    with pytest.raises(ValueError, match=rf"^episode_start has {len(episode_start)} entries for 2 observations: .*$"):
+    with pytest.raises(ValueError, match=rf"^episode_start must have 2 entries, .*, got {len(episode_start)}$"):
         make_policy("gru").predict(np.zeros((2, 4), dtype=np.float32), episode_start=episode_start)
 
 
@@ -380,7 +382,7 @@ def test_predict_leaves_the_given_state_as_it_was():
 def test_a_state_of_other_rows_is_refused_in_one_line(rows):
     policy = make_policy("gru")
     state = tuple(part.numpy() for part in policy.initial_state(rows))
-    with pytest.raises(ValueError, match=rf"^the state has {rows} rows for 2 observations: they must be as many$"):
+    with pytest.raises(ValueError, match=rf"^state must have 2 rows, as many as observations, got {rows}$"):
         policy.predict(np.zeros((2, 4), dtype=np.float32), state, episode_start=False)
 
 
@@ -427,7 +429,7 @@ def test_dict_observations():
     row, alone = policy.predict({key: part[1] for key, part in observation.items()}, deterministic=True)
     assert row == actions[1]
     np.testing.assert_allclose(alone[0][0], state[0][1], rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match="the state has 2 rows for 1 observations"):
+    with pytest.raises(ValueError, match="state must have 1 rows, as many as observations, got 2"):
         policy.predict({key: part[1] for key, part in observation.items()}, state, episode_start=False)
 
 

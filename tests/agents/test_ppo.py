@@ -1,4 +1,4 @@
-"""PPO learns from the chunks of A2C, several times and with care."""
+"""PPO learns from each rollout several times, in minibatches of sequences from all environments and times."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.testing import assert_close
 
 from fw_rl.agents import RecurrentPPO
-from fw_rl.agents.loss import Batch, actor_critic_loss, clipped_loss
+from fw_rl.agents.loss import Minibatch, actor_critic_loss, clipped_loss
+from fw_rl.agents.rollout import SequenceSampler
 from tests.agents.helpers import CELLS, Recall, Snapshots, same_parameters, scramble, scripted_envs
 
 EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)
@@ -30,32 +31,38 @@ def make_ppo(cell="gru", options=None, scripts=SCRIPTS, action_space=None, **kwa
     return model
 
 
-def collected(model, chunks=2):
-    """The agent with a chunk from which it has not learned."""
+def collected(model, rollouts=2):
+    """The agent with a rollout from which it has not learned."""
     model.learning_rate, model.lr_schedule = 0.0, lambda progress: 0.0
-    model.learn(chunks * model.n_steps * model.n_envs)
+    model.learn(rollouts * model.n_steps * model.n_envs)
     return model
 
 
-@pytest.mark.parametrize("bptt_length", [None, 2])
+def minibatches(model):
+    """One epoch on the last rollout."""
+    evaluated = model._evaluate_rollout()
+    sampler = SequenceSampler(model.rollout_buffer, model.batch_size)
+    return [Minibatch(sequences, *evaluated[steps].unbind(2)) for sequences, steps in sampler]
+
+
+@pytest.mark.parametrize("bptt_length, batches", [(None, 1), (2, 1), (4, 2)])
 @EVERY_CELL
-def test_the_first_gradient_is_that_of_a2c(cell, options, bptt_length):
+def test_the_first_gradient_is_that_of_a2c(cell, options, bptt_length, batches):
     model = collected(make_ppo(cell, options, bptt_length=bptt_length, batch_size=100))
     parameters = list(model.policy.parameters())
     expected = actor_critic_loss(model.policy, model.rollout_buffer, 0.1, 0.7)
     expected_gradient = torch.autograd.grad(expected.total, parameters, allow_unused=True, materialize_grads=True)
-    losses = [
-        clipped_loss(model.policy, batch, 0.1, 0.7, clip_range=0.2, normalize_advantage=False)
-        for batch in model._minibatches(model._evaluated_pieces())
-    ]
-    assert len(losses) == (1 if bptt_length is None else 3)
-    total = sum(loss.total for loss in losses) / len(losses)
+    drawn = minibatches(model)
+    losses = [clipped_loss(model.policy, batch, 0.1, 0.7, clip_range=0.2, normalize_advantage=False) for batch in drawn]
+    assert len(losses) == batches
+    shares = [batch.returns.numel() / 18 for batch in drawn]
+    total = sum(share * loss.total for share, loss in zip(shares, losses, strict=True))
     gradient = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
     assert_close(gradient, expected_gradient, atol=2e-6, rtol=1e-4)
     for loss in losses:
-        assert_close(loss.divergence, torch.zeros(()), atol=1e-7, rtol=0)
-        assert loss.clipped == 0
-    assert_close(sum(loss.value for loss in losses) / len(losses), expected.value)
+        assert_close(loss.approx_kl, torch.zeros(()), atol=1e-7, rtol=0)
+        assert loss.clip_fraction == 0
+    assert_close(sum(share * loss.value for share, loss in zip(shares, losses, strict=True)), expected.value)
 
 
 def told(values, log_prob, entropy):
@@ -64,7 +71,7 @@ def told(values, log_prob, entropy):
 
 
 def batch_of(advantages, returns, values, log_prob):
-    return Batch((), *(torch.tensor(part) for part in (advantages, returns, values, log_prob)))
+    return Minibatch((), *(torch.tensor(part) for part in (advantages, returns, values, log_prob)))
 
 
 def test_the_loss_by_hand():
@@ -76,8 +83,8 @@ def test_the_loss_by_hand():
     assert_close(loss.policy, torch.tensor(-(1.2 * 1 + 0.8 * -1 + 1.1 * 2 + 2.0 * -3) / 4))
     assert_close(loss.value, torch.tensor((1.0 + 0 + 0 + 9.0) / 4))
     assert_close(loss.entropy, torch.tensor(-0.75))
-    assert_close(loss.clipped, torch.tensor(0.75))
-    assert_close(loss.divergence, torch.tensor(np.mean(np.subtract(ratios, 1) - np.log(ratios)).astype(np.float32)))
+    assert_close(loss.clip_fraction, torch.tensor(0.75))
+    assert_close(loss.approx_kl, torch.tensor(np.mean(np.subtract(ratios, 1) - np.log(ratios)).astype(np.float32)))
     assert_close(loss.total, loss.policy + 0.5 * loss.value + 0.1 * loss.entropy)
     near = clipped_loss(policy, batch, 0.1, 0.5, clip_range=0.2, clip_range_vf=0.3, normalize_advantage=False)
     assert_close(near.value, torch.tensor((0.3**2 + 0 + 0 + 3.7**2) / 4))
@@ -92,16 +99,40 @@ def test_advantages_are_normalized_in_the_minibatch():
     assert alone.policy == -5
 
 
-@pytest.mark.parametrize("bptt_length, batch_size, sizes", [(None, 6, [6] * 3), (None, 13, [12, 6]), (2, 4, [4, 2] * 3)])
+@pytest.mark.parametrize(
+    "bptt_length, batch_size, sizes", [(None, 6, [6] * 3), (None, 13, [12, 6]), (2, 4, [4] * 4 + [2]), (4, 8, [8, 4, 6])]
+)
 def test_every_step_is_learned_from_once_an_epoch(bptt_length, batch_size, sizes):
     model = collected(make_ppo(bptt_length=bptt_length, batch_size=batch_size))
-    batches = list(model._minibatches(model._evaluated_pieces()))
+    batches = minibatches(model)
     assert sorted(batch.returns.numel() for batch in batches) == sorted(sizes)
-    seen = torch.cat([batch.piece.observations.flatten(0, 1) for batch in batches])
+    seen = torch.cat([batch.sequences.observations.flatten(0, 1) for batch in batches])
     kept = model.rollout_buffer.observations.flatten(0, 1)
     assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, kept.tolist()))
-    orders = {float(next(model._minibatches(batches)).returns[0, 0]) for _ in range(20)}
+    orders = {float(minibatches(model)[0].returns[0, 0]) for _ in range(20)}
     assert len(orders) > 1
+
+
+def test_a_minibatch_spans_the_times_of_one_environment():
+    """Four sequences of 16 steps from a rollout of eight, with advantages that are normalized over all of them."""
+    model = collected(make_ppo(scripts=[((7, "terminated"), (40, "truncated"))], n_steps=128, bptt_length=16, batch_size=64))
+    sampler = SequenceSampler(model.rollout_buffer, model.batch_size)
+    for _ in range(3):
+        drawn = list(sampler)
+        assert [tuple(steps.shape) for _, steps in drawn] == [(16, 4), (16, 4)]
+        begins = [sorted(steps[0].tolist()) for _, steps in drawn]
+        assert sorted(begins[0] + begins[1]) == list(range(0, 128, 16))
+        assert max(np.ptp(times) for times in begins) > 48  # not four windows in a row
+    for batch in minibatches(model):
+        values, log_prob, _ = model.policy.evaluate_actions(*batch.sequences)
+        assert_close((values, log_prob), (batch.values, batch.log_prob))
+        assert batch.advantages.shape == (16, 4)
+        small, large = (
+            clipped_loss(model.policy, batch._replace(advantages=scale * batch.advantages + 5), 0, 0, clip_range=0.2).policy
+            for scale in (1, 3)
+        )
+        assert_close(small, large)
+        assert_close(small, torch.zeros(()), atol=1e-6, rtol=0)
 
 
 def test_learning_stops_where_the_policy_has_gone_too_far():
@@ -153,19 +184,19 @@ def test_a_cell_learns_to_recall(cell):
 def test_other_actions(space):
     model, snapshots = make_ppo(action_space=space, bptt_length=3), Snapshots()
     model.learn(36, callback=snapshots)
-    assert len(snapshots.chunks) == 2
+    assert len(snapshots.rollouts) == 2
 
 
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        (dict(batch_size=5), "batch_size is 5: it must be at least 6, the steps of one sequence"),
-        (dict(batch_size=1, bptt_length=2), "batch_size is 1: it must be at least 2, the steps of one sequence"),
-        (dict(n_epochs=0), "n_epochs is 0: it must be at least 1"),
-        (dict(clip_range=0), "clip_range is 0: it must be above 0"),
-        (dict(clip_range_vf=-1.0), "clip_range_vf is -1.0: it must be above 0"),
-        (dict(target_kl=0.0), "target_kl is 0.0: it must be above 0"),
-        (dict(bptt_length=7, batch_size=9), "bptt_length is 7: it must be from 1 to n_steps, 6"),
+        (dict(batch_size=5), "batch_size must be at least 6, the steps of one sequence, got 5"),
+        (dict(batch_size=1, bptt_length=2), "batch_size must be at least 2, the steps of one sequence, got 1"),
+        (dict(n_epochs=0), "n_epochs must be at least 1, got 0"),
+        (dict(clip_range=0), "clip_range must be above 0, got 0"),
+        (dict(clip_range_vf=-1.0), "clip_range_vf must be above 0, got -1.0"),
+        (dict(target_kl=0.0), "target_kl must be above 0, got 0.0"),
+        (dict(bptt_length=7, batch_size=9), "bptt_length must be from 1 to n_steps, which is 6, got 7"),
     ],
 )
 def test_what_is_not_allowed(kwargs, message):

@@ -1,4 +1,4 @@
-"""A chunk of experience: what it keeps, its advantages, and how acting fills it where episodes and time limits end."""
+"""A rollout of experience: what it keeps, its advantages, and how acting fills it where episodes and time limits end."""
 
 from itertools import pairwise
 
@@ -16,9 +16,9 @@ from tests.agents.helpers import (
     CELLS,
     VECTORIZATIONS,
     Scripted,
-    chunks_of,
     make_model,
     register_for_a_test,
+    rollouts_of,
     scramble,
     scripted_envs,
 )
@@ -140,7 +140,7 @@ def at(observations, t):
 
 
 def filled(observation_space, action_space, steps=4, rows=3):
-    """A chunk of random steps, and what was put in."""
+    """A rollout of random steps, and what was put in."""
     rollout = RecurrentRollout(steps, observation_space, action_space, n_envs=rows)
     rng = np.random.default_rng(0)
     given = dict(
@@ -150,11 +150,12 @@ def filled(observation_space, action_space, steps=4, rows=3):
         rewards=rng.normal(size=(steps, rows)).astype(np.float32),
         outputs=torch.randn(steps, rows, 8, generator=torch.Generator().manual_seed(0)),
     )
-    rollout.reset((torch.full((rows, 8), 7.0),))
+    rollout.reset()
+    rollout.add_state((torch.full((rows, 8), 7.0),))
     seen = []
     for t in range(steps):
-        seen.append(rollout.see(at(given["observations"], t), given["episode_starts"][t]))
-        rollout.act(torch.as_tensor(given["actions"][t]), given["rewards"][t], given["outputs"][t])
+        seen.append(rollout.add_observation(at(given["observations"], t), given["episode_starts"][t]))
+        rollout.add(torch.as_tensor(given["actions"][t]), given["rewards"][t], given["outputs"][t])
     return rollout, given, seen
 
 
@@ -188,24 +189,25 @@ def test_actions_and_all_else_come_back_as_they_went_in(action_space):
     assert_same_array(rollout.episode_starts, given["episode_starts"])
     np.testing.assert_array_equal(rollout.rewards, given["rewards"])
     assert torch.equal(rollout.outputs, given["outputs"])
-    assert torch.equal(rollout.state[0], torch.full((3, 8), 7.0))
+    assert torch.equal(rollout.states[0][0], torch.full((3, 8), 7.0))
 
 
 def test_actions_out_of_bounds_are_kept_as_they_were_sampled():
     rollout = RecurrentRollout(1, spaces.Discrete(2), spaces.Box(-1, 1, (1,), np.float32), n_envs=2)
-    rollout.see(np.zeros(2), np.zeros(2, bool))
-    rollout.act(torch.tensor([[-3.5], [2.25]]), np.zeros(2), torch.zeros(2, 1))
+    rollout.add_observation(np.zeros(2), np.zeros(2, bool))
+    rollout.add(torch.tensor([[-3.5], [2.25]]), np.zeros(2), torch.zeros(2, 1))
     assert rollout.actions.flatten().tolist() == [-3.5, 2.25]
 
 
-def test_a_chunk_is_filled_anew_after_a_reset():
+def test_a_rollout_is_filled_anew_after_a_reset():
     rollout, _, _ = filled(spaces.Discrete(5), spaces.Discrete(4), steps=2, rows=2)
     state = (torch.ones(2, 3),)
-    rollout.reset(state)
+    rollout.reset()
+    rollout.add_state(state)
     for t in range(2):
-        rollout.see(np.array([t, t + 1]), np.array([False, True]))
-        rollout.act(torch.tensor([t, t]), np.array([-1.0, t]), torch.full((2, 8), float(t)))
-    assert rollout.state is state
+        rollout.add_observation(np.array([t, t + 1]), np.array([False, True]))
+        rollout.add(torch.tensor([t, t]), np.array([-1.0, t]), torch.full((2, 8), float(t)))
+    assert rollout.states == [state]
     assert rollout.observations.tolist() == [[0, 1], [1, 2]]
     assert rollout.actions.tolist() == [[0, 0], [1, 1]]
     assert rollout.episode_starts.tolist() == [[False, True]] * 2
@@ -217,20 +219,19 @@ def test_an_observation_that_the_environment_overwrites_is_kept():
     rollout = RecurrentRollout(2, spaces.Box(0, 9, (1,), np.float32), spaces.Discrete(2), n_envs=2)
     shared = np.ones((2, 1), dtype=np.float32)
     for _ in range(2):
-        rollout.see(shared, np.zeros(2, bool))
-        rollout.act(torch.zeros(2), np.zeros(2), torch.zeros(2, 1))
+        rollout.add_observation(shared, np.zeros(2, bool))
+        rollout.add(torch.zeros(2), np.zeros(2), torch.zeros(2, 1))
         shared += 1
     assert rollout.observations.flatten().tolist() == [1, 1, 2, 2]
 
 
-def test_the_episodes_of_a_chunk_end_where_the_next_ones_start_and_where_it_says_at_last():
+def test_episodes_end_where_the_next_start_or_the_rollout_says():
     rollout = RecurrentRollout(3, spaces.Discrete(2), spaces.Discrete(2), gamma=0.5, gae_lambda=1.0, n_envs=2)
-    rollout.reset(())
     starts = np.array([[True, False], [False, True], [False, False]])
     for t in range(3):
-        rollout.see(np.zeros(2), starts[t])
-        rollout.act(torch.zeros(2), np.array([1.0, 1.0]), torch.zeros(2, 1))
-    rollout.end(np.array([True, False]), np.array([99.0, 8.0], dtype=np.float32))
+        rollout.add_observation(np.zeros(2), starts[t])
+        rollout.add(torch.zeros(2), np.array([1.0, 1.0]), torch.zeros(2, 1))
+    rollout.finish(np.array([True, False]), np.array([99.0, 8.0], dtype=np.float32))
     advantages = rollout.advantages(np.zeros((3, 2), dtype=np.float32))
     np.testing.assert_allclose(advantages, [[1.75, 1.0], [1.5, 1 + 0.5 * (1 + 0.5 * 8)], [1.0, 1 + 0.5 * 8]])
 
@@ -279,11 +280,11 @@ def action_probabilities(policy, observation, state, starts):
 
 @EVERY_VECTORIZATION
 @EVERY_CELL
-def test_what_the_memory_puts_out_depends_on_its_own_episode_only(cell, options, vectorize):
+def test_outputs_depend_on_their_own_episode_only(cell, options, vectorize):
     model = scripted_model(vectorize, cell, cell_kwargs=options)
     firsts = 0
-    for chunk in chunks_of(model, 4):
-        for observation, output in zip(chunk.observations.flatten(0, 1), chunk.outputs.flatten(0, 1), strict=True):
+    for rollout in rollouts_of(model, 4):
+        for observation, output in zip(rollout.observations.flatten(0, 1), rollout.outputs.flatten(0, 1), strict=True):
             number, episode, t = place(observation)
             assert_close(output, alone(model.policy, number, episode, t), rtol=1e-4, atol=1e-5)
             firsts += t == 0
@@ -291,7 +292,7 @@ def test_what_the_memory_puts_out_depends_on_its_own_episode_only(cell, options,
 
 
 @EVERY_VECTORIZATION
-def test_at_the_first_step_of_an_episode_the_agent_acts_as_with_a_fresh_memory(vectorize):
+def test_an_episode_begins_with_a_fresh_memory(vectorize):
     model = scripted_model(vectorize, "fast-weights")
     policy, calls = model.policy, []
     act = policy.act
@@ -318,13 +319,13 @@ def test_at_the_first_step_of_an_episode_the_agent_acts_as_with_a_fresh_memory(v
 def test_no_gradient_crosses_the_start_of_an_episode(cell, options):
     model = scripted_model(DummyVecEnv, cell, cell_kwargs=options, n_steps=12)
     scramble(model.policy, scale=0.4)
-    chunks_of(model, 1)
+    rollouts_of(model, 1)
     rollout, policy = model.rollout_buffer, model.policy
     observations = rollout.observations.requires_grad_()
     episodes = (observations.detach()[..., 1] / SCALE).round()
     for outputs in (None, rollout.outputs):
         values, log_prob, entropy = policy.evaluate_actions(
-            observations, rollout.actions, rollout.state, rollout.episode_starts, outputs
+            observations, rollout.actions, rollout.states[0], rollout.episode_starts, outputs
         )
         reached = torch.zeros(12, 3, dtype=torch.bool)
         for t in range(12):
@@ -338,18 +339,18 @@ def test_no_gradient_crosses_the_start_of_an_episode(cell, options):
         assert reached.float().mean() > 0.9
 
 
-def test_a_chunk_keeps_the_memory_of_its_first_step_and_the_next_one_goes_on_from_its_last():
+def test_a_rollout_goes_on_from_the_last_state():
     model = scripted_model(DummyVecEnv, "fast-weights", cell_kwargs=dict(window=3))
-    chunks = chunks_of(model, 4)
-    assert not any(part.any() for part in chunks[0].state)
-    for chunk in chunks:
+    rollouts = rollouts_of(model, 4)
+    assert not any(part.any() for part in rollouts[0].state)
+    for rollout in rollouts:
         with torch.no_grad():
-            outputs, after = model.policy.remember(chunk.observations, chunk.state, chunk.episode_starts)
-        assert_close(chunk.outputs, outputs, rtol=1e-4, atol=1e-5)
-        assert_close(chunk.after, after, rtol=1e-4, atol=1e-5)
-    for chunk, following in pairwise(chunks):
+            outputs, after = model.policy.remember(rollout.observations, rollout.state, rollout.episode_starts)
+        assert_close(rollout.outputs, outputs, rtol=1e-4, atol=1e-5)
+        assert_close(rollout.after, after, rtol=1e-4, atol=1e-5)
+    for rollout, following in pairwise(rollouts):
         assert following.state[0].any()
-        assert_close(following.state, chunk.after, rtol=0, atol=0)
+        assert_close(following.state, rollout.after, rtol=0, atol=0)
 
 
 def tally_model(monkeypatch, env, *, n_steps, value=(0.0, 0.0, 1.0), gamma=0.5, **kwargs):
@@ -364,64 +365,64 @@ def tally_model(monkeypatch, env, *, n_steps, value=(0.0, 0.0, 1.0), gamma=0.5, 
 
 
 @EVERY_VECTORIZATION
-def test_a_time_limit_gives_the_value_of_the_last_observation_and_a_real_end_does_not(monkeypatch, vectorize):
+def test_time_limits_are_bootstrapped_and_real_ends_are_not(monkeypatch, vectorize):
     scripts = [((3, "truncated"),), ((3, "terminated"),), ((2, "terminated"), (2, "truncated"))]
-    (chunk,) = chunks_of(tally_model(monkeypatch, vectorize(scripted_envs(scripts)), n_steps=4), 1)
+    (rollout,) = rollouts_of(tally_model(monkeypatch, vectorize(scripted_envs(scripts)), n_steps=4), 1)
     # The value of the last observation of three steps: 0 + 1 + 2 + 3 = 6; of two: 0 + 1 + 2 = 3.
-    np.testing.assert_allclose(chunk.rewards[:, 0], [1, 2, 3 + 0.5 * 6, 1])
-    np.testing.assert_allclose(chunk.rewards[:, 1], [1, 2, 3, 1])
-    np.testing.assert_allclose(chunk.rewards[:, 2], [1, 2, 1, 2 + 0.5 * 3])
+    np.testing.assert_allclose(rollout.rewards[:, 0], [1, 2, 3 + 0.5 * 6, 1])
+    np.testing.assert_allclose(rollout.rewards[:, 1], [1, 2, 3, 1])
+    np.testing.assert_allclose(rollout.rewards[:, 2], [1, 2, 1, 2 + 0.5 * 3])
 
 
-def test_a_time_limit_at_the_end_of_a_chunk_and_beyond_one(monkeypatch):
+def test_a_time_limit_at_the_end_of_a_rollout(monkeypatch):
     env = DummyVecEnv(scripted_envs([((4, "truncated"),), ((2, "truncated"),)]))
-    first, second, third = chunks_of(tally_model(monkeypatch, env, n_steps=2), 3)
-    for chunk, rewards, dones, values in (
+    first, second, third = rollouts_of(tally_model(monkeypatch, env, n_steps=2), 3)
+    for rollout, rewards, dones, values in (
         (first, [[1, 1], [2, 2 + 0.5 * 3]], [False, True], [3, 0]),
         (second, [[3, 1], [4 + 0.5 * 10, 2 + 0.5 * 3]], [True, True], [0, 0]),
         (third, [[1, 1], [2, 2 + 0.5 * 3]], [False, True], [3, 0]),
     ):
-        np.testing.assert_allclose(chunk.rewards, rewards)
-        np.testing.assert_array_equal(chunk.last_dones, dones)
-        np.testing.assert_allclose(chunk.last_values, values)
+        np.testing.assert_allclose(rollout.rewards, rewards)
+        np.testing.assert_array_equal(rollout.last_dones, dones)
+        np.testing.assert_allclose(rollout.last_values, values)
 
 
 def test_several_time_limits_at_once_are_not_mixed_up(monkeypatch):
     scripts = [((2, "terminated"),), ((2, "truncated"),), ((3, "terminated"),), ((2, "truncated"),)]
     model = tally_model(monkeypatch, DummyVecEnv(scripted_envs(scripts)), n_steps=2, value=(1.0, 0.0, 0.0))
-    (chunk,) = chunks_of(model, 1)
-    np.testing.assert_allclose(chunk.rewards[1], [2, 2 + 0.5 * 1 * 3, 2, 2 + 0.5 * 3 * 3])
+    (rollout,) = rollouts_of(model, 1)
+    np.testing.assert_allclose(rollout.rewards[1], [2, 2 + 0.5 * 1 * 3, 2, 2 + 0.5 * 3 * 3])
 
 
 @pytest.mark.parametrize(
     "env", [Scripted(((3, "truncated"),)), TimeLimit(Scripted(((9, "terminated"),)), 3)], ids=["the game's own", "TimeLimit"]
 )
 def test_a_single_environment_with_a_time_limit(monkeypatch, env):
-    (chunk,) = chunks_of(tally_model(monkeypatch, env, n_steps=5), 1)
-    np.testing.assert_allclose(chunk.rewards[:, 0], [1, 2, 3 + 0.5 * 6, 1, 2])
+    (rollout,) = rollouts_of(tally_model(monkeypatch, env, n_steps=5), 1)
+    np.testing.assert_allclose(rollout.rewards[:, 0], [1, 2, 3 + 0.5 * 6, 1, 2])
 
 
 @EVERY_VECTORIZATION
-def test_an_end_in_the_step_of_the_time_limit_is_an_end(monkeypatch, vectorize):
+def test_an_end_in_the_step_of_the_limit_counts(monkeypatch, vectorize):
     env = vectorize([lambda: TimeLimit(Scripted(((2, "terminated"),)), 2)])
-    (chunk,) = chunks_of(tally_model(monkeypatch, env, n_steps=2), 1)
-    np.testing.assert_allclose(chunk.rewards[:, 0], [1, 2])
+    (rollout,) = rollouts_of(tally_model(monkeypatch, env, n_steps=2), 1)
+    np.testing.assert_allclose(rollout.rewards[:, 0], [1, 2])
 
 
-def test_after_a_chunk_the_next_observation_counts_where_the_episode_goes_on(monkeypatch):
+def test_the_last_values_are_of_episodes_that_go_on(monkeypatch):
     scripts = [((9, "terminated"),), ((3, "terminated"),), ((2, "terminated"), (9, "terminated")), ((3, "truncated"),)]
     model = tally_model(monkeypatch, DummyVecEnv(scripted_envs(scripts)), n_steps=3, gae_lambda=1.0)
-    (chunk,) = chunks_of(model, 1)
+    (rollout,) = rollouts_of(model, 1)
     # 0 + 1 + 2 + 3 in the first environment; 0 + 1 in the third, which began again one step ago.
-    np.testing.assert_allclose(chunk.last_values, [6, 0, 1, 0])
+    np.testing.assert_allclose(rollout.last_values, [6, 0, 1, 0])
     advantages = model.rollout_buffer.advantages(np.zeros((3, 4), dtype=np.float32))
     np.testing.assert_allclose(advantages[2], [3 + 0.5 * 6, 3, 1 + 0.5 * 1, 3 + 0.5 * 6])
 
 
-def test_a_value_that_is_asked_for_leaves_the_memory_as_it_was(monkeypatch):
+def test_predicting_a_value_leaves_the_memory_as_it_was(monkeypatch):
     model = tally_model(monkeypatch, DummyVecEnv(scripted_envs([((9, "terminated"),), ((2, "truncated"),)])), n_steps=3)
     # The sum of t over what the agent has acted on: 0 + 1 + 2, then up to 5, then up to 8.
-    assert [chunk.after[0][:, 2].tolist() for chunk in chunks_of(model, 3)] == [[3, 0], [15, 1], [36, 0]]
+    assert [rollout.after[0][:, 2].tolist() for rollout in rollouts_of(model, 3)] == [[3, 0], [15, 1], [36, 0]]
 
 
 class StopAt(BaseCallback):
@@ -433,13 +434,13 @@ class StopAt(BaseCallback):
         return self.n_calls < self.calls
 
 
-def test_learning_that_goes_on_after_a_stop_sees_every_episode_from_its_first_step():
+def test_after_a_stop_learning_sees_episodes_from_their_first_step():
     for calls in range(1, 8):
         model = scripted_model(DummyVecEnv, "gru", scripts=[((3, "terminated"),)])
         model.learn(40, callback=StopAt(calls))
-        (chunk,) = chunks_of(model, 1, reset_num_timesteps=False)
-        assert place(chunk.observations[0, 0])[2] == calls % 3
-        for observation, start, output in zip(chunk.observations, chunk.episode_starts, chunk.outputs, strict=True):
+        (rollout,) = rollouts_of(model, 1, reset_num_timesteps=False)
+        assert place(rollout.observations[0, 0])[2] == calls % 3
+        for observation, start, output in zip(rollout.observations, rollout.episode_starts, rollout.outputs, strict=True):
             number, episode, t = place(observation[0])
             assert bool(start) == (t == 0)
             assert_close(output[0], alone(model.policy, number, episode, t), rtol=1e-4, atol=1e-5)

@@ -90,7 +90,7 @@ def test_another_number_of_environments_begins_new_episodes(n_envs, tmp_path):
     loaded.learn(8, reset_num_timesteps=False)
 
 
-def test_an_environment_that_could_take_a_state_is_not_believed_to_be_amid_other_episodes(tmp_path):
+def test_force_reset_false_needs_an_environment_without_a_state(tmp_path):
     class Shy(CatchVectorEnv):
         def get_state(self):
             raise RuntimeError("not now")

@@ -14,7 +14,7 @@ from fw_rl.envs import CatchEnv, CatchVectorEnv
 from fw_rl.experiments.attention import attention_shares
 from fw_rl.experiments.episodes import play_episode
 from tests.agents.helpers import CELLS, act, make_model, make_policy, same_parameters, scramble, scripted_envs
-from tests.agents.test_loss import gradients, random_chunks
+from tests.agents.test_loss import gradients, random_rollouts
 
 EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)
 SCRIPTS = [((3, "terminated"), (5, "truncated")), ((2, "terminated"),)]
@@ -53,7 +53,7 @@ def test_actions_are_the_actor_s_and_values_the_critic_s(cell, options):
 @EVERY_CELL
 def test_each_learns_from_its_part_of_the_loss(cell, options, bptt_length):
     both, actor, critic = two_and_each(cell, options)
-    rollout, _ = random_chunks(both, 2, bptt_length=bptt_length)
+    rollout, _ = random_rollouts(both, 2, bptt_length=bptt_length)
     for weights, alone, prefixes in (
         (dict(ent_coef=0.3, vf_coef=0.0), actor, {"encoder.": "encoder.", "cell.first.": "cell."}),
         (dict(ent_coef=0.0, vf_coef=1.0), critic, {"critic_encoder.": "encoder.", "cell.second.": "cell."}),
@@ -83,11 +83,11 @@ def test_each_learns_from_its_part_of_the_loss(cell, options, bptt_length):
 
 
 def evaluated(alone, rollout, judges):
-    """What the policy of one cell says of each piece, from that cell's half of the state, without the outputs of two."""
-    for piece in rollout.pieces():
-        half = len(piece.state) // 2
-        state = piece.state[half:] if judges else piece.state[:half]
-        yield alone.evaluate_actions(piece.observations, piece.actions, state, piece.episode_starts)
+    """What the policy of one cell says of each time window, from that cell's half of the state, without the outputs of two."""
+    for sequences in rollout.sequences():
+        half = len(sequences.state) // 2
+        state = sequences.state[half:] if judges else sequences.state[:half]
+        yield alone.evaluate_actions(sequences.observations, sequences.actions, state, sequences.episode_starts)
 
 
 def test_actor_and_critic_may_see_apart():
@@ -105,7 +105,7 @@ def test_actor_and_critic_may_see_apart():
 
 
 def test_with_one_cell_they_cannot_see_apart():
-    with pytest.raises(ValueError, match=r"^share_features_extractor is False: .* shared_cell=False$"):
+    with pytest.raises(ValueError, match=r"^share_features_extractor must be True unless shared_cell=False, got False$"):
         make_policy("gru", share_features_extractor=False)
 
 

@@ -153,7 +153,7 @@ def test_a_runner_that_is_killed_is_replaced(running):
     assert model.num_timesteps < 10**7
 
 
-def test_an_agent_s_own_ray_listens_on_the_loopback_interface_only_and_ends(running):
+def test_an_own_ray_listens_on_loopback_only_and_ends(running):
     ray.shutdown()  # not that of the other tests
     assert wait_until_gone()
     listening = []
@@ -246,12 +246,15 @@ class Forbidding(Noise):
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        (dict(algorithm="dqn"), "algorithm is 'dqn': choose from impala, ppo, appo"),
-        (dict(n_workers=0), "n_workers is 0: it must be at least 1"),
-        (dict(learning_rate=lambda progress: 1e-3), "learning_rate is a function"),
-        (dict(env=partial(CatchVectorEnv, 4)), "in mode AutoresetMode.SAME_STEP: make it with autoreset_mode"),
-        (dict(env=CatchVectorEnv(4)), "give a function that makes it"),
-        (dict(env=Forbidding), "env forbids actions by action_masks, which RLlib does not know of"),
+        (dict(algorithm="dqn"), "algorithm must be one of impala, ppo, appo, got 'dqn'"),
+        (dict(n_workers=0), "n_workers must be at least 1, got 0"),
+        (dict(learning_rate=lambda progress: 1e-3), "learning_rate must be a number, .*, got a function"),
+        (
+            dict(env=partial(CatchVectorEnv, 4)),
+            "autoreset_mode of env must be AutoresetMode.NEXT_STEP, got AutoresetMode.SAME_STEP",
+        ),
+        (dict(env=CatchVectorEnv(4)), "env must be a function or an id"),
+        (dict(env=Forbidding), "env must be without action_masks"),
         (dict(policy_kwargs=dict(cell="elephant")), "unknown cell 'elephant'"),
     ],
 )

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(900)
 TINY = resolve(TrainOptions(env="Catch-5-2", cell="rnn", timesteps=480, n_envs=4, n_steps=4, hidden_size=8))
 
 
-def test_trainings_on_ray_learn_what_they_learn_here_and_can_be_stopped():
+def test_trainings_on_ray_learn_the_same_and_can_be_stopped():
     told = []
     learn(told.append, TINY, {"a": 1}, 10)
     events = {0: [], 1: []}

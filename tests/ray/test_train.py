@@ -61,7 +61,7 @@ def test_a_run_is_interrupted_and_goes_on(algo, tmp_path):
     assert wait_until_gone()
 
 
-def test_a_cluster_that_is_not_there_is_told_in_one_line(tmp_path):
+def test_a_missing_cluster_is_reported_in_one_line(tmp_path):
     process = start(*SMALL, "--engine", "ray", "--ray-address", "127.0.0.1:1", "--log-dir", str(tmp_path), "--quiet")
     _, said = process.communicate(timeout=300)
     assert process.returncode == 1, said

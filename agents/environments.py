@@ -1,0 +1,54 @@
+"""The environments that an agent learns from, as SB3 vectors, and those that each worker makes for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import gymnasium as gym
+from gymnasium.vector import VectorEnv
+from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from fw_rl.envs.sb3 import VecEnvAdapter
+
+__all__ = ["MakeEnv", "WorkerVecEnv", "wrap_env"]
+
+MakeEnv = Callable[[], GymEnv | VectorEnv]
+
+
+def wrap_env(env: GymEnv | VectorEnv | str, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+    """An SB3 `VecEnv` of an environment of any kind."""
+    if isinstance(env, VectorEnv):
+        env = VecEnvAdapter(env, monitor=monitor_wrapper)
+    return BaseAlgorithm._wrap_env(maybe_make_env(env, verbose), verbose, monitor_wrapper)
+
+
+class WorkerVecEnv(VecEnvWrapper):
+    """The environments of one worker in the main process, which needs their spaces and may evaluate there.
+
+    Args:
+        make: A function that makes the environments of one worker, or an id.
+        monitor_wrapper: Report the returns and lengths of episodes.
+
+    Raises:
+        ValueError: If `make` is an environment, or makes a `VecNormalize`.
+    """
+
+    def __init__(self, make: MakeEnv | str, monitor_wrapper: bool = True) -> None:
+        if isinstance(make, str):
+            make = partial(gym.make, make)
+        if not callable(make):
+            raise ValueError(f"env must be a function or an id, since every worker makes its own, got {make}")
+        self.make = make
+        super().__init__(wrap_env(make(), monitor_wrapper=monitor_wrapper))
+        if unwrap_vec_normalize(self.venv) is not None:
+            raise ValueError("env must be without VecNormalize, whose statistics workers cannot share, got one that has it")
+
+    def reset(self) -> VecEnvObs:
+        return self.venv.reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        return self.venv.step_wait()

@@ -1,0 +1,379 @@
+"""What all agents have in common: how they act with a memory, predict, and are saved and loaded. It knows no loss."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv
+
+from fw_rl.agents.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from fw_rl.agents.document import problems_named
+from fw_rl.agents.environments import MakeEnv, wrap_env
+from fw_rl.agents.masks import check_masks
+from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS
+from fw_rl.agents.policy import RecurrentActorCriticPolicy
+from fw_rl.agents.restore import build_agent, set_random_state
+from fw_rl.agents.rollout import RecurrentRollout
+from fw_rl.agents.running_episodes import describe_episodes, restore_episodes
+from fw_rl.cells import State, Stepper
+
+__all__ = ["RecurrentOnPolicyAlgorithm"]
+
+
+class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
+    """The base of all agents: an SB3 `OnPolicyAlgorithm` whose policy remembers.
+
+    Every `n_steps` steps of all environments make a rollout, from which `train` of a derived class learns. The memory's state
+    goes on from rollout to rollout, the gradient does not. If the environment has the method `action_masks` that sb3-contrib's
+    `MaskablePPO` asks for, no forbidden action is taken.
+
+    Args:
+        policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`.
+        env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or `Env`, or an id.
+        learning_rate: A number, or an SB3 schedule.
+        n_steps: Steps of each environment in a rollout.
+        gamma: Discount.
+        gae_lambda: Lambda of the generalised advantages.
+        ent_coef: Weight of the entropy.
+        vf_coef: Weight of the value error.
+        max_grad_norm: A longer gradient is clipped to this norm.
+        bptt_length: Steps of a sequence, from 1 to `n_steps`: back-propagation begins anew there; None takes `n_steps`.
+        optimizer: "rmsprop", as in the A3C paper (Mnih et al. 2016), or "adam".
+        anneal: Let a learning rate that is a number go down to 0 along `learn`, linearly.
+        anneal_entropy: Let `ent_coef` do so.
+        normalize_advantage: Scale the advantages to mean 0 and standard deviation 1.
+        matmul_precision: Of the matrix products of learning, see `torch.set_float32_matmul_precision`: "highest", "high", or
+            "medium", which lets a processor that has bfloat16 use it inside of them.
+        stats_window_size: Episodes over which their returns and lengths are averaged for logging.
+        tensorboard_log: Folder of TensorBoard's logs; None writes none.
+        monitor_wrapper: Report the returns and lengths of episodes.
+        policy_kwargs: Arguments of `RecurrentActorCriticPolicy`, such as `dict(cell="lstm", hidden_size=64)`.
+        verbose: 0 prints nothing, 1 what happens, 2 more.
+        seed: Of networks, environments and actions; None for another one each time.
+        device: "cpu", "cuda", or "auto".
+        _init_setup_model: Build the policy at once.
+
+    Raises:
+        ValueError: For an optimizer, a cell or an option that does not exist, and for a number that is not allowed.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"RecurrentPolicy": RecurrentActorCriticPolicy}
+    policy: RecurrentActorCriticPolicy
+    rollout_buffer: RecurrentRollout  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        policy: str | type[RecurrentActorCriticPolicy],
+        env: GymEnv | VectorEnv | str | None,
+        learning_rate: float | Schedule = 1e-3,
+        n_steps: int = 16,
+        gamma: float = 0.99,
+        gae_lambda: float = 1.0,
+        ent_coef: float = 0.01,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        bptt_length: int | None = None,
+        optimizer: str = "rmsprop",
+        anneal: bool = True,
+        anneal_entropy: bool = False,
+        normalize_advantage: bool = False,
+        matmul_precision: str = "highest",
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        monitor_wrapper: bool = True,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        for name, value, known in (
+            ("optimizer", optimizer, OPTIMIZERS),
+            ("matmul_precision", matmul_precision, PRECISIONS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if n_steps < 1:
+            raise ValueError(f"n_steps must be at least 1, got {n_steps}")
+        if bptt_length is not None and not 1 <= bptt_length <= n_steps:
+            raise ValueError(f"bptt_length must be from 1 to n_steps, which is {n_steps}, got {bptt_length}")
+        self.optimizer, self.anneal, self.anneal_entropy = optimizer, anneal, anneal_entropy
+        self.normalize_advantage, self.matmul_precision = normalize_advantage, matmul_precision
+        self.bptt_length, self.monitor_wrapper = bptt_length, monitor_wrapper
+        policy_kwargs = dict(policy_kwargs or {})
+        if "optimizer_class" not in policy_kwargs:
+            policy_kwargs["optimizer_class"], standard = OPTIMIZERS[optimizer]
+            policy_kwargs["optimizer_kwargs"] = standard | (policy_kwargs.get("optimizer_kwargs") or {})
+        self._stepper: Stepper | None = None
+        self._masked = False
+        super().__init__(
+            policy,
+            env,  # type: ignore[arg-type]
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=False,
+            sde_sample_freq=-1,
+            rollout_buffer_class=RecurrentRollout,  # type: ignore[arg-type]
+            rollout_buffer_kwargs=dict(bptt_length=bptt_length),
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            monitor_wrapper=monitor_wrapper,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+            _init_setup_model=_init_setup_model,
+        )
+
+    @staticmethod
+    def _wrap_env(env: GymEnv | VectorEnv | str, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        return wrap_env(env, verbose, monitor_wrapper)
+
+    def _setup_lr_schedule(self) -> None:
+        super()._setup_lr_schedule()
+        if self.anneal and not callable(self.learning_rate):
+            self.lr_schedule = LinearSchedule(float(self.learning_rate), 0.0, 1.0)
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        total_timesteps, callback = super()._setup_learn(*args, **kwargs)
+        assert self.env is not None
+        self._masked = is_masking_supported(self.env)
+        if self._last_state is None or len(self._last_state[0]) != self.n_envs:
+            self._last_state = self.policy.initial_state(self.n_envs)
+        return total_timesteps, callback
+
+    @property
+    def _last_state(self) -> State | None:
+        """The memory's state after the last step, which goes with `_last_obs`."""
+        return None if self._stepper is None else self._stepper.state
+
+    @_last_state.setter
+    def _last_state(self, state: State) -> None:
+        self._stepper = self.policy.cell.stepper(state)
+
+    def collect_rollouts(  # type: ignore[override]
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RecurrentRollout, n_rollout_steps: int
+    ) -> bool:
+        """Act for `n_rollout_steps` steps of each environment, and fill the rollout; False if a callback asked to stop."""
+        assert self._last_obs is not None and self._last_episode_starts is not None and self._stepper is not None
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset()
+        callback.on_rollout_start()
+        for _ in range(n_rollout_steps):
+            if rollout_buffer.starts_sequence:
+                forgotten = self._last_episode_starts.all()
+                rollout_buffer.add_state(self.policy.initial_state(env.num_envs) if forgotten else self._stepper.state)
+            observation, starts = rollout_buffer.add_observation(self._last_obs, self._last_episode_starts)  # type: ignore[arg-type]
+            masks = None
+            if self._masked:
+                masks = rollout_buffer.add_action_masks(check_masks(get_action_masks(env), self.action_space, env.num_envs))
+            actions, output = self.policy.act(observation, self._stepper, starts, action_masks=masks)
+            new_obs, rewards, dones, infos = env.step(self.policy.to_env_actions(actions))
+            self.num_timesteps += env.num_envs
+            # Before the callback, which may save, or stop: observation and state belong together.
+            self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+            if dones.any():
+                self._update_info_buffer(infos, dones)
+                rewards = rewards + self.gamma * self._bootstrap_values(dones, infos)
+            rollout_buffer.add(actions, rewards, output)
+
+        rollout_buffer.finish(dones, self._last_values(dones))
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _bootstrap_values(self, dones: NDArray[np.bool_], infos: list[dict[str, Any]]) -> NDArray[np.float32]:
+        """The values [B] of the last observations where a time limit and not the game ended the episode; else 0."""
+        values = np.zeros(len(dones), dtype=np.float32)
+        rows = [int(i) for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
+        if rows:
+            assert self._last_state is not None
+            last = [infos[i]["terminal_observation"] for i in rows]
+            several = isinstance(last[0], dict)
+            stacked = {key: np.stack([part[key] for part in last]) for key in last[0]} if several else np.stack(last)
+            values[rows] = self._predict_values(stacked, tuple(part[rows] for part in self._last_state))
+        return values
+
+    def _last_values(self, dones: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """The values [B] of the observations after the rollout; 0 where an episode has ended."""
+        if dones.all():
+            return np.zeros(len(dones), dtype=np.float32)
+        assert self._last_obs is not None and self._last_state is not None
+        return self._predict_values(self._last_obs, self._last_state) * ~dones
+
+    @torch.no_grad()
+    def _predict_values(self, observations: Any, state: State) -> NDArray[np.float32]:
+        tensors, _ = self.policy.obs_to_tensor(observations)
+        no_starts = torch.zeros(len(state[0]), dtype=torch.bool, device=self.device)
+        values: NDArray[np.float32] = self.policy.predict_values(tensors, state, no_starts).cpu().numpy()
+        return values
+
+    @property
+    def _entropy_weight(self) -> float:
+        return self.ent_coef * (self._current_progress_remaining if self.anneal_entropy else 1.0)
+
+    def _require_finite_outputs(self) -> None:
+        if not self.rollout_buffer.outputs.sum().isfinite():
+            raise FloatingPointError(
+                f"the memory's output is not finite after {self.num_timesteps:,} frames: train with a lower learning rate"
+            )
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write the log, with the memory's metrics on the last rollout if it was collected in this process."""
+        for name, value in self._memory_metrics().items():
+            self.logger.record(name, value)
+        super().dump_logs(iteration)
+
+    def _memory_metrics(self) -> dict[str, float]:
+        rollout = self.rollout_buffer
+        if not rollout.states:
+            return {}
+        with torch.no_grad():
+            encoded = self.policy.encode(rollout.observations)
+        metrics = self.policy.cell.diagnostics(encoded, rollout.states[0], rollout.episode_starts)
+        return {f"memory/{name}": value for name, value in metrics.items()}
+
+    def predict(  # type: ignore[override]
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """The action for an observation, or for a batch of them; see `RecurrentActorCriticPolicy.predict`."""
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
+
+    def save(self, path: str | os.PathLike[str], include_state: bool | None = None) -> None:  # type: ignore[override]
+        """Write the agent into one safetensors file, whole or not at all, with settings and statistics of a `VecNormalize`.
+
+        A file with the environment's state that was written between two rollouts (after `learn`, or by a callback's
+        `_on_rollout_start`) lets training go on bit for bit; one from amid a rollout, as of SB3's `CheckpointCallback`, is
+        without the steps of that rollout. It warns of what a file cannot hold, such as a learning rate that is a function.
+
+        Args:
+            path: File, which gets the ending .safetensors.
+            include_state: Whether the file has the running episodes: the memory's state, with the observations and episode
+                starts that belong to it (`read_checkpoint(path).episodes`). None: if the environment goes with them, as a
+                vector environment with the methods `get_state` and `set_state` does, such as `CatchVectorEnv`. True: with
+                any environment; see `force_reset` of `load`. Workers of A3C and of Ray keep their episodes to themselves.
+        """
+        episodes = None
+        if include_state is not False and self.env is not None and self._last_obs is not None and self._last_state is not None:
+            seen = dict(memory=self._last_state, observation=self._last_obs, starts=self._last_episode_starts)
+            episodes = describe_episodes(self.env, seen, in_any_case=bool(include_state))
+        write_checkpoint(path, self, episodes)
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        path: str | os.PathLike[str],
+        env: GymEnv | VectorEnv | MakeEnv | str | None = None,
+        device: torch.device | str = "auto",
+        force_reset: bool = True,
+        **overrides: Any,
+    ) -> Self:
+        """An agent from a file that `save` wrote, on any device; nothing in the file is run.
+
+        With `env`, `learn(..., reset_num_timesteps=False)` goes on where the file stops, with the same random numbers: in the
+        same episodes if the file holds them and `env` takes them and has as many, else in new ones. If the agent learned with a
+        `VecNormalize`, that of `env` takes over its statistics; if there is none, `env` is put into one like it (`get_env()`
+        then is what the agent sees). Without `env`, `get_vec_normalize_env().normalize_obs` turns what an environment shows
+        into what `predict` takes.
+
+        Args:
+            path: File.
+            env: As for a new agent, with the same spaces; without it the agent predicts only.
+            device: "cpu", "cuda", or "auto".
+            force_reset: As in SB3, reset `env` before it learns, unless it takes its episodes from the file. False takes it to
+                be amid the episodes of a file saved with `include_state=True`, which then go on with the memory's state.
+            **overrides: Arguments of the constructor to change. What `policy_kwargs` leaves out stays as it was; an optimizer
+                or its options begin its state anew; a `seed` begins new random numbers and episodes, other `cell_kwargs` new
+                episodes. What a file cannot hold must be given again: a learning rate that is a function, and classes of
+                the policy that are not from Torch or SB3.
+
+        Raises:
+            CheckpointError: For a file that is no whole checkpoint or does not fit `env` and `overrides`. It is a ValueError.
+            ValueError: For an unknown override.
+
+        Example:
+            >>> model = RecurrentA2C.load("agent", env)  # doctest: +SKIP
+            >>> model = model.learn(1_000_000 - model.num_timesteps, reset_num_timesteps=False)  # doctest: +SKIP
+        """
+        checkpoint = read_checkpoint(path)
+        if force_reset and checkpoint.episodes is not None and checkpoint.episodes.get("env") is None:
+            checkpoint = replace(checkpoint, episodes=None)
+        model = build_agent(cls, checkpoint, env, device, overrides)
+        if env is not None and "seed" not in overrides:
+            with problems_named(f"{checkpoint.path}: its agent cannot be restored"):
+                model._continue(checkpoint)
+        return model
+
+    def _continue(self, checkpoint: Checkpoint) -> None:
+        """Go on in the running episodes of a checkpoint, or else in new ones, and with its random numbers."""
+        assert self.env is not None
+        goes_on = (
+            checkpoint.episodes is not None
+            and checkpoint.n_envs == self.n_envs
+            # The memory's state may be of another form.
+            and checkpoint.policy_kwargs.get("cell_kwargs") == self.policy_kwargs.get("cell_kwargs")
+            and self._restore_episodes(checkpoint.episodes)
+        )
+        if checkpoint.random_state is not None:
+            set_random_state(checkpoint.random_state, self.device)
+        if not goes_on and self.seed is not None:
+            self.env.seed()  # a seed from NumPy's generator: other episodes than those that training began with
+
+    def _restore_episodes(self, episodes: dict[str, Any]) -> bool:
+        """Go on in these episodes; False, and nothing is changed, if they are of another environment or another memory."""
+        assert self.env is not None
+        memory = tuple(part.to(self.device) for part in episodes["memory"])
+        observation, starts = episodes["observation"], np.asarray(episodes["starts"], dtype=bool)
+        seen = observation.values() if isinstance(observation, dict) else [observation]
+        if any(len(part) != self.n_envs for part in (*memory, *seen, starts)):
+            raise ValueError(f"the running episodes are not {self.n_envs}")
+        blank = self.policy.initial_state(self.n_envs)
+        if [(part.shape, part.dtype) for part in memory] != [(part.shape, part.dtype) for part in blank]:
+            warnings.warn("new episodes begin, since the memory's state in the file is of another form", stacklevel=5)
+            return False
+        self._predict_values(observation, memory)  # raises if the observation does not fit the policy
+        if not restore_episodes(self.env, episodes):
+            return False
+        self._last_obs, self._last_episode_starts, self._last_state = observation, starts, memory
+        return True
+
+    def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto") -> None:
+        """Take parameters as `get_parameters` gives them.
+
+        Raises:
+            ValueError: For a path, since `load` is what reads files.
+        """
+        if not isinstance(load_path_or_dict, dict):
+            raise ValueError(
+                f"load_path_or_dict must be a dictionary, got {load_path_or_dict!r}: {type(self).__name__}.load reads files"
+            )
+        super().set_parameters(load_path_or_dict, exact_match, device)

@@ -1,0 +1,31 @@
+"""Optimizers by name, and the precision of learning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+__all__ = ["OPTIMIZERS", "PRECISIONS"]
+
+PRECISIONS = ("highest", "high", "medium")
+"""Of matrix products, as Torch names them."""
+
+OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+    "rmsprop": (torch.optim.RMSprop, dict(alpha=0.99, eps=1e-5)),
+    "adam": (torch.optim.Adam, dict(eps=1e-5, fused=True)),
+}
+"""Class and options of each optimizer."""
+
+
+@contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    """Compute matrix products with this precision; small ones, as while acting, are slower with a lower one."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
