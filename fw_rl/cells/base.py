@@ -41,6 +41,8 @@ class Cell(nn.Module, ABC):
     torch.Size([5, 2, 8])
     """
 
+    attends = False  # whether there is a method `attention`, as FastWeightsCell has it
+
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):

@@ -69,6 +69,8 @@ class FastWeightsCell(Cell):
     >>> y, state = cell(torch.randn(1, 3, 4), state)            # one step, while acting
     """
 
+    attends = True
+
     def __init__(
         self,
         input_size: int,

@@ -1,8 +1,11 @@
-"""What fast weights attend to in an episode, as a picture: each step's past steps, beside the frames."""
+"""What a memory attends to in an episode, as a picture: each step's past steps, beside the frames."""
 
 from __future__ import annotations
 
+import io
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -21,10 +24,11 @@ from numpy.typing import NDArray
 
 from fw_rl.agents import RecurrentA2C
 from fw_rl.agents.rollout import map_observation
-from fw_rl.cells import FastWeightsCell
+from fw_rl.experiments.animation import write_gif
 from fw_rl.experiments.episodes import Episode
+from fw_rl.files import write_file
 
-__all__ = ["animate_attention", "attention_shares", "draw_attention"]
+__all__ = ["animate_attention", "attention_shares", "draw_attention", "write_attention"]
 
 Image = NDArray[np.uint8]
 
@@ -39,15 +43,23 @@ FAINTEST = 1e-3
 
 
 def attention_shares(model: RecurrentA2C, episode: Episode) -> NDArray[np.float64]:
-    """For each step of an episode the share of its attention that each step before it gets, [T, T]; a row sums to 1, or 0.
+    """For each step of an episode the share of its attention that each step before it gets; a row sums to 1, or 0.
 
     It is the weight of Ba16 Eq. 4, ``strength * (key . query)``, without its sign, over the sum of its row.
 
-    Raises ValueError if the agent's cell does not attend.
+    Args:
+        model: The agent.
+        episode: An episode of T steps.
+
+    Returns:
+        The shares, [T, T].
+
+    Raises:
+        ValueError: If the agent's cell does not attend.
     """
-    cell = model.policy.actor_cell
-    if not isinstance(cell, FastWeightsCell):
-        raise ValueError(f"the cell {model.policy.cell_name!r} does not attend to past steps: fast-weights does")
+    cell: Any = model.policy.actor_cell
+    if not cell.attends:
+        raise ValueError(f"cell must be one that attends to past steps, such as fast-weights, got {model.policy.cell_name!r}")
     observations, _ = model.policy.obs_to_tensor(_stack(episode.observations))
     with torch.no_grad():
         encoded = model.policy.encode(map_observation(lambda part: part.unsqueeze(1), observations), actor_only=True)
@@ -57,17 +69,50 @@ def attention_shares(model: RecurrentA2C, episode: Episode) -> NDArray[np.float6
 
 
 def draw_attention(episode: Episode, shares: NDArray[np.float64], title: str, dpi: int = 150) -> Image:
-    """One picture of an episode: a row for each step, and along it the steps before; frames on both sides, if there are any."""
+    """One picture of an episode: a row for each step, and along it the steps before; frames on both sides, if there are any.
+
+    Args:
+        episode: The episode.
+        shares: What each step attends to, [T, T].
+        title: Words above the matrix.
+        dpi: Pixels an inch.
+    """
     return _Board(episode, shares, title, dpi).picture(len(episode))
 
 
 def animate_attention(episode: Episode, shares: NDArray[np.float64], title: str, dpi: int = 80) -> list[Image]:
-    """The picture as it comes to be, step by step, and beside it the frame of that step."""
+    """The picture as it comes to be, step by step, and beside it the frame of that step.
+
+    Args:
+        episode: The episode.
+        shares: What each step attends to, [T, T].
+        title: Words above the matrix.
+        dpi: Pixels an inch.
+    """
     board = _Board(episode, shares, title, dpi)
     pictures = [board.picture(steps) for steps in range(1, len(episode) + 1)]
     if not episode.frames:
         return pictures
     return [_beside(frame, picture) for frame, picture in zip(episode.frames, pictures, strict=False)]
+
+
+def write_attention(path: Path, model: RecurrentA2C, episodes: Sequence[Episode], title: str, fps: float) -> None:
+    """Write what an agent attends to.
+
+    Args:
+        path: The file: a .png of the first episode, or a .gif of all.
+        model: The agent.
+        episodes: Its episodes.
+        title: Words above the matrix.
+        fps: Steps a second.
+    """
+    if path.suffix.lower() == ".png":
+        content = io.BytesIO()
+        picture = draw_attention(episodes[0], attention_shares(model, episodes[0]), title)
+        PIL.Image.fromarray(picture).save(content, format="PNG")
+        write_file(path, content.getvalue())
+    else:
+        write_gif(path, [animate_attention(episode, attention_shares(model, episode), title) for episode in episodes], fps)
 
 
 class _Board:

@@ -51,7 +51,11 @@ class ProgressBar(BaseCallback):
 
 
 class LogRows(BaseCallback):
-    """A row of the log every `interval` frames and at the end, at the same frames whether or not the run was interrupted."""
+    """A row of the log every so many frames and at the end, at the same frames whether or not the run was interrupted.
+
+    Args:
+        interval: Frames between two rows.
+    """
 
     def __init__(self, interval: int) -> None:
         super().__init__()
@@ -70,9 +74,12 @@ class LogRows(BaseCallback):
 
 
 class Checkpoints(BaseCallback):
-    """A checkpoint at the first chunk and then every `interval` frames; the last `keep` of them stay.
+    """A checkpoint at the first rollout and then every so many frames, between two rollouts, where nothing is half done.
 
-    They are written between two chunks, where nothing is half done.
+    Args:
+        folder: The run's folder.
+        interval: Frames between two checkpoints.
+        keep: How many stay, the last ones.
     """
 
     def __init__(self, folder: RunFolder, interval: int, keep: int = 3) -> None:
@@ -96,9 +103,12 @@ class Checkpoints(BaseCallback):
 
 
 class StopOnInterrupt(BaseCallback):
-    """Turns Ctrl-C, or a polite kill, into a KeyboardInterrupt between two chunks, after a checkpoint.
+    """Turns Ctrl-C, or a polite kill, into a KeyboardInterrupt between two rollouts, after a checkpoint.
 
     A second Ctrl-C acts at once.
+
+    Args:
+        checkpoints: What writes the checkpoint.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -129,10 +139,15 @@ class StopOnInterrupt(BaseCallback):
 
 
 class AttentionPictures(BaseCallback):
-    """What the fast weights attend to in a greedy episode, as a picture for TensorBoard every `interval` frames.
+    """What the memory attends to in a greedy episode, as a picture for TensorBoard every so many frames.
 
-    The episode is played apart from those that are trained on, always from the same seed, for `max_steps` steps at most, and
-    whatever random numbers it takes from the global generators are put back: the training does not notice.
+    The episode is played apart from those that are trained on, always from the same seed, and whatever random numbers it takes
+    from the global generators are put back: the training does not notice.
+
+    Args:
+        config: The settings of the run.
+        interval: Frames between two pictures.
+        max_steps: Longer episodes are cut off.
     """
 
     model: RecurrentA2C

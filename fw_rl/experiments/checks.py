@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["check_count", "check_output", "flag", "make_folder"]
+__all__ = ["check_choice", "check_count", "check_output", "flag", "make_folder", "require"]
 
 
 def flag(name: str) -> str:
@@ -13,29 +14,81 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def require(name: str, value: object, fits: bool, wanted: str) -> None:
+    """Say what a setting must be, if it is not.
+
+    Args:
+        name: Name of the setting.
+        value: Its value.
+        fits: Whether the value is allowed.
+        wanted: What it must be, as in "at least 1".
+
+    Raises:
+        ValueError: If the value does not fit.
+    """
+    if not fits:
+        raise ValueError(f"{flag(name)} must be {wanted}, got {str(value) if isinstance(value, Path) else value!r}")
+
+
 def check_count(name: str, value: int | None, least: int = 1) -> None:
-    """Raises ValueError if a setting is below the least that it may be; None is one that was left out."""
-    if value is not None and value < least:
-        raise ValueError(f"{flag(name)} is {value}: it must be at least {least}")
+    """Check a whole number.
+
+    Args:
+        name: Name of the setting.
+        value: Its value, None if it was left out.
+        least: The least that it may be.
+
+    Raises:
+        ValueError: If the value is smaller.
+    """
+    require(name, value, value is None or value >= least, f"at least {least}")
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Check one of some names.
+
+    Args:
+        name: Name of the setting.
+        value: Its value.
+        choices: What it may be.
+
+    Raises:
+        ValueError: If the value is none of them.
+    """
+    known = list(choices)
+    require(name, value, value in known, f"one of {', '.join(known)}")
 
 
 def check_output(path: Path, *endings: str) -> None:
-    """Make the folder of a file that a command is going to write, before the work begins.
+    """Make the folder of a file that a command is going to write.
 
-    Raises ValueError if the name has none of the endings or is that of a folder, and OSError if the folder can't be made.
+    Args:
+        path: The file.
+        *endings: Endings that its name may have, such as .gif.
+
+    Raises:
+        ValueError: If the name has none of the endings or is that of a folder.
+        OSError: If the folder can't be made.
     """
     if path.suffix.lower() not in endings:
-        raise ValueError(f"{path} must end in {' or '.join(endings)}")
+        raise ValueError(f"the file must end in {' or '.join(endings)}, got {path}")
     if path.is_dir():
-        raise ValueError(f"{path} is a folder: give the name of a file")
+        raise ValueError(f"the file must be none yet or a file, got the folder {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def make_folder(name: str, folder: Path) -> None:
-    """Make the folder that an option names, before the work begins; raises ValueError if nothing can be written there."""
+    """Make the folder that an option names.
+
+    Args:
+        name: Name of the option.
+        folder: Its value.
+
+    Raises:
+        ValueError: If nothing can be written there.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"{flag(name)} is {folder}, where no folder can be made ({error.strerror})") from error
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"{flag(name)} is {folder}, where nothing can be written")
+        raise ValueError(f"{flag(name)} must be a folder that can be made, got {folder} ({error.strerror})") from error
+    require(name, folder, os.access(folder, os.W_OK), "a folder that can be written to")

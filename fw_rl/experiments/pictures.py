@@ -23,7 +23,14 @@ STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": Fa
 
 
 def draw_learning_curve(rows: list[dict[str, float]], path: Path, title: str, greedy: float | None = None) -> None:
-    """Mean return of the training episodes over frames, from the rows of progress.csv, and the greedy result at the end."""
+    """Draw the mean return of the training episodes over frames.
+
+    Args:
+        rows: Rows of progress.csv.
+        path: The picture's file.
+        title: Words above it.
+        greedy: Mean return of greedy episodes at the end.
+    """
     rows = [row for row in rows if "rollout/ep_rew_mean" in row]
     frames = [row["time/total_timesteps"] for row in rows]
     with matplotlib.rc_context(STYLE):
@@ -43,7 +50,12 @@ def draw_learning_curve(rows: list[dict[str, float]], path: Path, title: str, gr
 
 
 def smooth(values: NDArray[np.float64], share: float = 0.05) -> NDArray[np.float64]:
-    """The mean over a window of that share of all values around each."""
+    """The mean over a window around each value.
+
+    Args:
+        values: The values, [N].
+        share: The window's part of all values.
+    """
     half = int(len(values) * share / 2)
     return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
 
@@ -53,7 +65,16 @@ def animate_episodes(
 ) -> None:
     """Greedy episodes as a GIF that rests on the last frame of each.
 
-    Raises ValueError if the environment can't draw itself.
+    Args:
+        model: The agent.
+        config: The settings of its run.
+        path: The GIF's file.
+        episodes: How many.
+        seed: Seed of the first; each later one has the next number.
+        max_steps: Longer ones are cut off.
+
+    Raises:
+        ValueError: If the environment can't draw itself.
     """
     env = open_env(config, "rgb_array")
     played = [play_episode(model, env, seed + i, max_steps=max_steps) for i in range(episodes)]

@@ -13,7 +13,11 @@ __all__ = ["ray_needed", "rllib_agent"]
 
 
 def rllib_agent() -> type[RLlibAgent]:
-    """The agent that trains on a Ray cluster; raises ValueError, with the command that installs Ray, if it is not there."""
+    """The agent that trains on a Ray cluster.
+
+    Raises:
+        ValueError: If Ray is not installed, with the command that installs it.
+    """
     with ray_needed():
         from fw_rl.agents.rllib import RLlibAgent
     return RLlibAgent
@@ -21,7 +25,11 @@ def rllib_agent() -> type[RLlibAgent]:
 
 @contextmanager
 def ray_needed() -> Iterator[None]:
-    """A context for what imports Ray; raises ValueError, with the command that installs Ray, if it is not there."""
+    """A context for what imports Ray.
+
+    Raises:
+        ValueError: If Ray is not installed, with the command that installs it.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
