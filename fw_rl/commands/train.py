@@ -23,6 +23,8 @@ __all__ = ["TrainOptions", "main"]
 
 FREE_WHEN_RESUMING = ("resume", "timesteps", "workers", "ray_address", "device", "threads", "eval_episodes", "quiet")
 
+BAD_INPUT = (ValueError, OSError, gym.error.Error, ArgumentTypeError)
+
 
 @dataclass(frozen=True)
 class TrainOptions(RunSettings):
@@ -61,8 +63,13 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
         The exit code: 0 done, 1 diverged or a worker failed, 2 bad input, 130 interrupted.
     """
     try:
-        options, training = _prepare(arguments, program)
-    except (ValueError, OSError, gym.error.Error, ArgumentTypeError) as error:
+        defaults = _defaults(arguments, program)
+    except BAD_INPUT as error:
+        return fail(program, error)
+    options = tyro.cli(TrainOptions, args=arguments, prog=program, default=defaults)
+    try:
+        training = _prepare(options, defaults)
+    except BAD_INPUT as error:
         return fail(program, error)
     except WorkerError as error:
         return fail(program, error.summary, code=1, details=error.details)
@@ -84,22 +91,6 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
     return 0
 
 
-def _prepare(arguments: Sequence[str], program: str) -> tuple[TrainOptions, Training]:
-    """Everything that can go wrong by a user's slip, before a folder is made."""
-    defaults = _defaults(arguments, program)
-    options = tyro.cli(TrainOptions, args=arguments, prog=program, default=defaults)
-    _check_machine(options)
-    torch.set_num_threads(options.threads)
-    if options.resume is None:
-        config = resolve(**{field.name: getattr(options, field.name) for field in fields(RunSettings)})
-        return options, Training.begin(config, options.log_dir, options.device, options.ray_address)
-    for name, value in vars(options).items():
-        if name not in FREE_WHEN_RESUMING:
-            require(name, value, value == getattr(defaults, name), "left out with --resume")
-    device, address = options.device, options.ray_address
-    return options, Training.resume(options.resume, options.workers, options.timesteps, device, address)
-
-
 def _defaults(arguments: Sequence[str], program: str) -> TrainOptions:
     """What an option is that the command line leaves out: as tuned for what it names, or as in the run that it resumes."""
     words = [word for word in arguments if word not in ("-h", "--help")]
@@ -108,6 +99,20 @@ def _defaults(arguments: Sequence[str], program: str) -> TrainOptions:
         return TrainOptions(**asdict(RunFolder.open(named.resume)[1]))
     tuned = resolve(env=named.env, cell=named.cell, engine=named.engine, algo=named.algo or None)
     return TrainOptions(**asdict(tuned) | dict(env=named.env))
+
+
+def _prepare(options: TrainOptions, defaults: TrainOptions) -> Training:
+    """Everything that can go wrong by a user's slip, before a folder is made."""
+    _check_machine(options)
+    torch.set_num_threads(options.threads)
+    device, address = options.device, options.ray_address
+    if options.resume is None:
+        config = resolve(**{field.name: getattr(options, field.name) for field in fields(RunSettings)})
+        return Training.begin(config, options.log_dir, device, address)
+    for name, value in vars(options).items():
+        if name not in FREE_WHEN_RESUMING:
+            require(name, value, value == getattr(defaults, name), "left out with --resume")
+    return Training.resume(options.resume, options.workers, options.timesteps, device, address)
 
 
 def _check_machine(options: TrainOptions) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from argparse import ArgumentTypeError
 from collections.abc import Sequence

@@ -127,7 +127,7 @@ def _train(task: Task, options: TableOptions, out: Path, records: Sequence[Recor
     _check(options)
     grid = _grid(task, options)
     rows = product(dict.fromkeys(options.cells or task.rows), dict.fromkeys(options.hidden_sizes or task.hidden_sizes))
-    cell_options = parse_cell_options(options.cell_options) or {}
+    cell_options = parse_cell_options(options.cell_options or ())
     models = [Run(task, row, size, grid[0], cell_options) for row, size in rows]
     log_dir = options.log_dir or Path("runs") / task.name
     for model in models:  # before hours of training, not after

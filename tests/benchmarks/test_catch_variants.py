@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fw_rl.experiments.search.learning import Learning, write_learnings
-from fw_rl.experiments.settings import TrainOptions, resolve
+from fw_rl.experiments.settings import resolve
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "catch_variants.py"
 RATES = dict(eta=0.1, decay=0.5, inner_steps=1, recurrent_scale=0.3)
@@ -49,8 +49,8 @@ def script():
 def settings(script, tmp_path):
     for cell in script.CELLS:
         own = dict(cell_options=RATES) if cell == "fast-weights" else {}
-        small = TrainOptions(env="Catch-5-2", cell=cell, timesteps=200, n_envs=4, n_steps=4, hidden_size=8, optimizer="adam")
-        config = dataclasses.replace(resolve(small), **own)
+        small = resolve(env="Catch-5-2", cell=cell, timesteps=200, n_envs=4, n_steps=4, hidden_size=8, optimizer="adam")
+        config = dataclasses.replace(small, **own)
         seeds = [Learning(dataclasses.asdict(config) | dict(seed=seed), {}, [float(seed)], 0.0, 1.0) for seed in range(3)]
         write_learnings(tmp_path / "sweep" / "Catch-5-2" / cell / "seeds.json", seeds)
     return script.Settings(sweep=tmp_path / "sweep", env="Catch-5-2", seeds=2, jobs=2, eval_episodes=4, out=tmp_path / "out")

@@ -8,12 +8,12 @@ from PIL import Image
 
 from fw_rl.commands.curves import FRAMES, RETURN, group, main, mean_curve, read_run
 from fw_rl.experiments.run_folder import RunFolder, write_json
-from fw_rl.experiments.settings import TrainOptions, resolve
+from fw_rl.experiments.settings import resolve
 
 
 def make_run(folder, returns, frames=None, **options):
     """A run folder with this learning curve, without any training."""
-    config = resolve(TrainOptions(**dict(env="Catch-5-2") | options))
+    config = resolve(**dict(env="Catch-5-2") | options)
     folder.mkdir(parents=True)
     write_json(RunFolder(folder).config, dict(settings=dataclasses.asdict(config)))
     frames = range(100, 100 * len(returns) + 1, 100) if frames is None else frames

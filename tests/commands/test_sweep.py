@@ -19,7 +19,7 @@ from fw_rl.experiments.search.learning import Learning, Progress, read_learnings
 from fw_rl.experiments.search.report import report
 from fw_rl.experiments.search.space import search_space
 from fw_rl.experiments.search.study import SettingsStudy
-from fw_rl.experiments.settings import TrainOptions, resolve
+from fw_rl.experiments.settings import resolve
 
 SPACE = """
 shared:
@@ -47,7 +47,7 @@ def sweep(tmp_path):
 def make_study(tmp_path):
     (tmp_path / "space.yaml").write_text(SPACE)
     space = search_space("rnn", tmp_path / "space.yaml")
-    config = resolve(TrainOptions(env="Catch-5-2", cell="rnn", timesteps=400), tuned_for_cell=False)
+    config = resolve(env="Catch-5-2", cell="rnn", timesteps=400, tuned_for_cell=False)
     return lambda **options: SettingsStudy(config, space, tmp_path / "studies.journal", **options)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -114,7 +113,7 @@ def train_missing(
 
 
 def _is_of(training: Learning, config: RunSettings, parameters: dict[str, Any]) -> bool:
-    return training.parameters == parameters and training.settings == asdict(config)
+    return training.parameters == parameters and RunSettings(**training.settings) == config
 
 
 def _line(learning: Learning) -> str:

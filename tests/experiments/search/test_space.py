@@ -7,7 +7,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from fw_rl.cells import available_cells
 from fw_rl.experiments.search.space import search_space
-from fw_rl.experiments.settings import TrainOptions, resolve
+from fw_rl.experiments.settings import resolve
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_every_cell_shares_the_same_ranges(cell):
 
 @pytest.mark.parametrize("cell", available_cells())
 def test_all_ranges_are_allowed(cell):
-    search_space(cell).check(resolve(TrainOptions(cell=cell)))
+    search_space(cell).check(resolve(cell=cell))
 
 
 @pytest.mark.parametrize(
@@ -46,21 +46,21 @@ def test_all_ranges_are_allowed(cell):
 )
 def test_a_range_with_what_is_not_allowed_is_refused(text, message, write):
     with pytest.raises(ValueError, match=message):
-        search_space("rnn", write(text)).check(resolve(TrainOptions(cell="rnn")))
+        search_space("rnn", write(text)).check(resolve(cell="rnn"))
 
 
 @pytest.mark.parametrize("env", ["Catch-16-3", "Catch-24-5", "CartPole-v1"])
 @pytest.mark.parametrize("cell", available_cells())
 def test_what_is_not_searched_is_the_same_for_all_cells(env, cell):
     """Else a comparison would be of what was tuned before as well."""
-    of_cell = resolve(TrainOptions(env=env, cell=cell), tuned_for_cell=False)
-    of_lstm = resolve(TrainOptions(env=env, cell="lstm"), tuned_for_cell=False)
+    of_cell = resolve(env=env, cell=cell, tuned_for_cell=False)
+    of_lstm = resolve(env=env, cell="lstm", tuned_for_cell=False)
     assert dataclasses.replace(of_cell, cell="lstm", cell_options={}) == of_lstm
 
 
 def test_what_is_drawn_takes_the_place_of_settings_and_options():
     space = search_space("fast-weights")
-    config = resolve(TrainOptions(cell="fast-weights"))
+    config = resolve(cell="fast-weights")
     drawn = space.apply(config, dict(learning_rate=0.5, eta=0.25))
     assert (drawn.learning_rate, drawn.cell_options) == (0.5, config.cell_options | dict(eta=0.25))
     assert (drawn.n_envs, drawn.env) == (config.n_envs, config.env)
