@@ -75,8 +75,8 @@ def _constructor(config: RunSettings, device: str, ray_address: str | None) -> t
     agent = ALGORITHMS[config.algo].agent
     if learns_apart(config):
         return agent, partial(_adapted, config, of_worker), dict(n_workers=config.workers, device=device)
-    make = _normalized if config.normalize else _adapted
-    return agent, make(config, config.n_envs, config.workers), dict(device=device)
+    env = (_normalized if config.normalize else _adapted)(config, config.n_envs, config.workers)
+    return agent, env, dict(device=device)
 
 
 def _policy_kwargs(config: RunSettings) -> dict[str, Any]:

@@ -92,8 +92,8 @@ def test_variants_are_trained_once_and_in_the_table(script, settings, capsys):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(jobs=0), "--jobs is 0: it must be at least 1"),
-        (dict(seeds=0), "--seeds is 0: it must be at least 1"),
+        (dict(jobs=0), "--jobs must be at least 1, got 0"),
+        (dict(seeds=0), "--seeds must be at least 1, got 0"),
         (dict(kinds=("foo",)), "--kinds has 'foo': choose from ablations, harder"),
         (dict(sweep=Path("nowhere")), "seeds.json is missing"),
         (dict(env="Catch-7-3"), "seeds.json is missing"),

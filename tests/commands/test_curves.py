@@ -28,7 +28,7 @@ def runs(tmp_path):
     constant = {"a": 0.1, "b": 0.2, "c": 0.6}
     folders = [make_run(tmp_path / name, [value] * 5, seed=seed) for seed, (name, value) in enumerate(constant.items())]
     folders.append(make_run(tmp_path / "lstm", [0.9] * 5, cell="lstm"))
-    folders += [make_run(tmp_path / f"eta{seed}", [0.3] * 5, seed=seed, cell_options=("eta=0.7",)) for seed in (0, 1)]
+    folders += [make_run(tmp_path / f"eta{seed}", [0.3] * 5, seed=seed, cell_options=dict(eta=0.7)) for seed in (0, 1)]
     return folders
 
 

@@ -7,7 +7,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -75,7 +75,7 @@ class Learning:
 
     def differs_by_seed(self, other: Learning) -> bool:
         """Whether it is the same training but for its seed."""
-        alike = replace(RunSettings(**self.settings), seed=other.seed) == RunSettings(**other.settings)
+        alike = self.settings | dict(seed=other.seed) == other.settings
         return alike and self.parameters == other.parameters
 
     @property

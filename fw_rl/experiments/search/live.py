@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -113,7 +114,7 @@ def train_missing(
 
 
 def _is_of(training: Learning, config: RunSettings, parameters: dict[str, Any]) -> bool:
-    return training.parameters == parameters and RunSettings(**training.settings) == config
+    return training.parameters == parameters and training.settings == asdict(config)
 
 
 def _line(learning: Learning) -> str:

@@ -35,8 +35,8 @@ def test_all_ranges_are_allowed(cell):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("shared: {gamma: {low: 0.5, high: 2}}", "the range of gamma holds 2: --gamma is 2: it must lie between 0 and 1"),
-        ("shared: {n_envs: {low: 0, high: 4}}", "the range of n_envs holds 0: --n-envs is 0: it must be at least 1"),
+        ("shared: {gamma: {low: 0.5, high: 2}}", "the range of gamma holds 2: --gamma must be between 0 and 1, got 2"),
+        ("shared: {n_envs: {low: 0, high: 4}}", "the range of n_envs holds 0: --n-envs must be at least 1, got 0"),
         ("shared: {n_envs: {low: 2.0, high: 4.0}}", "the range of n_envs holds 2.0: it must be of type int"),
         ("shared: {learning_rate: {low: -1, high: 0.1}}", "the range of learning_rate holds -1: --learning-rate is -1"),
         ("shared: {optimizer: {choices: [adam, sgd]}}", "the range of optimizer holds sgd: --optimizer is 'sgd': choose from"),
