@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import gymnasium as gym
+import PIL.Image
 import torch
 import tyro
 
@@ -15,9 +17,10 @@ from fw_rl.agents import RecurrentA2C
 from fw_rl.commands.command_line import fail
 from fw_rl.experiments.agents import load_trained
 from fw_rl.experiments.animation import require_video, write_gif, write_mp4
-from fw_rl.experiments.attention import write_attention
+from fw_rl.experiments.attention import AttentionPicture, attention_shares
 from fw_rl.experiments.checks import check_count, check_output, require
-from fw_rl.experiments.episodes import Episode, frames_per_second, open_env, play_episode
+from fw_rl.experiments.episodes import Episode, open_env, play_episode
+from fw_rl.files import write_file
 
 __all__ = ["main"]
 
@@ -77,14 +80,13 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
         return 130
     finally:
         env.close()
-    frames, fps = [episode.frames for episode in episodes], frames_per_second(env)
+    frames, fps = [episode.frames for episode in episodes], episodes[0].fps
     if options.gif:
         write_gif(options.gif, frames, fps)
     if options.mp4:
         write_mp4(options.mp4, frames, fps)
     if options.show_attention:
-        title = f"{config.short_env}: what {config.short_cell} attends to"
-        write_attention(options.show_attention, model, episodes, title, min(fps, 4))
+        _write_attention(options.show_attention, model, episodes, f"{config.short_env}: what {config.short_cell} attends to")
     for path in files:
         print(f"Written: {path}")
     return 0
@@ -105,3 +107,14 @@ def _play(options: PlayOptions, model: RecurrentA2C, env: gym.Env) -> Iterator[E
         episode = play_episode(model, env, options.seed + number, not options.sample, options.max_steps)
         print(f"Episode {number + 1}: return {sum(episode.rewards):g} in {len(episode)} steps", flush=True)
         yield episode
+
+
+def _write_attention(path: Path, model: RecurrentA2C, episodes: list[Episode], title: str) -> None:
+    if path.suffix.lower() == ".png":
+        content = io.BytesIO()
+        picture = AttentionPicture(episodes[0], attention_shares(model, episodes[0]), title).draw()
+        PIL.Image.fromarray(picture).save(content, format="PNG")
+        write_file(path, content.getvalue())
+    else:
+        shown = [AttentionPicture(episode, attention_shares(model, episode), title, dpi=80).animate() for episode in episodes]
+        write_gif(path, shown, min(episodes[0].fps, 4))

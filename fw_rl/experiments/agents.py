@@ -20,9 +20,9 @@ from fw_rl.agents.normalization import describe_normalization, normalize_as
 from fw_rl.cells import find_cell
 from fw_rl.envs import VecEnvAdapter, VecPreviousStep
 from fw_rl.experiments.environments import make_vector_env
-from fw_rl.experiments.ray_engine import rllib_agent
+from fw_rl.experiments.ray_engine import ray_needed
 from fw_rl.experiments.run_folder import RunFolder
-from fw_rl.experiments.settings import RunSettings, learns_apart
+from fw_rl.experiments.settings import RunSettings
 
 __all__ = ["evaluate", "load_model", "load_trained", "make_model"]
 
@@ -71,9 +71,11 @@ def _constructor(config: RunSettings, device: str, ray_address: str | None) -> t
     of_worker = config.n_envs // config.workers
     if config.engine == "ray":
         make = partial(make_vector_env, config.env, of_worker, autoreset_mode=AutoresetMode.NEXT_STEP)  # as RLlib takes them
-        return rllib_agent(), make, dict(algorithm=config.algo, n_workers=config.workers, ray_address=ray_address)
+        with ray_needed():
+            from fw_rl.agents.rllib import RLlibAgent
+        return RLlibAgent, make, dict(algorithm=config.algo, n_workers=config.workers, ray_address=ray_address)
     agent = ALGORITHMS[config.algo].agent
-    if learns_apart(config):
+    if config.learns_apart:
         return agent, partial(_adapted, config, of_worker), dict(n_workers=config.workers, device=device)
     env = (_normalized if config.normalize else _adapted)(config, config.n_envs, config.workers)
     return agent, env, dict(device=device)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -24,11 +21,9 @@ from numpy.typing import NDArray
 
 from fw_rl.agents import RecurrentA2C
 from fw_rl.agents.rollout import map_observation
-from fw_rl.experiments.animation import write_gif
 from fw_rl.experiments.episodes import Episode
-from fw_rl.files import write_file
 
-__all__ = ["animate_attention", "attention_shares", "draw_attention", "write_attention"]
+__all__ = ["AttentionPicture", "attention_shares"]
 
 Image = NDArray[np.uint8]
 
@@ -68,58 +63,20 @@ def attention_shares(model: RecurrentA2C, episode: Episode) -> NDArray[np.float6
     return shares
 
 
-def draw_attention(episode: Episode, shares: NDArray[np.float64], title: str, dpi: int = 150) -> Image:
-    """One picture of an episode: a row for each step, and along it the steps before; frames on both sides, if there are any.
+class AttentionPicture:
+    """A row for each step of an episode, and along it the steps before; frames on both sides, if there are any.
+
+    The frames above the matrix show the steps that are attended to, those at its left the steps that attend.
 
     Args:
-        episode: The episode.
+        episode: An episode of T steps.
         shares: What each step attends to, [T, T].
         title: Words above the matrix.
         dpi: Pixels an inch.
     """
-    return _Board(episode, shares, title, dpi).picture(len(episode))
 
-
-def animate_attention(episode: Episode, shares: NDArray[np.float64], title: str, dpi: int = 80) -> list[Image]:
-    """The picture as it comes to be, step by step, and beside it the frame of that step.
-
-    Args:
-        episode: The episode.
-        shares: What each step attends to, [T, T].
-        title: Words above the matrix.
-        dpi: Pixels an inch.
-    """
-    board = _Board(episode, shares, title, dpi)
-    pictures = [board.picture(steps) for steps in range(1, len(episode) + 1)]
-    if not episode.frames:
-        return pictures
-    return [_beside(frame, picture) for frame, picture in zip(episode.frames, pictures, strict=False)]
-
-
-def write_attention(path: Path, model: RecurrentA2C, episodes: Sequence[Episode], title: str, fps: float) -> None:
-    """Write what an agent attends to.
-
-    Args:
-        path: The file: a .png of the first episode, or a .gif of all.
-        model: The agent.
-        episodes: Its episodes.
-        title: Words above the matrix.
-        fps: Steps a second.
-    """
-    if path.suffix.lower() == ".png":
-        content = io.BytesIO()
-        picture = draw_attention(episodes[0], attention_shares(model, episodes[0]), title)
-        PIL.Image.fromarray(picture).save(content, format="PNG")
-        write_file(path, content.getvalue())
-    else:
-        write_gif(path, [animate_attention(episode, attention_shares(model, episode), title) for episode in episodes], fps)
-
-
-class _Board:
-    """The matrix of an episode; the frames above it show the steps that are attended to, those at its left those that do."""
-
-    def __init__(self, episode: Episode, shares: NDArray[np.float64], title: str, dpi: int) -> None:
-        self.shares = shares
+    def __init__(self, episode: Episode, shares: NDArray[np.float64], title: str, dpi: int = 150) -> None:
+        self.episode, self.shares = episode, shares
         self.every = math.ceil(len(episode) / THUMBNAILS)
         self.frames = episode.frames[: len(episode) - self.every + 1 : self.every]
         self.thumbnails: list[tuple[int, AxesImage]] = []
@@ -140,8 +97,13 @@ class _Board:
             self.figure.axes[-1 if self.frames else 0].set_ylabel("query: the step that attends")
             self.figure.text((left + SIDE / 2) / self.size[0], 1 - 0.15 / self.size[1], title, ha="center", va="top")
 
-    def picture(self, steps: int) -> Image:
-        """The board as it is after so many steps."""
+    def draw(self, steps: int | None = None) -> Image:
+        """The picture, [height, width, 3].
+
+        Args:
+            steps: How many steps are done, None for all.
+        """
+        steps = len(self.shares) if steps is None else steps
         later = np.arange(len(self.shares))[:, None] >= steps
         self.image.set_data(np.where(later, 0.0, self.shares))
         self.now.set_visible(steps < len(self.shares))
@@ -150,6 +112,13 @@ class _Board:
             thumbnail.set_visible(step < steps)
         self.canvas.draw()
         return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
+
+    def animate(self) -> list[Image]:
+        """The picture as it comes to be, step by step, and beside it the frame of that step."""
+        pictures = [self.draw(steps) for steps in range(1, len(self.shares) + 1)]
+        if not self.episode.frames:
+            return pictures
+        return [_beside(frame, picture) for frame, picture in zip(self.episode.frames, pictures, strict=False)]
 
     def _axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
         across, up = self.size

@@ -16,7 +16,7 @@ from fw_rl.envs import PreviousStep
 from fw_rl.experiments.environments import environment_id
 from fw_rl.experiments.settings import RunSettings
 
-__all__ = ["Episode", "frames_per_second", "open_env", "play_episode"]
+__all__ = ["Episode", "open_env", "play_episode"]
 
 
 @dataclass
@@ -27,11 +27,13 @@ class Episode:
         observations: T, without the last, at which nobody acts.
         rewards: T numbers.
         frames: T + 1 pictures [height, width, 3], uint8; none if the environment shows itself or does not draw.
+        fps: Frames a second at which the environment wants to be watched.
     """
 
     observations: list[Any] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
+    fps: float = 10.0
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -78,7 +80,8 @@ def play_episode(model: RecurrentA2C, env: gym.Env, seed: int, greedy: bool = Tr
         greedy: Take the most probable actions, not random ones by their probabilities.
         max_steps: A longer episode is cut off.
     """
-    episode, player, normalizer = Episode(), Player(model), model.get_vec_normalize_env()
+    player, normalizer = Player(model), model.get_vec_normalize_env()
+    episode = Episode(fps=float(env.metadata.get("render_fps") or 10))
     allowed = env.get_wrapper_attr("action_masks") if is_masking_supported(env) else lambda: None
     observation, _ = env.reset(seed=seed)
     _draw(env, episode)
@@ -97,12 +100,3 @@ def play_episode(model: RecurrentA2C, env: gym.Env, seed: int, greedy: bool = Tr
 def _draw(env: gym.Env, episode: Episode) -> None:
     if env.render_mode == "rgb_array":
         episode.frames.append(np.asarray(env.render()))
-
-
-def frames_per_second(env: gym.Env) -> float:
-    """How fast an environment wants to be watched.
-
-    Args:
-        env: The environment.
-    """
-    return float(env.metadata.get("render_fps") or 10)

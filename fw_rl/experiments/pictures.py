@@ -1,4 +1,4 @@
-"""The pictures that a run leaves: its learning curve, and some episodes as an animation."""
+"""The learning curve of a run as a picture."""
 
 from __future__ import annotations
 
@@ -11,12 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
-from fw_rl.agents import RecurrentA2C
-from fw_rl.experiments.animation import write_gif
-from fw_rl.experiments.episodes import frames_per_second, open_env, play_episode
-from fw_rl.experiments.settings import RunSettings
-
-__all__ = ["STYLE", "animate_episodes", "draw_learning_curve", "smooth"]
+__all__ = ["STYLE", "draw_learning_curve", "smooth"]
 
 STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
 """What the pictures of learning have in common, for `matplotlib.rc_context`."""
@@ -58,25 +53,3 @@ def smooth(values: NDArray[np.float64], share: float = 0.05) -> NDArray[np.float
     """
     half = int(len(values) * share / 2)
     return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
-
-
-def animate_episodes(
-    model: RecurrentA2C, config: RunSettings, path: Path, episodes: int, seed: int, max_steps: int = 100
-) -> None:
-    """Greedy episodes as a GIF that rests on the last frame of each.
-
-    Args:
-        model: The agent.
-        config: The settings of its run.
-        path: The GIF's file.
-        episodes: How many.
-        seed: Seed of the first; each later one has the next number.
-        max_steps: Longer ones are cut off.
-
-    Raises:
-        ValueError: If the environment can't draw itself.
-    """
-    env = open_env(config, "rgb_array")
-    played = [play_episode(model, env, seed + i, max_steps=max_steps) for i in range(episodes)]
-    env.close()
-    write_gif(path, [episode.frames for episode in played], frames_per_second(env))

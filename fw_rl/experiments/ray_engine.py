@@ -4,23 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fw_rl.agents.rllib import RLlibAgent
-
-__all__ = ["ray_needed", "rllib_agent"]
-
-
-def rllib_agent() -> type[RLlibAgent]:
-    """The agent that trains on a Ray cluster.
-
-    Raises:
-        ValueError: If Ray is not installed, with the command that installs it.
-    """
-    with ray_needed():
-        from fw_rl.agents.rllib import RLlibAgent
-    return RLlibAgent
+__all__ = ["ray_needed"]
 
 
 @contextmanager

@@ -21,15 +21,25 @@ __all__ = ["RunFolder"]
 _PACKAGES = ("fw-rl", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "numpy", "ray")
 
 
-@dataclasses.dataclass(frozen=True)
 class RunFolder:
     """Paths in the folder of one run, and what is written there as a whole or not at all.
 
-    Attributes:
+    Args:
         path: The folder.
+
+    Attributes:
+        config: File of settings, versions and commit.
+        checkpoints: Folder of the agent at several moments of its training.
+        progress: File with one row of numbers every so many frames.
+        evaluation: File of the greedy return at the end.
+        curve: Picture of the mean return over frames.
+        episodes: Greedy episodes as an animation.
     """
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path, self.config, self.checkpoints = path, path / "config.json", path / "checkpoints"
+        self.progress, self.evaluation = path / "progress.csv", path / "eval.json"
+        self.curve, self.episodes = path / "learning_curve.png", path / "episodes.gif"
 
     @staticmethod
     def create(log_dir: Path, config: RunSettings) -> RunFolder:
@@ -77,36 +87,6 @@ class RunFolder:
             config: The settings.
         """
         write_json(self.config, dict(settings=dataclasses.asdict(config), versions=_versions(), git_commit=_git_commit()))
-
-    @property
-    def config(self) -> Path:
-        """Settings, versions and commit."""
-        return self.path / "config.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The agent at several moments of its training."""
-        return self.path / "checkpoints"
-
-    @property
-    def progress(self) -> Path:
-        """One row of numbers every so many frames."""
-        return self.path / "progress.csv"
-
-    @property
-    def evaluation(self) -> Path:
-        """The greedy return at the end."""
-        return self.path / "eval.json"
-
-    @property
-    def curve(self) -> Path:
-        """Mean return over frames."""
-        return self.path / "learning_curve.png"
-
-    @property
-    def episodes(self) -> Path:
-        """Greedy episodes as an animation."""
-        return self.path / "episodes.gif"
 
     def checkpoint(self, timesteps: int) -> Path:
         """Where a checkpoint lies; names sort by frames.

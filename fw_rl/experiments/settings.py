@@ -23,7 +23,7 @@ from fw_rl.experiments.checks import check_choice, check_count, require
 from fw_rl.experiments.environments import environment_id
 from fw_rl.modules import without_module
 
-__all__ = ["RunSettings", "check_settings", "check_workers", "learns_apart", "parse_cell_options", "resolve"]
+__all__ = ["RunSettings", "parse_cell_options", "resolve"]
 
 WORKERS = {
     "local": {name: algorithm.workers for name, algorithm in ALGORITHMS.items()},
@@ -167,9 +167,50 @@ class RunSettings:
         """The cell as a word for folders and titles."""
         return without_module(self.cell)
 
+    @property
+    def learns_apart(self) -> bool:
+        """Whether each worker makes environments of its own, which no other process sees."""
+        return self.engine == "ray" or "n_workers" in argument_names(ALGORITHMS[self.algo].agent)
+
+    def check(self) -> None:
+        """Check every setting, and that they go together.
+
+        Raises:
+            ValueError: If a number or a name is not allowed, or two settings do not go together.
+        """
+        on_ray = self.engine == "ray"
+        where = "--engine ray" if on_ray else f"--algo {self.algo}"
+        for name in sorted(_not_had(self.engine, self.algo)):
+            require(name, getattr(self, name), getattr(self, name) is None, f"left out with {where}")
+        for name in ("timesteps", "workers", "n_envs", "n_steps", "bptt_length", "n_epochs", "batch_size", "hidden_size"):
+            check_count(name, getattr(self, name))
+        check_count("seed", self.seed, 0)
+        for name in ("encoder_arch", "net_arch"):
+            sizes = getattr(self, name)
+            require(name, sizes, all(size >= 1 for size in sizes), "numbers of at least 1")
+        even = self.n_envs % self.workers == 0
+        require("n_envs", self.n_envs, even, f"a multiple of --workers, {self.workers}")
+        length = self.bptt_length or self.n_steps
+        require("bptt_length", length, length <= self.n_steps, f"at most --n-steps, {self.n_steps}")
+        batch = self.batch_size
+        require("batch_size", batch, batch is None or batch >= length, f"at least {length}, the steps of a sequence")
+        for name in ("gamma", "gae_lambda"):
+            require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        for name in ("learning_rate", "max_grad_norm", "clip_range"):
+            number = getattr(self, name)
+            require(name, number, number is None or 0 < number < float("inf"), "above 0 and finite")
+        for name in ("ent_coef", "vf_coef"):
+            require(name, getattr(self, name), 0 <= getattr(self, name) < float("inf"), "at least 0 and finite")
+        if not on_ray:
+            check_choice("matmul_precision", self.matmul_precision, PRECISIONS)
+            check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        require("previous_step", self.previous_step, not (on_ray and self.previous_step), "False with --engine ray")
+        fits = not (self.normalize and self.learns_apart)
+        require("normalize", self.normalize, fits, f"False with {where}, where no process sees all steps")
+
     @staticmethod
     def from_json(text: str) -> RunSettings:
-        """The settings of a run as its folder has them; one that came later to this class has its default.
+        """The settings of a run as its folder has them; one that an older version did not write has its default.
 
         Args:
             text: JSON with an entry settings.
@@ -181,7 +222,8 @@ class RunSettings:
             settings = json.loads(text)["settings"]
             if missing := {"env", "cell", "algo", "seed", "timesteps"} - set(settings):
                 raise KeyError(*sorted(missing))
-            return RunSettings(**settings)
+            unused = _not_had(settings.get("engine", RunSettings.engine), settings["algo"])
+            return RunSettings(**settings | dict.fromkeys(unused))  # older versions wrote what an engine does not have
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"not the settings of a run: {error}") from error
 
@@ -206,14 +248,14 @@ def resolve(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
     env = environment_id(env)
     find_cell(cell)
     check_choice("engine", engine, WORKERS)
-    algo = given.get("algo", next(iter(WORKERS[engine])))
     known = WORKERS[engine]
+    algo = given.get("algo", next(iter(known)))
     require("algo", algo, algo in known, f"one of {', '.join(known)} with --engine {engine}")
     tuned = _tuned(env, cell, f"{algo} on Ray" if engine == "ray" else algo, tuned_for_cell)
     tuned |= dict(workers=known[algo]) | dict.fromkeys(_not_had(engine, algo))
     options = tuned["cell_options"] | given.get("cell_options", {})
     config = RunSettings(**tuned | given | dict(env=env, cell=cell, engine=engine, algo=algo, cell_options=options))
-    check_settings(config)
+    config.check()
     return config
 
 
@@ -232,65 +274,3 @@ def _not_had(engine: str, algo: str) -> set[str]:
     """The settings of other algorithms, and those that an engine does not have."""
     of_some = {name for algorithm in ALGORITHMS.values() for name in algorithm.settings}
     return of_some | {*NOT_ON_RAY} if engine == "ray" else of_some - {*ALGORITHMS[algo].settings}
-
-
-def check_settings(config: RunSettings) -> None:
-    """Check every setting, and that they go together.
-
-    Args:
-        config: The settings.
-
-    Raises:
-        ValueError: If a number or a name is not allowed, or two settings do not go together.
-    """
-    on_ray = config.engine == "ray"
-    where = "--engine ray" if on_ray else f"--algo {config.algo}"
-    for name in sorted(_not_had(config.engine, config.algo)):
-        require(name, getattr(config, name), getattr(config, name) is None, f"left out with {where}")
-    for name in ("timesteps", "n_envs", "n_steps", "bptt_length", "n_epochs", "batch_size", "hidden_size"):
-        check_count(name, getattr(config, name))
-    check_count("seed", config.seed, 0)
-    for name in ("encoder_arch", "net_arch"):
-        sizes = getattr(config, name)
-        require(name, sizes, all(size >= 1 for size in sizes), "numbers of at least 1")
-    check_workers(config)
-    length = config.bptt_length or config.n_steps
-    require("bptt_length", length, length <= config.n_steps, f"at most --n-steps, {config.n_steps}")
-    batch = config.batch_size
-    require("batch_size", batch, batch is None or batch >= length, f"at least {length}, the steps of a sequence")
-    for name in ("gamma", "gae_lambda"):
-        require(name, getattr(config, name), 0 <= getattr(config, name) <= 1, "between 0 and 1")
-    for name in ("learning_rate", "max_grad_norm", "clip_range"):
-        number = getattr(config, name)
-        require(name, number, number is None or 0 < number < float("inf"), "above 0 and finite")
-    for name in ("ent_coef", "vf_coef"):
-        require(name, getattr(config, name), 0 <= getattr(config, name) < float("inf"), "at least 0 and finite")
-    if not on_ray:
-        check_choice("matmul_precision", config.matmul_precision, PRECISIONS)
-        check_choice("optimizer", config.optimizer, OPTIMIZERS)
-    require("previous_step", config.previous_step, not (on_ray and config.previous_step), "False with --engine ray")
-    fits = not (config.normalize and learns_apart(config))
-    require("normalize", config.normalize, fits, f"False with {where}, where no process sees all steps")
-
-
-def learns_apart(config: RunSettings) -> bool:
-    """Whether each worker makes environments of its own, which no other process sees.
-
-    Args:
-        config: The settings.
-    """
-    return config.engine == "ray" or "n_workers" in argument_names(ALGORITHMS[config.algo].agent)
-
-
-def check_workers(config: RunSettings) -> None:
-    """Check that the environments can be dealt out evenly.
-
-    Args:
-        config: The settings.
-
-    Raises:
-        ValueError: If they cannot.
-    """
-    check_count("workers", config.workers)
-    even = config.n_envs % config.workers == 0
-    require("n_envs", config.n_envs, even, f"a multiple of --workers, {config.workers}")

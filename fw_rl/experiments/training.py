@@ -11,11 +11,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from fw_rl.agents import RecurrentA2C, WorkerError
 from fw_rl.experiments.agents import evaluate, load_model, make_model
+from fw_rl.experiments.animation import write_gif
 from fw_rl.experiments.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
 from fw_rl.experiments.checks import require
-from fw_rl.experiments.pictures import animate_episodes, draw_learning_curve
+from fw_rl.experiments.episodes import open_env, play_episode
+from fw_rl.experiments.pictures import draw_learning_curve
 from fw_rl.experiments.run_folder import RunFolder
-from fw_rl.experiments.settings import RunSettings, check_workers
+from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_json
 from fw_rl.intervals import mean_interval
 
@@ -24,6 +26,7 @@ __all__ = ["Training"]
 LOG_ROWS = 200
 CHECKPOINTS = 20
 ATTENTION_PICTURES, FRAMES_A_PICTURE = 4, 100_000
+EPISODES, EPISODE_STEPS = 6, 100
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Training:
         """
         folder, stored = RunFolder.open(run)
         config = replace(stored, workers=workers or stored.workers, timesteps=timesteps or stored.timesteps)
-        check_workers(config)
+        config.check()
         model = load_model(config, folder.last_checkpoint(), device, ray_address)
         done = model.num_timesteps
         if config.timesteps != stored.timesteps:
@@ -157,7 +160,11 @@ class Training:
         title = f"{config.short_env}, {config.short_cell}, seed {config.seed}"
         draw_learning_curve(folder.read_progress(), folder.curve, title, greedy)
         try:
-            animate_episodes(self.model, config, folder.episodes, episodes=6, seed=config.seed + 1)
+            env = open_env(config, "rgb_array")
+            seeds = range(config.seed + 1, config.seed + 1 + EPISODES)
+            episodes = [play_episode(self.model, env, seed, max_steps=EPISODE_STEPS) for seed in seeds]
+            env.close()
+            write_gif(folder.episodes, [episode.frames for episode in episodes], episodes[0].fps)
         except ValueError as error:
             return [folder.curve], " ".join(str(error).split())
         return [folder.curve, folder.episodes], ""

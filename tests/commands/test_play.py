@@ -15,7 +15,7 @@ from PIL import Image
 from fw_rl.commands.play import main
 from fw_rl.experiments.agents import load_trained
 from fw_rl.experiments.animation import write_gif
-from fw_rl.experiments.attention import animate_attention, attention_shares, draw_attention
+from fw_rl.experiments.attention import AttentionPicture, attention_shares
 from fw_rl.experiments.episodes import Episode, open_env, play_episode
 from tests.commands.helpers import other_run
 
@@ -149,8 +149,8 @@ def test_shares_of_attention_are_those_of_the_cell(played):
 def test_a_picture_shows_a_row_for_each_step(played):
     agent, episode = played
     shares = attention_shares(agent, episode)
-    whole = draw_attention(episode, shares, "title")
-    blank = draw_attention(episode, np.zeros_like(shares), "title")
+    whole = AttentionPicture(episode, shares, "title").draw()
+    blank = AttentionPicture(episode, np.zeros_like(shares), "title").draw()
     assert whole.dtype == np.uint8
     assert min(whole.shape[:2]) >= 800
     assert (whole != blank).any()
@@ -158,7 +158,7 @@ def test_a_picture_shows_a_row_for_each_step(played):
 
 def test_an_animation_goes_step_by_step_beside_the_frame(played):
     agent, episode = played
-    pictures = animate_attention(episode, attention_shares(agent, episode), "title")
+    pictures = AttentionPicture(episode, attention_shares(agent, episode), "title", dpi=80).animate()
     assert len(pictures) == len(episode)
     assert len({picture.shape for picture in pictures}) == 1
     left = [picture[:, : picture.shape[0] * 6 // 10] for picture in pictures]
@@ -168,9 +168,9 @@ def test_an_animation_goes_step_by_step_beside_the_frame(played):
 @pytest.mark.parametrize("steps", [1, 2, 40])
 def test_a_picture_needs_no_frames_and_takes_any_length(steps):
     episode = Episode([0] * steps, [0.0] * steps)
-    assert draw_attention(episode, np.tril(np.ones((steps, steps)), -1), "title").ndim == 3
+    assert AttentionPicture(episode, np.tril(np.ones((steps, steps)), -1), "title").draw().ndim == 3
     episode.frames = [np.zeros((20, 30, 3), dtype=np.uint8)] * (steps + 1)
-    assert draw_attention(episode, np.tril(np.ones((steps, steps)), -1), "title").ndim == 3
+    assert AttentionPicture(episode, np.tril(np.ones((steps, steps)), -1), "title").draw().ndim == 3
 
 
 @pytest.mark.parametrize("name, frames", [("attention.png", 1), ("attention.gif", 8)])

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 
 import pytest
 
@@ -54,9 +55,14 @@ def test_the_engine_has_algorithms_of_its_own():
 
 
 def test_the_settings_of_an_older_run_are_those_of_the_local_engine():
-    settings = {name: 1 for name in RunSettings.__dataclass_fields__ if name != "engine"}
-    text = json.dumps(dict(settings=settings))
-    assert RunSettings.from_json(text).engine == "local"
+    settings = asdict(resolve())
+    del settings["engine"]
+    assert RunSettings.from_json(json.dumps(dict(settings=settings))) == resolve()
+
+
+def test_settings_that_an_older_version_wrote_for_ray_are_dropped():
+    settings = asdict(resolve(engine="ray")) | dict(optimizer="adam", matmul_precision="highest")
+    assert RunSettings.from_json(json.dumps(dict(settings=settings))) == resolve(engine="ray")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from fw_rl.agents.algorithms import ALGORITHMS
 from fw_rl.cells import available_cells, make_cell
-from fw_rl.experiments.settings import RunSettings, check_settings
+from fw_rl.experiments.settings import RunSettings
 
 __all__ = ["SearchSpace", "search_space"]
 
@@ -50,7 +50,7 @@ class SearchSpace:
                 try:
                     if name in self.shared and not _fits(value, _SETTINGS[name]):
                         raise ValueError(f"it must be of type {_SETTINGS[name]}")
-                    check_settings(tried)
+                    tried.check()
                     make_cell(tried.cell, 1, tried.hidden_size, **tried.cell_options)
                 except ValueError as error:
                     raise ValueError(f"the range of {name} holds {value}: {error}") from error
