@@ -25,7 +25,7 @@ def test_the_help_fits_a_narrow_terminal(capsys):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_exists_and_has_a_help_text_in_its_own_name(name, capsys):
+def test_every_command_has_a_help_text_in_its_own_name(name, capsys):
     assert callable(import_module(f"fw_rl.commands.{name.replace('-', '_')}").main)
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
@@ -70,7 +70,7 @@ def test_settings_beyond_the_memory_of_any_machine_get_one_line(arguments, tmp_p
     assert line == f"fw-rl {arguments[0]}: error: there is not enough memory for these settings: choose smaller ones"
 
 
-def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(monkeypatch):
+def test_another_error_of_torch_is_no_lack_of_memory(monkeypatch):
     def broken(arguments, program):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 

@@ -19,7 +19,7 @@ from fw_rl.agents.a2c import OPTIMIZERS, PRECISIONS
 from fw_rl.agents.algorithms import ALGORITHMS
 from fw_rl.agents.checkpoint import argument_names
 from fw_rl.cells import find_cell
-from fw_rl.experiments.checks import check_choice, check_count, require
+from fw_rl.experiments.checks import check_count, require
 from fw_rl.experiments.environments import environment_id
 from fw_rl.modules import without_module
 
@@ -201,9 +201,8 @@ class RunSettings:
             require(name, number, number is None or 0 < number < float("inf"), "above 0 and finite")
         for name in ("ent_coef", "vf_coef"):
             require(name, getattr(self, name), 0 <= getattr(self, name) < float("inf"), "at least 0 and finite")
-        if not on_ray:
-            check_choice("matmul_precision", self.matmul_precision, PRECISIONS)
-            check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        for name, known in (("matmul_precision", PRECISIONS), ("optimizer", OPTIMIZERS)):
+            require(name, getattr(self, name), on_ray or getattr(self, name) in known, f"one of {', '.join(known)}")
         require("previous_step", self.previous_step, not (on_ray and self.previous_step), "False with --engine ray")
         fits = not (self.normalize and self.learns_apart)
         require("normalize", self.normalize, fits, f"False with {where}, where no process sees all steps")
@@ -247,7 +246,7 @@ def resolve(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
     env, cell, engine = (given.get(name, getattr(RunSettings, name)) for name in ("env", "cell", "engine"))
     env = environment_id(env)
     find_cell(cell)
-    check_choice("engine", engine, WORKERS)
+    require("engine", engine, engine in WORKERS, f"one of {', '.join(WORKERS)}")
     known = WORKERS[engine]
     algo = given.get("algo", next(iter(known)))
     require("algo", algo, algo in known, f"one of {', '.join(known)} with --engine {engine}")

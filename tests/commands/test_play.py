@@ -73,7 +73,7 @@ def test_episodes_become_an_animation(catch_run, tmp_path, capsys):
     assert str(out) in printed
 
 
-def test_an_animation_keeps_the_colour_of_a_small_thing_among_many_shades(tmp_path):
+def test_an_animation_keeps_the_colour_of_a_small_thing(tmp_path):
     shades = np.linspace(0, 255, 400)
     frame = np.stack([np.broadcast_to(shades, (400, 400)), np.broadcast_to(shades[:, None], (400, 400))] * 2, -1)[..., :3]
     frame = frame.astype(np.uint8)

@@ -54,7 +54,7 @@ def test_the_engine_has_algorithms_of_its_own():
     assert resolve().engine == "local"
 
 
-def test_the_settings_of_an_older_run_are_those_of_the_local_engine():
+def test_the_settings_of_an_older_run_are_local():
     settings = asdict(resolve())
     del settings["engine"]
     assert RunSettings.from_json(json.dumps(dict(settings=settings))) == resolve()

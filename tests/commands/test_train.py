@@ -194,7 +194,7 @@ def test_observations_are_scaled_in_training_evaluation_and_play(previous_step, 
     assert json.loads((run / "eval.json").read_text())["mean"] == mean
 
 
-def test_ctrl_c_in_the_evaluation_leaves_a_run_that_can_be_evaluated(tmp_path, monkeypatch, capsys):
+def test_a_run_interrupted_in_its_evaluation_can_be_evaluated(tmp_path, monkeypatch, capsys):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
@@ -217,7 +217,7 @@ def test_the_same_seed_gives_the_same_run(tmp_path):
 
 
 @pytest.mark.parametrize("algo", ["a2c", "a3c", "ppo"])
-def test_an_agent_that_sees_its_previous_step_is_trained_evaluated_drawn_and_played(algo, tmp_path, capsys):
+def test_an_agent_that_sees_its_previous_step_can_be_played(algo, tmp_path, capsys):
     code, run = train(tmp_path, "--previous-step", "True", "--algo", algo)
     assert code == 0
     assert {path.name for path in run.iterdir()} >= {"eval.json", "learning_curve.png", "episodes.gif"}
@@ -236,7 +236,7 @@ def test_workers_that_step_the_environments_change_nothing(tmp_path):
     assert multiprocessing.active_children() == []
 
 
-def test_a_run_whose_worker_is_killed_goes_on_with_other_workers(tmp_path, capsys):
+def test_a_run_goes_on_after_a_worker_was_killed(tmp_path, capsys):
     def kill():
         while not list(tmp_path.rglob("*.safetensors")):
             time.sleep(0.05)
