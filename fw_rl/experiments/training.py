@@ -79,7 +79,8 @@ class Training:
             ValueError: If there is no such run or it has no checkpoint, and for fewer timesteps than it has already.
         """
         folder, stored = RunFolder.open(run)
-        config = replace(stored, workers=workers or stored.workers, timesteps=timesteps or stored.timesteps)
+        given = dict(workers=workers, timesteps=timesteps)
+        config = replace(stored, **{name: value for name, value in given.items() if value is not None})
         config.check()
         model = load_model(config, folder.last_checkpoint(), device, ray_address)
         done = model.num_timesteps

@@ -298,6 +298,8 @@ def test_a_finished_run_can_be_made_longer(algo, tmp_path, capsys):
     steps = [float(row["time/total_timesteps"]) for row in csv.DictReader((run / "progress.csv").open())]
     assert steps == sorted(set(steps)) and steps[-1] == 960
     capsys.readouterr()
+    assert main(["--resume", str(run), "--quiet", "--workers", "0"]) == 2
+    assert "--workers must be at least 1, got 0" in capsys.readouterr().err
     assert main(["--resume", str(run), "--quiet", "--timesteps", "480"]) == 2
     assert capsys.readouterr().err.endswith("--timesteps must be at least 960, the frames that the run has, got 480\n")
 

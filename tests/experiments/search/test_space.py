@@ -38,8 +38,14 @@ def test_all_ranges_are_allowed(cell):
         ("shared: {gamma: {low: 0.5, high: 2}}", "the range of gamma holds 2: --gamma must be between 0 and 1, got 2"),
         ("shared: {n_envs: {low: 0, high: 4}}", "the range of n_envs holds 0: --n-envs must be at least 1, got 0"),
         ("shared: {n_envs: {low: 2.0, high: 4.0}}", "the range of n_envs holds 2.0: it must be of type int"),
-        ("shared: {learning_rate: {low: -1, high: 0.1}}", "the range of learning_rate holds -1: --learning-rate is -1"),
-        ("shared: {optimizer: {choices: [adam, sgd]}}", "the range of optimizer holds sgd: --optimizer is 'sgd': choose from"),
+        (
+            "shared: {learning_rate: {low: -1, high: 0.1}}",
+            "the range of learning_rate holds -1: --learning-rate must be above 0 and finite, got -1",
+        ),
+        (
+            "shared: {optimizer: {choices: [adam, sgd]}}",
+            "the range of optimizer holds sgd: --optimizer must be one of rmsprop, adam, got 'sgd'",
+        ),
         ("shared: {anneal: {choices: [true, 1]}}", "the range of anneal holds 1: it must be of type bool"),
         ("cells: {rnn: {elephant: {low: 1, high: 2}}}", "the range of elephant holds 1: cell 'rnn' has no option 'elephant'"),
     ],
