@@ -63,15 +63,13 @@ class Training:
         return Training(folder, config, model)
 
     @staticmethod
-    def resume(
-        run: Path, workers: int | None = None, timesteps: int | None = None, device: str = "cpu", ray_address: str | None = None
-    ) -> Training:
+    def resume(run: Path, workers: int, timesteps: int, device: str = "cpu", ray_address: str | None = None) -> Training:
         """A run that goes on where its last checkpoint is.
 
         Args:
             run: Folder of the run.
-            workers: Processes, None for as many as before.
-            timesteps: Frames of the whole run, None for as many as planned.
+            workers: Processes from now on.
+            timesteps: Frames of the whole run.
             device: Where the agent learns: cpu, cuda or auto.
             ray_address: A running Ray cluster, see `RLlibAgent`.
 
@@ -79,8 +77,7 @@ class Training:
             ValueError: If there is no such run or it has no checkpoint, and for fewer timesteps than it has already.
         """
         folder, stored = RunFolder.open(run)
-        given = dict(workers=workers, timesteps=timesteps)
-        config = replace(stored, **{name: value for name, value in given.items() if value is not None})
+        config = replace(stored, workers=workers, timesteps=timesteps)
         config.check()
         model = load_model(config, folder.last_checkpoint(), device, ray_address)
         done = model.num_timesteps
