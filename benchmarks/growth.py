@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,7 +22,7 @@ from operations import counted
 from training_speed import Clock
 
 from fw_rl.experiments.agents import make_model
-from fw_rl.experiments.settings import TrainOptions, resolve
+from fw_rl.experiments.settings import resolve
 
 BASE = dict(n=16, n_steps=15, hidden_size=128, workers=1)
 BLUE, ORANGE = "tab:blue", "tab:orange"
@@ -85,8 +85,9 @@ def _peak_mebibytes(folder: Path) -> float:
 def train(settings: Settings, n: int, n_steps: int, hidden_size: int, workers: int, asynchronous: bool) -> dict[str, float]:
     """Frames per second, and the peak memory in MiB of all processes together."""
     torch.set_num_threads(1)
-    options = TrainOptions(env=f"Catch-{n}-3", n_envs=settings.n_envs * workers, n_steps=n_steps, hidden_size=hidden_size)
-    config = resolve(replace(options, algo="a3c", workers=workers) if asynchronous else options)
+    own = dict(algo="a3c", workers=workers) if asynchronous else {}
+    n_envs = settings.n_envs * workers
+    config = resolve(env=f"Catch-{n}-3", n_envs=n_envs, n_steps=n_steps, hidden_size=hidden_size, **own)
     clock = ClockWithMemory(settings.seconds)
     make_model(config).learn(10**9, callback=clock, log_interval=None)  # type: ignore[arg-type]
     return dict(frames_per_second=round(clock.frames_per_second), mebibytes=round(clock.mebibytes))
@@ -103,8 +104,7 @@ def operations_per_frame(n: int, n_steps: int, hidden_size: int) -> float:
     """Of matrix products and reads of the memory, counted over as many chunks as it takes until an episode ends with one."""
     torch.set_num_threads(1)
     n_envs = 4  # an environment more computes as much again
-    options = TrainOptions(env=f"Catch-{n}-3", n_envs=n_envs, n_steps=n_steps, hidden_size=hidden_size)
-    model = make_model(resolve(options))
+    model = make_model(resolve(env=f"Catch-{n}-3", n_envs=n_envs, n_steps=n_steps, hidden_size=hidden_size))
     with counted() as operations:
         model.learn(n_envs * math.lcm(n - 1, n_steps), log_interval=None)  # type: ignore[arg-type]
     return operations.total / model.num_timesteps

@@ -31,7 +31,7 @@ from training_speed import ENV, Contender
 from fw_rl.envs.sb3 import VecEnvAdapter
 from fw_rl.experiments.agents import make_model
 from fw_rl.experiments.environments import make_vector_env
-from fw_rl.experiments.settings import TrainOptions, resolve
+from fw_rl.experiments.settings import resolve
 
 SOLVED = 0.95
 PEER = "RecurrentPPO"
@@ -137,7 +137,7 @@ def train(job: Job, begin: float, limit: float) -> dict[str, Any]:
         contender = Contender(PEER, job.n_envs or 0, job.threads, batch_size=job.batch_size or 0)
         model = contender.make(learning_rate=job.learning_rate, ent_coef=job.ent_coef, seed=job.seed)
         return _train(model, 10**9, Examiner(begin, job.episodes, job.every, limit))
-    config = resolve(TrainOptions(cell=job.cell, algo=job.algo, seed=job.seed, timesteps=job.timesteps))
+    config = resolve(cell=job.cell, algo=job.algo, seed=job.seed, timesteps=job.timesteps)
     examiner = Examiner(begin, job.episodes, job.every, stands_still=job.algo != "a3c")
     return _train(make_model(config), config.timesteps, examiner)
 

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from fw_rl.envs.sb3 import VecEnvAdapter
 from fw_rl.experiments.agents import make_model
 from fw_rl.experiments.environments import make_vector_env
-from fw_rl.experiments.settings import TrainOptions, resolve
+from fw_rl.experiments.settings import resolve
 
 ENV = "fw_rl/Catch-16-3-v0"
 CORES = os.cpu_count() or 1
@@ -91,8 +91,8 @@ class Contender:
         if self.algo in ("a2c", "a3c"):
             n_envs = self.n_envs * self.workers
             own = dict(workers=self.workers) if self.algo == "a3c" else {}
-            options = TrainOptions(env=ENV, cell=self.cell, algo=self.algo, n_envs=n_envs, matmul_precision=precision, **own)
-            return make_model(resolve(options))
+            given = dict(cell=self.cell, algo=self.algo, n_envs=n_envs, matmul_precision=precision)
+            return make_model(resolve(env=ENV, **given, **own))
         torch.set_float32_matmul_precision(precision)
         env = VecEnvAdapter(make_vector_env(ENV, self.n_envs), monitor=True)
         options = dict(device="cpu") | peer_options

@@ -26,17 +26,33 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the first argument names; returns its exit code, 2 for one that does not exist."""
+    """Run the command that the first word names.
+
+    Args:
+        arguments: Words of the command line.
+
+    Returns:
+        The command's exit code, 2 if there is no such command.
+    """
     name, *rest = arguments if arguments is not None else sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         return _exit_code(_help, "fw-rl")
     if name not in COMMANDS:
-        return fail("fw-rl", f"unknown command {name!r}: choose from {', '.join(COMMANDS)}")
+        return fail("fw-rl", f"the command must be one of {', '.join(COMMANDS)}, got {name!r}")
     return run(name, rest, program=f"fw-rl {name}")
 
 
 def run(name: str, arguments: Sequence[str], program: str) -> int:
-    """Run a command under the name that it is to give itself; returns its exit code, 130 if it was interrupted."""
+    """Run a command.
+
+    Args:
+        name: The command's.
+        arguments: Words after it.
+        program: The name that it gives itself.
+
+    Returns:
+        Its exit code, 130 if it was interrupted.
+    """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # as with `python -m`: for the environments and cells of --env and --cell module:name
 

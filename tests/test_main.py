@@ -1,13 +1,17 @@
 """The `fw-rl` command: it finds its sub-commands, and says so where there is none."""
 
+import shlex
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from fw_rl.__main__ import COMMANDS, main
 from fw_rl.tasks import TASKS
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_help_names_every_command(capsys):
@@ -22,7 +26,7 @@ def test_the_help_fits_a_narrow_terminal(capsys):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_exists_and_has_a_help_text_in_its_own_name(name, capsys):
+def test_every_command_has_a_help_text_in_its_own_name(name, capsys):
     module = "task" if name in TASKS else name.replace("-", "_")
     assert callable(import_module(f"fw_rl.commands.{module}").main)
     with pytest.raises(SystemExit) as ended:
@@ -34,7 +38,7 @@ def test_every_command_exists_and_has_a_help_text_in_its_own_name(name, capsys):
 def test_an_unknown_command_gets_one_line(capsys):
     assert main(["trian"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("fw-rl: error: unknown command 'trian': choose from train")
+    assert line.startswith("fw-rl: error: the command must be one of train")
 
 
 def test_modules_of_the_current_directory_are_found(tmp_path, monkeypatch, capsys):
@@ -68,7 +72,7 @@ def test_settings_beyond_the_memory_of_any_machine_get_one_line(arguments, tmp_p
     assert line == f"fw-rl {arguments[0]}: error: there is not enough memory for these settings: choose smaller ones"
 
 
-def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(monkeypatch):
+def test_another_error_of_torch_is_no_lack_of_memory(monkeypatch):
     def broken(name, arguments, program):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
@@ -77,10 +81,21 @@ def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(monkeypatch):
         main(["retrieval"])
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["retrieval", "--help"]])
-def test_a_reader_that_has_enough_ends_a_command_without_a_traceback(arguments):
-    command = [sys.executable, "-m", "fw_rl", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+PROGRAMS = ["-m fw_rl --help", "-m fw_rl retrieval --help", "-m fw_rl train --help", "train.py --help"]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_closed_pipe_ends_a_command_without_a_traceback(program):
+    command = [sys.executable, *program.split()]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     process.stdout.close()
     assert process.wait(60) == 1
     assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("reader", ["head -3", "true"])
+def test_a_reader_may_leave_the_help_of_a_training(reader):
+    command = f"{shlex.quote(sys.executable)} -u train.py --help | {reader}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == (3 if reader == "head -3" else 0)

@@ -14,15 +14,12 @@ import torch
 import tyro
 
 from fw_rl.agents import RecurrentA2C
-from fw_rl.agents.batch_first import channels_first
-from fw_rl.cells import FastWeightsCell
 from fw_rl.commands.command_line import fail
 from fw_rl.experiments.agents import load_trained
 from fw_rl.experiments.animation import require_video, write_gif, write_mp4
-from fw_rl.experiments.attention import animate_attention, attention_shares, draw_attention
-from fw_rl.experiments.checks import check_count, check_output
-from fw_rl.experiments.episodes import Episode, frames_per_second, open_env, play_episode
-from fw_rl.experiments.settings import RunSettings
+from fw_rl.experiments.attention import AttentionPicture, attention_shares
+from fw_rl.experiments.checks import check_count, check_output, require
+from fw_rl.experiments.episodes import Episode, open_env, play_episode
 from fw_rl.files import write_file
 
 __all__ = ["main"]
@@ -55,7 +52,15 @@ class PlayOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
-    """Run the command; returns its exit code: 0 done, 2 bad input, 130 interrupted."""
+    """Run the command.
+
+    Args:
+        arguments: Its words.
+        program: Its name.
+
+    Returns:
+        The exit code: 0 done, 2 bad input, 130 interrupted.
+    """
     options = tyro.cli(PlayOptions, args=arguments, prog=program)
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
@@ -63,11 +68,10 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
     try:
         _check(options)
         config, model = load_trained(options.run, options.checkpoint)
-        if options.show_attention and not isinstance(model.policy.cell, FastWeightsCell):
-            raise ValueError(f"--show-attention is for fast-weights: the cell of this run is {config.cell}")
-        env = open_env(config, "rgb_array" if files else "human")
-        if (channels_first(env.observation_space), env.action_space) != (model.observation_space, model.action_space):
-            raise ValueError(f"the checkpoint is of another environment: its spaces are not those of {config.env}")
+        attends = model.policy.actor_cell.attends or options.show_attention is None
+        wanted = f"left out with the cell {config.cell}, which does not attend to past steps"
+        require("show_attention", options.show_attention, attends, wanted)
+        env = open_env(config, "rgb_array" if files else "human", model)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         return fail(program, error)
     try:
@@ -76,7 +80,13 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
         return 130
     finally:
         env.close()
-    _write(options, config, model, episodes, frames_per_second(env))
+    frames, fps = [episode.frames for episode in episodes], episodes[0].fps
+    if options.gif:
+        write_gif(options.gif, frames, fps)
+    if options.mp4:
+        write_mp4(options.mp4, frames, fps)
+    if options.show_attention:
+        _write_attention(options.show_attention, model, episodes, f"{config.short_env}: what {config.short_cell} attends to")
     for path in files:
         print(f"Written: {path}")
     return 0
@@ -99,19 +109,12 @@ def _play(options: PlayOptions, model: RecurrentA2C, env: gym.Env) -> Iterator[E
         yield episode
 
 
-def _write(options: PlayOptions, config: RunSettings, model: RecurrentA2C, episodes: list[Episode], fps: float) -> None:
-    frames = [episode.frames for episode in episodes]
-    if options.gif:
-        write_gif(options.gif, frames, fps)
-    if options.mp4:
-        write_mp4(options.mp4, frames, fps)
-    if options.show_attention:
-        title = f"{config.short_env}: what the fast weights attend to"
-        if options.show_attention.suffix.lower() == ".png":
-            content = io.BytesIO()
-            picture = draw_attention(episodes[0], attention_shares(model, episodes[0]), title)
-            PIL.Image.fromarray(picture).save(content, format="PNG")
-            write_file(options.show_attention, content.getvalue())
-        else:
-            boards = [animate_attention(episode, attention_shares(model, episode), title) for episode in episodes]
-            write_gif(options.show_attention, boards, min(fps, 4))
+def _write_attention(path: Path, model: RecurrentA2C, episodes: list[Episode], title: str) -> None:
+    if path.suffix.lower() == ".png":
+        content = io.BytesIO()
+        picture = AttentionPicture(episodes[0], attention_shares(model, episodes[0]), title).draw()
+        PIL.Image.fromarray(picture).save(content, format="PNG")
+        write_file(path, content.getvalue())
+    else:
+        shown = [AttentionPicture(episode, attention_shares(model, episode), title, dpi=80).animate() for episode in episodes]
+        write_gif(path, shown, min(episodes[0].fps, 4))

@@ -25,7 +25,7 @@ from fw_rl.experiments.search.learning import (
     known_learnings,
     write_learnings,
 )
-from fw_rl.experiments.settings import RunSettings, TrainOptions, resolve
+from fw_rl.experiments.settings import RunSettings, resolve
 from fw_rl.files import write_file
 from fw_rl.processes import WorkerError
 
@@ -131,7 +131,7 @@ def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
         raise ValueError(f"--ray-address is {options.ray_address}, but the engine is local: add --engine ray")
     if options.sampler not in SAMPLERS:
         raise ValueError(f"--sampler is {options.sampler!r}: choose from {', '.join(SAMPLERS)}")
-    config = resolve(TrainOptions(env=options.env, cell=options.cell, timesteps=options.timesteps), tuned_for_cell=False)
+    config = resolve(env=options.env, cell=options.cell, timesteps=options.timesteps, tuned_for_cell=False)
     space = search_space(config.short_cell, options.space)
     space.check(config)
     folder = options.out / config.short_env / config.short_cell

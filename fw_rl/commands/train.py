@@ -2,140 +2,145 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated
 
 import gymnasium as gym
 import torch
 import tyro
 
-from fw_rl.agents import RecurrentA2C, WorkerError
-from fw_rl.cells import FastWeightsCell
+from fw_rl.agents import WorkerError
 from fw_rl.commands.command_line import fail
-from fw_rl.experiments.agents import evaluate, load_model, make_model
-from fw_rl.experiments.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
-from fw_rl.experiments.checks import flag
-from fw_rl.experiments.pictures import animate_episodes, draw_learning_curve
+from fw_rl.experiments.checks import check_count, require
 from fw_rl.experiments.run_folder import RunFolder
-from fw_rl.experiments.settings import RunSettings, TrainOptions, check_device, check_workers, resolve
-from fw_rl.files import write_json
-from fw_rl.intervals import mean_interval
+from fw_rl.experiments.settings import RunSettings, resolve
+from fw_rl.experiments.training import Training
 
-__all__ = ["main"]
+__all__ = ["TrainOptions", "main"]
 
-LOG_ROWS = 200
-CHECKPOINTS = 20
-ATTENTION_PICTURES, FRAMES_A_PICTURE = 4, 100_000
 FREE_WHEN_RESUMING = ("resume", "timesteps", "workers", "ray_address", "device", "threads", "eval_episodes", "quiet")
+
+BAD_INPUT = (ValueError, OSError, gym.error.Error, ArgumentTypeError)
+
+
+@dataclass(frozen=True)
+class TrainOptions(RunSettings):
+    """Train an agent with memory on a Gymnasium environment.
+
+    The defaults are tuned for the environment, the cell and the algorithm: `--env ID --help` shows those of an environment.
+    """
+
+    device: str = "cpu"
+    """cpu, cuda, or auto. Nets of this size are faster on a processor."""
+    threads: int = 1
+    """Threads for Torch. More than one helps with many environments, on cores that nobody else uses."""
+    ray_address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT", help_behavior_hint="(default: none)")] = None
+    """A running Ray cluster, or auto for that of this machine; else Ray is started here, and ended after the run."""
+    log_dir: Path = Path("runs")
+    """Where the folder of the run goes."""
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(default: none)")] = None
+    """Folder of a run: go on where its last checkpoint is, with its settings. A finished one goes on with more --timesteps;
+    what is annealed is then as far as in a run of that length."""
+    eval_episodes: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 1000 for Catch, else 100)")
+    ] = None
+    """Episodes of the greedy evaluation at the end."""
+    quiet: bool = False
+    """No progress bar."""
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
-    """Run the command; returns its exit code: 0 done, 1 diverged or a worker failed, 2 bad input, 130 interrupted."""
-    options = tyro.cli(TrainOptions, args=arguments, prog=program)
+    """Run the command.
+
+    Args:
+        arguments: Its words.
+        program: Its name.
+
+    Returns:
+        The exit code: 0 done, 1 diverged or a worker failed, 2 bad input, 130 interrupted.
+    """
     try:
-        torch.set_num_threads(max(options.threads, 1))
-        folder, config, model = _prepare(options)
-    except (ValueError, OSError, gym.error.Error) as error:
+        defaults = _defaults(arguments, program)
+    except BAD_INPUT as error:
+        return fail(program, error)
+    options = tyro.cli(TrainOptions, args=arguments, prog=program, default=defaults)
+    try:
+        training = _prepare(options, defaults)
+    except BAD_INPUT as error:
         return fail(program, error)
     except WorkerError as error:
         return fail(program, error.summary, code=1, details=error.details)
+    resume = f"{program} --resume {training.folder.path}"
     try:
-        _train(folder, config, model, options.quiet)
+        training.run(progress_bar=not options.quiet)
     except KeyboardInterrupt:
-        print(f"Interrupted at {model.num_timesteps:,} frames. Go on with: {program} --resume {folder.path}")
+        print(f"Interrupted at {training.model.num_timesteps:,} frames. Go on with: {resume}")
         return 130
     except FloatingPointError as error:
         return fail(program, error, code=1)
     except WorkerError as error:
-        return fail(program, f"{error.summary}; go on with: {program} --resume {folder.path}", code=1, details=error.details)
+        return fail(program, f"{error.summary}; go on with: {resume}", code=1, details=error.details)
     try:
-        _report(folder, config, model, options.eval_episodes or (1000 if config.env.startswith("fw_rl/") else 100))
+        _report(training, options.eval_episodes or (1000 if training.config.env.startswith("fw_rl/") else 100))
     except KeyboardInterrupt:
-        print(f"The training is done, the evaluation is not. Make it with: {program} --resume {folder.path}")
+        print(f"The training is done, the evaluation is not. Make it with: {resume}")
         return 130
     return 0
 
 
-def _prepare(options: TrainOptions) -> tuple[RunFolder, RunSettings, RecurrentA2C]:
+def _defaults(arguments: Sequence[str], program: str) -> TrainOptions:
+    """What an option is that the command line leaves out: as tuned for what it names, or as in the run that it resumes."""
+    words = [word for word in arguments if word not in ("-h", "--help")]
+    named = tyro.cli(TrainOptions, args=words, prog=program, default=TrainOptions(algo=""))
+    if named.resume is not None:
+        return TrainOptions(**asdict(RunFolder.open(named.resume)[1]))
+    tuned = resolve(env=named.env, cell=named.cell, engine=named.engine, algo=named.algo or None)
+    return TrainOptions(**asdict(tuned) | dict(env=named.env))
+
+
+def _prepare(options: TrainOptions, defaults: TrainOptions) -> Training:
     """Everything that can go wrong by a user's slip, before a folder is made."""
+    _check_machine(options)
+    torch.set_num_threads(options.threads)
+    device, address = options.device, options.ray_address
     if options.resume is None:
-        config = resolve(options)
-        model = make_model(config, options.device, options.ray_address)
-        folder = RunFolder.create(options.log_dir, config)
-        model.set_logger(folder.logger())
-        return folder, config, model
-
-    defaults = TrainOptions()
+        config = resolve(**{field.name: getattr(options, field.name) for field in fields(RunSettings)})
+        return Training.begin(config, options.log_dir, device, address)
     for name, value in vars(options).items():
-        if name not in FREE_WHEN_RESUMING and value != getattr(defaults, name):
-            raise ValueError(f"--resume goes on with the settings of the run: leave {flag(name)} out")
-    check_device(options.device)
-    folder, config = RunFolder.open(options.resume)
-    given = {name: getattr(options, name) for name in ("workers", "timesteps") if getattr(options, name)}
-    config = dataclasses.replace(config, **given)
-    check_workers(config)
-    checkpoints = folder.saved_checkpoints()
-    if not checkpoints:
-        raise ValueError(f"{folder.path} has no checkpoint: start the run anew")
-    model = load_model(config, checkpoints[-1], options.device, options.ray_address)
-    if options.timesteps is not None:
-        if options.timesteps < model.num_timesteps:
-            raise ValueError(f"--timesteps is {options.timesteps}: the run has {model.num_timesteps} frames already")
-        folder.keep(config)
-    model.set_logger(folder.logger(model.num_timesteps))
-    return folder, config, model
+        if name not in FREE_WHEN_RESUMING:
+            require(name, value, value == getattr(defaults, name), "left out with --resume")
+    return Training.resume(options.resume, options.workers, options.timesteps, device, address)
 
 
-def _train(folder: RunFolder, config: RunSettings, model: RecurrentA2C, quiet: bool) -> None:
-    """Train to the end; raises KeyboardInterrupt, after a checkpoint, if the user stops it."""
-    checkpoints = Checkpoints(folder, interval=math.ceil(config.timesteps / CHECKPOINTS))
-    rows = LogRows(interval=math.ceil(config.timesteps / LOG_ROWS))
-    bar = [] if quiet else [ProgressBar()]
-    stop = StopOnInterrupt(checkpoints)
-    between = max(math.ceil(config.timesteps / ATTENTION_PICTURES), FRAMES_A_PICTURE)
-    pictures = [AttentionPictures(config, between)] if isinstance(model.policy.cell, FastWeightsCell) else []
-    try:
-        if model.num_timesteps < config.timesteps:
-            with stop:
-                model.learn(
-                    config.timesteps - model.num_timesteps,
-                    callback=[checkpoints, stop, *pictures, rows, *bar],
-                    log_interval=None,  # type: ignore[arg-type]
-                    reset_num_timesteps=False,
-                )
-            checkpoints.save()
-    except WorkerError as error:
-        checkpoints.save()
-        if stop.asked:  # who asked may have asked the workers too
-            raise KeyboardInterrupt from error
-        raise
-    finally:
-        for shown in bar:
-            shown.close()
-        model.logger.close()
-        model.get_env().close()  # type: ignore[union-attr]
+def _check_machine(options: TrainOptions) -> None:
+    check_count("threads", options.threads)
+    check_count("eval_episodes", options.eval_episodes)
+    kind, _, number = options.device.partition(":")
+    known = options.device in ("cpu", "auto", "cuda") or (kind == "cuda" and number.isdecimal())
+    require("device", options.device, known, "cpu, cuda, cuda:K or auto")
+    here = torch.cuda.device_count()  # SB3 would silently take the processor
+    require("device", options.device, kind != "cuda" or int(number or 0) < here, f"one of {here} CUDA devices of this machine")
+    if options.engine == "ray":
+        on_cpu = options.device in ("cpu", "auto")
+        require("device", options.device, on_cpu, "cpu or auto with --engine ray, whose learner is on this machine's processor")
+    else:
+        require("ray_address", options.ray_address, options.ray_address is None, f"left out with --engine {options.engine}")
 
 
-def _report(folder: RunFolder, config: RunSettings, model: RecurrentA2C, episodes: int) -> None:
+def _report(training: Training, episodes: int) -> None:
     """Evaluate the agent, draw its pictures, and say where everything is."""
+    folder = training.folder
     print(f"Evaluating {episodes:,} greedy episodes ...", flush=True)
-    returns = evaluate(config, model, episodes)
-    mean, low, high = (float(number) for number in mean_interval(returns))
-    interval = None if math.isnan(low) else [low, high]
-    record = dict(mean=mean, interval_95=interval, std=float(returns.std()), episodes=episodes, greedy=True)
-    write_json(folder.evaluation, record | dict(timesteps=model.num_timesteps))
-    title = f"{config.short_env}, {config.short_cell}, seed {config.seed}"
-    draw_learning_curve(folder.read_progress(), folder.curve, title, greedy=mean)
-    pictures = [folder.curve]
-    try:
-        animate_episodes(model, config, folder.episodes, episodes=6, seed=config.seed + 1)
-        pictures.append(folder.episodes)
-    except ValueError as error:
-        print(f"No animation: {' '.join(str(error).split())}")
+    result = training.evaluate(episodes)
+    pictures, problem = training.draw(result["mean"])
+    if problem:
+        print(f"No animation: {problem}")
 
-    spread = f" (95 % interval {low:.3f} to {high:.3f})" if interval else ""
-    print(f"\nGreedy return over {episodes:,} episodes: {mean:.3f}{spread}")
+    spread = " (95 % interval {:.3f} to {:.3f})".format(*result["interval_95"]) if result["interval_95"] else ""
+    print(f"\nGreedy return over {episodes:,} episodes: {result['mean']:.3f}{spread}")
     print(f"The run:      {folder.path}")
     print(f"Pictures:     {', '.join(path.name for path in pictures)}")
     print(f"TensorBoard:  tensorboard --logdir {folder.path.parent}")

@@ -1,1 +1,1 @@
-"""What the commands share: a run's settings, its agent and folder, searches of settings, tables and pictures."""
+"""Runs as a library: settings, agents, folders, training, searches of settings, tables and pictures."""

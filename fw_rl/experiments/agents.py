@@ -2,72 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from fw_rl.agents import A3C, Player, RecurrentA2C, RecurrentPPO
+from fw_rl.agents import Player, RecurrentA2C, RecurrentActorCriticPolicy
+from fw_rl.agents.algorithms import ALGORITHMS
+from fw_rl.agents.checkpoint import argument_names
 from fw_rl.agents.normalization import describe_normalization, normalize_as
 from fw_rl.cells import find_cell
 from fw_rl.envs import VecEnvAdapter, VecPreviousStep
 from fw_rl.experiments.environments import make_vector_env
-from fw_rl.experiments.ray_engine import rllib_agent
+from fw_rl.experiments.ray_engine import ray_needed
 from fw_rl.experiments.run_folder import RunFolder
-from fw_rl.experiments.settings import NOT_ON_RAY, ONLY_PPO, RunSettings
+from fw_rl.experiments.settings import RunSettings
 
-__all__ = ["agent_class", "evaluate", "load_model", "load_trained", "make_model"]
+__all__ = ["evaluate", "load_model", "load_trained", "make_model"]
 
 EVALUATION_ENVS = 100
 
 
 def make_model(config: RunSettings, device: str = "cpu", ray_address: str | None = None) -> RecurrentA2C:
-    """A new agent for the settings of a run."""
-    names = "learning_rate anneal anneal_entropy normalize_advantage n_steps gamma gae_lambda ent_coef vf_coef max_grad_norm"
-    settings = {name: getattr(config, name) for name in [*names.split(), "matmul_precision", "optimizer", "seed"]}
-    settings["policy_kwargs"] = dict(cell=config.cell, hidden_size=config.hidden_size, cell_kwargs=config.cell_options)
-    if config.engine == "ray":
-        for name in NOT_ON_RAY:
-            del settings[name]
-        return rllib_agent()("RecurrentPolicy", _make_runner_env(config), **_on_ray(config, ray_address), **settings)
-    if config.algo == "a3c":
-        return A3C("RecurrentPolicy", _make_env(config), n_workers=config.workers, device=device, **settings)
-    if config.algo == "ppo":
-        settings |= {name: getattr(config, name) for name in ONLY_PPO}
-        return RecurrentPPO("RecurrentPolicy", _make_env(config)(), device=device, **settings)
-    return RecurrentA2C("RecurrentPolicy", _make_env(config)(), device=device, **settings)
+    """A new agent for the settings of a run.
+
+    Args:
+        config: The settings.
+        device: Where it learns: cpu, cuda or auto.
+        ray_address: A running Ray cluster, see `RLlibAgent`.
+
+    Raises:
+        ValueError: If the settings cannot be those of an agent, or the run needs Ray and Ray is not installed.
+    """
+    agent, env, where = _constructor(config, device, ray_address)
+    settings = {name: getattr(config, name) for name in argument_names(agent) if getattr(config, name, None) is not None}
+    return agent("RecurrentPolicy", env, policy_kwargs=_policy_kwargs(config), **where, **settings)
 
 
 def load_model(config: RunSettings, checkpoint: Path, device: str = "cpu", ray_address: str | None = None) -> RecurrentA2C:
     """The agent of a run as a checkpoint has it, ready to go on.
 
-    Raises ValueError if the checkpoint is damaged, or of another run.
+    Args:
+        config: The settings of the run.
+        checkpoint: Its file.
+        device: Where it learns: cpu, cuda or auto.
+        ray_address: A running Ray cluster, see `RLlibAgent`.
+
+    Raises:
+        ValueError: If the checkpoint is damaged, or of another run.
     """
-    model: RecurrentA2C
     find_cell(config.cell)  # a checkpoint imports nothing
-    if config.engine == "ray":
-        model = rllib_agent().load(checkpoint, _make_runner_env(config), **_on_ray(config, ray_address))
-    elif config.algo == "a3c":
-        model = A3C.load(checkpoint, _make_env(config), device=device, n_workers=config.workers)
-    else:
-        model = agent_class(config).load(checkpoint, _make_env(config)(), device=device)
-    policy = model.policy
-    if (policy.cell_name, policy.hidden_size, policy.cell_kwargs) != (config.cell, config.hidden_size, config.cell_options):
+    agent, env, where = _constructor(config, device, ray_address)
+    model = agent.load(checkpoint, env, **where)
+    wanted, policy = _policy_kwargs(config), model.policy
+    if wanted != {name: getattr(policy, name) for name in wanted} | dict(cell=policy.cell_name):
         raise ValueError(f"{checkpoint} is of another run: its net is not that of the run's settings")
     return model
 
 
-def _make_env(config: RunSettings) -> Callable[[], VecEnv]:
-    """What makes the environments of one process that acts: every worker of A3C, or all, if workers only step them."""
-    if config.algo == "a3c":
-        return partial(_adapted, config, config.n_envs // config.workers)
-    make = _normalized if config.normalize else _adapted
-    return partial(make, config, config.n_envs, config.workers)
+def _constructor(config: RunSettings, device: str, ray_address: str | None) -> tuple[type[RecurrentA2C], Any, dict[str, Any]]:
+    """The class of a run's agent, its environments, and what it takes besides the settings."""
+    of_worker = config.n_envs // config.workers
+    if config.engine == "ray":
+        make = partial(make_vector_env, config.env, of_worker, autoreset_mode=AutoresetMode.NEXT_STEP)  # as RLlib takes them
+        with ray_needed():
+            from fw_rl.agents.rllib import RLlibAgent
+        return RLlibAgent, make, dict(algorithm=config.algo, n_workers=config.workers, ray_address=ray_address)
+    agent = ALGORITHMS[config.algo].agent
+    if config.learns_apart:
+        return agent, partial(_adapted, config, of_worker), dict(n_workers=config.workers, device=device)
+    env = (_normalized if config.normalize else _adapted)(config, config.n_envs, config.workers)
+    return agent, env, dict(device=device)
+
+
+def _policy_kwargs(config: RunSettings) -> dict[str, Any]:
+    names = [name for name in signature(RecurrentActorCriticPolicy).parameters if hasattr(config, name)]
+    return {name: getattr(config, name) for name in names} | dict(cell_kwargs=config.cell_options)
 
 
 def _adapted(config: RunSettings, n_envs: int, workers: int = 1) -> VecEnv:
@@ -89,17 +105,14 @@ def _is_numbers(space: spaces.Space) -> bool:
     return isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
 
 
-def _make_runner_env(config: RunSettings) -> Callable[[], VectorEnv]:
-    """What makes the environments of a runner of Ray, as RLlib takes them."""
-    return partial(make_vector_env, config.env, config.n_envs // config.workers, autoreset_mode=AutoresetMode.NEXT_STEP)
+def evaluate(config: RunSettings, model: RecurrentA2C, episodes: int) -> NDArray[np.float64]:
+    """The returns of greedy episodes from a seed of their own, [episodes].
 
-
-def _on_ray(config: RunSettings, address: str | None) -> dict[str, Any]:
-    return dict(algorithm=config.algo, n_workers=config.workers, ray_address=address)
-
-
-def evaluate(config: RunSettings, model: RecurrentA2C, episodes: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The returns of greedy episodes from a seed of their own."""
+    Args:
+        config: The settings of the run.
+        model: Its agent.
+        episodes: How many episodes.
+    """
     env = _adapted(config, min(episodes, EVALUATION_ENVS))
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
@@ -110,22 +123,17 @@ def evaluate(config: RunSettings, model: RecurrentA2C, episodes: int) -> np.ndar
     return returns
 
 
-def agent_class(config: RunSettings) -> type[RecurrentA2C]:
-    """The class of a run's agent without Ray, where what RLlib has trained is a `RecurrentA2C`."""
-    local: dict[str, type[RecurrentA2C]] = {"a3c": A3C, "ppo": RecurrentPPO}
-    return local.get(config.algo, RecurrentA2C) if config.engine == "local" else RecurrentA2C
-
-
 def load_trained(run: Path, checkpoint: Path | None = None) -> tuple[RunSettings, RecurrentA2C]:
-    """The settings of a run, and its agent without an environment, from its last checkpoint or from another file.
+    """The settings of a run, and its agent without an environment.
 
-    Raises ValueError if there is no run, no checkpoint, or a damaged one.
+    Args:
+        run: Folder of the run.
+        checkpoint: File of the agent; None is the run's last one.
+
+    Raises:
+        ValueError: If there is no run, no checkpoint, or a damaged one.
     """
     folder, config = RunFolder.open(run)
     find_cell(config.cell)  # a checkpoint imports nothing
-    if checkpoint is None:
-        saved = folder.saved_checkpoints()
-        if not saved:
-            raise ValueError(f"{run} has no checkpoint: its training has hardly begun")
-        checkpoint = saved[-1]
-    return config, agent_class(config).load(checkpoint, device="cpu")
+    agent = RecurrentA2C if config.engine == "ray" else ALGORITHMS[config.algo].agent  # to act needs no Ray
+    return config, agent.load(checkpoint or folder.last_checkpoint(), device="cpu")

@@ -1,4 +1,4 @@
-"""What fast weights attend to in an episode, as a picture: each step's past steps, beside the frames."""
+"""What a memory attends to in an episode, as a picture: each step's past steps, beside the frames."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 
 from fw_rl.agents import RecurrentA2C
 from fw_rl.agents.rollout import map_observation
-from fw_rl.cells import FastWeightsCell
 from fw_rl.experiments.episodes import Episode
 
-__all__ = ["animate_attention", "attention_shares", "draw_attention"]
+__all__ = ["AttentionPicture", "attention_shares"]
 
 Image = NDArray[np.uint8]
 
@@ -39,15 +38,23 @@ FAINTEST = 1e-3
 
 
 def attention_shares(model: RecurrentA2C, episode: Episode) -> NDArray[np.float64]:
-    """For each step of an episode the share of its attention that each step before it gets, [T, T]; a row sums to 1, or 0.
+    """For each step of an episode the share of its attention that each step before it gets; a row sums to 1, or 0.
 
     It is the weight of Ba16 Eq. 4, ``strength * (key . query)``, without its sign, over the sum of its row.
 
-    Raises ValueError if the agent's cell does not attend.
+    Args:
+        model: The agent.
+        episode: An episode of T steps.
+
+    Returns:
+        The shares, [T, T].
+
+    Raises:
+        ValueError: If the agent's cell does not attend.
     """
-    cell = model.policy.actor_cell
-    if not isinstance(cell, FastWeightsCell):
-        raise ValueError(f"the cell {model.policy.cell_name!r} does not attend to past steps: fast-weights does")
+    cell: Any = model.policy.actor_cell
+    if not cell.attends:
+        raise ValueError(f"cell must be one that attends to past steps, such as fast-weights, got {model.policy.cell_name!r}")
     observations, _ = model.policy.obs_to_tensor(_stack(episode.observations))
     with torch.no_grad():
         encoded = model.policy.encode(map_observation(lambda part: part.unsqueeze(1), observations), actor_only=True)
@@ -56,25 +63,20 @@ def attention_shares(model: RecurrentA2C, episode: Episode) -> NDArray[np.float6
     return shares
 
 
-def draw_attention(episode: Episode, shares: NDArray[np.float64], title: str, dpi: int = 150) -> Image:
-    """One picture of an episode: a row for each step, and along it the steps before; frames on both sides, if there are any."""
-    return _Board(episode, shares, title, dpi).picture(len(episode))
+class AttentionPicture:
+    """A row for each step of an episode, and along it the steps before; frames on both sides, if there are any.
 
+    The frames above the matrix show the steps that are attended to, those at its left the steps that attend.
 
-def animate_attention(episode: Episode, shares: NDArray[np.float64], title: str, dpi: int = 80) -> list[Image]:
-    """The picture as it comes to be, step by step, and beside it the frame of that step."""
-    board = _Board(episode, shares, title, dpi)
-    pictures = [board.picture(steps) for steps in range(1, len(episode) + 1)]
-    if not episode.frames:
-        return pictures
-    return [_beside(frame, picture) for frame, picture in zip(episode.frames, pictures, strict=False)]
+    Args:
+        episode: An episode of T steps.
+        shares: What each step attends to, [T, T].
+        title: Words above the matrix.
+        dpi: Pixels an inch.
+    """
 
-
-class _Board:
-    """The matrix of an episode; the frames above it show the steps that are attended to, those at its left those that do."""
-
-    def __init__(self, episode: Episode, shares: NDArray[np.float64], title: str, dpi: int) -> None:
-        self.shares = shares
+    def __init__(self, episode: Episode, shares: NDArray[np.float64], title: str, dpi: int = 150) -> None:
+        self.episode, self.shares = episode, shares
         self.every = math.ceil(len(episode) / THUMBNAILS)
         self.frames = episode.frames[: len(episode) - self.every + 1 : self.every]
         self.thumbnails: list[tuple[int, AxesImage]] = []
@@ -95,8 +97,13 @@ class _Board:
             self.figure.axes[-1 if self.frames else 0].set_ylabel("query: the step that attends")
             self.figure.text((left + SIDE / 2) / self.size[0], 1 - 0.15 / self.size[1], title, ha="center", va="top")
 
-    def picture(self, steps: int) -> Image:
-        """The board as it is after so many steps."""
+    def draw(self, steps: int | None = None) -> Image:
+        """The picture, [height, width, 3].
+
+        Args:
+            steps: How many steps are done, None for all.
+        """
+        steps = len(self.shares) if steps is None else steps
         later = np.arange(len(self.shares))[:, None] >= steps
         self.image.set_data(np.where(later, 0.0, self.shares))
         self.now.set_visible(steps < len(self.shares))
@@ -105,6 +112,13 @@ class _Board:
             thumbnail.set_visible(step < steps)
         self.canvas.draw()
         return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
+
+    def animate(self) -> list[Image]:
+        """The picture as it comes to be, step by step, and beside it the frame of that step."""
+        pictures = [self.draw(steps) for steps in range(1, len(self.shares) + 1)]
+        if not self.episode.frames:
+            return pictures
+        return [_beside(frame, picture) for frame, picture in zip(self.episode.frames, pictures, strict=False)]
 
     def _axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
         across, up = self.size

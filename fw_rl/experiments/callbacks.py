@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import safe_mean
 from tqdm import tqdm
 
 from fw_rl.agents import RecurrentA2C
-from fw_rl.experiments.attention import attention_shares, draw_attention
+from fw_rl.experiments.attention import AttentionPicture, attention_shares
 from fw_rl.experiments.episodes import open_env, play_episode
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
@@ -25,7 +25,21 @@ from fw_rl.experiments.settings import RunSettings
 __all__ = ["AttentionPictures", "Checkpoints", "LogRows", "ProgressBar", "StopOnInterrupt"]
 
 
-class ProgressBar(BaseCallback):
+class _BetweenRollouts(BaseCallback):
+    """What acts between two rollouts, not at their steps."""
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        self._before = self.model.num_timesteps
+
+    def _passes(self, interval: int) -> bool:
+        """Whether the rollout has passed a multiple of so many frames."""
+        return self.model.num_timesteps // interval > self._before // interval
+
+
+class ProgressBar(_BetweenRollouts):
     """A bar with the frames done, the mean return of recent episodes, frames a second and the time left."""
 
     def _on_training_start(self) -> None:
@@ -46,33 +60,30 @@ class ProgressBar(BaseCallback):
         if hasattr(self, "bar"):
             self.bar.close()
 
-    def _on_step(self) -> bool:
-        return True
 
+class LogRows(_BetweenRollouts):
+    """A row of the log every so many frames and at the end, at the same frames whether or not the run was interrupted.
 
-class LogRows(BaseCallback):
-    """A row of the log every `interval` frames and at the end, at the same frames whether or not the run was interrupted."""
+    Args:
+        interval: Frames between two rows.
+    """
 
     def __init__(self, interval: int) -> None:
         super().__init__()
         self.interval = interval
 
-    def _on_rollout_start(self) -> None:
-        self._before = self.model.num_timesteps
-
     def _on_rollout_end(self) -> None:
-        now, before = self.model.num_timesteps, self._before
-        if now // self.interval > before // self.interval or before < self.model._total_timesteps <= now:
+        if self._passes(self.interval) or self._before < self.model._total_timesteps <= self.model.num_timesteps:
             self.model.dump_logs()  # type: ignore[attr-defined]
 
-    def _on_step(self) -> bool:
-        return True
 
+class Checkpoints(_BetweenRollouts):
+    """A checkpoint at the first rollout and then every so many frames, between two rollouts, where nothing is half done.
 
-class Checkpoints(BaseCallback):
-    """A checkpoint at the first chunk and then every `interval` frames; the last `keep` of them stay.
-
-    They are written between two chunks, where nothing is half done.
+    Args:
+        folder: The run's folder.
+        interval: Frames between two checkpoints.
+        keep: How many stay, the last ones.
     """
 
     def __init__(self, folder: RunFolder, interval: int, keep: int = 3) -> None:
@@ -91,28 +102,28 @@ class Checkpoints(BaseCallback):
         for old in self.folder.saved_checkpoints()[: -self.keep]:
             old.unlink()
 
-    def _on_step(self) -> bool:
-        return True
 
-
-class StopOnInterrupt(BaseCallback):
-    """Turns Ctrl-C, or a polite kill, into a KeyboardInterrupt between two chunks, after a checkpoint.
+class StopOnInterrupt(_BetweenRollouts):
+    """Turns Ctrl-C, or a polite kill, into a KeyboardInterrupt between two rollouts, after a checkpoint.
 
     A second Ctrl-C acts at once.
+
+    Args:
+        checkpoints: What writes the checkpoint.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         super().__init__()
         self.checkpoints = checkpoints
         self.asked = False
-        self._before: dict[signal.Signals, Any] = {}
+        self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopOnInterrupt:
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._handlers = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
@@ -124,15 +135,17 @@ class StopOnInterrupt(BaseCallback):
             self.checkpoints.save()
             raise KeyboardInterrupt
 
-    def _on_step(self) -> bool:
-        return True
 
+class AttentionPictures(_BetweenRollouts):
+    """What the memory attends to in a greedy episode, as a picture for TensorBoard every so many frames.
 
-class AttentionPictures(BaseCallback):
-    """What the fast weights attend to in a greedy episode, as a picture for TensorBoard every `interval` frames.
+    The episode is played apart from those that are trained on, always from the same seed, and whatever random numbers it takes
+    from the global generators are put back: the training does not notice.
 
-    The episode is played apart from those that are trained on, always from the same seed, for `max_steps` steps at most, and
-    whatever random numbers it takes from the global generators are put back: the training does not notice.
+    Args:
+        config: The settings of the run.
+        interval: Frames between two pictures.
+        max_steps: Longer episodes are cut off.
     """
 
     model: RecurrentA2C
@@ -148,25 +161,19 @@ class AttentionPictures(BaseCallback):
             except ValueError:  # then without frames
                 self.env = open_env(self.config, None)
 
-    def _on_rollout_start(self) -> None:
-        self._before = self.model.num_timesteps
-
     def _on_rollout_end(self) -> None:
-        if self.model.num_timesteps // self.interval > self._before // self.interval:
+        if self._passes(self.interval):
             with _same_random_numbers():
                 self._draw()
 
     def _draw(self) -> None:
         episode = play_episode(self.model, self.env, seed=0, max_steps=self.max_steps)
         title = f"greedy, after {self.model.num_timesteps:,} frames: return {sum(episode.rewards):.3g}"
-        picture = draw_attention(episode, attention_shares(self.model, episode), title, dpi=60)
+        picture = AttentionPicture(episode, attention_shares(self.model, episode), title, dpi=60).draw()
         self.logger.record("memory/attention", Image(picture, "HWC"), exclude=("csv", "stdout", "log", "json"))
 
     def _on_training_end(self) -> None:
         self.env.close()
-
-    def _on_step(self) -> bool:
-        return True
 
 
 @contextmanager

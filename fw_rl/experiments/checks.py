@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["check_choice", "check_count", "check_output", "flag", "make_folder", "require"]
+__all__ = ["check_count", "check_output", "flag", "make_folder", "require"]
 
 
 def flag(name: str) -> str:
-    """The option of a setting: --n-envs for n_envs."""
+    """The option of a setting: --n-envs for n_envs.
+
+    Args:
+        name: Name of the setting.
+    """
     return "--" + name.replace("_", "-")
 
 
@@ -42,21 +45,6 @@ def check_count(name: str, value: int | None, least: int = 1) -> None:
         ValueError: If the value is smaller.
     """
     require(name, value, value is None or value >= least, f"at least {least}")
-
-
-def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
-    """Check one of some names.
-
-    Args:
-        name: Name of the setting.
-        value: Its value.
-        choices: What it may be.
-
-    Raises:
-        ValueError: If the value is none of them.
-    """
-    known = list(choices)
-    require(name, value, value in known, f"one of {', '.join(known)}")
 
 
 def check_output(path: Path, *endings: str) -> None:

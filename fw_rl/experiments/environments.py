@@ -15,9 +15,13 @@ __all__ = ["environment_id", "make_vector_env"]
 
 
 def environment_id(name: str) -> str:
-    """The Gymnasium id for a short Catch name or an id; that of `module:id` is registered by the module, which is imported.
+    """The Gymnasium id of an environment.
 
-    Raises ValueError for an environment that does not exist.
+    Args:
+        name: A short Catch name, an id, or module:id for one that a module registers, which is imported.
+
+    Raises:
+        ValueError: If there is no such environment.
     """
     own_id = import_for(name, "environment")
     if own_id.removeprefix("fw_rl/").startswith("Catch-") and own_id != "fw_rl/Catch-v0":
@@ -26,14 +30,21 @@ def environment_id(name: str) -> str:
         gym.spec(own_id)
     except gym.error.Error as error:
         known = "Catch-N-M, the id of a Gymnasium environment, or module:id for one that a module registers"
-        raise ValueError(f"unknown environment {name!r}: give {known}") from error
+        raise ValueError(f"env must be {known}, got {name!r}") from error
     return name.removeprefix(":")
 
 
 def make_vector_env(
     name: str, n_envs: int, workers: int = 1, autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP
 ) -> VectorEnv:
-    """`n_envs` environments: those of Catch in arrays, others one by one; in this process, or in more than one worker."""
+    """Environments side by side: those of Catch in arrays, others one by one.
+
+    Args:
+        name: See `environment_id`.
+        n_envs: How many.
+        workers: Processes that step them; 1 is this one.
+        autoreset_mode: Whether an episode begins in the step that ends another or in the next.
+    """
     if workers > 1:
         return ParallelVectorEnv(partial(make_vector_env, name, autoreset_mode=autoreset_mode), n_envs, workers)
     env_id = environment_id(name)

@@ -11,33 +11,44 @@ from numpy.typing import NDArray
 from sb3_contrib.common.maskable.utils import is_masking_supported
 
 from fw_rl.agents import Player, RecurrentA2C
+from fw_rl.agents.batch_first import channels_first
 from fw_rl.envs import PreviousStep
 from fw_rl.experiments.environments import environment_id
 from fw_rl.experiments.settings import RunSettings
 
-__all__ = ["Episode", "frames_per_second", "open_env", "play_episode"]
+__all__ = ["Episode", "open_env", "play_episode"]
 
 
 @dataclass
 class Episode:
     """What was seen, earned and drawn in an episode of T steps.
 
-    `observations`: T, without the last, at which nobody acts. `rewards`: T. `frames`: T + 1 with the last, each a picture
-    [height, width, 3] uint8; none if the environment shows itself or does not draw.
+    Attributes:
+        observations: T, without the last, at which nobody acts.
+        rewards: T numbers.
+        frames: T + 1 pictures [height, width, 3], uint8; none if the environment shows itself or does not draw.
+        fps: Frames a second at which the environment wants to be watched.
     """
 
     observations: list[Any] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
+    fps: float = 10.0
 
     def __len__(self) -> int:
         return len(self.rewards)
 
 
-def open_env(config: RunSettings, render_mode: str | None) -> gym.Env:
-    """One environment of a run that draws itself in this way: "rgb_array", "human" or None.
+def open_env(config: RunSettings, render_mode: str | None, model: RecurrentA2C | None = None) -> gym.Env:
+    """One environment of a run.
 
-    Raises ValueError if it does not exist or cannot be drawn so, in one line.
+    Args:
+        config: The settings of the run.
+        render_mode: How it draws itself: "rgb_array", "human", or None for not at all.
+        model: The agent that is going to act in it.
+
+    Raises:
+        ValueError: If it does not exist, cannot be drawn so, or is none for the agent.
     """
     env_id = environment_id(config.env)
     mode: dict[str, Any] = {} if render_mode is None else dict(render_mode=render_mode)  # which not every one takes
@@ -53,15 +64,24 @@ def open_env(config: RunSettings, render_mode: str | None) -> gym.Env:
     except (gym.error.Error, ValueError, TypeError, RuntimeError, NotImplementedError) as error:  # pygame's are RuntimeErrors
         how = dict(rgb_array="draw itself", human="be shown in a window").get(render_mode or "", "be played")
         raise ValueError(f"{env_id} cannot {how}: {error}") from error
-    return PreviousStep(env) if config.previous_step else env
+    env = PreviousStep(env) if config.previous_step else env
+    if model and (channels_first(env.observation_space), env.action_space) != (model.observation_space, model.action_space):
+        raise ValueError(f"the checkpoint is of another environment: its spaces are not those of {config.env}")
+    return env
 
 
 def play_episode(model: RecurrentA2C, env: gym.Env, seed: int, greedy: bool = True, max_steps: int | None = None) -> Episode:
-    """One episode from a seed, to its end or for `max_steps` steps; the agent's most probable actions, or else random ones.
+    """One episode; its observations are those that the agent sees, normalized if it has learned so.
 
-    Its observations are those that the agent sees, normalized if it has learned so.
+    Args:
+        model: The agent.
+        env: The environment.
+        seed: Seed of the episode.
+        greedy: Take the most probable actions, not random ones by their probabilities.
+        max_steps: A longer episode is cut off.
     """
-    episode, player, normalizer = Episode(), Player(model), model.get_vec_normalize_env()
+    player, normalizer = Player(model), model.get_vec_normalize_env()
+    episode = Episode(fps=float(env.metadata.get("render_fps") or 10))
     allowed = env.get_wrapper_attr("action_masks") if is_masking_supported(env) else lambda: None
     observation, _ = env.reset(seed=seed)
     _draw(env, episode)
@@ -80,8 +100,3 @@ def play_episode(model: RecurrentA2C, env: gym.Env, seed: int, greedy: bool = Tr
 def _draw(env: gym.Env, episode: Episode) -> None:
     if env.render_mode == "rgb_array":
         episode.frames.append(np.asarray(env.render()))
-
-
-def frames_per_second(env: gym.Env) -> float:
-    """How fast the environment wants to be watched."""
-    return float(env.metadata.get("render_fps") or 10)

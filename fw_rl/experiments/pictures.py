@@ -1,4 +1,4 @@
-"""The pictures that a run leaves: its learning curve, and some episodes as an animation."""
+"""The learning curve of a run as a picture."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
-from fw_rl.agents import RecurrentA2C
-from fw_rl.experiments.animation import write_gif
-from fw_rl.experiments.episodes import frames_per_second, open_env, play_episode
-from fw_rl.experiments.settings import RunSettings
-
-__all__ = ["STYLE", "animate_episodes", "draw_learning_curve", "smooth"]
+__all__ = ["STYLE", "draw_learning_curve", "smooth"]
 
 STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
 """What the pictures of learning have in common, for `matplotlib.rc_context`."""
 
 
 def draw_learning_curve(rows: list[dict[str, float]], path: Path, title: str, greedy: float | None = None) -> None:
-    """Mean return of the training episodes over frames, from the rows of progress.csv, and the greedy result at the end."""
+    """Draw the mean return of the training episodes over frames.
+
+    Args:
+        rows: Rows of progress.csv.
+        path: The picture's file.
+        title: Words above it.
+        greedy: Mean return of greedy episodes at the end.
+    """
     rows = [row for row in rows if "rollout/ep_rew_mean" in row]
     frames = [row["time/total_timesteps"] for row in rows]
     with matplotlib.rc_context(STYLE):
@@ -43,19 +45,11 @@ def draw_learning_curve(rows: list[dict[str, float]], path: Path, title: str, gr
 
 
 def smooth(values: NDArray[np.float64], share: float = 0.05) -> NDArray[np.float64]:
-    """The mean over a window of that share of all values around each."""
+    """The mean over a window around each value.
+
+    Args:
+        values: The values, [N].
+        share: The window's part of all values.
+    """
     half = int(len(values) * share / 2)
     return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
-
-
-def animate_episodes(
-    model: RecurrentA2C, config: RunSettings, path: Path, episodes: int, seed: int, max_steps: int = 100
-) -> None:
-    """Greedy episodes as a GIF that rests on the last frame of each.
-
-    Raises ValueError if the environment can't draw itself.
-    """
-    env = open_env(config, "rgb_array")
-    played = [play_episode(model, env, seed + i, max_steps=max_steps) for i in range(episodes)]
-    env.close()
-    write_gif(path, [episode.frames for episode in played], frames_per_second(env))

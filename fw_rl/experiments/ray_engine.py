@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fw_rl.agents.rllib import RLlibAgent
-
-__all__ = ["ray_needed", "rllib_agent"]
-
-
-def rllib_agent() -> type[RLlibAgent]:
-    """The agent that trains on a Ray cluster; raises ValueError, with the command that installs Ray, if it is not there."""
-    with ray_needed():
-        from fw_rl.agents.rllib import RLlibAgent
-    return RLlibAgent
+__all__ = ["ray_needed"]
 
 
 @contextmanager
 def ray_needed() -> Iterator[None]:
-    """A context for what imports Ray; raises ValueError, with the command that installs Ray, if it is not there."""
+    """A context for what imports Ray.
+
+    Raises:
+        ValueError: If Ray is not installed, with the command that installs it.
+    """
     try:
         yield
     except ModuleNotFoundError as error:

@@ -21,15 +21,34 @@ __all__ = ["RunFolder"]
 _PACKAGES = ("fw-rl", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "numpy", "ray")
 
 
-@dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """Paths in the folder of one run, and what is written there as a whole or not at all."""
+    """Paths in the folder of one run, and what is written there as a whole or not at all.
 
-    path: Path
+    Args:
+        path: The folder.
+
+    Attributes:
+        config: File of settings, versions and commit.
+        checkpoints: Folder of the agent at several moments of its training.
+        progress: File with one row of numbers every so many frames.
+        evaluation: File of the greedy return at the end.
+        curve: Picture of the mean return over frames.
+        episodes: Greedy episodes as an animation.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.config, self.checkpoints = path, path / "config.json", path / "checkpoints"
+        self.progress, self.evaluation = path / "progress.csv", path / "eval.json"
+        self.curve, self.episodes = path / "learning_curve.png", path / "episodes.gif"
 
     @staticmethod
     def create(log_dir: Path, config: RunSettings) -> RunFolder:
-        """A new folder with the settings in it, named after environment, cell, seed and time."""
+        """A new folder with the settings in it, named after environment, cell, seed and time.
+
+        Args:
+            log_dir: Where the folder goes.
+            config: The settings.
+        """
         name = f"{config.short_env}_{config.short_cell}_seed{config.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
         path = log_dir / name
         for attempt in range(2, 1000):
@@ -47,7 +66,11 @@ class RunFolder:
     def open(path: Path) -> tuple[RunFolder, RunSettings]:
         """The folder of an earlier run and its settings.
 
-        Raises ValueError if there is none at that path.
+        Args:
+            path: The folder.
+
+        Raises:
+            ValueError: If it is not the folder of a run.
         """
         folder = RunFolder(path)
         if not folder.config.is_file():
@@ -58,49 +81,42 @@ class RunFolder:
             raise ValueError(f"{folder.config} is damaged: {error}") from error
 
     def keep(self, config: RunSettings) -> None:
-        """Write down the settings, with versions and commit."""
+        """Write down the settings, with versions and commit.
+
+        Args:
+            config: The settings.
+        """
         write_json(self.config, dict(settings=dataclasses.asdict(config), versions=_versions(), git_commit=_git_commit()))
 
-    @property
-    def config(self) -> Path:
-        """Settings, versions and commit."""
-        return self.path / "config.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The agent at several moments of its training."""
-        return self.path / "checkpoints"
-
-    @property
-    def progress(self) -> Path:
-        """One row of numbers every so many frames."""
-        return self.path / "progress.csv"
-
-    @property
-    def evaluation(self) -> Path:
-        """The greedy return at the end."""
-        return self.path / "eval.json"
-
-    @property
-    def curve(self) -> Path:
-        """Mean return over frames."""
-        return self.path / "learning_curve.png"
-
-    @property
-    def episodes(self) -> Path:
-        """Greedy episodes as an animation."""
-        return self.path / "episodes.gif"
-
     def checkpoint(self, timesteps: int) -> Path:
-        """Where the checkpoint after that many frames lies; names sort by frames."""
+        """Where a checkpoint lies; names sort by frames.
+
+        Args:
+            timesteps: Frames that the agent was trained on.
+        """
         return self.checkpoints / f"{timesteps:012d}.safetensors"
 
     def saved_checkpoints(self) -> list[Path]:
         """All whole checkpoints, the latest last."""
         return sorted(path for path in self.checkpoints.glob("*.safetensors") if path.stem.isdigit())
 
+    def last_checkpoint(self) -> Path:
+        """The latest checkpoint.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        saved = self.saved_checkpoints()
+        if not saved:
+            raise ValueError(f"{self.path} has no checkpoint: its training has hardly begun, start it anew")
+        return saved[-1]
+
     def logger(self, timesteps: int = 0) -> Logger:
-        """SB3's logger to TensorBoard and progress.csv; what an interrupted run logged after `timesteps` is dropped."""
+        """SB3's logger to TensorBoard and progress.csv.
+
+        Args:
+            timesteps: Frames after which what an interrupted run logged is dropped.
+        """
         rows = self.read_progress()
         tensorboard = TensorBoardOutputFormat(str(self.path))
         if timesteps:

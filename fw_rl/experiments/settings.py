@@ -1,168 +1,161 @@
-"""The settings of a training run: from the command line, the tuned values and the defaults to one complete record."""
+"""The settings of a training run: one record, with defaults, tuned values by environment, and checks."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 import yaml
+from tyro.constructors import PrimitiveConstructorSpec
 
+from fw_rl.agents.algorithms import ALGORITHMS, ENGINES
+from fw_rl.agents.checkpoint import argument_names
 from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS
 from fw_rl.cells import find_cell
-from fw_rl.experiments.checks import check_count, flag
+from fw_rl.experiments.checks import check_count, require
 from fw_rl.experiments.environments import environment_id
 from fw_rl.modules import without_module
 
-__all__ = [
-    "NOT_ON_RAY",
-    "ONLY_PPO",
-    "RunSettings",
-    "TrainOptions",
-    "check_device",
-    "check_settings",
-    "check_workers",
-    "parse_cell_options",
-    "resolve",
-]
+__all__ = ["RunSettings", "parse_cell_options", "resolve"]
 
-WORKERS = {"local": {"a2c": 1, "a3c": 2, "ppo": 1}, "ray": {"impala": 2, "ppo": 2}}
+WORKERS = {
+    "local": {name: algorithm.workers for name, algorithm in ALGORITHMS.items()},
+    "ray": {"impala": 2, "ppo": 2},
+}
 """The algorithms of each engine, the first by default, and how many processes each has by default."""
 
-NOT_ON_RAY = ("optimizer", "normalize_advantage", "matmul_precision")
+NOT_ON_RAY = ("bptt_length", "optimizer", "normalize_advantage", "matmul_precision")
 """What RLlib does in its own way."""
 
-ONLY_PPO = ("n_epochs", "batch_size", "clip_range")
-"""What PPO alone has, and RLlib's in its own way."""
 
+def parse_cell_options(words: Sequence[str]) -> dict[str, Any]:
+    """The options of a cell as the command line has them.
 
-def _option(metavar: str, default: str) -> object:
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+    Args:
+        words: Words such as eta=0.1 and rule=delta.
 
+    Returns:
+        The values by name.
 
-_TunedInt = Annotated[int | None, _option("INT", "tuned")]
-_TunedFloat = Annotated[float | None, _option("FLOAT", "tuned")]
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """Train an agent with memory on a Gymnasium environment.
-
-    What is left out takes the tuned value for the environment and the cell, or a sound default.
+    Raises:
+        ValueError: If a word has another form.
     """
+    for word in words:
+        require("cell_options", word, "=" in word, "name=value")
+    return {name: _parse_value(name, value) for name, value in (word.split("=", 1) for word in words)}
 
-    env: Annotated[str | None, _option("ID", "Catch-16-3")] = None
-    """Environment: Catch-N-M (N x N pixels, M frames seen), Catch-N-M-D (and D distracting pixels), or any Gymnasium id; as
-    module:id it is one that a module registers, such as minigrid:MiniGrid-MemoryS7-v0."""
-    cell: Annotated[str | None, _option("NAME", "fast-weights")] = None
-    """Memory cell: fast-weights, rnn, lstm, gru, associative-lstm, or module:name for one that a module registers."""
-    engine: Annotated[str | None, _option("NAME", "local")] = None
-    """local, or ray: workers act on the machines of a Ray cluster, and this process learns (pip install 'fw-rl[ray]')."""
-    ray_address: Annotated[str | None, _option("HOST:PORT", "none")] = None
-    """A running Ray cluster, or auto for that of this machine; else Ray is started here, and ended after the run."""
-    algo: Annotated[str | None, _option("NAME", "a2c, or impala on Ray")] = None
-    """Algorithm: a2c (all environments act, then one update), ppo (then many updates), or a3c (workers update shared parameters
-    without waiting); on Ray impala or ppo."""
-    workers: Annotated[int | None, _option("INT", "1 for a2c and ppo, else 2")] = None
-    """Processes. Those of a3c act and learn; with more than one, a2c and ppo let them step their environments, if these are
-    slow. On Ray they act."""
-    timesteps: _TunedInt = None
-    """Frames to train on, counted over all environments."""
-    seed: Annotated[int | None, _option("INT", "0")] = None
-    """Seed of networks, environments and actions."""
-    n_envs: _TunedInt = None
-    """Environments that are played side by side, over all workers."""
-    n_steps: _TunedInt = None
-    """Steps of each environment between two updates."""
-    n_epochs: _TunedInt = None
-    """How often ppo learns from these steps."""
-    batch_size: _TunedInt = None
-    """Steps of a minibatch of ppo, in whole sequences of n_steps."""
-    clip_range: _TunedFloat = None
-    """How far ppo may change the probability of an action: by this share of it, up or down."""
-    hidden_size: _TunedInt = None
-    """Units of the memory cell."""
-    cell_options: Annotated[tuple[str, ...] | None, _option("NAME=VALUE ...", "tuned")] = None
-    """Options of the cell, such as eta=0.1 decay=0.95 inner_steps=2 rule=delta."""
-    previous_step: Annotated[bool | None, _option("{True,False}", "tuned")] = None
-    """Let the agent see its last action and reward beside each observation."""
-    normalize: Annotated[bool | None, _option("{True,False}", "False")] = None
-    """Scale observations and rewards by their running mean and deviation, by SB3's VecNormalize."""
-    optimizer: Annotated[str | None, _option("NAME", "tuned")] = None
-    """rmsprop or adam."""
-    learning_rate: _TunedFloat = None
-    """Learning rate at the start."""
-    anneal: Annotated[bool | None, _option("{True,False}", "tuned")] = None
-    """Let the learning rate go down to 0 over the run."""
-    anneal_entropy: Annotated[bool | None, _option("{True,False}", "tuned")] = None
-    """Let the weight of the entropy go down to 0 over the run."""
-    normalize_advantage: Annotated[bool | None, _option("{True,False}", "tuned")] = None
-    """Scale the advantages of a chunk to mean 0 and standard deviation 1."""
-    gamma: _TunedFloat = None
-    """Discount."""
-    gae_lambda: _TunedFloat = None
-    """Lambda of the generalised advantages."""
-    ent_coef: _TunedFloat = None
-    """Weight of the entropy in the loss."""
-    vf_coef: _TunedFloat = None
-    """Weight of the value error in the loss."""
-    max_grad_norm: _TunedFloat = None
-    """Longer gradients are clipped to this norm."""
-    matmul_precision: Annotated[str | None, _option("NAME", "tuned")] = None
-    """highest, high or medium: medium lets processors that have bfloat16 use it inside the matrix products of learning."""
-    device: str = "cpu"
-    """cpu, cuda, or auto. Nets of this size are faster on a processor."""
-    threads: int = 1
-    """Threads for Torch. More than one helps with many environments, on cores that nobody else uses."""
-    log_dir: Path = Path("runs")
-    """Where the folder of the run goes."""
-    resume: Annotated[Path | None, _option("RUN", "none")] = None
-    """Folder of a run: go on where its last checkpoint is, with its settings. A finished one goes on with more --timesteps;
-    what is annealed is then as far as in a run of that length."""
-    eval_episodes: Annotated[int | None, _option("INT", "1000 for Catch, else 100")] = None
-    """Episodes of the greedy evaluation at the end."""
-    quiet: bool = False
-    """No progress bar."""
+
+def _parse_value(name: str, text: str) -> Any:
+    for number in (int, float):
+        with suppress(ValueError):  # YAML takes 1e-3 for a word
+            return number(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--cell-options must have numbers, words, true or false as values, got {name}={text}") from error
+
+
+def _cell_options(words: list[str]) -> dict[str, Any]:
+    try:
+        return parse_cell_options(words)
+    except ValueError as error:  # of which tyro would make a box of several lines
+        raise ArgumentTypeError(error) from error
+
+
+_CELL_OPTIONS = PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="NAME=VALUE ...",
+    instance_from_str=_cell_options,
+    is_instance=lambda value: isinstance(value, dict),
+    str_from_instance=lambda options: [f"{name}={value}" for name, value in options.items()],
+)
+_Name = Annotated[str, tyro.conf.arg(metavar="NAME")]
+_Switch = tyro.conf.FlagConversionOff[bool]
+_Sizes = Annotated[
+    list[int], tyro.conf.arg(metavar="INT ...", help_behavior_hint=lambda sizes: f"(default: {sizes or 'none'})")
+]
+_OwnInt = Annotated[int | None, tyro.conf.arg(metavar="INT")]
+_OwnFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
+_OwnName = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
+_OwnSwitch = Annotated[bool | None, tyro.conf.arg(metavar="{True,False}")]
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Every setting of a run that has an influence on its result."""
+    """Every setting that decides a run's result. One that the algorithm or the engine does not have is None."""
 
-    env: str
-    cell: str
-    algo: str
-    workers: int
-    seed: int
-    timesteps: int
-    n_envs: int
-    n_steps: int
-    hidden_size: int
-    cell_options: dict[str, Any]
-    previous_step: bool
-    optimizer: str
-    learning_rate: float
-    anneal: bool
-    anneal_entropy: bool
-    normalize_advantage: bool
-    gamma: float
-    gae_lambda: float
-    ent_coef: float
-    vf_coef: float
-    max_grad_norm: float
-    matmul_precision: str
-    engine: str = "local"
-    normalize: bool = False
-    n_epochs: int | None = None
-    batch_size: int | None = None
-    clip_range: float | None = None
+    env: Annotated[str, tyro.conf.arg(metavar="ID")] = "Catch-16-3"
+    """Environment: Catch-N-M (N x N pixels, M frames seen), Catch-N-M-D (and D distracting pixels), or any Gymnasium id; as
+    module:id it is one that a module registers, such as minigrid:MiniGrid-MemoryS7-v0."""
+    cell: _Name = "fast-weights"
+    """Memory cell: fast-weights, rnn, lstm, gru, associative-lstm, or module:name for one that a module registers."""
+    engine: _Name = "local"
+    """local, or ray: workers act on the machines of a Ray cluster, and this process learns (pip install 'fw-rl[ray]')."""
+    algo: _Name = "a2c"
+    """Algorithm: a2c (all environments act, then one update), ppo (then many updates), or a3c (workers update shared parameters
+    without waiting); on Ray impala or ppo."""
+    workers: int = 1
+    """Processes. Those of a3c act and learn; with more than one, a2c and ppo let them step their environments, if these are
+    slow. On Ray they act."""
+    timesteps: int = 1_000_000
+    """Frames to train on, counted over all environments."""
+    seed: int = 0
+    """Seed of networks, environments and actions."""
+    n_envs: int = 16
+    """Environments that are played side by side, over all workers."""
+    n_steps: int = 32
+    """Steps of each environment between two updates."""
+    bptt_length: _OwnInt = None
+    """Back-propagation goes through so many steps, from 1 to n_steps, and begins anew there; None is n_steps."""
+    n_epochs: _OwnInt = None
+    """How often ppo learns from a rollout."""
+    batch_size: _OwnInt = None
+    """Steps of a minibatch of ppo, in whole sequences of bptt_length."""
+    clip_range: _OwnFloat = None
+    """How far ppo may change the probability of an action: by this share of it, up or down."""
+    encoder_arch: _Sizes = field(default_factory=lambda: [128])
+    """Units of each layer before the memory cell; no number is no layer."""
+    hidden_size: int = 128
+    """Units of the memory cell."""
+    cell_options: Annotated[dict[str, Any], _CELL_OPTIONS] = field(default_factory=dict)
+    """Options of the cell, such as eta=0.1 decay=0.95 inner_steps=2 rule=delta; the others keep their tuned values."""
+    net_arch: _Sizes = field(default_factory=list)
+    """Units of each layer after the memory cell, for actor and critic alike."""
+    shared_cell: _Switch = True
+    """Actor and critic share one memory cell; with False the critic has an encoder and a cell of its own."""
+    previous_step: _Switch = False
+    """Let the agent see its last action and reward beside each observation."""
+    normalize: _Switch = False
+    """Scale observations and rewards by their running mean and deviation, by SB3's VecNormalize."""
+    optimizer: _OwnName = "rmsprop"
+    """rmsprop or adam."""
+    learning_rate: float = 1e-3
+    """Learning rate at the start."""
+    anneal: _Switch = True
+    """Let the learning rate go down to 0 over the run."""
+    anneal_entropy: _Switch = False
+    """Let the weight of the entropy go down to 0 over the run."""
+    normalize_advantage: _OwnSwitch = False
+    """Scale the advantages of a rollout, or of a minibatch of ppo, to mean 0 and standard deviation 1."""
+    gamma: float = 0.99
+    """Discount."""
+    gae_lambda: float = 0.95
+    """Lambda of the generalised advantages."""
+    ent_coef: float = 0.01
+    """Weight of the entropy in the loss."""
+    vf_coef: float = 0.5
+    """Weight of the value error in the loss."""
+    max_grad_norm: float = 0.5
+    """Longer gradients are clipped to this norm."""
+    matmul_precision: _OwnName = "highest"
+    """highest, high or medium: medium lets processors that have bfloat16 use it inside the matrix products of learning."""
 
     @property
     def short_env(self) -> str:
@@ -174,146 +167,109 @@ class RunSettings:
         """The cell as a word for folders and titles."""
         return without_module(self.cell)
 
+    @property
+    def learns_apart(self) -> bool:
+        """Whether each worker makes environments of its own, which no other process sees."""
+        return self.engine == "ray" or "n_workers" in argument_names(ALGORITHMS[self.algo].agent)
+
+    def check(self) -> None:
+        """Check every setting, and that they go together.
+
+        Raises:
+            ValueError: If a number or a name is not allowed, or two settings do not go together.
+        """
+        on_ray = self.engine == "ray"
+        where = "--engine ray" if on_ray else f"--algo {self.algo}"
+        for name in sorted(_not_had(self.engine, self.algo)):
+            require(name, getattr(self, name), getattr(self, name) is None, f"left out with {where}")
+        for name in ("timesteps", "workers", "n_envs", "n_steps", "bptt_length", "n_epochs", "batch_size", "hidden_size"):
+            check_count(name, getattr(self, name))
+        check_count("seed", self.seed, 0)
+        for name in ("encoder_arch", "net_arch"):
+            sizes = getattr(self, name)
+            require(name, sizes, all(size >= 1 for size in sizes), "numbers of at least 1")
+        even = self.n_envs % self.workers == 0
+        require("n_envs", self.n_envs, even, f"a multiple of --workers, {self.workers}")
+        length = self.bptt_length or self.n_steps
+        require("bptt_length", length, length <= self.n_steps, f"at most --n-steps, {self.n_steps}")
+        batch = self.batch_size
+        require("batch_size", batch, batch is None or batch >= length, f"at least {length}, the steps of a sequence")
+        for name in ("gamma", "gae_lambda"):
+            require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        for name in ("learning_rate", "max_grad_norm", "clip_range"):
+            number = getattr(self, name)
+            require(name, number, number is None or 0 < number < float("inf"), "above 0 and finite")
+        for name in ("ent_coef", "vf_coef"):
+            require(name, getattr(self, name), 0 <= getattr(self, name) < float("inf"), "at least 0 and finite")
+        for name, known in (("matmul_precision", PRECISIONS), ("optimizer", OPTIMIZERS)):
+            require(name, getattr(self, name), on_ray or getattr(self, name) in known, f"one of {', '.join(known)}")
+        require("previous_step", self.previous_step, not (on_ray and self.previous_step), "False with --engine ray")
+        fits = not (self.normalize and self.learns_apart)
+        require("normalize", self.normalize, fits, f"False with {where}, where no process sees all steps")
+
     @staticmethod
     def from_json(text: str) -> RunSettings:
-        """Raises ValueError for a text that is not the settings of a run."""
+        """The settings of a run as its folder has them; one that an older version did not write has its default.
+
+        Args:
+            text: JSON with an entry settings.
+
+        Raises:
+            ValueError: If the text is not the settings of a run.
+        """
         try:
-            return RunSettings(**json.loads(text)["settings"])
+            settings = json.loads(text)["settings"]
+            if missing := {"env", "cell", "algo", "seed", "timesteps"} - set(settings):
+                raise KeyError(*sorted(missing))
+            unused = _not_had(settings.get("engine", RunSettings.engine), settings["algo"])
+            return RunSettings(**settings | dict.fromkeys(unused))  # older versions wrote what an engine does not have
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"not the settings of a run: {error}") from error
 
 
-def resolve(options: TrainOptions, tuned_for_cell: bool = True) -> RunSettings:
-    """The complete settings for what the command line says.
+def resolve(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
+    """The complete settings: those that are given, then tuned values, then the defaults.
 
-    `tuned_for_cell`: whether the others are those that were found for the environment and its cell, or for any cell there.
+    Args:
+        tuned_for_cell: The tuned values are those for the environment and its cell, not those for any cell there.
+        **given: Settings by name, as in `RunSettings`. None is one that is not given. Options of the cell keep their tuned
+            values if they are not given.
 
-    Raises ValueError, in one line, for a value that is not allowed.
+    Raises:
+        ValueError: If a value is not allowed, in one line.
+
+    Example:
+        >>> resolve(env="Catch-16-3", cell="gru", n_envs=8).gae_lambda
+        1.0
     """
-    env = environment_id(options.env or "Catch-16-3")
-    cell = options.cell or "fast-weights"
+    given = {name: value for name, value in given.items() if value is not None}
+    env, cell, engine = (given.get(name, getattr(RunSettings, name)) for name in ("env", "cell", "engine"))
+    env = environment_id(env)
     find_cell(cell)
-    engine = options.engine or "local"
-    if engine not in WORKERS:
-        raise ValueError(f"unknown engine {engine!r}: choose from {', '.join(WORKERS)}")
-    algo = options.algo or next(iter(WORKERS[engine]))
-    if algo not in WORKERS[engine]:
-        raise ValueError(f"unknown algorithm {algo!r}: with the engine {engine}, choose from {', '.join(WORKERS[engine])}")
+    require("engine", engine, engine in WORKERS, f"one of {', '.join(WORKERS)}")
+    known = WORKERS[engine]
+    algo = given.get("algo", next(iter(known)))
+    require("algo", algo, algo in known, f"one of {', '.join(known)} with --engine {engine}")
     tuned = _tuned(env, cell, f"{algo} on Ray" if engine == "ray" else algo, tuned_for_cell)
-    settings = tuned | dict(workers=WORKERS[engine][algo])
-    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(RunSettings)}
-    given["cell_options"] = parse_cell_options(options.cell_options)
-    for name, value in given.items():
-        if name == "cell_options":
-            settings[name] = settings[name] | (value or {})
-        elif value is not None:
-            settings[name] = value
-    config = RunSettings(**settings | dict(env=env, cell=cell, algo=algo, engine=engine, seed=options.seed or 0))
-    check_settings(config)
-    _check_options(options, config)
+    tuned |= dict(workers=known[algo]) | dict.fromkeys(_not_had(engine, algo))
+    options = tuned["cell_options"] | given.get("cell_options", {})
+    config = RunSettings(**tuned | given | dict(env=env, cell=cell, engine=engine, algo=algo, cell_options=options))
+    config.check()
     return config
 
 
 def _tuned(env: str, cell: str, algo: str, for_cell: bool) -> dict[str, Any]:
     tuned = yaml.safe_load(resources.files("fw_rl.experiments").joinpath("tuned.yaml").read_text())
     by_cell: dict[str, Any] = next((entry for pattern, entry in tuned["environments"].items() if fnmatch(env, pattern)), {})
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = dict(cell_options={})
     keys = ("any", cell, f"any {algo}", f"{cell} {algo}") if for_cell else ("any", f"any {algo}")
     own = [by_cell.get(key, {}) for key in keys]
-    for layer in (tuned["defaults"], tuned["algorithms"].get(algo, {}), tuned["cells"].get(cell, {}), *own):
-        options = settings.get("cell_options", {}) | layer.get("cell_options", {})
-        settings = settings | layer | dict(cell_options=options)
+    for layer in (tuned["algorithms"].get(algo, {}), tuned["cells"].get(cell, {}), *own):
+        settings |= layer | dict(cell_options=settings["cell_options"] | layer.get("cell_options", {}))
     return settings
 
 
-def parse_cell_options(pairs: tuple[str, ...] | None) -> dict[str, Any] | None:
-    """Words such as eta=0.1 and rule=delta as a dictionary; raises ValueError for a word of another form."""
-    if pairs is None:
-        return None
-    for pair in pairs:
-        if "=" not in pair:
-            raise ValueError(f"--cell-options got {pair!r}: each option has the form name=value")
-    return {name: _parse_value(name, value) for name, value in (pair.split("=", 1) for pair in pairs)}
-
-
-def _parse_value(name: str, text: str) -> Any:
-    for number in (int, float):
-        with suppress(ValueError):  # YAML takes 1e-3 for a word
-            return number(text)
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"--cell-options got {name}={text}: the value is neither a number, a word, true or false") from error
-
-
-def check_settings(config: RunSettings) -> None:
-    """Raises ValueError for a number that is not allowed, and for settings that do not go together."""
-    for name in ("timesteps", "workers", "n_envs", "n_steps", "hidden_size", "n_epochs", "batch_size"):
-        check_count(name, getattr(config, name))
-    check_workers(config)
-    if config.normalize and (config.engine == "ray" or config.algo == "a3c"):
-        raise ValueError("--normalize is for --algo a2c and ppo, where one process sees all steps: leave it out")
-    _check_ppo(config)
-    for name in ("gamma", "gae_lambda"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"{flag(name)} is {getattr(config, name)}: it must lie between 0 and 1")
-    for name in ("learning_rate", "max_grad_norm"):
-        if not 0 < getattr(config, name) < float("inf"):
-            raise ValueError(f"{flag(name)} is {getattr(config, name)}: it must be above 0 and finite")
-    for name in ("ent_coef", "vf_coef"):
-        if not 0 <= getattr(config, name) < float("inf"):
-            raise ValueError(f"{flag(name)} is {getattr(config, name)}: it must be at least 0 and finite")
-    if config.matmul_precision not in PRECISIONS:
-        raise ValueError(f"--matmul-precision is {config.matmul_precision!r}: choose from {', '.join(PRECISIONS)}")
-    if config.optimizer not in OPTIMIZERS:
-        raise ValueError(f"--optimizer is {config.optimizer!r}: choose from {', '.join(OPTIMIZERS)}")
-    check_count("seed", config.seed, 0)
-
-
-def _check_options(options: TrainOptions, config: RunSettings) -> None:
-    for name in ("threads", "eval_episodes"):
-        check_count(name, getattr(options, name))
-    _check_engine(config, options)
-    check_device(options.device)
-
-
-def check_device(name: str) -> None:
-    """Raises ValueError for a device that this machine does not have, where SB3 would silently take the processor."""
-    kind, _, number = name.partition(":")
-    if name not in ("cpu", "auto", "cuda") and not (kind == "cuda" and number.isdecimal()):
-        raise ValueError(f"--device is {name!r}: choose cpu, cuda, cuda:K or auto")
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--device is {name!r}: Torch finds {torch.cuda.device_count()} CUDA devices here")
-
-
-def check_workers(config: RunSettings) -> None:
-    """Raises ValueError if the environments cannot be dealt out evenly."""
-    if config.n_envs % config.workers:
-        raise ValueError(f"--n-envs is {config.n_envs}: it must be a multiple of --workers, {config.workers}")
-
-
-def _check_ppo(config: RunSettings) -> None:
-    if config.engine == "ray" or config.algo != "ppo":
-        for name in ONLY_PPO:
-            if getattr(config, name) is not None:
-                raise ValueError(f"{flag(name)} is for --algo ppo, where Ray does not train: leave it out")
-        return
-    assert config.batch_size is not None and config.clip_range is not None
-    if config.batch_size < config.n_steps:
-        raise ValueError(f"--batch-size is {config.batch_size}: it must be at least --n-steps, {config.n_steps}")
-    if not 0 < config.clip_range < float("inf"):
-        raise ValueError(f"--clip-range is {config.clip_range}: it must be above 0 and finite")
-
-
-def _check_engine(config: RunSettings, options: TrainOptions) -> None:
-    if config.engine != "ray":
-        if options.ray_address is not None:
-            raise ValueError(f"--ray-address is {options.ray_address}, but the engine is {config.engine}: add --engine ray")
-        return
-    for name in NOT_ON_RAY:
-        if getattr(options, name) is not None:
-            raise ValueError(f"{flag(name)} is not for the engine ray, where RLlib has a way of its own: leave it out")
-    if config.previous_step:
-        raise ValueError("--previous-step is not for the engine ray, whose runners take environments as they are: leave it out")
-    if options.device not in ("cpu", "auto"):
-        raise ValueError(f"--device is {options.device!r}: with the engine ray, the learner is on this machine's processor")
+def _not_had(engine: str, algo: str) -> set[str]:
+    """The settings of other algorithms, and those that an engine does not have."""
+    of_some = {name for algorithm in ALGORITHMS.values() for name in algorithm.settings}
+    return of_some | {*NOT_ON_RAY} if engine == "ray" else of_some - {*ALGORITHMS[algo].settings}

@@ -144,7 +144,7 @@ class _Table:
     def models(self) -> list[Run]:
         """A run of each model and size, whose training is yet to be chosen."""
         options, anything = self.options, Training(math.nan, 0, 0)
-        cell_options = parse_cell_options(options.cell_options) or {}
+        cell_options = parse_cell_options(options.cell_options or ())
         rows = product(dict.fromkeys(options.cells or self.task.rows), dict.fromkeys(options.hidden_sizes or self.task.sizes))
         return [Run(self.task, row, size, anything, cell_options) for row, size in rows]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fw_rl.experiments.search.learning import Learning, write_learnings
-from fw_rl.experiments.settings import TrainOptions, resolve
+from fw_rl.experiments.settings import resolve
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "catch_variants.py"
 RATES = dict(eta=0.1, decay=0.5, inner_steps=1, recurrent_scale=0.3)
@@ -49,8 +49,8 @@ def script():
 def settings(script, tmp_path):
     for cell in script.CELLS:
         own = dict(cell_options=RATES) if cell == "fast-weights" else {}
-        small = TrainOptions(env="Catch-5-2", cell=cell, timesteps=200, n_envs=4, n_steps=4, hidden_size=8, optimizer="adam")
-        config = dataclasses.replace(resolve(small), **own)
+        small = resolve(env="Catch-5-2", cell=cell, timesteps=200, n_envs=4, n_steps=4, hidden_size=8, optimizer="adam")
+        config = dataclasses.replace(small, **own)
         seeds = [Learning(dataclasses.asdict(config) | dict(seed=seed), {}, [float(seed)], 0.0, 1.0) for seed in range(3)]
         write_learnings(tmp_path / "sweep" / "Catch-5-2" / cell / "seeds.json", seeds)
     return script.Settings(sweep=tmp_path / "sweep", env="Catch-5-2", seeds=2, jobs=2, eval_episodes=4, out=tmp_path / "out")
@@ -92,8 +92,8 @@ def test_variants_are_trained_once_and_in_the_table(script, settings, capsys):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(jobs=0), "--jobs is 0: it must be at least 1"),
-        (dict(seeds=0), "--seeds is 0: it must be at least 1"),
+        (dict(jobs=0), "--jobs must be at least 1, got 0"),
+        (dict(seeds=0), "--seeds must be at least 1, got 0"),
         (dict(kinds=("foo",)), "--kinds has 'foo': choose from ablations, harder"),
         (dict(sweep=Path("nowhere")), "seeds.json is missing"),
         (dict(env="Catch-7-3"), "seeds.json is missing"),

@@ -1,6 +1,9 @@
 """What tests of several commands share."""
 
 from fw_rl.agents import RecurrentA2C
+from fw_rl.commands.train import main
+
+SMALL = ["--env", "Catch-5-2", "--n-envs", "4", "--n-steps", "6", "--hidden-size", "8", "--eval-episodes", "20"]
 
 
 def other_run(catch_run, folder, env_id, cell="fast-weights"):
@@ -12,3 +15,9 @@ def other_run(catch_run, folder, env_id, cell="fast-weights"):
     agent = RecurrentA2C("RecurrentPolicy", env_id, policy_kwargs=dict(cell=cell, hidden_size=8), device="cpu", seed=0)
     agent.save(folder / "checkpoints" / "000000000000.safetensors")
     return folder
+
+
+def train(log_dir, *arguments, timesteps=480):
+    """Run the command in this process; returns its exit code and the folder of the run."""
+    code = main([*SMALL, "--timesteps", str(timesteps), "--log-dir", str(log_dir), "--quiet", *arguments])
+    return code, next(log_dir.iterdir())

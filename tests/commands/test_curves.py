@@ -8,12 +8,12 @@ from PIL import Image
 
 from fw_rl.commands.curves import FRAMES, RETURN, group, main, mean_curve, read_run
 from fw_rl.experiments.run_folder import RunFolder, write_json
-from fw_rl.experiments.settings import TrainOptions, resolve
+from fw_rl.experiments.settings import resolve
 
 
 def make_run(folder, returns, frames=None, **options):
     """A run folder with this learning curve, without any training."""
-    config = resolve(TrainOptions(**dict(env="Catch-5-2") | options))
+    config = resolve(**dict(env="Catch-5-2") | options)
     folder.mkdir(parents=True)
     write_json(RunFolder(folder).config, dict(settings=dataclasses.asdict(config)))
     frames = range(100, 100 * len(returns) + 1, 100) if frames is None else frames
@@ -28,7 +28,7 @@ def runs(tmp_path):
     constant = {"a": 0.1, "b": 0.2, "c": 0.6}
     folders = [make_run(tmp_path / name, [value] * 5, seed=seed) for seed, (name, value) in enumerate(constant.items())]
     folders.append(make_run(tmp_path / "lstm", [0.9] * 5, cell="lstm"))
-    folders += [make_run(tmp_path / f"eta{seed}", [0.3] * 5, seed=seed, cell_options=("eta=0.7",)) for seed in (0, 1)]
+    folders += [make_run(tmp_path / f"eta{seed}", [0.3] * 5, seed=seed, cell_options=dict(eta=0.7)) for seed in (0, 1)]
     return folders
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from fw_rl.commands.play import main
 from fw_rl.experiments.agents import load_trained
 from fw_rl.experiments.animation import write_gif
-from fw_rl.experiments.attention import animate_attention, attention_shares, draw_attention
+from fw_rl.experiments.attention import AttentionPicture, attention_shares
 from fw_rl.experiments.episodes import Episode, open_env, play_episode
 from tests.commands.helpers import other_run
 
@@ -73,7 +73,7 @@ def test_episodes_become_an_animation(catch_run, tmp_path, capsys):
     assert str(out) in printed
 
 
-def test_an_animation_keeps_the_colour_of_a_small_thing_among_many_shades(tmp_path):
+def test_an_animation_keeps_the_colour_of_a_small_thing(tmp_path):
     shades = np.linspace(0, 255, 400)
     frame = np.stack([np.broadcast_to(shades, (400, 400)), np.broadcast_to(shades[:, None], (400, 400))] * 2, -1)[..., :3]
     frame = frame.astype(np.uint8)
@@ -149,8 +149,8 @@ def test_shares_of_attention_are_those_of_the_cell(played):
 def test_a_picture_shows_a_row_for_each_step(played):
     agent, episode = played
     shares = attention_shares(agent, episode)
-    whole = draw_attention(episode, shares, "title")
-    blank = draw_attention(episode, np.zeros_like(shares), "title")
+    whole = AttentionPicture(episode, shares, "title").draw()
+    blank = AttentionPicture(episode, np.zeros_like(shares), "title").draw()
     assert whole.dtype == np.uint8
     assert min(whole.shape[:2]) >= 800
     assert (whole != blank).any()
@@ -158,7 +158,7 @@ def test_a_picture_shows_a_row_for_each_step(played):
 
 def test_an_animation_goes_step_by_step_beside_the_frame(played):
     agent, episode = played
-    pictures = animate_attention(episode, attention_shares(agent, episode), "title")
+    pictures = AttentionPicture(episode, attention_shares(agent, episode), "title", dpi=80).animate()
     assert len(pictures) == len(episode)
     assert len({picture.shape for picture in pictures}) == 1
     left = [picture[:, : picture.shape[0] * 6 // 10] for picture in pictures]
@@ -168,9 +168,9 @@ def test_an_animation_goes_step_by_step_beside_the_frame(played):
 @pytest.mark.parametrize("steps", [1, 2, 40])
 def test_a_picture_needs_no_frames_and_takes_any_length(steps):
     episode = Episode([0] * steps, [0.0] * steps)
-    assert draw_attention(episode, np.tril(np.ones((steps, steps)), -1), "title").ndim == 3
+    assert AttentionPicture(episode, np.tril(np.ones((steps, steps)), -1), "title").draw().ndim == 3
     episode.frames = [np.zeros((20, 30, 3), dtype=np.uint8)] * (steps + 1)
-    assert draw_attention(episode, np.tril(np.ones((steps, steps)), -1), "title").ndim == 3
+    assert AttentionPicture(episode, np.tril(np.ones((steps, steps)), -1), "title").draw().ndim == 3
 
 
 @pytest.mark.parametrize("name, frames", [("attention.png", 1), ("attention.gif", 8)])
@@ -183,14 +183,14 @@ def test_the_command_writes_what_is_attended_to(name, frames, catch_run, tmp_pat
 BAD_INPUT = {
     "no run": "is not the folder of a run",
     "no checkpoint": "has no checkpoint",
-    "no episodes": "--episodes is 0: it must be at least 1",
-    "no steps": "--max-steps is 0",
-    "a negative seed": "--seed is -1",
+    "no episodes": "--episodes must be at least 1, got 0",
+    "no steps": "--max-steps must be at least 1, got 0",
+    "a negative seed": "--seed must be at least 0, got -1",
     "no GIF": "must end in .gif",
     "no picture": "must end in .png or .gif",
-    "unknown environment": "unknown environment 'tests/Gone-v0'",
+    "unknown environment": "got 'tests/Gone-v0'",
     "another environment": "its spaces are not those of",
-    "another cell": "--show-attention is for fast-weights: the cell of this run is lstm",
+    "another cell": "--show-attention must be left out with the cell lstm, which does not attend to past steps",
     "nothing to see": "cannot draw itself",
 }
 

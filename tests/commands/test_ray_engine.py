@@ -2,12 +2,13 @@
 
 import json
 import sys
+from dataclasses import asdict
 
 import pytest
 
 from fw_rl.commands import sweep
 from fw_rl.commands.train import main
-from fw_rl.experiments.settings import RunSettings, TrainOptions, resolve
+from fw_rl.experiments.settings import RunSettings, resolve
 
 
 @pytest.fixture
@@ -47,31 +48,36 @@ def test_what_a_sweep_does_not_take(arguments, message, tmp_path, capsys):
 
 
 def test_the_engine_has_algorithms_of_its_own():
-    config = resolve(TrainOptions(engine="ray"))
+    config = resolve(engine="ray")
     assert (config.engine, config.algo, config.workers) == ("ray", "impala", 2)
-    assert resolve(TrainOptions(engine="ray", algo="ppo", workers=4, n_envs=64)).workers == 4
-    assert resolve(TrainOptions()).engine == "local"
+    assert resolve(engine="ray", algo="ppo", workers=4, n_envs=64).workers == 4
+    assert resolve().engine == "local"
 
 
-def test_the_settings_of_an_older_run_are_those_of_the_local_engine():
-    settings = {name: 1 for name in RunSettings.__dataclass_fields__ if name != "engine"}
-    text = json.dumps(dict(settings=settings))
-    assert RunSettings.from_json(text).engine == "local"
+def test_the_settings_of_an_older_run_are_local():
+    settings = asdict(resolve())
+    del settings["engine"]
+    assert RunSettings.from_json(json.dumps(dict(settings=settings))) == resolve()
+
+
+def test_settings_that_an_older_version_wrote_for_ray_are_dropped():
+    settings = asdict(resolve(engine="ray")) | dict(optimizer="adam", matmul_precision="highest")
+    assert RunSettings.from_json(json.dumps(dict(settings=settings))) == resolve(engine="ray")
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(engine="spark"), "unknown engine 'spark': choose from local, ray"),
-        (dict(engine="ray", algo="a3c"), "unknown algorithm 'a3c': with the engine ray, choose from impala, ppo"),
-        (dict(algo="impala"), "unknown algorithm 'impala': with the engine local, choose from a2c, a3c, ppo"),
-        (dict(ray_address="auto"), "--ray-address is auto, but the engine is local: add --engine ray"),
-        (dict(engine="ray", optimizer="adam"), "--optimizer is not for the engine ray"),
-        (dict(engine="ray", previous_step=True), "--previous-step is not for the engine ray"),
-        (dict(engine="ray", device="cuda"), "--device is 'cuda': with the engine ray"),
-        (dict(engine="ray", n_envs=9), "--n-envs is 9: it must be a multiple of --workers, 2"),
+        (dict(engine="spark"), "--engine must be one of local, ray, got 'spark'"),
+        (dict(engine="ray", algo="a3c"), "--algo must be one of impala, ppo with --engine ray, got 'a3c'"),
+        (dict(algo="impala"), "--algo must be one of a2c, ppo, a3c with --engine local, got 'impala'"),
+        (dict(engine="ray", optimizer="adam"), "--optimizer must be left out with --engine ray, got 'adam'"),
+        (dict(engine="ray", previous_step=True), "--previous-step must be False with --engine ray, got True"),
+        (dict(engine="ray", bptt_length=3), "--bptt-length must be left out with --engine ray, got 3"),
+        (dict(engine="ray", normalize=True), "--normalize must be False with --engine ray"),
+        (dict(engine="ray", n_envs=9), "--n-envs must be a multiple of --workers, 2, got 9"),
     ],
 )
 def test_what_is_not_allowed(options, message):
     with pytest.raises(ValueError, match=message):
-        resolve(TrainOptions(**options))
+        resolve(**options)

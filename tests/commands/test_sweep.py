@@ -19,7 +19,7 @@ from fw_rl.experiments.search.learning import Learning, Progress, read_learnings
 from fw_rl.experiments.search.report import report
 from fw_rl.experiments.search.space import search_space
 from fw_rl.experiments.search.study import SettingsStudy
-from fw_rl.experiments.settings import TrainOptions, resolve
+from fw_rl.experiments.settings import resolve
 
 SPACE = """
 shared:
@@ -47,7 +47,7 @@ def sweep(tmp_path):
 def make_study(tmp_path):
     (tmp_path / "space.yaml").write_text(SPACE)
     space = search_space("rnn", tmp_path / "space.yaml")
-    config = resolve(TrainOptions(env="Catch-5-2", cell="rnn", timesteps=400), tuned_for_cell=False)
+    config = resolve(env="Catch-5-2", cell="rnn", timesteps=400, tuned_for_cell=False)
     return lambda **options: SettingsStudy(config, space, tmp_path / "studies.journal", **options)
 
 
@@ -333,10 +333,10 @@ BAD = {
     "no such cell": (["--cell", "elephant"], "unknown cell 'elephant': choose from"),
     "no such environment": (["--env", "Catch-0-0"], "Catch-0-0"),
     "no such sampler": (["--sampler", "grid"], "--sampler is 'grid': choose from random, tpe"),
-    "no jobs": (["--jobs", "0"], "--jobs is 0: it must be at least 1"),
-    "no finalist": (["--finalists", "0"], "--finalists is 0: it must be at least 1"),
-    "trials below zero": (["--trials", "-1"], "--trials is -1: it must be at least 0"),
-    "no frames": (["--timesteps", "0"], "--timesteps is 0"),
+    "no jobs": (["--jobs", "0"], "--jobs must be at least 1, got 0"),
+    "no finalist": (["--finalists", "0"], "--finalists must be at least 1, got 0"),
+    "trials below zero": (["--trials", "-1"], "--trials must be at least 0, got -1"),
+    "no frames": (["--timesteps", "0"], "--timesteps must be at least 1, got 0"),
     "no such file": (["--space", "nowhere.yaml"], "nowhere.yaml"),
     "no such storage": (["--storage", "elephant://x"], "the storage elephant://x can't be opened"),
     "nothing to train again": (["--trials", "0", "--retrain", "1"], "there is nothing to train with new seeds"),

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fw_rl.agents import RecurrentA2C
 from fw_rl.envs import CatchEnv, CatchVectorEnv
 from fw_rl.experiments.callbacks import AttentionPictures, LogRows
-from fw_rl.experiments.settings import TrainOptions, resolve
+from fw_rl.experiments.settings import resolve
 
 
 class CarelessCatch(CatchEnv):
@@ -41,7 +41,7 @@ def learn(folder, *callbacks):
 def test_pictures_come_at_their_frames_and_change_nothing(env_id, tmp_path):
     (tmp_path / "plain").mkdir()
     weights, numbers = learn(tmp_path / "plain")
-    drawn_weights, drawn_numbers = learn(tmp_path, AttentionPictures(resolve(TrainOptions(env=env_id)), interval=200))
+    drawn_weights, drawn_numbers = learn(tmp_path, AttentionPictures(resolve(env=env_id), interval=200))
     assert all(torch.equal(drawn_weights[name], part) for name, part in weights.items())
     assert drawn_numbers == numbers
     assert (tmp_path / "progress.csv").read_text().count("\n") == (tmp_path / "plain" / "progress.csv").read_text().count("\n")

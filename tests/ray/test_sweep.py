@@ -10,13 +10,13 @@ from dataclasses import replace
 from fw_rl.commands.sweep import main
 from fw_rl.experiments.search.learning import Learning, Progress, learn, read_learnings
 from fw_rl.experiments.search.on_ray import OnRay
-from fw_rl.experiments.settings import TrainOptions, resolve
+from fw_rl.experiments.settings import resolve
 from fw_rl.processes import WorkerError
 from tests.ray.conftest import wait_until_gone
 
 pytestmark = pytest.mark.timeout(900)
 
-TINY = resolve(TrainOptions(env="Catch-5-2", cell="rnn", timesteps=480, n_envs=4, n_steps=4, hidden_size=8))
+TINY = resolve(env="Catch-5-2", cell="rnn", timesteps=480, n_envs=4, n_steps=4, hidden_size=8)
 
 
 def test_trainings_on_ray_learn_the_same_and_can_be_stopped():

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from fw_rl.agents.algorithms import ALGORITHMS
 from fw_rl.cells import available_cells, make_cell
-from fw_rl.experiments.settings import ONLY_PPO, RunSettings, check_settings
+from fw_rl.experiments.settings import RunSettings
 
 __all__ = ["SearchSpace", "search_space"]
 
-_FIXED = {"env", "cell", "cell_options", "algo", "engine", "workers", "seed", "timesteps", *ONLY_PPO}
-_SETTINGS = {field.name: str(field.type) for field in dataclasses.fields(RunSettings) if field.name not in _FIXED}
+_FIXED = {"env", "cell", "cell_options", "algo", "engine", "workers", "seed", "timesteps", "encoder_arch", "net_arch"}
+_FIXED |= {name for algorithm in ALGORITHMS.values() for name in algorithm.settings}
+_TYPES = {name: (get_args(kind) or (kind,))[0] for name, kind in get_type_hints(RunSettings).items()}  # str of str | None
+_SETTINGS = {name: kind.__name__ for name, kind in _TYPES.items() if name not in _FIXED}
 """What can be searched of every cell, and of which type it is."""
 
 
@@ -48,7 +50,7 @@ class SearchSpace:
                 try:
                     if name in self.shared and not _fits(value, _SETTINGS[name]):
                         raise ValueError(f"it must be of type {_SETTINGS[name]}")
-                    check_settings(tried)
+                    tried.check()
                     make_cell(tried.cell, 1, tried.hidden_size, **tried.cell_options)
                 except ValueError as error:
                     raise ValueError(f"the range of {name} holds {value}: {error}") from error

@@ -15,9 +15,9 @@ from fw_rl.experiments.search.learning import (
     read_learnings,
     write_learnings,
 )
-from fw_rl.experiments.settings import TrainOptions, resolve
+from fw_rl.experiments.settings import resolve
 
-TINY = resolve(TrainOptions(env="Catch-5-2", cell="rnn", timesteps=480, n_envs=4, n_steps=4, hidden_size=8))
+TINY = resolve(env="Catch-5-2", cell="rnn", timesteps=480, n_envs=4, n_steps=4, hidden_size=8)
 
 
 def learning(returns, timesteps=100, **others):

@@ -7,7 +7,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from fw_rl.cells import available_cells
 from fw_rl.experiments.search.space import search_space
-from fw_rl.experiments.settings import TrainOptions, resolve
+from fw_rl.experiments.settings import resolve
 
 
 @pytest.fixture
@@ -29,38 +29,44 @@ def test_every_cell_shares_the_same_ranges(cell):
 
 @pytest.mark.parametrize("cell", available_cells())
 def test_all_ranges_are_allowed(cell):
-    search_space(cell).check(resolve(TrainOptions(cell=cell)))
+    search_space(cell).check(resolve(cell=cell))
 
 
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("shared: {gamma: {low: 0.5, high: 2}}", "the range of gamma holds 2: --gamma is 2: it must lie between 0 and 1"),
-        ("shared: {n_envs: {low: 0, high: 4}}", "the range of n_envs holds 0: --n-envs is 0: it must be at least 1"),
+        ("shared: {gamma: {low: 0.5, high: 2}}", "the range of gamma holds 2: --gamma must be between 0 and 1, got 2"),
+        ("shared: {n_envs: {low: 0, high: 4}}", "the range of n_envs holds 0: --n-envs must be at least 1, got 0"),
         ("shared: {n_envs: {low: 2.0, high: 4.0}}", "the range of n_envs holds 2.0: it must be of type int"),
-        ("shared: {learning_rate: {low: -1, high: 0.1}}", "the range of learning_rate holds -1: --learning-rate is -1"),
-        ("shared: {optimizer: {choices: [adam, sgd]}}", "the range of optimizer holds sgd: --optimizer is 'sgd': choose from"),
+        (
+            "shared: {learning_rate: {low: -1, high: 0.1}}",
+            "the range of learning_rate holds -1: --learning-rate must be above 0 and finite, got -1",
+        ),
+        (
+            "shared: {optimizer: {choices: [adam, sgd]}}",
+            "the range of optimizer holds sgd: --optimizer must be one of rmsprop, adam, got 'sgd'",
+        ),
         ("shared: {anneal: {choices: [true, 1]}}", "the range of anneal holds 1: it must be of type bool"),
         ("cells: {rnn: {elephant: {low: 1, high: 2}}}", "the range of elephant holds 1: cell 'rnn' has no option 'elephant'"),
     ],
 )
 def test_a_range_with_what_is_not_allowed_is_refused(text, message, write):
     with pytest.raises(ValueError, match=message):
-        search_space("rnn", write(text)).check(resolve(TrainOptions(cell="rnn")))
+        search_space("rnn", write(text)).check(resolve(cell="rnn"))
 
 
 @pytest.mark.parametrize("env", ["Catch-16-3", "Catch-24-5", "CartPole-v1"])
 @pytest.mark.parametrize("cell", available_cells())
 def test_what_is_not_searched_is_the_same_for_all_cells(env, cell):
     """Else a comparison would be of what was tuned before as well."""
-    of_cell = resolve(TrainOptions(env=env, cell=cell), tuned_for_cell=False)
-    of_lstm = resolve(TrainOptions(env=env, cell="lstm"), tuned_for_cell=False)
+    of_cell = resolve(env=env, cell=cell, tuned_for_cell=False)
+    of_lstm = resolve(env=env, cell="lstm", tuned_for_cell=False)
     assert dataclasses.replace(of_cell, cell="lstm", cell_options={}) == of_lstm
 
 
 def test_what_is_drawn_takes_the_place_of_settings_and_options():
     space = search_space("fast-weights")
-    config = resolve(TrainOptions(cell="fast-weights"))
+    config = resolve(cell="fast-weights")
     drawn = space.apply(config, dict(learning_rate=0.5, eta=0.25))
     assert (drawn.learning_rate, drawn.cell_options) == (0.5, config.cell_options | dict(eta=0.25))
     assert (drawn.n_envs, drawn.env) == (config.n_envs, config.env)

@@ -1,0 +1,168 @@
+"""A training run from its settings to its folder: begun or resumed, trained, evaluated, drawn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from fw_rl.agents import RecurrentA2C, WorkerError
+from fw_rl.experiments.agents import evaluate, load_model, make_model
+from fw_rl.experiments.animation import write_gif
+from fw_rl.experiments.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
+from fw_rl.experiments.checks import require
+from fw_rl.experiments.episodes import open_env, play_episode
+from fw_rl.experiments.pictures import draw_learning_curve
+from fw_rl.experiments.run_folder import RunFolder
+from fw_rl.experiments.settings import RunSettings
+from fw_rl.files import write_json
+from fw_rl.intervals import mean_interval
+
+__all__ = ["Training"]
+
+LOG_ROWS = 200
+CHECKPOINTS = 20
+ATTENTION_PICTURES, FRAMES_A_PICTURE = 4, 100_000
+EPISODES, EPISODE_STEPS = 6, 100
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run that is trained.
+
+    Attributes:
+        folder: Its folder.
+        config: Its settings.
+        model: Its agent.
+    """
+
+    folder: RunFolder
+    config: RunSettings
+    model: RecurrentA2C
+
+    @staticmethod
+    def begin(config: RunSettings, log_dir: Path, device: str = "cpu", ray_address: str | None = None) -> Training:
+        """A new run, whose folder is made last.
+
+        Args:
+            config: The settings.
+            log_dir: Where the folder goes.
+            device: Where the agent learns: cpu, cuda or auto.
+            ray_address: A running Ray cluster, see `RLlibAgent`.
+
+        Raises:
+            ValueError: If the settings cannot be those of an agent.
+            OSError: If the folder can't be made.
+        """
+        model = make_model(config, device, ray_address)
+        folder = RunFolder.create(log_dir, config)
+        model.set_logger(folder.logger())
+        return Training(folder, config, model)
+
+    @staticmethod
+    def resume(run: Path, workers: int, timesteps: int, device: str = "cpu", ray_address: str | None = None) -> Training:
+        """A run that goes on where its last checkpoint is.
+
+        Args:
+            run: Folder of the run.
+            workers: Processes from now on.
+            timesteps: Frames of the whole run.
+            device: Where the agent learns: cpu, cuda or auto.
+            ray_address: A running Ray cluster, see `RLlibAgent`.
+
+        Raises:
+            ValueError: If there is no such run or it has no checkpoint, and for fewer timesteps than it has already.
+        """
+        folder, stored = RunFolder.open(run)
+        config = replace(stored, workers=workers, timesteps=timesteps)
+        config.check()
+        model = load_model(config, folder.last_checkpoint(), device, ray_address)
+        done = model.num_timesteps
+        if config.timesteps != stored.timesteps:
+            require("timesteps", config.timesteps, config.timesteps >= done, f"at least {done}, the frames that the run has")
+            folder.keep(config)
+        model.set_logger(folder.logger(done))
+        return Training(folder, config, model)
+
+    def run(self, progress_bar: bool = True) -> None:
+        """Train to the end.
+
+        Args:
+            progress_bar: Whether to show how far it is.
+
+        Raises:
+            KeyboardInterrupt: If the user stops it; a checkpoint is written before.
+            WorkerError: If a worker fails; a checkpoint is written before.
+            FloatingPointError: If the net diverges.
+        """
+        config, model = self.config, self.model
+        checkpoints = Checkpoints(self.folder, interval=math.ceil(config.timesteps / CHECKPOINTS))
+        stop, bar = StopOnInterrupt(checkpoints), ProgressBar()
+        callbacks: list[BaseCallback] = [checkpoints, stop]
+        if model.policy.actor_cell.attends:
+            between = max(math.ceil(config.timesteps / ATTENTION_PICTURES), FRAMES_A_PICTURE)
+            callbacks.append(AttentionPictures(config, between))
+        callbacks.append(LogRows(interval=math.ceil(config.timesteps / LOG_ROWS)))
+        if progress_bar:
+            callbacks.append(bar)
+        try:
+            if model.num_timesteps < config.timesteps:
+                with stop:
+                    model.learn(
+                        config.timesteps - model.num_timesteps,
+                        callback=callbacks,
+                        log_interval=None,  # type: ignore[arg-type]
+                        reset_num_timesteps=False,
+                    )
+                checkpoints.save()
+        except WorkerError as error:
+            checkpoints.save()
+            if stop.asked:  # Ctrl-C may have reached the workers too
+                raise KeyboardInterrupt from error
+            raise
+        finally:
+            bar.close()
+            model.logger.close()
+            model.get_env().close()  # type: ignore[union-attr]
+
+    def evaluate(self, episodes: int) -> dict[str, Any]:
+        """Play greedy episodes, and write down how well, in eval.json.
+
+        Args:
+            episodes: How many.
+
+        Returns:
+            The mean return, its 95 % interval (None for a single episode), the standard deviation, and how it was measured.
+        """
+        returns = evaluate(self.config, self.model, episodes)
+        mean, low, high = (float(number) for number in mean_interval(returns))
+        interval = None if math.isnan(low) else [low, high]
+        record = dict(mean=mean, interval_95=interval, std=float(returns.std()), episodes=episodes, greedy=True)
+        record |= dict(timesteps=self.model.num_timesteps)
+        write_json(self.folder.evaluation, record)
+        return record
+
+    def draw(self, greedy: float) -> tuple[list[Path], str]:
+        """Draw the learning curve, and some episodes if the environment can draw itself.
+
+        Args:
+            greedy: Mean return of greedy episodes at the end.
+
+        Returns:
+            The files, and why there is no animation: nothing if there is one.
+        """
+        config, folder = self.config, self.folder
+        title = f"{config.short_env}, {config.short_cell}, seed {config.seed}"
+        draw_learning_curve(folder.read_progress(), folder.curve, title, greedy)
+        try:
+            env = open_env(config, "rgb_array")
+            seeds = range(config.seed + 1, config.seed + 1 + EPISODES)
+            episodes = [play_episode(self.model, env, seed, max_steps=EPISODE_STEPS) for seed in seeds]
+            env.close()
+            write_gif(folder.episodes, [episode.frames for episode in episodes], episodes[0].fps)
+        except ValueError as error:
+            return [folder.curve], " ".join(str(error).split())
+        return [folder.curve, folder.episodes], ""

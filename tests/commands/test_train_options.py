@@ -1,0 +1,151 @@
+"""The options of the train command: what is tuned, what is chosen, and what bad input is answered with."""
+
+import json
+import re
+
+import pytest
+
+from fw_rl.commands.play import main as play
+from fw_rl.commands.train import main
+from fw_rl.experiments.agents import load_trained
+from tests.commands.helpers import train
+
+
+def test_any_cell_and_its_options_can_be_chosen(tmp_path):
+    assert train(tmp_path / "a", "--cell", "lstm", "--cell-options", "forget_bias=0.5")[0] == 0
+    code, run = train(tmp_path / "b", "--cell-options", "rule=delta", "inner_steps=2", "eta=5e-1", "layer_norm=false")
+    assert code == 0
+    options = json.loads((run / "config.json").read_text())["settings"]["cell_options"]
+    assert options | {"rule": "delta", "inner_steps": 2, "eta": 0.5, "layer_norm": False} == options
+
+
+@pytest.mark.parametrize("algo", ["a2c", "a3c", "ppo"])
+def test_layers_and_sequences_that_are_chosen_reach_the_agent(algo, tmp_path, capsys):
+    chosen = ["--bptt-length", "3", "--net-arch", "5", "7", "--encoder-arch", "9", "--shared-cell", "False", "--algo", algo]
+    code, run = train(tmp_path, *chosen)
+    assert code == 0
+    settings, agent = load_trained(run)
+    policy = agent.policy
+    for found in (settings, policy):
+        assert (found.net_arch, found.encoder_arch, found.shared_cell) == ([5, 7], [9], False)
+    assert (settings.bptt_length, agent.bptt_length) == (3, 3)
+    assert [layer.out_features for layer in policy.mlp_extractor.policy_net if hasattr(layer, "out_features")] == [5, 7]
+    assert policy.cell.second is not policy.actor_cell
+    capsys.readouterr()
+    assert main(["--resume", str(run), "--net-arch", "5"]) == 2
+    assert "--net-arch must be left out with --resume, got [5]" in capsys.readouterr().err
+    assert main(["--resume", str(run), "--quiet", "--eval-episodes", "2"]) == 0
+
+
+def test_an_encoder_of_no_layer_leaves_observations_as_they_are(tmp_path):
+    code, run = train(tmp_path, "--encoder-arch", "--cell", "gru", timesteps=96)
+    assert code == 0
+    policy = load_trained(run)[1].policy
+    assert len(policy.encoder) == 0
+    assert policy.cell.input_size == 25
+
+
+def test_a_run_of_an_older_version_takes_the_defaults(tmp_path):
+    _, run = train(tmp_path, timesteps=96)
+    config = json.loads((run / "config.json").read_text())
+    for name in ("bptt_length", "net_arch", "encoder_arch", "shared_cell", "engine", "normalize", "n_epochs"):
+        del config["settings"][name]
+    (run / "config.json").write_text(json.dumps(config))
+    assert main(["--resume", str(run), "--timesteps", "192", "--quiet", "--eval-episodes", "2"]) == 0
+    assert json.loads((run / "config.json").read_text())["settings"]["encoder_arch"] == [128]
+    assert play([str(run), "--gif", str(tmp_path / "episodes.gif")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tuned"),
+    [
+        ([], {"--n-envs": "64", "--n-steps": "15", "--optimizer": "adam", "--cell-options": "eta=0.1 decay=0.1"}),
+        (["--algo", "ppo", "--env", "CartPole-v1"], {"--n-epochs": "10", "--n-steps": "64", "--workers": "1"}),
+        (["--algo", "a3c"], {"--workers": "2", "--n-epochs": "None", "--n-envs": "128"}),
+        (["--engine", "ray"], {"--algo": "impala", "--optimizer": "None", "--timesteps": "3000000"}),
+    ],
+)
+def test_the_help_shows_what_is_tuned_for_the_environment(arguments, tuned, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help", *arguments])
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for name, value in tuned.items():
+        assert re.search(rf"{name} (?:(?! --).)*?\(default: {value}", shown), name
+
+
+def test_an_option_counts_for_more_than_what_is_tuned(tmp_path):
+    settings = load_trained(train(tmp_path, "--cell-options", "eta=0.2", timesteps=96)[1])[0]
+    assert (settings.n_envs, settings.gae_lambda) == (4, 1.0)
+    assert settings.cell_options == dict(eta=0.2, decay=0.1, recurrent_scale=0.3)
+
+
+BAD_INPUT = {
+    "N too small": (["--env", "Catch-2-1"], "n must be"),
+    "M too small": (["--env", "Catch-16-0"], "m must be"),
+    "M above N": (["--env", "Catch-16-17"], "m must be"),
+    "no M": (["--env", "Catch-16"], "Catch-<n>-<m>"),
+    "no whole number": (["--env", "Catch-16-3.5"], "Catch-<n>-<m>"),
+    "no number": (["--env", "Catch-a-b"], "Catch-<n>-<m>"),
+    "unknown environment": (["--env", "Chase-16-3"], "got 'Chase-16-3'"),
+    "unknown cell": (["--cell", "lsmt"], "unknown cell 'lsmt': choose from associative-lstm, fast-weights"),
+    "unknown cell option": (["--cell-options", "etta=1"], "has no option 'etta'"),
+    "cell option out of range": (["--cell-options", "decay=2"], "decay is 2"),
+    "cell option of a wrong type": (["--cell-options", "decay=high"], "decay"),
+    "cell option without a value": (["--cell-options", "decay"], "--cell-options must be name=value, got 'decay'"),
+    "unknown optimizer": (["--optimizer", "sgd"], "--optimizer must be one of rmsprop, adam, got 'sgd'"),
+    "no frames": (["--timesteps", "0"], "--timesteps must be at least 1, got 0"),
+    "no environments": (["--n-envs", "-1"], "--n-envs must be at least 1, got -1"),
+    "no steps": (["--n-steps", "0"], "--n-steps must be at least 1, got 0"),
+    "no units": (["--hidden-size", "0"], "--hidden-size must be at least 1, got 0"),
+    "learning rate": (["--learning-rate", "-1"], "--learning-rate must be above 0 and finite, got -1"),
+    "not a number": (["--learning-rate", "nan"], "--learning-rate must be above 0 and finite, got nan"),
+    "discount": (["--gamma", "1.5"], "--gamma must be between 0 and 1, got 1.5"),
+    "seed": (["--seed", "-1"], "--seed must be at least 0, got -1"),
+    "device": (["--device", "tpu"], "--device must be cpu, cuda, cuda:K or auto, got 'tpu'"),
+    "device that is none": (["--device", "cudax"], "--device must be cpu, cuda, cuda:K or auto, got 'cudax'"),
+    "device that is not here": (["--device", "cuda:99"], "CUDA devices of this machine, got 'cuda:99'"),
+    "folder that is a file": (["--log-dir", __file__], "test_train_options.py"),
+    "module that is not here": (["--env", "no_such_module:Env-v0"], "no_such_module cannot be imported"),
+    "module without the environment": (["--env", "json:Env-v0"], "got 'json:Env-v0'"),
+    "cell option of no form": (
+        ["--cell-options", "eta=[1"],
+        "--cell-options must have numbers, words, true or false as values, got eta=[1",
+    ),
+    "scaling by workers": (["--normalize", "True", "--algo", "a3c"], "--normalize must be False with --algo a3c"),
+    "epochs of another algorithm": (["--n-epochs", "3"], "--n-epochs must be left out with --algo a2c, got 3"),
+    "batch too small": (
+        ["--algo", "ppo", "--batch-size", "5"],
+        "--batch-size must be at least 15, the steps of a sequence, got 5",
+    ),
+    "no clipping": (["--algo", "ppo", "--clip-range", "0"], "--clip-range must be above 0 and finite, got 0"),
+    "no episodes": (["--eval-episodes", "0"], "--eval-episodes must be at least 1, got 0"),
+    "no threads": (["--threads", "0"], "--threads must be at least 1, got 0"),
+    "sequence of no step": (["--bptt-length", "0"], "--bptt-length must be at least 1, got 0"),
+    "sequence too long": (["--bptt-length", "16"], "--bptt-length must be at most --n-steps, 15, got 16"),
+    "layer of no unit": (["--net-arch", "8", "0"], "--net-arch must be numbers of at least 1, got [8, 0]"),
+    "encoder of no unit": (["--encoder-arch", "-1"], "--encoder-arch must be numbers of at least 1, got [-1]"),
+    "unknown algorithm": (["--algo", "dqn"], "--algo must be one of a2c, ppo, a3c with --engine local, got 'dqn'"),
+    "unknown engine": (["--engine", "spark"], "--engine must be one of local, ray, got 'spark'"),
+    "cluster without its engine": (["--ray-address", "auto"], "--ray-address must be left out with --engine local, got 'auto'"),
+    "device of the cluster": (["--engine", "ray", "--device", "cuda"], "--device must be"),
+    "no run to resume": (["--resume", "no/such/run"], "not the folder of a run"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_gets_one_line_and_exit_code_2(case, tmp_path, capsys):
+    arguments, expected = BAD_INPUT[case]
+    elsewhere = [] if {"--resume", "--log-dir"} & {*arguments} else ["--log-dir", str(tmp_path / "runs")]
+    assert main([*arguments, *elsewhere]) == 2
+    printed = capsys.readouterr().err
+    assert expected in printed
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--timesteps", "many"], ["--no-such-option"], ["--seed", "1.5"]])
+def test_words_that_do_not_parse_exit_with_code_2(arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
