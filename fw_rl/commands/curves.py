@@ -34,14 +34,11 @@ class CurvesOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl curves") -> int:
-    """Run the command.
+    """Run the command; returns its exit code: 0 done, 2 bad input.
 
     Args:
         arguments: Its options.
         program: Its name.
-
-    Returns:
-        The exit code: 0 done, 2 bad input.
     """
     options = tyro.cli(CurvesOptions, args=arguments, prog=program)
     try:

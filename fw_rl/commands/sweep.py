@@ -33,7 +33,8 @@ class SweepOptions:
     Every trial is a training by A2C with settings drawn from the cell's search space. Its value is the mean return of the
     training episodes over the whole of it, which is the area under the learning curve. The trial with the largest one, of many,
     owes it to luck as well: with finalists, new seeds decide which settings are the best. Nothing is done twice: the same
-    command goes on where it was stopped, by what it has left in OUT/ENV/CELL, also for `fw-rl figure5`.
+    command goes on where it was stopped, by what it has left in OUT/ENV/CELL, also for `fw-rl figure5`. After a minute it
+    knows of trials whose process was killed.
     """
 
     env: str = "Catch-16-3"
@@ -73,14 +74,11 @@ class SweepOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
-    """Run the command.
+    """Run the command; returns its exit code: 0 done, 1 a worker failed, 2 bad input, 130 interrupted.
 
     Args:
         arguments: Its options.
         program: Its name.
-
-    Returns:
-        The exit code: 0 done, 1 a worker failed, 2 bad input, 130 interrupted.
     """
     options = tyro.cli(SweepOptions, args=arguments, prog=program)
     try:

@@ -133,7 +133,8 @@ def draw(panels: dict[str, dict[str, Kind]]) -> bytes:
         places = figure.subplots(rows, columns, squeeze=False).flatten()
         for axes, (env, kinds) in zip(places, panels.items(), strict=False):
             for label, runs in kinds.items():
-                plot_mean(axes, *mean_curve(runs), color=colors[label])
+                frames, *band = mean_curve(runs)
+                plot_mean(axes, frames, band, colors[label])
             counts = count_of(kinds.values())
             put_titles(axes, env, "one seed" if counts == "1" else f"mean and 95 % interval over {counts} seeds")
             axes.set(xlabel="frames", ylabel="mean return")
@@ -145,19 +146,18 @@ def draw(panels: dict[str, dict[str, Kind]]) -> bytes:
         return as_png(figure)
 
 
-def plot_mean(axes: Axes, x: Any, mean: Any, low: Any, high: Any, color: str) -> None:
-    """A line with a band around it.
+def plot_mean(axes: Axes, frames: Any, band: Sequence[Any], color: str) -> None:
+    """A line in the middle of a band.
 
     Args:
-        axes: Where to draw it.
-        x: Places of its points, [P].
-        mean: Heights of its points, [P].
-        low: Lower end of the band, [P].
-        high: Upper end of the band, [P].
+        axes: The panel.
+        frames: Places of the points, [P].
+        band: The mean and the two ends of its interval, [3, P].
         color: Color of both.
     """
-    axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
-    axes.plot(x, mean, color=color, linewidth=2)
+    mean, low, high = band
+    axes.fill_between(frames, low, high, color=color, alpha=0.18, linewidth=0)
+    axes.plot(frames, mean, color=color, linewidth=2)
 
 
 def put_titles(axes: Axes, title: str, subtitle: str) -> None:

@@ -171,7 +171,7 @@ def _of_training(learning: Learning) -> Record:
 def _compare(environments: Sequence[dict[str, Swept]]) -> Record:
     """The areas of the cells that have new seeds in every one of the environments, and which of two has the larger one."""
     areas = {
-        cell: [_areas(cells[cell]) for cells in environments]
+        cell: [np.array([seed.area for seed in cells[cell].seeds]) for cells in environments]
         for cell in environments[0]
         if all(cell in cells and cells[cell].seeds for cells in environments)
     }
@@ -180,10 +180,6 @@ def _compare(environments: Sequence[dict[str, Swept]]) -> Record:
         for x, y in combinations(areas, 2)
     ]
     return dict(areas={cell: _plain(interquartile_mean(*scores)) for cell, scores in areas.items()}, improvement=improvement)
-
-
-def _areas(swept: Swept) -> NDArray[np.float64]:
-    return np.array([seed.area for seed in swept.seeds])
 
 
 def _mean(values: Sequence[float]) -> Any:

@@ -174,13 +174,10 @@ def _estimate(estimate: list[float | None] | None) -> str:
 
 
 def draw(record: Record) -> bytes:
-    """A row of panels for each environment: the top trials of the search, the best settings with new seeds, and all trials.
+    """A row of panels for each environment as a PNG file: the top trials, the best settings with new seeds, all trials.
 
     Args:
         record: What `summarise` returns.
-
-    Returns:
-        A PNG file.
     """
     cells = sorted({cell for _, cell, _ in _cells(record)})
     colors = {cell: COLORS[i % len(COLORS)] for i, cell in enumerate(cells)}
@@ -220,7 +217,7 @@ def _draw_seeds(axes: Axes, found: Record, colors: dict[str, str]) -> str:
     if not seeds:
         return "the best settings: not trained with new seeds yet"
     for cell, of_seeds in seeds.items():
-        plot_mean(axes, found["frames"], *np.array(of_seeds["curve"], dtype=float).T, color=colors[cell])
+        plot_mean(axes, found["frames"], np.array(of_seeds["curve"], dtype=float).T, colors[cell])
     counts = count_of(of_seeds["trainings"] for of_seeds in seeds.values())
     return f"the best settings, new seeds ({counts}): interquartile mean and 95 % interval"
 

@@ -88,7 +88,9 @@ class LiveTable:
 
 
 def train_missing(path: Path, wanted: Sequence[Job], title: str, trainings: Trainings, quiet: bool = False) -> list[Learning]:
-    """Make the trainings that a file does not have yet, and write it after each; what it has besides is left there.
+    """Make the trainings that a file does not have yet; returns what was learned in all that are wanted, in their order.
+
+    The file is written after each; what it has besides is left there.
 
     Args:
         path: The file.
@@ -96,9 +98,6 @@ def train_missing(path: Path, wanted: Sequence[Job], title: str, trainings: Trai
         title: What they are.
         trainings: The context in which they run.
         quiet: Print a line for each training that ends, and no table.
-
-    Returns:
-        What was learned in all that are wanted, in their order.
     """
     known = read_learnings(path)
     done = {key: training for key, job in enumerate(wanted) for training in known if _is_of(training, job)}

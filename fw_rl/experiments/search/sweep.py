@@ -41,15 +41,12 @@ class Sweep:
     quiet: bool = False
 
     def run(self, trials: int, finalists: int = 1, retrain: int = 0) -> str:
-        """Make the trainings that are missing.
+        """Make the trainings that are missing; returns the report, as report.md has it.
 
         Args:
             trials: Trials of the search.
             finalists: Best settings that are trained with three new seeds, if more than one.
             retrain: New seeds of the chosen settings.
-
-        Returns:
-            The report, as report.md has it.
 
         Raises:
             ValueError: If there are no settings to retrain, or if seeds.json is of others.
