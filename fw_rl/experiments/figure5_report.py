@@ -17,6 +17,7 @@ from tabulate import tabulate
 
 from fw_rl.experiments.curves import COLORS, as_png, count_of, plot_mean, put_titles
 from fw_rl.experiments.pictures import STYLE
+from fw_rl.experiments.search.report import number
 
 __all__ = ["describe", "draw"]
 
@@ -61,7 +62,7 @@ many, partly by luck: what their settings are worth, only new seeds can say."""
     rows = []
     for env, cell, found in _cells(record):
         counts, best = (found[name] for name in columns[2:5]), found["top"]
-        rows.append([env, cell, *counts, f"best {len(best['trainings'])}", _number(best["area"]), _number(best["greedy"])])
+        rows.append([env, cell, *counts, f"best {len(best['trainings'])}", number(best["area"]), number(best["greedy"])])
     yield _table(columns, rows)
 
 
@@ -89,7 +90,7 @@ def _seeds(record: Record) -> Iterator[str]:
             area = _estimate(record["environments"][env]["areas"][cell])
             frames = "not reached" if found["frames_to"] is None else f"{found['frames_to']:,.0f}"
             row = [env, cell, count, found["diverged"], area, frames, f"{found['reached']} of {count}"]
-            rows.append([*row, _number(found["greedy"]), *_reached(found, count)])
+            rows.append([*row, number(found["greedy"]), *_reached(found, count)])
     if not rows:
         yield "No settings have been trained with new seeds yet."
         return
@@ -141,7 +142,7 @@ that so many trials have at least. A trial that diverged, or was pruned, is belo
 def _at_least(found: Record, share: float) -> str:
     """The area that this share of all trials has at least."""
     rank = math.ceil(share * found["trials"])
-    return _number(found["areas"][rank - 1]) if rank <= len(found["areas"]) else "none"
+    return number(found["areas"][rank - 1]) if rank <= len(found["areas"]) else "none"
 
 
 def _greedy_columns(record: Record) -> list[str]:
@@ -149,7 +150,7 @@ def _greedy_columns(record: Record) -> list[str]:
 
 
 def _reached(found: Record, count: int) -> list[str]:
-    return [f"{number} of {count}" for number in found["greedy_reached"]]
+    return [f"{reached} of {count}" for reached in found["greedy_reached"]]
 
 
 def _table(columns: list[str], rows: list[list[Any]]) -> str:
@@ -162,15 +163,11 @@ def _cells(record: Record) -> Iterator[tuple[str, str, Record]]:
             yield env, cell, found
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
 def _estimate(estimate: list[float | None] | None) -> str:
     if estimate is None:
         return ""
     value, low, high = estimate
-    return _number(value) if low is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+    return number(value) if low is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def draw(record: Record) -> bytes:

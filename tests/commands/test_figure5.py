@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -245,7 +246,8 @@ def test_the_same_trainings_leave_the_same_files(data, tmp_path):
     assert left[0] == left[1]
 
 
-def test_the_picture_shows_the_curves_and_their_band(data):
+def test_the_picture_shows_the_curves_and_their_band(data, monkeypatch):
+    monkeypatch.setitem(matplotlib.rcParams, "savefig.dpi", 50)
     record = summarise(read_sweeps(data))
     del record["environments"][CATCH]
     cell = record["environments"][LARGE]["cells"]["fast-weights"]

@@ -66,7 +66,7 @@ class Learning:
 
     def __post_init__(self) -> None:
         if isinstance(self.settings, dict):
-            object.__setattr__(self, "settings", DEFAULTS | self.settings)
+            object.__setattr__(self, "settings", self.settings | (DEFAULTS | self.settings))  # in the file's order
 
     @property
     def seed(self) -> int:

@@ -1,9 +1,11 @@
 """A study of settings: its numbers, what is lost and found, and what it adopts."""
 
+import shutil
 import sqlite3
 
 import pytest
 import sqlalchemy
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from fw_rl.experiments.search.learning import Learning, Progress
@@ -34,8 +36,16 @@ def quick_databases():
     sqlalchemy.event.remove(sqlalchemy.Engine, "connect", hurry)
 
 
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory):
+    path = tmp_path_factory.mktemp("empty") / "studies.db"
+    RDBStorage(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
-def make_study(tmp_path):
+def make_study(tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path)
     (tmp_path / "space.yaml").write_text(SPACE)
     space = search_space("rnn", tmp_path / "space.yaml")
     config = resolve(TrainOptions(env="Catch-5-2", cell="rnn", timesteps=400), tuned_for_cell=False)
