@@ -146,7 +146,7 @@ def draw(panels: dict[str, dict[str, Kind]]) -> bytes:
         return as_png(figure)
 
 
-def plot_mean(axes: Axes, frames: Any, band: Sequence[Any], color: str) -> None:
+def plot_mean(axes: Axes, frames: Any, band: Iterable[Any], color: str) -> None:
     """A line in the middle of a band.
 
     Args:

@@ -20,6 +20,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import DBAPIError
 
 from fw_rl.experiments.search.learning import CURVE_POINTS, DEFAULTS, Job, Learning, Progress
 from fw_rl.experiments.search.space import SearchSpace
@@ -71,13 +72,7 @@ class SettingsStudy:
         url = storage or f"sqlite:///{database}"
         shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)  # without its password
         try:
-            self._storage = RDBStorage(
-                url,
-                engine_kwargs=dict(connect_args=dict(timeout=GRACE)) if url.startswith("sqlite:") else None,
-                heartbeat_interval=HEARTBEAT,
-                grace_period=GRACE,
-                heartbeat_stale_trial_callback=_retry,
-            )
+            self._storage = _open(url)
             self._study = optuna.create_study(
                 study_name=f"{config.short_env}, {config.short_cell}",
                 storage=self._storage,
@@ -247,6 +242,22 @@ class SettingsStudy:
                 f"{where} must have the study of {self._study.study_name} with {name} {before.get(name)}, "
                 f"got {settings[name]}: give the same, or another --out or --storage"
             )
+
+
+def _open(url: str, attempts: int = 5) -> RDBStorage:
+    try:
+        return RDBStorage(
+            url,
+            engine_kwargs=dict(connect_args=dict(timeout=GRACE)) if url.startswith("sqlite:") else None,
+            heartbeat_interval=HEARTBEAT,
+            grace_period=GRACE,
+            heartbeat_stale_trial_callback=_retry,
+        )
+    except DBAPIError:  # another process makes the tables at this moment
+        if attempts == 1:
+            raise
+        time.sleep(0.5)
+        return _open(url, attempts - 1)
 
 
 def _retry(study: optuna.Study, lost: FrozenTrial) -> None:
