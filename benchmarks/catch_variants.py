@@ -18,15 +18,16 @@ from typing import Any
 
 import numpy as np
 import tyro
+from tabulate import tabulate
 
 from fw_rl.commands.command_line import fail
 from fw_rl.experiments.checks import check_count
-from fw_rl.experiments.search.learning import SEEDS, Learning, SideBySide, read_learnings
+from fw_rl.experiments.search.learning import Job, Learning, Trainings, read_learnings
 from fw_rl.experiments.search.live import train_missing
+from fw_rl.experiments.search.swept import SEEDS
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 from fw_rl.intervals import interquartile_mean
-from fw_rl.markdown import header, row
 
 FIRST_SEED = 20_000
 CELLS = ("fast-weights", "lstm", "rnn")
@@ -54,7 +55,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 """By name, what is different."""
 
 HARDER = {"Catch-32-3": 32, "Catch-48-3": 48, "Catch-16-3-8": 16}
-"""Games, and the steps of a chunk and one more."""
+"""Games, and the steps of a rollout and one more."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def main(settings: Settings) -> int:
         wanted = {kind: dict(KINDS[kind](settings)) for kind in settings.kinds}
         for kind, variants in wanted.items():
             learnings = train(kind, variants, settings)
-            text = "\n".join(table(kind, learnings)) + "\n"
+            text = f"## {kind.capitalize()}\n\n{table(learnings)}\n"
             write_file(settings.out / f"{kind}.md", text.encode())
             print(f"\n{text}")
     except (ValueError, OSError) as error:
@@ -101,15 +102,15 @@ def check(settings: Settings) -> None:
     for name in ("seeds", "jobs", "eval_episodes", "harder_episodes"):
         check_count(name, getattr(settings, name))
     if unknown := [kind for kind in settings.kinds if kind not in KINDS]:
-        raise ValueError(f"--kinds has {unknown[0]!r}: choose from {', '.join(KINDS)}")
+        raise ValueError(f"--kinds must be some of {', '.join(KINDS)}, got {unknown[0]!r}")
 
 
 def best_settings(settings: Settings, cell: str) -> RunSettings:
     """Those that the sweep has trained with new seeds."""
     path = settings.sweep / settings.env / cell / SEEDS
-    if not path.exists():
-        raise ValueError(f"{path} is missing: `fw-rl sweep` with --retrain leaves it")
-    return RunSettings(**read_learnings(path)[0].settings)
+    if not (learnings := read_learnings(path)):
+        raise ValueError(f"--sweep must have {path}, which `fw-rl sweep` leaves with --retrain, got none")
+    return RunSettings(**learnings[0].settings)
 
 
 def ablations(settings: Settings) -> Iterator[tuple[str, RunSettings]]:
@@ -124,7 +125,7 @@ def ablations(settings: Settings) -> Iterator[tuple[str, RunSettings]]:
 
 
 def harder(settings: Settings) -> Iterator[tuple[str, RunSettings]]:
-    """Every cell with its best settings in every harder game, in chunks of an episode."""
+    """Every cell with its best settings in every harder game, in rollouts of an episode."""
     for game, n in HARDER.items():
         for cell in CELLS:
             base = best_settings(settings, cell)
@@ -135,16 +136,15 @@ def harder(settings: Settings) -> Iterator[tuple[str, RunSettings]]:
 def train(kind: str, wanted: dict[str, RunSettings], settings: Settings) -> list[Learning]:
     """Make the trainings that are missing; returns all that are wanted."""
     seeds = range(FIRST_SEED, FIRST_SEED + settings.seeds)
-    jobs = [(replace(config, seed=seed), dict(variant=name)) for seed in seeds for name, config in wanted.items()]
-    return train_missing(settings.out / f"{kind}.json", jobs, kind, SideBySide(settings.jobs, settings.eval_episodes))
+    jobs = [Job(replace(config, seed=seed), dict(variant=name)) for seed in seeds for name, config in wanted.items()]
+    return train_missing(settings.out / f"{kind}.json", jobs, kind, Trainings(settings.jobs, settings.eval_episodes))
 
 
-def table(kind: str, learnings: list[Learning]) -> Iterator[str]:
+def table(learnings: list[Learning]) -> str:
     """A row for each variant, in the order in which they were trained."""
-    yield f"## {kind.capitalize()}"
-    yield ""
     area_column = "area (interquartile mean, 95 % interval)"
-    yield header("variant", "frames", "seeds", area_column, "frames to 0.9, median", "greedy return", "greedy 0.95 or more")
+    columns = ["variant", "frames", "seeds", area_column, "frames to 0.9, median", "greedy return", "greedy 0.95 or more"]
+    rows = []
     for name in dict.fromkeys(learning.parameters["variant"] for learning in learnings):
         own = [learning for learning in learnings if learning.parameters["variant"] == name]
         area = interquartile_mean(np.array([learning.area for learning in own]))
@@ -155,7 +155,8 @@ def table(kind: str, learnings: list[Learning]) -> Iterator[str]:
         mean = f"{np.mean(greedy):.3f}" if greedy else "diverged"
         interval = f"{area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
         frames = f"{own[0].settings['timesteps']:,}"
-        yield row(name, frames, len(own), interval, reached, mean, f"{solved} of {len(own)}")
+        rows.append([name, frames, len(own), interval, reached, mean, f"{solved} of {len(own)}"])
+    return tabulate(rows, columns, "github", disable_numparse=True)
 
 
 KINDS = {"ablations": ablations, "harder": harder}

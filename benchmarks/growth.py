@@ -1,8 +1,8 @@
-"""How training speed and memory grow with the game, the chunk, the net and the workers, as a table and a picture.
+"""How training speed and memory grow with the game, the rollout, the net and the workers, as a table and a picture.
 
     python benchmarks/growth.py --out results/growth.json --picture results/growth.png
 
-One setting changes at a time from Catch-16-3, 128 units, 64 environments and chunks of 15 steps, with fast weights and one
+One setting changes at a time from Catch-16-3, 128 units, 64 environments and rollouts of 15 steps, with fast weights and one
 thread. Also: what share of the processor's matrix-multiply peak, of one thread, training reaches.
 """
 
@@ -26,7 +26,7 @@ from fw_rl.experiments.settings import resolve
 
 BASE = dict(n=16, n_steps=15, hidden_size=128, workers=1)
 BLUE, ORANGE = "tab:blue", "tab:orange"
-NAMES = dict(n="rows of the screen N", n_steps="steps of a chunk", hidden_size="hidden units", workers="workers of A3C")
+NAMES = dict(n="rows of the screen N", n_steps="steps of a rollout", hidden_size="hidden units", workers="workers of A3C")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def matmul_peak(size: int = 2048, repeats: int = 8) -> float:
 
 
 def operations_per_frame(n: int, n_steps: int, hidden_size: int) -> float:
-    """Of matrix products and reads of the memory, counted over as many chunks as it takes until an episode ends with one."""
+    """Of matrix products and reads of the memory, counted over as many rollouts as it takes until an episode ends with one."""
     torch.set_num_threads(1)
     n_envs = 4  # an environment more computes as much again
     model = make_model(resolve(env=f"Catch-{n}-3", n_envs=n_envs, n_steps=n_steps, hidden_size=hidden_size))

@@ -3,8 +3,8 @@
     python benchmarks/ppo_speed.py --out results/ppo_speed.json
 
 All have 128 ReLUs, 128 recurrent units shared by actor and critic, linear heads, the same vector environment, and PPO's
-settings of sb3-contrib. Its buffer keeps the state of the memory at every step, ours at the start of a chunk. Each is measured
-in turn, in a process of its own and after a warm-up; the memory is the most that this process ever held.
+settings of sb3-contrib. Its buffer keeps the state of the memory at every step, ours at the start of a sequence. Each is
+measured in turn, in a process of its own and after a warm-up; the memory is the most that this process ever held.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Settings:
     n_envs: int = 64
     """Environments."""
     n_steps: int = 60
-    """Steps of a chunk."""
+    """Steps of a rollout."""
     batch_size: int = 960
     """Steps of a minibatch."""
     threads: int = 1

@@ -52,7 +52,7 @@ class Settings:
     peer_envs: tuple[int, ...] = (16, 64, 128, 512)
     """Numbers of environments that RecurrentPPO tries."""
     peer_batches: tuple[int, ...] = (256, 1024, 8192, 32768)
-    """Batch sizes that RecurrentPPO tries, each where it is 2 to 128 steps of the environments: all of a chunk."""
+    """Batch sizes that RecurrentPPO tries, each where it is 2 to 128 steps of the environments: all of a rollout."""
     threads: tuple[int, ...] = tuple(sorted({1, CORES}))
     """Numbers of Torch threads that RecurrentPPO, SB3's A2C and our A2C try."""
     precision: str = "highest"
@@ -115,7 +115,7 @@ class Encoder(BaseFeaturesExtractor):
 
 
 class Clock(BaseCallback):
-    """Counts frames from chunk to chunk, after a warm-up, and stops the training when it has enough."""
+    """Counts frames from rollout to rollout, after a warm-up, and stops the training when it has enough."""
 
     def __init__(self, seconds: float, warm_up: float = 1.5) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """sb3-contrib's own RecurrentPPO with fast weights in the place of its LSTM: `python examples/recurrent_ppo.py`.
 
-The game is Catch with 8 x 8 pixels, of which the first two frames are seen. `--keep-chunk-starts` takes the RecurrentPPO of
-this package instead, which learns the same way and keeps a memory's state for the first step of a chunk only.
+The game is Catch with 8 x 8 pixels, of which the first two frames are seen. `--keep-sequence-starts` takes the RecurrentPPO of
+this package instead, which learns the same way and keeps a memory's state for the first step of a sequence only.
 """
 
 import sb3_contrib
@@ -14,14 +14,14 @@ from fw_rl.agents import CellLstmPolicy, RecurrentPPO
 from fw_rl.envs import CatchEnv
 
 
-def main(timesteps: int = 60_000, cell: str = "fast-weights", seed: int = 0, keep_chunk_starts: bool = False) -> None:
+def main(timesteps: int = 60_000, cell: str = "fast-weights", seed: int = 0, keep_sequence_starts: bool = False) -> None:
     """Train for so many frames, and say how often the agent then catches the ball."""
     torch.set_num_threads(1)
     env = make_vec_env(lambda: CatchEnv(8, 2), n_envs=32, seed=seed)
     options = dict(eta=0.1, decay=0.1, recurrent_scale=0.3) if cell == "fast-weights" else {}
     memory = dict(cell=cell, hidden_size=64, cell_kwargs=options)
     settings = dict(n_steps=28, batch_size=448, learning_rate=2e-3, ent_coef=0.01, policy_kwargs=memory, seed=seed)
-    if keep_chunk_starts:
+    if keep_sequence_starts:
         model = RecurrentPPO("RecurrentPolicy", env, **settings)
     else:
         model = sb3_contrib.RecurrentPPO(CellLstmPolicy, env, **settings)

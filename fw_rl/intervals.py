@@ -25,11 +25,16 @@ _BATCH = 500  # resamples at a time, which bounds the memory and keeps it in the
 
 
 def mean_interval(values: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Mean over the first axis of values [S, ...], and the two ends of its 95 % interval (Student's t), each [...].
+    """The mean with its 95 % interval by Student's t.
 
-    One value alone has no interval: both ends are nan.
+    Args:
+        values: One of each seed, [S, ...].
 
-    >>> mean, low, high = mean_interval(np.array([1.0, 2.0, 3.0]))  # 2 +- 4.303 * 1 / sqrt(3)
+    Returns:
+        The mean and the two ends of the interval, which are nan for one value alone, each [...].
+
+    Example:
+        >>> mean, low, high = mean_interval(np.array([1.0, 2.0, 3.0]))  # 2 +- 4.303 * 1 / sqrt(3)
     """
     mean, count = values.mean(axis=0), len(values)
     if count == 1:
@@ -40,10 +45,14 @@ def mean_interval(values: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[A
 
 
 class Estimate(NamedTuple):
-    """A statistic, and the two ends of its 95 % interval, which are nan if some environment has one seed alone.
+    """A statistic with its 95 % interval, that of the percentile bootstrap (Agarwal et al. 2021, §4.1).
 
-    The interval is the percentile bootstrap's (Agarwal et al. 2021, §4.1). Ten seeds are enough for it to be nearly what it
-    claims; of three it is much too narrow.
+    Ten seeds are enough for the interval to be nearly what it claims; of three it is much too narrow.
+
+    Attributes:
+        value: The statistic, [...].
+        low: Lower end of the interval, nan if some environment has one seed alone, [...].
+        high: Upper end of the interval, [...].
     """
 
     value: Scores
@@ -54,12 +63,18 @@ class Estimate(NamedTuple):
 def interquartile_mean(*scores: Scores) -> Estimate:
     """The mean of the middle half of all scores, pooled over environments (Agarwal et al. 2021, §4.3).
 
-    A quarter of the scores, rounded down, is left out at each end. `scores`: for each environment those of its seeds, [S, ...],
-    where S may be different, and the rest, such as the points of a curve, is taken one by one. Pooling asks for scores on one
-    scale. Returns estimates [...], whose intervals resample the seeds of each environment among themselves.
+    A quarter of the scores, rounded down, is left out at each end. Pooling asks for scores on one scale. The interval resamples
+    the seeds of each environment among themselves.
 
-    >>> float(interquartile_mean(np.array([0.0, 1.0, 2.0, 9.0])).value)  # without 0 and 9
-    1.5
+    Args:
+        *scores: For each environment those of its seeds, [S, ...], where S may be different.
+
+    Returns:
+        Estimates [...], each on its own, such as one for each point of a curve.
+
+    Example:
+        >>> float(interquartile_mean(np.array([0.0, 1.0, 2.0, 9.0])).value)  # without 0 and 9
+        1.5
     """
 
     from scipy.stats import trim_mean  # takes a second to import, and few commands need it
@@ -73,14 +88,17 @@ def interquartile_mean(*scores: Scores) -> Estimate:
 def probability_of_improvement(*pairs: tuple[Scores, Scores]) -> Estimate:
     """How probable it is that a run of X scores more than one of Y, P(X > Y) (Agarwal et al. 2021, §4.3).
 
-    `pairs`: for each environment the scores of X, [S], and those of Y, [R]. In one environment it is the share of the S R pairs
-    in which X has more, a tie being a half: Mann and Whitney's U over S R. The result is the mean over environments. Only ranks
-    count, so their scores may be on different scales. The interval resamples the seeds of X and of Y in each environment among
-    themselves.
+    In one environment it is the share of the S R pairs in which X has more, a tie being a half: Mann and Whitney's U over S R.
+    The result is the mean over environments. Only ranks count, so their scores may be on different scales. The interval
+    resamples the seeds of X and of Y in each environment among themselves.
 
-    >>> x, y = np.array([1.0, 3.0]), np.array([0.0, 1.0, 2.0])
-    >>> float(probability_of_improvement((x, y)).value)  # 1 + 1/2 + 0, and 3, of 6
-    0.75
+    Args:
+        *pairs: For each environment the scores of X, [S], and those of Y, [R].
+
+    Example:
+        >>> x, y = np.array([1.0, 3.0]), np.array([0.0, 1.0, 2.0])
+        >>> float(probability_of_improvement((x, y)).value)  # 1 + 1/2 + 0, and 3, of 6
+        0.75
     """
 
     def improvement(*samples: Scores, axis: int = -1) -> Scores:

@@ -35,7 +35,7 @@ def test_the_examples_in_the_docstrings_are_right():
     assert result.failed == 0
 
 
-def test_the_interquartile_mean_of_ten_seeds_leaves_out_two_at_each_end():
+def test_the_interquartile_mean_leaves_out_a_quarter_each_end():
     scores = np.array([100.0, 3, 4, -50, 5, 6, 7, 8, -70, 90])
     assert interquartile_mean(scores).value == pytest.approx((3 + 4 + 5 + 6 + 7 + 8) / 6)
 
@@ -61,7 +61,7 @@ def test_the_interval_is_that_of_large_samples():
 
 
 @pytest.mark.parametrize("seeds, least, most", [(10, 0.9, 0.96), (3, 0.7, 0.8)])
-def test_ten_seeds_are_enough_for_the_interval_and_three_are_not(seeds, least, most):
+def test_ten_seeds_are_enough_for_an_interval_not_three(seeds, least, most):
     # The points of a curve serve as 400 experiments, each of which has its own interval for the mean 0.
     estimate = interquartile_mean(np.random.default_rng(0).normal(size=(seeds, 400)))
     assert least < np.mean((estimate.low < 0) & (estimate.high > 0)) < most
@@ -100,7 +100,7 @@ def test_a_tie_is_a_half():
     assert probability_of_improvement((np.ones(3), np.ones(5))) == (0.5, 0.5, 0.5)
 
 
-def test_every_environment_has_the_same_weight_however_many_seeds_it_has():
+def test_environments_have_the_same_weight_whatever_their_seeds():
     always, never = (np.ones(2), np.zeros(3)), (np.zeros(8), np.ones(9))
     assert probability_of_improvement(always, never, never).value == pytest.approx(1 / 3)
 

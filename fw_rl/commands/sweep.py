@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import gymnasium as gym
 import tyro
@@ -14,33 +15,15 @@ import tyro
 from fw_rl.commands.command_line import fail
 from fw_rl.experiments.checks import check_count, make_folder
 from fw_rl.experiments.ray_engine import ray_needed
-from fw_rl.experiments.search.choice import choose, finalists
-from fw_rl.experiments.search.learning import (
-    FINALS,
-    SEEDS,
-    TRIALS,
-    Learning,
-    SideBySide,
-    Trainings,
-    known_learnings,
-    write_learnings,
-)
-from fw_rl.experiments.settings import RunSettings, resolve
-from fw_rl.files import write_file
+from fw_rl.experiments.search.learning import Trainings, read_learnings
+from fw_rl.experiments.search.swept import TRIALS
+from fw_rl.experiments.settings import resolve
 from fw_rl.processes import WorkerError
 
 if TYPE_CHECKING:
-    from optuna.trial import Trial
-
-    from fw_rl.experiments.search.study import SettingsStudy
+    from fw_rl.experiments.search.sweep import Sweep
 
 __all__ = ["SweepOptions", "main"]
-
-FINAL_SEEDS = range(5_000, 5_003)
-"""Seeds of the finalists; a trial's is its number."""
-
-FIRST_NEW_SEED = 10_000
-"""The best settings are trained with seeds from here on."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +33,8 @@ class SweepOptions:
     Every trial is a training by A2C with settings drawn from the cell's search space. Its value is the mean return of the
     training episodes over the whole of it, which is the area under the learning curve. The trial with the largest one, of many,
     owes it to luck as well: with finalists, new seeds decide which settings are the best. Nothing is done twice: the same
-    command goes on where it was stopped, by what it has left in OUT/ENV/CELL, also for `fw-rl figure5`.
+    command goes on where it was stopped, by what it has left in OUT/ENV/CELL, also for `fw-rl figure5`. After a minute it
+    knows of trials whose process was killed.
     """
 
     env: str = "Catch-16-3"
@@ -73,7 +57,7 @@ class SweepOptions:
     """End trials that are below the median of the others at the same number of frames."""
     space: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the package's)")] = None
     """Search spaces as a YAML file, of the form of fw_rl/experiments/search/spaces.yaml."""
-    storage: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="(default: OUT/studies.journal)")] = None
+    storage: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="(default: OUT/studies.db)")] = None
     """Database in which Optuna keeps the studies, for many machines."""
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Trainings side by side, each in a process with one thread."""
@@ -90,24 +74,24 @@ class SweepOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
-    """Run the command; returns its exit code: 0 done, 1 a worker failed, 2 bad input, 130 interrupted."""
+    """Run the command; returns its exit code: 0 done, 1 a worker failed, 2 bad input, 130 interrupted.
+
+    Args:
+        arguments: Its options.
+        program: Its name.
+    """
     options = tyro.cli(SweepOptions, args=arguments, prog=program)
     try:
-        folder, study = _prepare(options)
+        sweep = _prepare(options)
     except ModuleNotFoundError as error:
         return fail(program, f"{error.name} is missing: pip install 'fw-rl[sweep]'")
     except (ValueError, OSError, gym.error.Error) as error:
         return fail(program, error)
     try:
-        _search(study, folder, options)
-        if study.running:
-            print(f"{study.running} trials still run elsewhere: once they have ended, the same command chooses the best.")
-        else:
-            _decide(study, folder, options)
-            _retrain(study, folder, options)
-        _report(study, folder)
+        text = sweep.run(options.trials, options.finalists, options.retrain)
+        print(f"\n{text}\nTrials, seeds and this report: {sweep.folder}")
     except KeyboardInterrupt:
-        print(f"Interrupted. The same command goes on where it was ({folder}).")
+        print(f"Interrupted. The same command goes on where it was ({sweep.folder}).")
         return 130
     except (ValueError, OSError) as error:
         return fail(program, error)
@@ -116,114 +100,35 @@ def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
     return 0
 
 
-def _prepare(options: SweepOptions) -> tuple[Path, SettingsStudy]:
+def _prepare(options: SweepOptions) -> Sweep:
     """Everything that can go wrong by a user's slip, before hours of training."""
     from fw_rl.experiments.search.space import search_space
     from fw_rl.experiments.search.study import SAMPLERS, SettingsStudy
+    from fw_rl.experiments.search.sweep import Sweep
 
     for name, least in (("trials", 0), ("finalists", 1), ("retrain", 0), ("jobs", 1), ("eval_episodes", 1), ("seed", 0)):
         check_count(name, getattr(options, name), least)
-    if options.engine == "ray":
-        _trainings(options)  # Ray may be missing
-    elif options.engine != "local":
-        raise ValueError(f"--engine is {options.engine!r}: choose from local, ray")
-    elif options.ray_address is not None:
-        raise ValueError(f"--ray-address is {options.ray_address}, but the engine is local: add --engine ray")
+    open_trainings = _engine(options)
     if options.sampler not in SAMPLERS:
-        raise ValueError(f"--sampler is {options.sampler!r}: choose from {', '.join(SAMPLERS)}")
+        raise ValueError(f"--sampler must be one of {', '.join(SAMPLERS)}, got {options.sampler!r}")
     config = resolve(env=options.env, cell=options.cell, timesteps=options.timesteps, tuned_for_cell=False)
     space = search_space(config.short_cell, options.space)
     space.check(config)
-    folder = options.out / config.short_env / config.short_cell
     make_folder("out", options.out)
-    journal = options.out / "studies.journal"
-    study = SettingsStudy(config, space, journal, options.storage, options.sampler, options.seed, options.prune)
+    database, folder = options.out / "studies.db", options.out / config.short_env / config.short_cell
+    study = SettingsStudy(config, space, database, options.storage, options.sampler, options.seed, options.prune)
     folder.mkdir(parents=True, exist_ok=True)
-    study.adopt(known_learnings(folder / TRIALS), str(folder / TRIALS))
-    return folder, study
+    study.adopt(read_learnings(folder / TRIALS), str(folder / TRIALS))
+    return Sweep(study, folder, open_trainings, options.quiet)
 
 
-def _trainings(options: SweepOptions) -> Trainings:
+def _engine(options: SweepOptions) -> Callable[[], Trainings]:
+    if options.engine not in ("local", "ray"):
+        raise ValueError(f"--engine must be one of local, ray, got {options.engine!r}")
     if options.engine == "local":
-        return SideBySide(options.jobs, options.eval_episodes)
+        if options.ray_address is not None:
+            raise ValueError(f"--ray-address must be left out where --engine is local, got {options.ray_address}")
+        return partial(Trainings, options.jobs, options.eval_episodes)
     with ray_needed():
         from fw_rl.experiments.search.on_ray import OnRay
-    return OnRay(options.jobs, options.eval_episodes, options.ray_address)
-
-
-def _search(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
-    """Make the trials that are missing, and write down what was learned in all of them."""
-    from fw_rl.experiments.search.live import LiveTable
-
-    running: dict[int, Trial] = {}
-    try:
-        with (
-            LiveTable(_title(study, "trials"), options.trials, study.learnings, options.quiet) as table,
-            _trainings(options) as trainings,
-        ):
-            while running or study.begun < options.trials:
-                while trainings.has_room and study.begun < options.trials:
-                    trial, config = study.ask()
-                    running[trial.number] = trial
-                    trainings.start(trial.number, config, trial.params)
-                    table.begin(trial.number, config, trial.params)
-                for number, event in trainings.events():
-                    if isinstance(event, Learning):
-                        study.tell(running.pop(number), event)
-                        write_learnings(folder / TRIALS, study.learnings)
-                        table.show(number, event)
-                    elif study.is_hopeless(running[number], event):
-                        trainings.stop(number)
-                        study.prune(running.pop(number))
-                        table.drop(number)
-                    else:
-                        table.show(number, event)
-    finally:
-        for trial in running.values():
-            study.forget(trial)
-        write_learnings(folder / TRIALS, study.learnings)
-
-
-def _decide(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
-    """Train the best settings of the search with the seeds that are missing."""
-    from fw_rl.experiments.search.live import train_missing
-
-    if options.finalists > 1:
-        found = finalists(study.learnings, options.finalists)
-        wanted = [_with_seed(trial, seed) for seed in FINAL_SEEDS for trial in found]
-        train_missing(folder / FINALS, wanted, _title(study, "finalists"), _trainings(options), options.quiet)
-
-
-def _retrain(study: SettingsStudy, folder: Path, options: SweepOptions) -> None:
-    """Train the best settings with the seeds that are missing."""
-    from fw_rl.experiments.search.live import train_missing
-
-    if not options.retrain:
-        return
-    path = folder / SEEDS
-    chosen = choose(study.learnings, known_learnings(folder / FINALS))
-    if chosen is None:
-        raise ValueError(f"no trial of {folder} has a value: there is nothing to train with new seeds")
-    if not all(training.differs_by_seed(chosen) for training in known_learnings(path)):
-        raise ValueError(f"{path} is of other settings than those of the best trial, {chosen.seed}: move it away")
-    wanted = [_with_seed(chosen, FIRST_NEW_SEED + i) for i in range(options.retrain)]
-    title = _title(study, f"trial {chosen.seed} with new seeds")
-    train_missing(path, wanted, title, _trainings(options), options.quiet)
-
-
-def _with_seed(trial: Learning, seed: int) -> tuple[RunSettings, dict[str, Any]]:
-    return replace(RunSettings(**trial.settings), seed=seed), trial.parameters
-
-
-def _title(study: SettingsStudy, what: str) -> str:
-    return f"{study.config.short_env}, {study.config.short_cell}, {what}"
-
-
-def _report(study: SettingsStudy, folder: Path) -> None:
-    from fw_rl.experiments.search.report import report
-
-    title = _title(study, f"{study.config.timesteps:,} frames")
-    finals, seeds = known_learnings(folder / FINALS), known_learnings(folder / SEEDS)
-    text = report(title, study.learnings, study.importances, finals, seeds)
-    write_file(folder / "report.md", text.encode())
-    print(f"\n{text}\nTrials, seeds and this report: {folder}")
+    return partial(OnRay, options.jobs, options.eval_episodes, options.ray_address)

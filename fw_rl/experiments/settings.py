@@ -25,12 +25,6 @@ from fw_rl.modules import without_module
 
 __all__ = ["RunSettings", "parse_cell_options", "resolve"]
 
-WORKERS = {
-    "local": {name: algorithm.workers for name, algorithm in ALGORITHMS.items()},
-    "ray": {"impala": 2, "ppo": 2},
-}
-"""The algorithms of each engine, the first by default, and how many processes each has by default."""
-
 NOT_ON_RAY = ("bptt_length", "optimizer", "normalize_advantage", "matmul_precision")
 """What RLlib does in its own way."""
 
@@ -246,12 +240,12 @@ def resolve(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
     env, cell, engine = (given.get(name, getattr(RunSettings, name)) for name in ("env", "cell", "engine"))
     env = environment_id(env)
     find_cell(cell)
-    require("engine", engine, engine in WORKERS, f"one of {', '.join(WORKERS)}")
-    known = WORKERS[engine]
+    require("engine", engine, engine in ENGINES, f"one of {', '.join(ENGINES)}")
+    known = ENGINES[engine]
     algo = given.get("algo", next(iter(known)))
     require("algo", algo, algo in known, f"one of {', '.join(known)} with --engine {engine}")
     tuned = _tuned(env, cell, f"{algo} on Ray" if engine == "ray" else algo, tuned_for_cell)
-    tuned |= dict(workers=known[algo]) | dict.fromkeys(_not_had(engine, algo))
+    tuned |= dict(workers=known[algo].workers) | dict.fromkeys(_not_had(engine, algo))
     options = tuned["cell_options"] | given.get("cell_options", {})
     config = RunSettings(**tuned | given | dict(env=env, cell=cell, engine=engine, algo=algo, cell_options=options))
     config.check()

@@ -12,8 +12,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from tabulate import tabulate
 
-from fw_rl import markdown
 from fw_rl.files import write_file, write_json
 from fw_rl.intervals import mean_interval
 from fw_rl.tasks.base import Task
@@ -88,7 +88,7 @@ def as_markdown(task: Task, data: str, summaries: Sequence[Summary]) -> str:
         f"Test {_measure(task)} in percent at the epoch that the validation set chooses: mean over seeds and its 95 % interval;"
         " beside it the mean at the last epoch.\n"
     )
-    return "\n".join([about, markdown.header(*rows[0]), *(markdown.row(*row.values()) for row in rows)]) + "\n"
+    return f"{about}\n{tabulate(rows, 'keys', 'github', disable_numparse=True)}\n"
 
 
 def _cells(task: Task, row: Summary) -> dict[str, object]:

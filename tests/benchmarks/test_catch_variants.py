@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def test_every_cell_plays_every_harder_game_for_whole_episodes(script, settings)
         assert config.timesteps == 200_000 * config.n_steps
 
 
+@pytest.mark.processes
 def test_variants_are_trained_once_and_in_the_table(script, settings, capsys):
     wanted = {name: config for name, config in script.ablations(settings) if name in ("as found", "RMSprop")}
     learnings = script.train("ablations", wanted, settings)
@@ -84,23 +86,23 @@ def test_variants_are_trained_once_and_in_the_table(script, settings, capsys):
     capsys.readouterr()
     assert script.train("ablations", wanted, settings) == learnings
     assert capsys.readouterr().out == ""
-    text = "\n".join(script.table("ablations", learnings))
-    assert "| RMSprop | 200 | 2 |" in text
-    assert "of 2 |" in text
+    (row,) = (" ".join(line.split()) for line in script.table(learnings).splitlines() if "RMSprop" in line)
+    assert row.startswith("| RMSprop | 200 | 2 |")
+    assert row.endswith("of 2 |")
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(jobs=0), "--jobs must be at least 1, got 0"),
-        (dict(seeds=0), "--seeds must be at least 1, got 0"),
-        (dict(kinds=("foo",)), "--kinds has 'foo': choose from ablations, harder"),
-        (dict(sweep=Path("nowhere")), "seeds.json is missing"),
-        (dict(env="Catch-7-3"), "seeds.json is missing"),
+        (dict(jobs=0), "--jobs .*at least 1"),
+        (dict(seeds=0), "--seeds .*at least 1"),
+        (dict(kinds=("foo",)), "--kinds must be some of ablations, harder, got 'foo'"),
+        (dict(sweep=Path("nowhere")), "seeds.json, which `fw-rl sweep` leaves with --retrain, got none"),
+        (dict(env="Catch-7-3"), "seeds.json, which `fw-rl sweep` leaves with --retrain, got none"),
     ],
 )
 def test_bad_input_is_one_line(change, message, script, settings, capsys):
     assert script.main(dataclasses.replace(settings, **change)) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
+    assert re.search(message, line)
     assert not settings.out.exists()

@@ -21,7 +21,7 @@ def test_a_matrix_product_both_ways():
     assert operations.total == 3 * 2 * 3 * 5 * 7
 
 
-def test_chunks_of_one_episode():
+def test_rollouts_of_one_episode():
     steps, pixels, encoded, hidden = 7, 64, 128, 16
     memory = dict(cell="fast-weights", hidden_size=hidden, cell_kwargs=dict(eta=0.1, decay=0.5))
     model = RecurrentA2C("RecurrentPolicy", CatchVectorEnv(4, n=8, m=2), n_steps=steps, policy_kwargs=memory, device="cpu")

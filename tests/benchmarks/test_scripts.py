@@ -47,6 +47,7 @@ def test_make_bench_makes_the_published_tables():
     assert [command for command in commands if command not in published] == []
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_measures_something(name, tmp_path):
     if name == "ray_speed":

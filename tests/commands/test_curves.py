@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fw_rl.commands.curves import FRAMES, RETURN, group, main, mean_curve, read_run
+from fw_rl.commands.curves import main
+from fw_rl.experiments.curves import FRAMES, RETURN, group, mean_curve, read_run
 from fw_rl.experiments.run_folder import RunFolder, write_json
 from fw_rl.experiments.settings import resolve
 
@@ -32,7 +33,7 @@ def runs(tmp_path):
     return folders
 
 
-def test_runs_that_differ_in_nothing_but_the_seed_are_of_one_kind(runs):
+def test_runs_that_differ_only_by_seed_are_of_one_kind(runs):
     (kinds,) = group([read_run(path) for path in runs]).values()
     assert {label: len(kind) for label, kind in kinds.items()} == {
         "fast-weights, eta=0.1": 3,
@@ -41,12 +42,12 @@ def test_runs_that_differ_in_nothing_but_the_seed_are_of_one_kind(runs):
     }
 
 
-def test_a_cell_that_comes_in_one_kind_needs_no_more_than_its_name(runs):
+def test_a_cell_of_one_kind_needs_only_its_name(runs):
     (kinds,) = group([read_run(path) for path in runs[:4]]).values()
     assert list(kinds) == ["fast-weights", "lstm"]
 
 
-def test_algorithms_are_told_apart_and_environments_have_panels_of_their_own(tmp_path, runs):
+def test_algorithms_are_told_apart_and_environments_have_own_panels(tmp_path, runs):
     asynchronous = make_run(tmp_path / "a3c", [0.5] * 5, algo="a3c")
     elsewhere = make_run(tmp_path / "cartpole", [20.0] * 5, env="CartPole-v1", cell="gru")
     panels = group([read_run(path) for path in (runs[0], asynchronous, elsewhere)])
@@ -56,7 +57,7 @@ def test_algorithms_are_told_apart_and_environments_have_panels_of_their_own(tmp
     }
 
 
-def test_a_curve_is_the_mean_with_its_interval_by_students_t(runs):
+def test_a_curve_is_the_mean_with_students_interval(runs):
     _, mean, low, high = mean_curve([read_run(path) for path in runs[:3]])
     margin = 4.303 * np.std([0.1, 0.2, 0.6], ddof=1) / np.sqrt(3)
     assert mean == pytest.approx(0.3)
@@ -64,7 +65,7 @@ def test_a_curve_is_the_mean_with_its_interval_by_students_t(runs):
     assert high == pytest.approx(0.3 + margin, rel=1e-3)
 
 
-def test_a_curve_reaches_as_far_as_every_run_has_come_and_lies_between_their_rows(tmp_path):
+def test_a_curve_reaches_as_far_as_every_run_has_come(tmp_path):
     short = make_run(tmp_path / "short", [0.0, 1.0], frames=[200, 400])
     long = make_run(tmp_path / "long", [0.0, 2.0, 2.0], frames=[100, 300, 900], seed=1)
     frames, mean, _, _ = mean_curve([read_run(short), read_run(long)])
@@ -78,7 +79,7 @@ def test_a_curve_is_smoothed(tmp_path):
     assert (run.frames == np.arange(100, 10_001, 100)).all()
 
 
-def test_the_command_leaves_a_picture_and_says_how_each_kind_ended(runs, tmp_path, capsys):
+def test_the_command_leaves_a_picture_and_says_how_kinds_ended(runs, tmp_path, capsys):
     out = tmp_path / "new" / "curves.png"
     assert main([*map(str, runs), "--out", str(out)]) == 0
     with Image.open(out) as picture:
@@ -94,10 +95,10 @@ def bad_input(tmp_path, runs):
     (tmp_path / "file").write_text("mine")
     picture = tmp_path / "curves.png"
     return {
-        "no runs": ([], picture, "at least one run"),
+        "no runs": ([], picture, "RUN must be the folder of at least one run, got none"),
         "no run": ([tmp_path / "nothing"], picture, "not the folder of a run"),
-        "a run without a curve": ([empty], picture, "no learning curve yet"),
-        "the same run twice": ([runs[0], runs[0]], picture, "same settings and seed"),
+        "a run without a curve": ([empty], picture, "must have a learning curve, got none yet"),
+        "the same run twice": ([runs[0], runs[0]], picture, "runs must have different settings or seeds"),
         "no PNG": ([runs[0]], tmp_path / "curves.jpg", "must end in .png"),
         "a file as folder": ([runs[0]], tmp_path / "file" / "curves.png", "file"),
     }

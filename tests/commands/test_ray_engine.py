@@ -37,8 +37,8 @@ def test_a_sweep_without_ray_says_the_same(no_ray, tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--engine", "spark"], "--engine is 'spark': choose from local, ray"),
-        (["--ray-address", "auto"], "--ray-address is auto, but the engine is local: add --engine ray"),
+        (["--engine", "spark"], "--engine must be one of local, ray, got 'spark'"),
+        (["--ray-address", "auto"], "--ray-address must be left out where --engine is local, got auto"),
     ],
 )
 def test_what_a_sweep_does_not_take(arguments, message, tmp_path, capsys):

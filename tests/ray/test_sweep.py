@@ -8,7 +8,7 @@ pytest.importorskip("optuna", reason="needs pip install 'fw-rl[sweep]'")
 from dataclasses import replace
 
 from fw_rl.commands.sweep import main
-from fw_rl.experiments.search.learning import Learning, Progress, learn, read_learnings
+from fw_rl.experiments.search.learning import Job, Learning, Progress, learn, read_learnings
 from fw_rl.experiments.search.on_ray import OnRay
 from fw_rl.experiments.settings import resolve
 from fw_rl.processes import WorkerError
@@ -21,11 +21,11 @@ TINY = resolve(env="Catch-5-2", cell="rnn", timesteps=480, n_envs=4, n_steps=4, 
 
 def test_trainings_on_ray_learn_the_same_and_can_be_stopped():
     told = []
-    learn(told.append, TINY, {"a": 1}, 10)
+    learn(told.append, Job(TINY, {"a": 1}), 10)
     events = {0: [], 1: []}
     with OnRay(2, 10) as trainings:
-        trainings.start(0, TINY, {"a": 1})
-        trainings.start(1, replace(TINY, timesteps=10**6), {})
+        trainings.start(0, Job(TINY, {"a": 1}))
+        trainings.start(1, Job(replace(TINY, timesteps=10**6), {}))
         assert not trainings.has_room
         while trainings.keys:
             for key, event in trainings.events():
@@ -42,7 +42,7 @@ def test_trainings_on_ray_learn_the_same_and_can_be_stopped():
 
 def test_a_training_that_fails_is_told():
     with OnRay(1, 10) as trainings:
-        trainings.start(0, replace(TINY, cell="elephant"), {})
+        trainings.start(0, Job(replace(TINY, cell="elephant"), {}))
         with pytest.raises(WorkerError, match="training 0 failed on Ray"):
             while trainings.keys:
                 list(trainings.events())

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,38 +19,41 @@ from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 from fw_rl.processes import START_METHOD, Send, Workers
 
-__all__ = [
-    "CURVE_POINTS",
-    "FINALS",
-    "SEEDS",
-    "TRIALS",
-    "Learning",
-    "Progress",
-    "SideBySide",
-    "Trainings",
-    "known_learnings",
-    "learn",
-    "read_learnings",
-    "write_learnings",
-]
+__all__ = ["CURVE_POINTS", "DEFAULTS", "Job", "Learning", "Progress", "Trainings", "learn", "read_learnings", "write_learnings"]
 
-TRIALS, FINALS, SEEDS = "trials.json", "finals.json", "seeds.json"
-"""Files of a sweep, by environment and cell: the search, its best settings with new seeds, the best of these with others."""
+_PRELOAD = ("torch._dynamo",)  # which Torch imports with the first optimizer of a process, for two seconds
+
+DEFAULTS = asdict(RunSettings())
+"""Of settings that did not exist when an older file was written."""
 
 CURVE_POINTS = 100
 """Parts of equal length into which the frames of a training are divided; each is a point of its curve."""
-_COMPILER = ("torch._dynamo",)
-"""Torch imports it with the first optimizer of a process, which takes two seconds."""
+
+
+class Job(NamedTuple):
+    """A training that is to be made.
+
+    Attributes:
+        config: All settings.
+        parameters: Those that are searched, by name.
+    """
+
+    config: RunSettings
+    parameters: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Learning:
     """What one training came to.
 
-    `settings`: all, see `RunSettings`. `parameters`: those that were searched, by name. `returns`: the mean return of the
-    training episodes that ended in each part of the frames, None where none did. `greedy`: the mean return of greedy episodes
-    at the end. `seconds`: of the training. `diverged`: the net did, and was not trained or evaluated any further. `pruned`: it
-    was ended early, and has neither a curve nor a score.
+    Attributes:
+        settings: All, see `RunSettings`.
+        parameters: Those that were searched, by name.
+        returns: Mean return of the training episodes that ended in each part of the frames, None where none did.
+        greedy: Mean return of greedy episodes at the end.
+        seconds: Length of the training.
+        diverged: The net did, and was not trained or evaluated any further.
+        pruned: It was ended early, and has neither a curve nor a score.
     """
 
     settings: dict[str, Any]
@@ -62,6 +63,10 @@ class Learning:
     seconds: float | None
     diverged: bool = False
     pruned: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.settings, dict):
+            object.__setattr__(self, "settings", self.settings | (DEFAULTS | self.settings))  # in the file's order
 
     @property
     def seed(self) -> int:
@@ -74,9 +79,12 @@ class Learning:
         return not self.diverged and math.isfinite(self.area)
 
     def differs_by_seed(self, other: Learning) -> bool:
-        """Whether it is the same training but for its seed."""
-        alike = self.settings | dict(seed=other.seed) == other.settings
-        return alike and self.parameters == other.parameters
+        """Whether it is the same training but for its seed.
+
+        Args:
+            other: The training to compare with.
+        """
+        return self.settings | dict(seed=other.seed) == other.settings and self.parameters == other.parameters
 
     @property
     def frames(self) -> NDArray[np.float64]:
@@ -104,67 +112,82 @@ class Learning:
         return float(self.curve[-max(len(self.returns) // 10, 1) :].mean())
 
     def frames_to(self, level: float) -> float:
-        """Frames until the curve reaches a level for the first time; infinite if it never does."""
+        """Frames until the curve reaches a level for the first time; infinite if it never does.
+
+        Args:
+            level: A mean return.
+        """
         reached = self.curve >= level
         return float(self.frames[reached.argmax()]) if reached.any() else float("inf")
 
 
 def read_learnings(path: Path) -> list[Learning]:
-    """The trainings that `write_learnings` wrote.
+    """The trainings that `write_learnings` wrote; none where nothing was written yet.
 
-    Raises ValueError for a file of another kind, and OSError for one that can't be read.
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: If it holds something else.
     """
+    if not path.exists():
+        return []
     try:
         learnings = [Learning(**record) for record in json.loads(path.read_text())]
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not hold trainings: {error}") from error
+        raise ValueError(f"{path} must hold trainings, got a file of another kind: {error}") from error
     for number, learning in enumerate(learnings, 1):
         if wrong := next((name for name, fits in _FORM.items() if not fits(getattr(learning, name))), None):
-            raise ValueError(f"{path} does not hold trainings: the {wrong} of number {number} can't be those of one")
+            raise ValueError(f"{path} must hold trainings, got {wrong} {getattr(learning, wrong)!r} of number {number}")
     return learnings
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
-
-
-def _are_settings(value: Any) -> bool:
-    return isinstance(value, dict) and all(type(value.get(name)) is int for name in ("seed", "timesteps"))
-
-
+_NUMBER: Any = int | float | None
 _FORM: dict[str, Callable[[Any], bool]] = dict(
-    settings=_are_settings,
+    settings=lambda value: isinstance(value, dict) and all(type(value.get(name)) is int for name in ("seed", "timesteps")),
     parameters=lambda value: isinstance(value, dict),
-    returns=lambda value: isinstance(value, list) and bool(value) and all(part is None or _is_number(part) for part in value),
-    greedy=lambda value: value is None or _is_number(value),
-    seconds=lambda value: value is None or _is_number(value),
+    returns=lambda value: isinstance(value, list) and bool(value) and all(isinstance(part, _NUMBER) for part in value),
+    greedy=lambda value: isinstance(value, _NUMBER),
+    seconds=lambda value: isinstance(value, _NUMBER),
     diverged=lambda value: isinstance(value, bool),
     pruned=lambda value: isinstance(value, bool),
 )
 """What each entry of a training must be."""
 
 
-def known_learnings(path: Path) -> list[Learning]:
-    """As `read_learnings`, and none where nothing was written yet."""
-    return read_learnings(path) if path.exists() else []
-
-
 def write_learnings(path: Path, learnings: list[Learning]) -> None:
-    """Write trainings as JSON, one a line."""
+    """Write trainings as JSON, one a line.
+
+    Args:
+        path: The file.
+        learnings: The trainings.
+    """
     lines = ",\n".join(json.dumps(asdict(learning)) for learning in learnings)
     write_file(path, f"[\n{lines}\n]\n".encode())
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is: the points of its curve that are done, and their mean, nan before the first episode's end."""
+    """How far a training is.
+
+    Attributes:
+        points: Points of its curve that are done.
+        area: Their mean, nan before the first episode's end.
+    """
 
     points: int
     area: float
 
 
-def learn(send: Send, config: RunSettings, parameters: dict[str, Any], eval_episodes: int) -> None:
-    """The task of a worker: train, with a `Progress` sent at every point of the curve and the `Learning` at the end."""
+def learn(send: Send, job: Job, eval_episodes: int) -> None:
+    """The task of a worker: train, with a `Progress` sent at every point of the curve and the `Learning` at the end.
+
+    Args:
+        send: Takes what there is to tell.
+        job: The training.
+        eval_episodes: Greedy episodes at the end.
+    """
+    config, parameters = job
     begin = time.perf_counter()
     model, curve = make_model(config), _Curve(config.timesteps, send)
     try:
@@ -208,10 +231,12 @@ class _Curve(BaseCallback):
             self.send(Progress(points, float((self.sums[known] / self.counts[known]).mean()) if known.any() else float("nan")))
 
 
-class Trainings(ABC):
-    """Trainings side by side, at most `jobs`, under keys of the caller's; a context, at whose end all have ended.
+class Trainings:
+    """Trainings side by side, each in a process with one thread; a context, at whose end all have ended.
 
-    Raises WorkerError from `events` if a training meets an exception, or if its process is lost again and again.
+    Args:
+        jobs: Trainings at a time.
+        eval_episodes: Greedy episodes at the end of each.
     """
 
     def __init__(self, jobs: int, eval_episodes: int) -> None:
@@ -221,13 +246,13 @@ class Trainings(ABC):
     def __enter__(self) -> Trainings:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         for key in self.keys:
             self.stop(key)
 
     @property
     def keys(self) -> list[int]:
-        """Of the trainings that run."""
+        """Those under which the trainings that run were started."""
         return list(self._running)
 
     @property
@@ -235,35 +260,35 @@ class Trainings(ABC):
         """Whether another training can be started."""
         return len(self._running) < self.jobs
 
-    @abstractmethod
-    def start(self, key: int, config: RunSettings, parameters: dict[str, Any]) -> None:
-        """Begin a training."""
+    def start(self, key: int, job: Job) -> None:
+        """Begin a training.
 
-    @abstractmethod
-    def stop(self, key: int) -> None:
-        """End a training, whose result is lost if it has not been told yet."""
-
-    @abstractmethod
-    def events(self, timeout: float = 0.5) -> Iterator[tuple[int, Progress | Learning]]:
-        """What the trainings have to tell, by their keys; waits so many seconds at most. What is told as a whole has ended."""
-
-
-class SideBySide(Trainings):
-    """Trainings in processes of their own, a thread each."""
-
-    def __init__(self, jobs: int, eval_episodes: int, start_method: str = START_METHOD) -> None:
-        super().__init__(jobs, eval_episodes)
-        self.start_method = start_method
-
-    def start(self, key: int, config: RunSettings, parameters: dict[str, Any]) -> None:
-        arguments = config, parameters, self.eval_episodes
-        self._running[key] = Workers(learn, lambda number, restarts: arguments, 1, self.start_method, preload=_COMPILER)
+        Args:
+            key: Its name here.
+            job: Its settings.
+        """
+        self._running[key] = Workers(
+            learn, lambda number, restarts: (job, self.eval_episodes), 1, START_METHOD, preload=_PRELOAD
+        )
         self._running[key].start()
 
     def stop(self, key: int) -> None:
+        """End a training, whose result is lost if it has not been told yet.
+
+        Args:
+            key: The key with which it was started.
+        """
         self._running.pop(key).stop()
 
     def events(self, timeout: float = 0.5) -> Iterator[tuple[int, Progress | Learning]]:
+        """What the trainings have to tell, by their keys; one that tells a `Learning` has ended.
+
+        Args:
+            timeout: Seconds to wait for it, at most.
+
+        Raises:
+            WorkerError: If a training meets an exception, or its process is lost again and again.
+        """
         for key in self.keys:
             told = self._running[key].next_report(timeout / len(self._running))
             if told is not None:

@@ -6,17 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from fw_rl.experiments.search.choice import best
-from fw_rl.experiments.search.learning import CURVE_POINTS, Learning, Progress, Trainings, known_learnings, write_learnings
+from fw_rl.experiments.search.learning import CURVE_POINTS, Job, Learning, Progress, Trainings, read_learnings, write_learnings
 from fw_rl.experiments.search.report import BEST, number, scores, words
-from fw_rl.experiments.settings import RunSettings
+from fw_rl.experiments.search.swept import Swept
 
 __all__ = ["LiveTable", "train_missing"]
 
@@ -24,12 +21,16 @@ __all__ = ["LiveTable", "train_missing"]
 class LiveTable:
     """The trainings that run and the best of those that are done; a context while which it is on the screen.
 
-    Without a screen, or `quiet`, each training that ends is a line.
+    Args:
+        title: What is trained.
+        total: How many trainings there will be.
+        done: Those that were made before.
+        quiet: Print a line for each training that ends, as where there is no screen.
     """
 
     def __init__(self, title: str, total: int, done: Sequence[Learning], quiet: bool) -> None:
         self.title, self.total, self.done = title, total, list(done)
-        self.running: dict[int, tuple[RunSettings, dict[str, Any], Progress]] = {}
+        self.running: dict[int, tuple[Job, Progress]] = {}
         console = Console()
         shown = console.is_terminal and not quiet
         self._live = Live(console=console, get_renderable=self._table, auto_refresh=False) if shown else None
@@ -39,34 +40,35 @@ class LiveTable:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._live is not None:
             self._live.stop()
 
-    def begin(self, key: int, config: RunSettings, parameters: dict[str, Any]) -> None:
-        """A training has begun."""
-        self.running[key] = config, parameters, Progress(0, math.nan)
+    def begin(self, key: int, job: Job) -> None:
+        """Show a training.
+
+        Args:
+            key: Its name here.
+            job: Its settings.
+        """
+        self.running[key] = job, Progress(0, math.nan)
         self._refresh()
 
     def show(self, key: int, event: Progress | Learning) -> None:
-        """A training has told something."""
+        """Show what a training has told.
+
+        Args:
+            key: The key with which it began.
+            event: How far it is, or what it came to.
+        """
         if isinstance(event, Progress):
-            self.running[key] = *self.running[key][:2], event
+            self.running[key] = self.running[key][0], event
         else:
             del self.running[key]
             self.done.append(event)
-            self._say(f"[{len(self.done)}/{self.total}] {_line(event)}")
+            if self._live is None:
+                print(f"[{len(self.done)}/{self.total}] {_line(event)}", flush=True)
         self._refresh()
-
-    def drop(self, key: int) -> None:
-        """A training was ended early."""
-        config, _, _ = self.running.pop(key)
-        self._say(f"{config.seed}: pruned")
-        self._refresh()
-
-    def _say(self, line: str) -> None:
-        if self._live is None:
-            print(line, flush=True)
 
     def _refresh(self) -> None:
         if self._live is not None:
@@ -76,48 +78,53 @@ class LiveTable:
         table = Table(title=f"{self.title}: {len(self.done)} of {self.total}", title_justify="left")
         for name in ("seed", "done", "area", "last tenth", "greedy", "settings"):
             table.add_column(name, justify="left" if name == "settings" else "right")
-        for _, (config, parameters, progress) in sorted(self.running.items()):
+        for _, (job, progress) in sorted(self.running.items()):
             share = f"{progress.points / CURVE_POINTS:.0%}"
-            table.add_row(str(config.seed), share, number(progress.area), "", "", words(parameters))
+            table.add_row(str(job.config.seed), share, number(progress.area), "", "", words(job.parameters))
         table.add_section()
-        for learning in best(self.done, BEST):
+        for learning in Swept(self.done).ranked[:BEST]:
             table.add_row(str(learning.seed), "100%", *scores(learning), words(learning.parameters))
         return table
 
 
-def train_missing(
-    path: Path, wanted: Sequence[tuple[RunSettings, dict[str, Any]]], title: str, trainings: Trainings, quiet: bool = False
-) -> list[Learning]:
+def train_missing(path: Path, wanted: Sequence[Job], title: str, trainings: Trainings, quiet: bool = False) -> list[Learning]:
     """Make the trainings that a file does not have yet; returns what was learned in all that are wanted, in their order.
 
-    `path`: written after each training; what it has besides is left there. `wanted`: the settings of each training, and the
-    parameters that a table names.
+    The file is written after each; what it has besides is left there.
+
+    Args:
+        path: The file.
+        wanted: The trainings.
+        title: What they are.
+        trainings: The context in which they run.
+        quiet: Print a line for each training that ends, and no table.
     """
-    known = known_learnings(path)
-    done = {key: training for key, want in enumerate(wanted) for training in known if _is_of(training, *want)}
+    known = read_learnings(path)
+    done = {key: training for key, job in enumerate(wanted) for training in known if _is_of(training, job)}
     others = [training for training in known if training not in done.values()]
     missing = [key for key in range(len(wanted)) if key not in done]
-    if not missing:
-        return [done[key] for key in range(len(wanted))]
-    with LiveTable(title, len(wanted), list(done.values()), quiet) as table, trainings:
-        while missing or trainings.keys:
-            while missing and trainings.has_room:
-                key = missing.pop(0)
-                trainings.start(key, *wanted[key])
-                table.begin(key, *wanted[key])
-            for key, event in trainings.events():
-                table.show(key, event)
-                if isinstance(event, Learning):
-                    done[key] = event
-                    write_learnings(path, others + [done[key] for key in sorted(done)])
+    if missing:
+        with LiveTable(title, len(wanted), list(done.values()), quiet) as table, trainings:
+            while missing or trainings.keys:
+                while missing and trainings.has_room:
+                    key = missing.pop(0)
+                    trainings.start(key, wanted[key])
+                    table.begin(key, wanted[key])
+                for key, event in trainings.events():
+                    table.show(key, event)
+                    if isinstance(event, Learning):
+                        done[key] = event
+                        write_learnings(path, others + [done[key] for key in sorted(done)])
     return [done[key] for key in range(len(wanted))]
 
 
-def _is_of(training: Learning, config: RunSettings, parameters: dict[str, Any]) -> bool:
-    return training.parameters == parameters and training.settings == asdict(config)
+def _is_of(training: Learning, job: Job) -> bool:
+    return training.parameters == job.parameters and training.settings == asdict(job.config)
 
 
 def _line(learning: Learning) -> str:
+    if learning.pruned:
+        return f"{learning.seed}: pruned"
     if learning.diverged:
         return f"{learning.seed}: diverged; {words(learning.parameters)}"
     area, final, greedy = scores(learning)

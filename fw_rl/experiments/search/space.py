@@ -26,7 +26,12 @@ _SETTINGS = {name: kind.__name__ for name, kind in _TYPES.items() if name not in
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The ranges of settings of every cell, `shared`, and of the options of one cell, `own`, as in `spaces.yaml`."""
+    """The ranges of what is searched, as in `spaces.yaml`.
+
+    Attributes:
+        shared: Those of the settings of every cell, by name.
+        own: Those of the options of one cell, by name.
+    """
 
     shared: dict[str, dict[str, Any]]
     own: dict[str, dict[str, Any]]
@@ -37,49 +42,69 @@ class SearchSpace:
         return {name: _distribution(name, entry) for name, entry in (self.shared | self.own).items()}
 
     def apply(self, config: RunSettings, parameters: dict[str, Any]) -> RunSettings:
-        """The settings with what was drawn in its place."""
+        """The settings with what was drawn.
+
+        Args:
+            config: The settings that are not searched.
+            parameters: What was drawn, by name.
+        """
         shared = {name: value for name, value in parameters.items() if name in self.shared}
         own = {name: value for name, value in parameters.items() if name in self.own}
         return replace(config, **shared, cell_options=config.cell_options | own)
 
     def check(self, config: RunSettings) -> None:
-        """Raises ValueError if an end of a range, or a choice, is not allowed in the place of what `config` has."""
+        """Try the ends of all ranges, and all choices.
+
+        Args:
+            config: The settings that are not searched.
+
+        Raises:
+            ValueError: If one is not allowed.
+        """
         for name, entry in (self.shared | self.own).items():
             for value in entry.get("choices") or (entry["low"], entry["high"]):
-                tried = self.apply(config, {name: value})
                 try:
                     if name in self.shared and not _fits(value, _SETTINGS[name]):
-                        raise ValueError(f"it must be of type {_SETTINGS[name]}")
+                        raise ValueError(f"{name} must be of type {_SETTINGS[name]}")
+                    tried = self.apply(config, {name: value})
                     tried.check()
                     make_cell(tried.cell, 1, tried.hidden_size, **tried.cell_options)
                 except ValueError as error:
-                    raise ValueError(f"the range of {name} holds {value}: {error}") from error
+                    raise ValueError(f"the range of {name} must have allowed values, got {value}: {error}") from error
 
 
 def search_space(cell: str, path: Path | None = None) -> SearchSpace:
-    """The search space for a cell, from a YAML file of the form of `spaces.yaml`, which is that of the package if None.
+    """The search space for a cell.
 
-    Raises ValueError for a file of another form, and OSError for one that can't be read.
+    Args:
+        cell: Name of the cell.
+        path: A YAML file of the form of `spaces.yaml`, which is that of the package if None.
+
+    Raises:
+        ValueError: If the file has another form.
+        OSError: If it can't be read.
     """
     text = (resources.files("fw_rl.experiments.search").joinpath("spaces.yaml") if path is None else path).read_text()
     name = "spaces.yaml" if path is None else str(path)
     try:
         spaces = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{name} is not a YAML file: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{name} must be a YAML file, got one with an error: {error}") from error
     if not isinstance(spaces, dict) or not set(spaces) <= {"shared", "cells"}:
-        raise ValueError(f"{name} must have the entries shared and cells, and no others")
-    cells = _by_name(spaces.get("cells"), f"{name}, cells")
+        raise ValueError(f"{name} must have the entries shared and cells, got {spaces if spaces is None else list(spaces)}")
+    cells = _by_name(spaces.get("cells"), f"{name}, cells,")
     if unknown := [other for other in cells if other not in available_cells()]:
         known = f"{', '.join(available_cells())}, or one that a module registers, with --cell module:name"
-        raise ValueError(f"{name} has options of the unknown cell {unknown[0]!r}: choose from {known}")
-    space = SearchSpace(_by_name(spaces.get("shared"), f"{name}, shared"), _by_name(cells.get(cell), f"{name}, cells, {cell}"))
+        raise ValueError(f"{name}, cells, must be some of {known}, got {unknown[0]!r}")
+    space = SearchSpace(
+        _by_name(spaces.get("shared"), f"{name}, shared,"), _by_name(cells.get(cell), f"{name}, cells, {cell},")
+    )
     if unknown := sorted(set(space.shared) - set(_SETTINGS)):
-        raise ValueError(f"{name} has no setting {unknown[0]!r} to search: choose from {', '.join(sorted(_SETTINGS))}")
+        raise ValueError(f"{name}, shared, must be some of {', '.join(sorted(_SETTINGS))}, got {unknown[0]!r}")
     if both := sorted(set(space.shared) & set(space.own)):
-        raise ValueError(f"{name} has {both[0]!r} for every cell and for {cell}: give it once")
+        raise ValueError(f"{name} must have each range once, got {both[0]!r} for every cell and for {cell}")
     if not space.distributions:
-        raise ValueError(f"{name} has nothing to search for {cell}")
+        raise ValueError(f"{name} must have ranges to search for {cell}, got none")
     return space
 
 
@@ -87,26 +112,27 @@ def _by_name(entries: Any, where: str) -> dict[str, Any]:
     if entries is None:
         return {}
     if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
-        raise ValueError(f"{where}: {entries!r} must be entries by name, as in `name: ...`")
+        raise ValueError(f"{where} must be entries by name, as in `name: ...`, got {entries!r}")
     return entries
 
 
 def _distribution(name: str, entry: Any) -> BaseDistribution:
-    choices = entry.get("choices") if isinstance(entry, dict) and set(entry) == {"choices"} else None
-    if isinstance(choices, list) and choices and all(isinstance(choice, str | int | float) for choice in choices):
-        return CategoricalDistribution(choices)
-    form = f"the range of {name} is {entry}: it must be {{choices: [...]}} or {{low: .., high: .., log: true}}"
-    if not (isinstance(entry, dict) and {"low", "high"} <= set(entry) <= {"low", "high", "log"}):
-        raise ValueError(form)
-    low, high, log = entry["low"], entry["high"], entry.get("log", False)
-    if not (_fits(low, "float") and _fits(high, "float") and _fits(log, "bool")):
-        raise ValueError(f"{form}, with numbers that are finite")
+    form = (
+        f"the range of {name} must be {{choices: [...]}} or {{low: .., high: .., log: true}}, with finite numbers, got {entry}"
+    )
+    names = set(entry) if isinstance(entry, dict) else set()
     try:
-        if isinstance(low, int) and isinstance(high, int):
-            return IntDistribution(low, high, log=log)
-        return FloatDistribution(float(low), float(high), log=log)
+        if names == {"choices"} and isinstance(entry["choices"], list):
+            if all(isinstance(choice, str | int | float) for choice in entry["choices"]):
+                return CategoricalDistribution(entry["choices"])
+        elif {"low", "high"} <= names <= {"low", "high", "log"}:
+            low, high, log = entry["low"], entry["high"], entry.get("log", False)
+            if _fits(low, "float") and _fits(high, "float") and _fits(log, "bool"):
+                whole = isinstance(low, int) and isinstance(high, int)
+                return IntDistribution(low, high, log=log) if whole else FloatDistribution(low, high, log=log)
     except ValueError as error:
-        raise ValueError(f"the range of {name} is {entry}: {error}") from error
+        raise ValueError(f"{form}: {error}") from error
+    raise ValueError(form)
 
 
 def _fits(value: Any, kind: str) -> bool:

@@ -8,9 +8,10 @@ import pytest
 
 from fw_rl.experiments.search.learning import (
     CURVE_POINTS,
+    Job,
     Learning,
     Progress,
-    SideBySide,
+    Trainings,
     learn,
     read_learnings,
     write_learnings,
@@ -51,10 +52,22 @@ def test_learnings_come_back_from_a_file(tmp_path):
     assert read_learnings(tmp_path / "none.json") == []
 
 
-def test_a_training_that_can_be_ranked_has_an_area_and_did_not_diverge():
+def test_a_ranked_training_has_an_area_and_did_not_diverge():
     assert learning([None, 0.5]).is_ranked
     assert not learning([0.5], diverged=True).is_ranked
     assert not learning([None], pruned=True).is_ranked
+
+
+def test_settings_that_an_older_file_lacks_are_as_by_default():
+    settings = dataclasses.asdict(TINY)
+    known = Learning(settings, {}, [0.0], 0.0, 1.0)
+    del settings["normalize"], settings["batch_size"]
+    assert Learning(settings, {}, [0.0], 0.0, 1.0) == known
+    assert known.settings == dataclasses.asdict(TINY)
+
+
+def test_nothing_is_known_before_a_file_is_written(tmp_path):
+    assert read_learnings(tmp_path / "trials.json") == []
 
 
 def test_trainings_that_differ_by_their_seed():
@@ -84,21 +97,21 @@ WRONG = [
 def test_a_training_of_another_form_is_refused(wrong, tmp_path):
     record = dataclasses.asdict(learning([0.5])) | wrong
     (tmp_path / "file.json").write_text(json.dumps([dataclasses.asdict(learning([0.5])), record]))
-    with pytest.raises(ValueError, match=f"file.json does not hold trainings: the {next(iter(wrong))} of number 2"):
+    with pytest.raises(ValueError, match=f"file.json must hold trainings, got {next(iter(wrong))} .* of number 2"):
         read_learnings(tmp_path / "file.json")
 
 
 @pytest.mark.parametrize("text", ["", "3", '{"a": 1}', "[1]", '[{"settings": {}}]'])
 def test_a_file_of_another_kind_is_refused(text, tmp_path):
     (tmp_path / "file.json").write_text(text)
-    with pytest.raises(ValueError, match=r"file\.json does not hold trainings"):
+    with pytest.raises(ValueError, match=r"file\.json must hold trainings"):
         read_learnings(tmp_path / "file.json")
 
 
 def test_a_curve_holds_every_episode_once():
     """Catch-5 has four steps, so that 480 frames of 4 environments are 120 episodes, four at a time, in 100 parts."""
     events = []
-    learn(events.append, TINY, {}, eval_episodes=10)
+    learn(events.append, Job(TINY, {}), eval_episodes=10)
     *steps, known = events
     assert all(isinstance(event, Progress) for event in steps)
     assert [event.points for event in steps] == sorted({event.points for event in steps})
@@ -115,31 +128,34 @@ def test_a_curve_holds_every_episode_once():
 
 def test_a_training_that_diverges_says_so():
     events = []
-    learn(events.append, dataclasses.replace(TINY, learning_rate=1e18, optimizer="rmsprop"), {}, eval_episodes=10)
+    job = Job(dataclasses.replace(TINY, learning_rate=1e18, optimizer="rmsprop"), {})
+    learn(events.append, job, eval_episodes=10)
     assert events[-1].diverged
     assert events[-1].greedy is None
 
 
+@pytest.mark.processes
 def test_the_same_training_gives_the_same_curve_beside_others():
     events = []
-    learn(events.append, TINY, {"a": 1}, eval_episodes=10)
+    learn(events.append, Job(TINY, {"a": 1}), eval_episodes=10)
     alone = dataclasses.replace(events[-1], seconds=0.0)
     ended = {}
-    with SideBySide(jobs=2, eval_episodes=10) as trainings:
+    with Trainings(jobs=2, eval_episodes=10) as trainings:
         for key in (3, 4):
             assert trainings.has_room
-            trainings.start(key, TINY, {"a": 1})
+            trainings.start(key, Job(TINY, {"a": 1}))
         assert not trainings.has_room
         while trainings.keys:
             ended |= {key: event for key, event in trainings.events() if isinstance(event, Learning)}
     assert {key: dataclasses.replace(known, seconds=0.0) for key, known in ended.items()} == {3: alone, 4: alone}
 
 
+@pytest.mark.processes
 def test_a_training_can_be_ended_early():
     long = dataclasses.replace(TINY, timesteps=10**8)
-    with SideBySide(jobs=2, eval_episodes=10) as trainings:
-        trainings.start(0, long, {})
-        trainings.start(1, TINY, {})
+    with Trainings(jobs=2, eval_episodes=10) as trainings:
+        trainings.start(0, Job(long, {}))
+        trainings.start(1, Job(TINY, {}))
         trainings.stop(0)
         assert trainings.keys == [1]
         ended = {}

@@ -35,22 +35,22 @@ def test_all_ranges_are_allowed(cell):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("shared: {gamma: {low: 0.5, high: 2}}", "the range of gamma holds 2: --gamma must be between 0 and 1, got 2"),
-        ("shared: {n_envs: {low: 0, high: 4}}", "the range of n_envs holds 0: --n-envs must be at least 1, got 0"),
-        ("shared: {n_envs: {low: 2.0, high: 4.0}}", "the range of n_envs holds 2.0: it must be of type int"),
+        (
+            "shared: {gamma: {low: 0.5, high: 2}}",
+            "the range of gamma must have allowed values, got 2: --gamma .* between 0 and 1",
+        ),
+        ("shared: {n_envs: {low: 0, high: 4}}", "the range of n_envs must have allowed values, got 0: --n-envs .* at least 1"),
+        ("shared: {n_envs: {low: 2.0, high: 4.0}}", "n_envs must have allowed values, got 2.0: n_envs must be of type int"),
         (
             "shared: {learning_rate: {low: -1, high: 0.1}}",
-            "the range of learning_rate holds -1: --learning-rate must be above 0 and finite, got -1",
+            "learning_rate must have allowed values, got -1: --learning-rate .*-1",
         ),
-        (
-            "shared: {optimizer: {choices: [adam, sgd]}}",
-            "the range of optimizer holds sgd: --optimizer must be one of rmsprop, adam, got 'sgd'",
-        ),
-        ("shared: {anneal: {choices: [true, 1]}}", "the range of anneal holds 1: it must be of type bool"),
-        ("cells: {rnn: {elephant: {low: 1, high: 2}}}", "the range of elephant holds 1: cell 'rnn' has no option 'elephant'"),
+        ("shared: {optimizer: {choices: [adam, sgd]}}", "optimizer must have allowed values, got sgd: --optimizer .*'sgd'"),
+        ("shared: {anneal: {choices: [true, 1]}}", "anneal must have allowed values, got 1: anneal must be of type bool"),
+        ("cells: {rnn: {elephant: {low: 1, high: 2}}}", "elephant must have allowed values, got 1: .*elephant"),
     ],
 )
-def test_a_range_with_what_is_not_allowed_is_refused(text, message, write):
+def test_a_range_with_a_forbidden_value_is_refused(text, message, write):
     with pytest.raises(ValueError, match=message):
         search_space("rnn", write(text)).check(resolve(cell="rnn"))
 
@@ -64,7 +64,7 @@ def test_what_is_not_searched_is_the_same_for_all_cells(env, cell):
     assert dataclasses.replace(of_cell, cell="lstm", cell_options={}) == of_lstm
 
 
-def test_what_is_drawn_takes_the_place_of_settings_and_options():
+def test_draws_take_the_place_of_settings_and_options():
     space = search_space("fast-weights")
     config = resolve(cell="fast-weights")
     drawn = space.apply(config, dict(learning_rate=0.5, eta=0.25))
@@ -87,34 +87,40 @@ def test_a_file_of_ones_own(write):
 
 
 REFUSED = {
-    "not YAML": ("{", "is not a YAML file"),
+    "not YAML": ("{", "must be a YAML file"),
     "a list": ("[1]", "must have the entries shared and cells"),
     "another entry": ("{shared: {}, more: 1}", "must have the entries shared and cells"),
-    "no such setting": ("shared: {speed: {low: 1, high: 2}}", "has no setting 'speed' to search: choose from"),
-    "the seed": ("shared: {seed: {low: 1, high: 2}}", "has no setting 'seed' to search"),
-    "the engine": ("shared: {engine: {choices: [local, ray]}}", "has no setting 'engine' to search"),
-    "all options of a cell": ("shared: {cell_options: {choices: [1]}}", "has no setting 'cell_options' to search"),
+    "no such setting": ("shared: {speed: {low: 1, high: 2}}", "shared, must be some of .*, got 'speed'"),
+    "the seed": ("shared: {seed: {low: 1, high: 2}}", "shared, must be some of .*, got 'seed'"),
+    "the engine": ("shared: {engine: {choices: [local, ray]}}", "shared, must be some of .*, got 'engine'"),
+    "all options of a cell": ("shared: {cell_options: {choices: [1]}}", "shared, must be some of .*, got 'cell_options'"),
     "twice": (
         "{shared: {gamma: {low: 0, high: 1}}, cells: {rnn: {gamma: {low: 0, high: 1}}}}",
-        "has 'gamma' for every cell and",
+        "must have each range once, got 'gamma' for every cell and",
     ),
-    "nothing": ("cells: {gru: {a: {choices: [1]}}}", "has nothing to search for rnn"),
-    "no range": ("shared: {gamma: 0.5}", "the range of gamma is 0.5: it must be"),
-    "half a range": ("shared: {gamma: {low: 0.5}}", "the range of gamma is .*: it must be"),
-    "no choices": ("shared: {gamma: {choices: []}}", "the range of gamma is .*: it must be"),
-    "upside down": ("shared: {gamma: {low: 1.0, high: 0.5}}", "the range of gamma is"),
-    "a logarithm of zero": ("shared: {gamma: {low: 0.0, high: 0.5, log: true}}", "the range of gamma is"),
-    "a word": ("shared: {gamma: {low: small, high: 0.5}}", "the range of gamma is"),
-    "no finite number": ("shared: {gamma: {low: 0.5, high: .inf}}", "the range of gamma is .* finite"),
-    "truths as numbers": ("shared: {n_envs: {low: true, high: true}}", "the range of n_envs is"),
-    "a word for the logarithm": ("shared: {gamma: {low: 0.1, high: 0.5, log: 'no'}}", "the range of gamma is"),
-    "a list of settings": ("shared: [gamma]", "shared: .* must be entries by name"),
-    "a number for the cells": ("{shared: {gamma: {low: 0, high: 1}}, cells: 3}", "cells: 3 must be entries by name"),
-    "a list of options": ("cells: {rnn: [a]}", "cells, rnn: .* must be entries by name"),
+    "nothing": ("cells: {gru: {a: {choices: [1]}}}", "must have ranges to search for rnn, got none"),
+    "no range": ("shared: {gamma: 0.5}", "the range of gamma must be .*, got 0.5"),
+    "half a range": ("shared: {gamma: {low: 0.5}}", "the range of gamma must be .*, got {'"),
+    "no choices": ("shared: {gamma: {choices: []}}", "the range of gamma must be .*, got {'"),
+    "upside down": ("shared: {gamma: {low: 1.0, high: 0.5}}", "the range of gamma must be .*, got {'"),
+    "a logarithm of zero": ("shared: {gamma: {low: 0.0, high: 0.5, log: true}}", "the range of gamma must be .*, got {'"),
+    "a word": ("shared: {gamma: {low: small, high: 0.5}}", "the range of gamma must be .*, got {'"),
+    "no finite number": ("shared: {gamma: {low: 0.5, high: .inf}}", "the range of gamma must be .* finite numbers, got {'low"),
+    "truths as numbers": ("shared: {n_envs: {low: true, high: true}}", "the range of n_envs must be .*, got {'"),
+    "a word for the logarithm": ("shared: {gamma: {low: 0.1, high: 0.5, log: 'no'}}", "the range of gamma must be .*, got {'"),
+    "a list of settings": ("shared: [gamma]", "shared, must be entries by name, as in .*, got \\['gamma'"),
+    "a number for the cells": (
+        "{shared: {gamma: {low: 0, high: 1}}, cells: 3}",
+        "cells, must be entries by name, as in .*, got 3",
+    ),
+    "a list of options": ("cells: {rnn: [a]}", "cells, rnn, must be entries by name, as in .*, got \\['a'"),
     "a number as a name": ("shared: {3: {low: 1, high: 2}}", "must be entries by name"),
-    "a date": ("shared: {gamma: {choices: [2026-01-01]}}", "the range of gamma is"),
-    "a list as a choice": ("shared: {gamma: {choices: [[1]]}}", "the range of gamma is"),
-    "a misspelt cell": ("{shared: {gamma: {low: 0, high: 1}}, cells: {rnnn: {a: {choices: [1]}}}}", "unknown cell 'rnnn'"),
+    "a date": ("shared: {gamma: {choices: [2026-01-01]}}", "the range of gamma must be .*, got {'"),
+    "a list as a choice": ("shared: {gamma: {choices: [[1]]}}", "the range of gamma must be .*, got {'"),
+    "a misspelt cell": (
+        "{shared: {gamma: {low: 0, high: 1}}, cells: {rnnn: {a: {choices: [1]}}}}",
+        "cells, must be some of .*, got 'rnnn'",
+    ),
 }
 
 

@@ -1,0 +1,193 @@
+"""The learning curves of many runs as one picture, and what it has in common with Figure 5."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
+from numpy.typing import NDArray
+
+from fw_rl.experiments.pictures import STYLE, smooth
+from fw_rl.experiments.run_folder import RunFolder
+from fw_rl.experiments.settings import RunSettings
+from fw_rl.intervals import mean_interval
+
+__all__ = ["COLORS", "Run", "as_png", "count_of", "draw", "group", "plot_mean", "put_titles", "read_run"]
+
+RETURN, FRAMES = "rollout/ep_rew_mean", "time/total_timesteps"
+COLORS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#db2777", "#4b5563")
+POINTS = 300
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run learned.
+
+    Attributes:
+        path: Its folder.
+        config: Its settings.
+        frames: Where its curve has points, [P].
+        returns: The smoothed mean returns there, [P].
+    """
+
+    path: Path
+    config: RunSettings
+    frames: NDArray[np.float64]
+    returns: NDArray[np.float64]
+
+
+Kind = list[Run]
+"""Runs that differ in nothing but the seed."""
+
+
+def read_run(path: Path) -> Run:
+    """The learning curve of a run.
+
+    Args:
+        path: Its folder.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    folder, config = RunFolder.open(path)
+    rows = [row for row in folder.read_progress() if RETURN in row]
+    if not rows:
+        raise ValueError(f"{path} must have a learning curve, got none yet: no episode has ended")
+    frames, returns = (np.array([row[name] for row in rows]) for name in (FRAMES, RETURN))
+    return Run(path, config, frames, smooth(returns))
+
+
+def group(runs: Sequence[Run]) -> dict[str, dict[str, Kind]]:
+    """The runs by environment and by the label of their kind, in the order in which they come.
+
+    Args:
+        runs: All runs.
+
+    Raises:
+        ValueError: If two have the seed in common too, since the same run twice would narrow the interval.
+    """
+    kinds: dict[str, dict[str, Kind]] = {}
+    for run in runs:
+        of_env = kinds.setdefault(run.config.short_env, {})
+        alike = of_env.setdefault(repr(_settings(run)), [])
+        for other in alike:
+            if other.config.seed == run.config.seed:
+                raise ValueError(f"runs must have different settings or seeds, got {other.path} and {run.path}")
+        alike.append(run)
+    return {env: _label(list(of_env.values())) for env, of_env in kinds.items()}
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """What makes the kind of a run, by name, the most telling first."""
+    settings = asdict(run.config)
+    for name in ("seed", "env"):
+        del settings[name]
+    options = settings.pop("cell_options")
+    return dict(cell=settings.pop("cell"), algo=settings.pop("algo")) | settings | options
+
+
+def _label(kinds: list[Kind]) -> dict[str, Kind]:
+    """Kinds by the cell, the algorithm if there are several, and those of their other settings that differ from kind to kind.
+
+    What two cells have set apart by nature, such as their tuned learning rates, is no part of their names unless one of the
+    cells comes in several kinds.
+    """
+    settings = [_settings(runs[0]) for runs in kinds]
+    several_algorithms = len({own["algo"] for own in settings}) > 1
+    labels = []
+    for own in settings:
+        rivals = [other for other in settings if (other["cell"], other["algo"]) == (own["cell"], own["algo"])]
+        told = [f"{name}={value}" for name, value in own.items() if any(other.get(name) != value for other in rivals)]
+        labels.append(", ".join([own["cell"], *[own["algo"]] * several_algorithms, *told]))
+    return dict(zip(labels, kinds, strict=True))
+
+
+def mean_curve(runs: Kind) -> tuple[NDArray[Any], ...]:
+    """Frames [P], and the mean return there with both ends of its interval, as far as every one of the runs has come."""
+    frames = np.linspace(max(run.frames[0] for run in runs), min(run.frames[-1] for run in runs), POINTS)
+    return frames, *mean_interval(np.array([np.interp(frames, run.frames, run.returns) for run in runs]))
+
+
+def draw(panels: dict[str, dict[str, Kind]]) -> bytes:
+    """A panel for each environment, with a line for each kind of run, as a PNG file.
+
+    Args:
+        panels: What `group` returns.
+    """
+    labels = dict.fromkeys(label for kinds in panels.values() for label in kinds)
+    colors = {label: COLORS[i % len(COLORS)] for i, label in enumerate(labels)}
+    columns = min(len(panels), 3)
+    rows = math.ceil(len(panels) / columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(max(7, 4.6 * columns), 0.6 + 3.7 * rows), dpi=150, layout="constrained")
+        places = figure.subplots(rows, columns, squeeze=False).flatten()
+        for axes, (env, kinds) in zip(places, panels.items(), strict=False):
+            for label, runs in kinds.items():
+                frames, *band = mean_curve(runs)
+                plot_mean(axes, frames, band, colors[label])
+            counts = count_of(kinds.values())
+            put_titles(axes, env, "one seed" if counts == "1" else f"mean and 95 % interval over {counts} seeds")
+            axes.set(xlabel="frames", ylabel="mean return")
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        for axes in places[len(panels) :]:
+            axes.remove()
+        handles = [Line2D([], [], linewidth=2, color=color, label=label) for label, color in colors.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=4 if columns > 1 else 2, frameon=False)
+        return as_png(figure)
+
+
+def plot_mean(axes: Axes, frames: Any, band: Iterable[Any], color: str) -> None:
+    """A line in the middle of a band.
+
+    Args:
+        axes: The panel.
+        frames: Places of the points, [P].
+        band: The mean and the two ends of its interval, [3, P].
+        color: Color of both.
+    """
+    mean, low, high = band
+    axes.fill_between(frames, low, high, color=color, alpha=0.18, linewidth=0)
+    axes.plot(frames, mean, color=color, linewidth=2)
+
+
+def put_titles(axes: Axes, title: str, subtitle: str) -> None:
+    """A title, and a smaller line below it.
+
+    Args:
+        axes: The panel.
+        title: The title.
+        subtitle: The line.
+    """
+    axes.set_title(f"{title}\n", fontsize=12)
+    axes.text(0.5, 1.02, subtitle, transform=axes.transAxes, ha="center", va="bottom", fontsize=9, color="#4b5563")
+
+
+def count_of(groups: Iterable[Sequence[Any]]) -> str:
+    """How many each of the groups has: "5", or "3 to 5".
+
+    Args:
+        groups: Groups of anything.
+    """
+    counts = [len(group) for group in groups]
+    return " to ".join(dict.fromkeys(str(count) for count in (min(counts), max(counts))))
+
+
+def as_png(figure: Figure) -> bytes:
+    """A picture as a PNG file, which is the same for the same picture.
+
+    Args:
+        figure: The picture.
+    """
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()
