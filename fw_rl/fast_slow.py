@@ -266,4 +266,4 @@ def recall(layer: nn.Linear, fast: Memory, x: Tensor, decay: float) -> Tensor:
         x: Inputs, [B, I].
         decay: What a step of time leaves of the fast weights.
     """
-    return layer(x) + decay * memory.read(fast, x, decay)
+    return layer(x) + decay * memory.read(fast, x)

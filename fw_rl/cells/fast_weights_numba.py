@@ -51,7 +51,7 @@ class NumbaFastWeights(Backend[FastWeightsCell]):
             stepper = _FastWeightsStepper(cell, state)
             none = torch.zeros(x.shape[1], dtype=torch.bool)
             return stepper.step(x[0], none if episode_starts is None else episode_starts[0]).unsqueeze(0), stepper.state
-        write = x.new_full(x.shape[:2], cell.eta)
+        write = x.new_full(x.shape[:2], float(cell.eta))
         write = write if gate is None else write * gate
         y, folded, length = _run(cell, x, state, episode_starts, write, wipe)
         last = slice(len(x) - length, None)
@@ -60,7 +60,7 @@ class NumbaFastWeights(Backend[FastWeightsCell]):
         return y, cell.pack(y[-1].clone() if wipe is None else y[-1].masked_fill(wipe[-1, :, None], 0.0), fast)
 
     def replay(self, cell: FastWeightsCell, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
-        write = x.new_full(x.shape[:2], cell.eta)
+        write = x.new_full(x.shape[:2], float(cell.eta))
         return _run(cell, x, state, episode_starts, write, outputs=outputs)[0]
 
     def stepper(self, cell: FastWeightsCell, state: State) -> Stepper:

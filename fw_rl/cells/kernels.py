@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import numpy as np
 import torch
 from numba import njit
@@ -15,13 +18,25 @@ Array = NDArray[np.floating]
 Real = float | np.floating
 """A number, of Python or of an array."""
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
 # Sums may be taken in any order; not a number stays not a number.
-_OPTIONS = dict(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
-compiled = njit(cache=True, **_OPTIONS)
-# What several kernels call is made once, and its loops are inlined into it: everything inlined everywhere took twice as long to
-# make, and nothing inlined takes twice as long to run.
-helper = njit(**_OPTIONS)
-inlined = njit(inline="always", **_OPTIONS)
+_OPTIONS: dict[str, Any] = dict(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+
+
+def compiled(kernel: _Function) -> _Function:
+    """Decorator of a kernel, which is made when it is first called, and kept in a file for later processes."""
+    return njit(cache=True, **_OPTIONS)(kernel)
+
+
+def helper(function: _Function) -> _Function:
+    """Decorator of what several kernels call: it is made once for all of them."""
+    return njit(**_OPTIONS)(function)
+
+
+def inlined(function: _Function) -> _Function:
+    """Decorator of a loop that becomes part of what calls it: as fast as can be, but made again for each of these."""
+    return njit(inline="always", **_OPTIONS)(function)
 
 
 def can_run(*tensors: Tensor) -> bool:

@@ -13,7 +13,7 @@ import PIL.Image
 import torch
 import tyro
 
-from fw_rl.agents import RecurrentA2C
+from fw_rl.agents import RecurrentOnPolicyAlgorithm
 from fw_rl.commands.command_line import fail
 from fw_rl.experiments.agents import load_trained
 from fw_rl.experiments.animation import require_video, write_gif, write_mp4
@@ -102,14 +102,14 @@ def _check(options: PlayOptions) -> None:
             check_output(path, *endings)
 
 
-def _play(options: PlayOptions, model: RecurrentA2C, env: gym.Env) -> Iterator[Episode]:
+def _play(options: PlayOptions, model: RecurrentOnPolicyAlgorithm, env: gym.Env) -> Iterator[Episode]:
     for number in range(options.episodes):
         episode = play_episode(model, env, options.seed + number, not options.sample, options.max_steps)
         print(f"Episode {number + 1}: return {sum(episode.rewards):g} in {len(episode)} steps", flush=True)
         yield episode
 
 
-def _write_attention(path: Path, model: RecurrentA2C, episodes: list[Episode], title: str) -> None:
+def _write_attention(path: Path, model: RecurrentOnPolicyAlgorithm, episodes: list[Episode], title: str) -> None:
     if path.suffix.lower() == ".png":
         content = io.BytesIO()
         picture = AttentionPicture(episodes[0], attention_shares(model, episodes[0]), title).draw()

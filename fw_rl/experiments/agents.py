@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from fw_rl.agents import Player, RecurrentA2C, RecurrentActorCriticPolicy
+from fw_rl.agents import Player, RecurrentA2C, RecurrentActorCriticPolicy, RecurrentOnPolicyAlgorithm
 from fw_rl.agents.algorithms import ALGORITHMS
 from fw_rl.agents.checkpoint import argument_names
 from fw_rl.agents.normalization import describe_normalization, normalize_as
@@ -29,7 +29,7 @@ __all__ = ["evaluate", "load_model", "load_trained", "make_model"]
 EVALUATION_ENVS = 100
 
 
-def make_model(config: RunSettings, device: str = "cpu", ray_address: str | None = None) -> RecurrentA2C:
+def make_model(config: RunSettings, device: str = "cpu", ray_address: str | None = None) -> RecurrentOnPolicyAlgorithm:
     """A new agent for the settings of a run.
 
     Args:
@@ -45,7 +45,9 @@ def make_model(config: RunSettings, device: str = "cpu", ray_address: str | None
     return agent("RecurrentPolicy", env, policy_kwargs=_policy_kwargs(config), **where, **settings)
 
 
-def load_model(config: RunSettings, checkpoint: Path, device: str = "cpu", ray_address: str | None = None) -> RecurrentA2C:
+def load_model(
+    config: RunSettings, checkpoint: Path, device: str = "cpu", ray_address: str | None = None
+) -> RecurrentOnPolicyAlgorithm:
     """The agent of a run as a checkpoint has it, ready to go on.
 
     Args:
@@ -66,7 +68,9 @@ def load_model(config: RunSettings, checkpoint: Path, device: str = "cpu", ray_a
     return model
 
 
-def _constructor(config: RunSettings, device: str, ray_address: str | None) -> tuple[type[RecurrentA2C], Any, dict[str, Any]]:
+def _constructor(
+    config: RunSettings, device: str, ray_address: str | None
+) -> tuple[type[RecurrentOnPolicyAlgorithm], Any, dict[str, Any]]:
     """The class of a run's agent, its environments, and what it takes besides the settings."""
     of_worker = config.n_envs // config.workers
     if config.engine == "ray":
@@ -105,7 +109,7 @@ def _is_numbers(space: spaces.Space) -> bool:
     return isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
 
 
-def evaluate(config: RunSettings, model: RecurrentA2C, episodes: int) -> NDArray[np.float64]:
+def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int) -> NDArray[np.float64]:
     """The returns of greedy episodes from a seed of their own, [episodes].
 
     Args:
@@ -123,7 +127,7 @@ def evaluate(config: RunSettings, model: RecurrentA2C, episodes: int) -> NDArray
     return returns
 
 
-def load_trained(run: Path, checkpoint: Path | None = None) -> tuple[RunSettings, RecurrentA2C]:
+def load_trained(run: Path, checkpoint: Path | None = None) -> tuple[RunSettings, RecurrentOnPolicyAlgorithm]:
     """The settings of a run, and its agent without an environment.
 
     Args:
@@ -135,5 +139,6 @@ def load_trained(run: Path, checkpoint: Path | None = None) -> tuple[RunSettings
     """
     folder, config = RunFolder.open(run)
     find_cell(config.cell)  # a checkpoint imports nothing
+    agent: type[RecurrentOnPolicyAlgorithm]
     agent = RecurrentA2C if config.engine == "ray" else ALGORITHMS[config.algo].agent  # to act needs no Ray
     return config, agent.load(checkpoint or folder.last_checkpoint(), device="cpu")

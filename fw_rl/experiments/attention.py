@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fw_rl.agents import RecurrentA2C
+from fw_rl.agents import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.rollout import map_observation
 from fw_rl.experiments.episodes import Episode
 
@@ -37,7 +37,7 @@ FAINTEST = 1e-3
 """The least share that has a colour."""
 
 
-def attention_shares(model: RecurrentA2C, episode: Episode) -> NDArray[np.float64]:
+def attention_shares(model: RecurrentOnPolicyAlgorithm, episode: Episode) -> NDArray[np.float64]:
     """For each step of an episode the share of its attention that each step before it gets; a row sums to 1, or 0.
 
     It is the weight of Ba16 Eq. 4, ``strength * (key . query)``, without its sign, over the sum of its row.

@@ -16,7 +16,7 @@ from stable_baselines3.common.logger import Image
 from stable_baselines3.common.utils import safe_mean
 from tqdm import tqdm
 
-from fw_rl.agents import RecurrentA2C
+from fw_rl.agents import RecurrentOnPolicyAlgorithm
 from fw_rl.experiments.attention import AttentionPicture, attention_shares
 from fw_rl.experiments.episodes import open_env, play_episode
 from fw_rl.experiments.run_folder import RunFolder
@@ -148,7 +148,7 @@ class AttentionPictures(_BetweenRollouts):
         max_steps: Longer episodes are cut off.
     """
 
-    model: RecurrentA2C
+    model: RecurrentOnPolicyAlgorithm
 
     def __init__(self, config: RunSettings, interval: int, max_steps: int = 48) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sb3_contrib.common.maskable.utils import is_masking_supported
 
-from fw_rl.agents import Player, RecurrentA2C
+from fw_rl.agents import Player, RecurrentOnPolicyAlgorithm
 from fw_rl.agents.batch_first import channels_first
 from fw_rl.envs import PreviousStep
 from fw_rl.experiments.environments import environment_id
@@ -39,7 +39,7 @@ class Episode:
         return len(self.rewards)
 
 
-def open_env(config: RunSettings, render_mode: str | None, model: RecurrentA2C | None = None) -> gym.Env:
+def open_env(config: RunSettings, render_mode: str | None, model: RecurrentOnPolicyAlgorithm | None = None) -> gym.Env:
     """One environment of a run.
 
     Args:
@@ -70,7 +70,9 @@ def open_env(config: RunSettings, render_mode: str | None, model: RecurrentA2C |
     return env
 
 
-def play_episode(model: RecurrentA2C, env: gym.Env, seed: int, greedy: bool = True, max_steps: int | None = None) -> Episode:
+def play_episode(
+    model: RecurrentOnPolicyAlgorithm, env: gym.Env, seed: int, greedy: bool = True, max_steps: int | None = None
+) -> Episode:
     """One episode; its observations are those that the agent sees, normalized if it has learned so.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from fw_rl.agents import RecurrentA2C, WorkerError
+from fw_rl.agents import RecurrentOnPolicyAlgorithm, WorkerError
 from fw_rl.experiments.agents import evaluate, load_model, make_model
 from fw_rl.experiments.animation import write_gif
 from fw_rl.experiments.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
@@ -41,7 +41,7 @@ class Training:
 
     folder: RunFolder
     config: RunSettings
-    model: RecurrentA2C
+    model: RecurrentOnPolicyAlgorithm
 
     @staticmethod
     def begin(config: RunSettings, log_dir: Path, device: str = "cpu", ray_address: str | None = None) -> Training:
