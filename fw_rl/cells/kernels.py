@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,29 +12,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-__all__ = ["Array", "Real", "can_run", "compiled", "helper", "inlined"]
+__all__ = ["Array", "Kernel", "Real", "can_run", "compiled", "helper", "inlined"]
 
 Array = NDArray[np.floating]
 Real = float | np.floating
 """A number, of Python or of an array."""
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+Kernel = Callable[..., Any]
 
 # Sums may be taken in any order; not a number stays not a number.
 _OPTIONS: dict[str, Any] = dict(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 
 
-def compiled(kernel: _Function) -> _Function:
+def compiled(kernel: Kernel) -> Kernel:
     """Decorator of a kernel, which is made when it is first called, and kept in a file for later processes."""
     return njit(cache=True, **_OPTIONS)(kernel)
 
 
-def helper(function: _Function) -> _Function:
+def helper(function: Kernel) -> Kernel:
     """Decorator of what several kernels call: it is made once for all of them."""
     return njit(**_OPTIONS)(function)
 
 
-def inlined(function: _Function) -> _Function:
+def inlined(function: Kernel) -> Kernel:
     """Decorator of a loop that becomes part of what calls it: as fast as can be, but made again for each of these."""
     return njit(inline="always", **_OPTIONS)(function)
 
