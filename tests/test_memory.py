@@ -32,9 +32,9 @@ def rand(*shape, seed=0):
 def random_memory(kind, seed=0):
     folded, pending, separate_values = KINDS[kind]
     K = 5 if pending else 0
-    matrix = rand(B, H, H, seed=seed + 2) if folded else rand(B, 0, 0)
     values = rand(B, K, H, seed=seed + 1) if separate_values else None
-    return Memory(matrix, rand(B, K, H, seed=seed + 3), rand(B, K, seed=seed + 4), values)
+    matrix, faded = (rand(B, H, H, seed=seed + 2), rand(B, seed=seed + 5)) if folded else (None, None)
+    return Memory(rand(B, K, H, seed=seed + 3), rand(B, K, seed=seed + 4), values, matrix, faded)
 
 
 def assert_same(actual, expected, tolerance=1e-12):
@@ -46,27 +46,52 @@ def times(A, query):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("decay", [0.0, DECAY, 1.0])
-def test_a_read_is_the_product_with_the_explicit_matrix(kind, decay):
+def test_a_read_is_the_product_with_the_explicit_matrix(kind):
     stored, query = random_memory(kind), rand(B, H, seed=9)
-    assert_same(memory.read(stored, query, decay), times(explicit(*stored, decay=decay), query))
+    assert_same(memory.read(stored, query), times(explicit(*stored), query))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("decay", [0.0, DECAY, 1.0])
-def test_folding_keeps_A_and_every_read(kind, decay):
+@pytest.mark.parametrize("keep", [0, 2, 5, 7])
+def test_folding_keeps_A_and_every_read(kind, keep):
     stored, query = random_memory(kind), rand(B, H, seed=9)
-    folded = memory.fold(stored, decay)
-    assert folded.matrix.shape == (B, H, H)
-    assert folded.keys.shape == (B, 0, H)
-    assert folded.strengths.shape == (B, 0)
-    assert_same(explicit(*folded, decay=decay), explicit(*stored, decay=decay))
-    assert_same(memory.read(folded, query, decay), memory.read(stored, query, decay))
+    folded = memory.fold(stored, keep)
+    pending = min(stored.keys.shape[1], keep)
+    assert folded.keys.shape == (B, pending, H)
+    assert folded.strengths.shape == (B, pending)
+    if pending < stored.keys.shape[1]:
+        assert folded.matrix.shape == (B, H, H)
+        assert torch.equal(folded.keys, stored.keys[:, 5 - pending :])
+    assert_same(explicit(*folded), explicit(*stored))
+    assert_same(memory.read(folded, query), memory.read(stored, query))
+
+
+def test_nothing_folded_is_known_to_be_nothing():
+    stored = random_memory("pending")
+    stored.strengths[1, :3] = 0.0
+    assert memory.fold(stored, keep=2).faded.tolist() == [1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_keeps_A_and_its_writes_are_dropped_first(kind):
+    stored = random_memory(kind)
+    padded = memory.pad(stored, 8)
+    assert padded.keys.shape == (B, 8, H)
+    assert not padded.strengths[:, : 8 - stored.keys.shape[1]].any()
+    assert_same(explicit(*padded), explicit(*stored))
+    for part, expected in zip(memory.recent(padded, stored.keys.shape[1]), stored, strict=True):
+        assert part is expected or torch.equal(part, expected)
+
+
+def test_the_recent_memory_is_the_latest_writes_alone():
+    stored = random_memory("separate values")
+    latest = memory.recent(stored, 2)
+    assert all(torch.equal(part, whole[:, 3:]) for part, whole in zip(latest[:3], stored[:3], strict=True))
 
 
 def test_folding_twice_changes_nothing():
-    once = memory.fold(random_memory("separate values, partly folded"), DECAY)
-    twice = memory.fold(once, DECAY)
+    once = memory.fold(random_memory("separate values, partly folded"))
+    twice = memory.fold(once)
     assert_same(twice.matrix, once.matrix)
 
 
@@ -76,7 +101,7 @@ def test_a_write_is_one_step_of_equation_1(kind, decay):
     stored, value, key, strength = random_memory(kind), rand(B, H, seed=6), rand(B, H, seed=7), rand(B, seed=8)
     if "separate" not in kind:
         value = key
-    before, after = explicit(*stored, decay=decay), explicit(*memory.write(stored, value, key, strength, decay), decay=decay)
+    before, after = explicit(*stored), explicit(*memory.write(stored, value, key, strength, decay))
     for b in range(B):
         assert_same(after[b], decay * before[b] + strength[b].item() * np.outer(value[b], key[b]))
 
@@ -85,7 +110,7 @@ def test_a_write_is_one_step_of_equation_1(kind, decay):
 def test_a_write_of_no_strength_only_decays(kind):
     stored = random_memory(kind)
     after = memory.write(stored, rand(B, H), rand(B, H), torch.zeros(B, dtype=torch.float64), DECAY)
-    assert_same(explicit(*after, decay=DECAY), DECAY * explicit(*stored, decay=DECAY))
+    assert_same(explicit(*after), DECAY * explicit(*stored))
 
 
 @pytest.mark.parametrize("fold_after", [None, 0, 2, 4])
@@ -94,9 +119,9 @@ def test_the_kth_last_write_has_decayed_k_times_wherever_the_fold_was(fold_after
     for number, h in enumerate(writes):
         stored = memory.write(stored, h, h, torch.tensor([0.3], dtype=torch.float64), DECAY)
         if number == fold_after:
-            stored = memory.fold(stored, DECAY)
+            stored = memory.fold(stored)
     expected = sum(0.3 * DECAY ** (4 - number) * np.outer(h[0], h[0]) for number, h in enumerate(writes))
-    assert_same(explicit(*stored, decay=DECAY)[0], expected)
+    assert_same(explicit(*stored)[0], expected)
 
 
 def test_attention_is_the_scalar_product_with_each_key_by_its_strength():
@@ -113,16 +138,16 @@ def test_a_read_is_the_sum_of_the_values_weighted_by_the_attention(kind):
     stored, query = random_memory(kind), rand(B, H, seed=9)
     attention, values = memory.attend(stored, query), stored.keys if stored.values is None else stored.values
     expected = [sum(attention[b, j] * values[b, j] for j in range(5)).numpy() for b in range(B)]
-    assert_same(memory.read(stored, query, DECAY), expected)
+    assert_same(memory.read(stored, query), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_transpose_is_the_memory_of_the_transposed_matrix(kind):
     stored, query = random_memory(kind), rand(B, H, seed=9)
-    A = explicit(*stored, decay=DECAY)
-    assert_same(explicit(*memory.transpose(stored), decay=DECAY), A.swapaxes(1, 2))
-    assert_same(memory.read(memory.transpose(stored), query, DECAY), times(A.swapaxes(1, 2), query))
-    assert_same(explicit(*memory.transpose(memory.transpose(stored)), decay=DECAY), A)
+    A = explicit(*stored)
+    assert_same(explicit(*memory.transpose(stored)), A.swapaxes(1, 2))
+    assert_same(memory.read(memory.transpose(stored), query), times(A.swapaxes(1, 2), query))
+    assert_same(explicit(*memory.transpose(memory.transpose(stored))), A)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -130,10 +155,10 @@ def test_transpose_is_the_memory_of_the_transposed_matrix(kind):
 def test_forget_clears_the_given_rows_and_no_others(kind, rows):
     stored, query = random_memory(kind), rand(B, H, seed=9)
     kept = memory.forget(stored, torch.tensor(rows))
-    expected = np.where(np.array(rows)[:, None, None], 0.0, explicit(*stored, decay=DECAY))
-    assert_same(explicit(*kept, decay=DECAY), expected)
-    assert_same(memory.read(kept, query, DECAY), times(expected, query))
-    assert_same(explicit(*memory.fold(kept, DECAY), decay=DECAY), expected)
+    expected = np.where(np.array(rows)[:, None, None], 0.0, explicit(*stored))
+    assert_same(explicit(*kept), expected)
+    assert_same(memory.read(kept, query), times(expected, query))
+    assert_same(explicit(*memory.fold(kept)), expected)
 
 
 @pytest.mark.parametrize("folded", [True, False])
@@ -141,16 +166,16 @@ def test_forget_clears_a_row_that_overflowed(folded):
     h = torch.tensor([[1.0, 2.0], [float("inf"), 1.0]], dtype=torch.float64)
     stored = memory.write(memory.empty(2, 2, like=h), h, h, torch.ones(2, dtype=torch.float64), DECAY)
     if folded:
-        stored = memory.fold(stored, DECAY)
+        stored = memory.fold(stored)
     kept = memory.forget(stored, torch.tensor([False, True]))
-    assert_same(memory.read(kept, torch.ones_like(h), DECAY), [[3.0, 6.0], [0.0, 0.0]])
+    assert_same(memory.read(kept, torch.ones_like(h)), [[3.0, 6.0], [0.0, 0.0]])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_memory_can_be_indexed_by_row(kind):
     stored, query, rows = random_memory(kind), rand(B, H, seed=9), torch.tensor([2, 0])
     chosen = Memory(*(None if part is None else part[rows] for part in stored))
-    assert_same(memory.read(chosen, query[rows], DECAY), memory.read(stored, query, DECAY)[rows])
+    assert_same(memory.read(chosen, query[rows]), memory.read(stored, query)[rows])
 
 
 @pytest.mark.parametrize("separate", [True, False])
@@ -158,7 +183,7 @@ def test_an_empty_memory_gives_back_zeros_of_the_dtype_asked_for(separate):
     blank = memory.empty(B, H, separate_values=separate, like=torch.zeros(1, dtype=torch.float64))
     assert (blank.values is not None) == separate
     assert {part.dtype for part in blank if part is not None} == {torch.float64}
-    assert_same(memory.read(blank, rand(B, H), DECAY), np.zeros((B, H)))
+    assert_same(memory.read(blank, rand(B, H)), np.zeros((B, H)))
     assert_same(memory.attend(blank, rand(B, H)), np.zeros((B, 0)))
     assert memory.empty(B, H).keys.dtype == torch.get_default_dtype()
 
@@ -167,9 +192,9 @@ def test_functions_leave_their_arguments_as_they_were():
     stored = random_memory("separate values, partly folded")
     copies = [part.clone() for part in stored]
     h = rand(B, H, seed=9)
-    memory.read(stored, h, DECAY)
+    memory.read(stored, h)
     memory.write(stored, h, h, torch.ones(B, dtype=torch.float64), DECAY)
-    memory.fold(stored, DECAY)
+    memory.fold(stored)
     memory.forget(stored, torch.tensor([True, False, True]))
     for part, copy in zip(stored, copies, strict=True):
         assert torch.equal(part, copy)
@@ -179,12 +204,13 @@ def test_functions_leave_their_arguments_as_they_were():
 def test_gradients_flow_to_the_memory_the_query_and_the_decay(kind):
     stored, query = random_memory(kind), rand(B, H, seed=9)
     decay = torch.tensor(DECAY, dtype=torch.float64)
-    leaves = [part.clone().requires_grad_() for part in (*(part for part in stored if part is not None), query, decay)]
+    there = [name for name, part in stored._asdict().items() if part is not None]
+    leaves = [part.clone().requires_grad_() for part in (*(getattr(stored, name) for name in there), query, decay)]
 
     def read_and_fold(*leaves):
         *parts, query, decay = leaves
-        grown = memory.write(Memory(*parts), query, query.tanh(), parts[2][:, 0], decay)
-        return memory.read(grown, query, decay), memory.read(memory.fold(grown, decay), query, decay)
+        grown = memory.write(Memory(**dict(zip(there, parts, strict=True))), query, query.tanh(), parts[1][:, 0], decay)
+        return memory.read(grown, query), memory.read(memory.fold(grown), query)
 
     assert torch.autograd.gradcheck(read_and_fold, leaves)
 
@@ -195,17 +221,17 @@ def test_fading_scales_A_like_steps_of_time_without_a_write(kind):
     faded, waited = memory.fade(stored, DECAY**2), stored
     for _ in range(2):
         waited = memory.write(waited, torch.zeros_like(query), torch.zeros_like(query), query[:, 0] * 0, DECAY)
-    assert_same(explicit(*faded, decay=DECAY), DECAY**2 * explicit(*stored, decay=DECAY))
-    assert_same(memory.read(faded, query, DECAY), memory.read(waited, query, DECAY))
+    assert_same(explicit(*faded), DECAY**2 * explicit(*stored))
+    assert_same(memory.read(faded, query), memory.read(waited, query))
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])
 def test_writing_a_correction_is_a_step_towards_the_target(strength):
     stored, key, target = random_memory("separate values, partly folded"), rand(B, H, seed=6), rand(B, H, seed=7)
     rates = strength / key.square().sum(1)
-    before = DECAY * memory.read(stored, key, DECAY)
+    before = DECAY * memory.read(stored, key)
     after = memory.write(stored, memory.correction(stored, key, target, DECAY), key, rates, DECAY)
-    assert_same(memory.read(after, key, DECAY), before + strength * (target - before))
+    assert_same(memory.read(after, key), before + strength * (target - before))
 
 
 @pytest.mark.parametrize("folded", [False, True])
@@ -214,7 +240,7 @@ def test_values_may_be_longer_than_keys(folded):
     for number in range(3):
         stored = memory.write(stored, value + number, key * (number + 1), rand(B, seed=number), DECAY)
         if folded:
-            stored = memory.fold(stored, DECAY)
+            stored = memory.fold(stored)
     A = sum(
         DECAY ** (2 - number)
         * rand(B, seed=number)[:, None, None]
@@ -222,8 +248,8 @@ def test_values_may_be_longer_than_keys(folded):
         * (key * (number + 1))[:, None]
         for number in range(3)
     )
-    assert_same(memory.read(stored, key, DECAY), times(A.numpy(), key))
-    assert_same(memory.read(memory.transpose(stored), value, DECAY), times(A.mT.numpy(), value))
+    assert_same(memory.read(stored, key), times(A.numpy(), key))
+    assert_same(memory.read(memory.transpose(stored), value), times(A.mT.numpy(), value))
 
 
 def stored_by(rule, writes, *, eta, decay, fold_after=None):
@@ -234,7 +260,7 @@ def stored_by(rule, writes, *, eta, decay, fold_after=None):
         value, key = memory.WRITE_RULES[rule](stored, h[None], decay)
         stored = memory.write(stored, value, key, strength, decay)
         if number == fold_after:
-            stored = memory.fold(stored, decay)
+            stored = memory.fold(stored)
     return stored
 
 
@@ -250,29 +276,29 @@ def test_a_rule_writes_its_equation(rule, eta, decay, fold_after):
     A = np.zeros((H, H))
     for h in writes:
         A = updated(A, h.numpy(), eta, decay, rule)
-    assert_same(explicit(*stored_by(rule, writes, eta=eta, decay=decay, fold_after=fold_after), decay=decay)[0], A)
+    assert_same(explicit(*stored_by(rule, writes, eta=eta, decay=decay, fold_after=fold_after))[0], A)
 
 
 def test_delta_recalls_the_last_of_many_vectors_exactly():
     writes = 1e4 * rand(3 * H, H)
     stored = stored_by("delta", writes, eta=1.0, decay=1.0)
     last = writes[-1:] / writes[-1].norm()
-    assert_same(memory.read(stored, last, 1.0), last, tolerance=1e-10)
+    assert_same(memory.read(stored, last), last, tolerance=1e-10)
     earlier = writes[:1] / writes[0].norm()
-    assert (memory.read(stored, earlier, 1.0) - earlier).abs().max() > 1e-2
+    assert (memory.read(stored, earlier) - earlier).abs().max() > 1e-2
 
 
 def test_delta_recalls_short_vectors_up_to_its_eps():
     h = torch.tensor([[0.3, 0.4]], dtype=torch.float64)
     stored = stored_by("delta", h, eta=1.0, decay=1.0)
     squared_length = 0.25 / (0.25 + 1e-3)
-    assert_same(memory.read(stored, h, 1.0), squared_length * h)
+    assert_same(memory.read(stored, h), squared_length * h)
 
 
 def test_delta_keeps_orthogonal_memories_apart():
     writes = 1e4 * torch.linalg.qr(rand(H, H)).Q
     stored = stored_by("delta", writes, eta=1.0, decay=1.0)
-    assert_same(explicit(*stored, decay=1.0)[0], np.eye(H), tolerance=1e-8)
+    assert_same(explicit(*stored)[0], np.eye(H), tolerance=1e-8)
 
 
 @pytest.mark.parametrize("rule", ["delta", "oja"])
@@ -281,26 +307,26 @@ def test_an_error_correcting_rule_converges_on_a_vector_that_comes_again_and_aga
     h = 1e4 * rand(H)
     stored = stored_by(rule, h.expand(250, H), eta=eta, decay=1.0)
     u = unit(h.numpy())
-    assert_same(explicit(*stored, decay=1.0)[0], np.outer(u, u), tolerance=1e-8)
+    assert_same(explicit(*stored)[0], np.outer(u, u), tolerance=1e-8)
 
 
 def test_hebb_grows_with_every_write_of_the_same_vector():
     h = rand(H)
     for writes in (1, 10, 100):
         stored = stored_by("hebb", h.expand(writes, H), eta=0.5, decay=1.0)
-        assert_same(explicit(*stored, decay=1.0)[0], 0.5 * writes * np.outer(h, h), tolerance=1e-10)
+        assert_same(explicit(*stored)[0], 0.5 * writes * np.outer(h, h), tolerance=1e-10)
 
 
 @pytest.mark.parametrize("rule", ["delta", "oja"])
 def test_the_strength_that_a_rule_writes_with_ignores_the_length_of_h(rule):
     writes = 1e4 * rand(6, H)
     once, longer = (stored_by(rule, scale * writes, eta=0.5, decay=DECAY) for scale in (1.0, 7.0))
-    assert_same(explicit(*once, decay=DECAY), explicit(*longer, decay=DECAY), tolerance=1e-9)
+    assert_same(explicit(*once), explicit(*longer), tolerance=1e-9)
 
 
 def test_oja_holds_the_transpose_of_what_delta_holds_of_the_same_vectors():
     writes = rand(6, H)
-    A_oja, A_delta = (explicit(*stored_by(rule, writes, eta=0.7, decay=DECAY), decay=DECAY)[0] for rule in ("oja", "delta"))
+    A_oja, A_delta = (explicit(*stored_by(rule, writes, eta=0.7, decay=DECAY))[0] for rule in ("oja", "delta"))
     assert_same(A_oja, A_delta.T)
     assert np.abs(A_oja - A_delta).max() > 1e-2
 

@@ -50,7 +50,8 @@ class NumbaFastWeights(Backend[FastWeightsCell]):
         if len(x) == 1 and gate is None and wipe is None and not torch.is_grad_enabled():
             stepper = _FastWeightsStepper(cell, state)
             none = torch.zeros(x.shape[1], dtype=torch.bool)
-            return stepper.step(x[0], none if episode_starts is None else episode_starts[0]).unsqueeze(0), stepper.state
+            y = stepper.step(x[0], none if episode_starts is None else episode_starts[0])
+            return y.unsqueeze(0).clone(), stepper.state
         write = x.new_full(x.shape[:2], float(cell.eta))
         write = write if gate is None else write * gate
         y, folded, length = _run(cell, x, state, episode_starts, write, wipe)
@@ -115,7 +116,7 @@ class _FastWeightsStepper(Stepper):
         first = max(self._count - constants.lasting, 0)
         step_forward(boundary.numpy(), *fast, first, self._count, write, *net, self._h.numpy())
         self._count += 1
-        self._faded *= constants.decay
+        self._faded = self._faded * constants.decay  # anew: what a state was made of stays as it is
         if self._count == self._keys.shape[1]:
             self._hold(memory.fold(self._memory) if cell.has_matrix else memory.recent(self._memory, cell.length))
         return self._h
@@ -129,7 +130,7 @@ class _FastWeightsStepper(Stepper):
             return Memory(keys, strengths)
         # What an episode start has left in the matrix may even be infinite.
         matrix = self._matrix.masked_fill(self._faded.eq(0)[:, None, None], 0.0)
-        return Memory(keys, strengths, None, matrix, self._faded.clone())
+        return Memory(keys, strengths, None, matrix, self._faded)
 
     def _hold(self, fast: Memory) -> None:
         self._count = fast.keys.shape[1]

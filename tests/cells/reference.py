@@ -134,15 +134,15 @@ def fast_weights(
     return y, np.array(h), np.array(A)
 
 
-def explicit(matrix, keys, strengths, values=None, *, decay):
-    """A [B, H, H] of a memory held as a matrix and pending writes: decay**K * matrix + sum_j strength_j * value_j key_j^T."""
-    matrix, keys, strengths = (part.detach().double().numpy() for part in (matrix, keys, strengths))
+def explicit(keys, strengths, values=None, matrix=None, faded=None):
+    """A [B, H, H] of a memory held as pending writes and a matrix: faded * matrix + sum_j strength_j * value_j key_j^T."""
+    keys, strengths = (part.detach().double().numpy() for part in (keys, strengths))
     values = keys if values is None else values.detach().double().numpy()
     rows, pending, size = keys.shape
     A = np.zeros((rows, size, size))
     for b in range(rows):
-        if matrix.shape[1]:
-            A[b] += decay**pending * matrix[b]
+        if matrix is not None:
+            A[b] += faded[b].item() * matrix[b].detach().double().numpy()
         for j in range(pending):
             A[b] += strengths[b, j] * np.outer(values[b, j], keys[b, j])
     return A

@@ -145,10 +145,10 @@ def test_the_compiled_form_is_the_plain_one(hidden_size, options, steps, rows, w
     cell = build(hidden_size, dtype=dtype, **options)
     x, *state = tensors = leaves(cell, steps, rows, dtype)
     starts = some_starts(steps, rows) if with_starts else None
-    expected = cell._unroll(x, state, starts)
+    expected = cell.unroll(x, state, starts)
     expected_gradients = gradients(cell, tensors, *expected)
     assert any(gradient.any() for gradient in expected_gradients)
-    monkeypatch.delattr(type(cell), "_unroll")
+    monkeypatch.delattr(type(cell), "unroll")
     actual = cell(x, state, starts)
     assert_close(actual, expected, rtol=tolerance, atol=tolerance)
     assert_close(gradients(cell, tensors, *actual), expected_gradients, rtol=tolerance, atol=tolerance)
@@ -175,7 +175,7 @@ def test_both_sides_of_the_bound_are_tried():
     x, *state = leaves(cell, 6, 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(associative_lstm, "_bound", lambda z: bounded.append(z) or _bound(z))
-        cell._unroll(x, tuple(state))
+        cell.unroll(x, tuple(state))
     for kind in (bounded[::2], bounded[1::2]):
         moduli = torch.cat([z.square().sum(-2).flatten() for z in kind]).sqrt()
         assert 0.1 < (moduli > 1).double().mean() < 0.9
@@ -204,7 +204,7 @@ def test_a_frozen_parameter_leaves_the_others_their_gradient(frozen):
     x, *state = leaves(cell, 5, 3)
     cell.get_parameter(frozen).requires_grad_(False)
     learned = [parameter for parameter in cell.parameters() if parameter.requires_grad]
-    expected, actual = (torch.autograd.grad(run(x, state)[0].square().sum(), learned) for run in (cell._unroll, cell))
+    expected, actual = (torch.autograd.grad(run(x, state)[0].square().sum(), learned) for run in (cell.unroll, cell))
     assert_close(actual, expected)
 
 

@@ -60,20 +60,6 @@ def test_the_diagnostics_of_both_have_their_names():
     assert both.diagnostics(x, state, STARTS) == pytest.approx(expected)
 
 
-@EVERY_CELL
-@pytest.mark.parametrize("form", ["fixed", "compact"])
-def test_a_state_of_fixed_shapes(name, options, form):
-    _, _, both = build(name, options)
-    fixed, x = getattr(both, f"with_{form}_state")(), rand(7, 3, 6)
-    state, outputs = fixed.initial_state(3), []
-    for one in x:
-        y, after = fixed(one[None], state)
-        assert [part.shape for part in after] == [part.shape for part in state]
-        outputs.append(y[0])
-        state = after
-    assert_close(torch.stack(outputs), both(x, both.initial_state(3))[0])
-
-
 def test_the_documentation_is_true():
     result = doctest.testmod(pair, extraglobs=dict(make_cell=make_cell))
     assert result.attempted

@@ -18,6 +18,7 @@ T, B, I, H = 7, 3, 3, 5  # noqa: E741
 
 CELLS = {
     "fast-weights": ("fast-weights", {}),
+    "fast-weights, forgetful": ("fast-weights", dict(decay=0.1, eta=0.3)),
     "fast-weights, matrix": ("fast-weights", dict(window=0)),
     "fast-weights, folding": ("fast-weights", dict(window=2, inner_steps=2)),
     "fast-weights, method 2": ("fast-weights", dict(method=2, eta=0.1, layer_norm=False, activation="tanh")),
@@ -70,10 +71,11 @@ def in_pieces(cell, x, starts, lengths):
 
 
 def written_out(cell, state):
-    """A state in one form: fast weights as their matrix, however many of its writes are still pending."""
+    """A state in one form: fast weights as their matrix, however many of its writes are kept apart."""
     if not isinstance(cell, FastWeightsCell):
         return state
-    return state[0], memory.fold(memory.Memory(*state[1:]), cell.decay).matrix
+    h, fast = cell.unpack(state)
+    return h, memory.fold(fast).matrix if fast.keys.shape[1] else fast.faded[:, None, None] * fast.matrix
 
 
 def used_state(cell, rows=B):
@@ -339,22 +341,47 @@ def test_a_representation_names_the_class_and_the_sizes(label):
     assert f"input_size={I}, hidden_size={H}" in repr(cell)
 
 
+def shapes(state):
+    return [part.shape for part in state]
+
+
 @EVERY_CELL
-@pytest.mark.parametrize("form", ["fixed", "compact"])
-def test_a_fixed_state_keeps_its_shapes_and_gives_the_same_numbers(label, form):
-    cell = build(label)
-    fixed, x = getattr(cell, f"with_{form}_state")(), rand(T, B, I)
-    expected, _ = cell(x, cell.initial_state(B))
-    state = fixed.initial_state(B)
-    shapes = [part.shape for part in state]
-    for t in range(T):
-        y, state = fixed(x[t : t + 1], state)
-        assert [part.shape for part in state] == shapes
-        assert_close(y[0], expected[t])
-    y, after = fixed(x, fixed.initial_state(B), None)
-    assert_close(y, expected)
-    assert_close(after, state)
-    starts = marks((0, 1), (3, 0), (3, 2), (T - 1, 1))
-    for rows in (starts, torch.ones_like(starts)):
-        assert_close(fixed(x, state, rows)[0], cell(x, cell(x, cell.initial_state(B))[1], rows)[0])
-        assert [part.shape for part in fixed(x, state, rows)[1]] == shapes
+def test_the_shapes_of_a_state_never_change(label):
+    cell, x = build(label), rand(40, B, I)
+    promised = shapes(cell.initial_state(B))
+    assert all(shape[0] == B for shape in promised)
+    assert [shape[1:] for shape in shapes(cell.initial_state(1))] == [shape[1:] for shape in promised]
+    state, starts = cell.initial_state(B), marks((9, 1), (20, 0), (20, 1), (20, 2), steps=40)
+    stepper = cell.stepper(state)
+    with torch.no_grad():
+        for t in range(40):
+            _, state = cell(x[t : t + 1], state, starts[t : t + 1])
+            stepper.step(x[t], starts[t])
+            assert shapes(state) == shapes(stepper.state) == promised
+        for steps in (1, 2, 40):
+            for given in (None, starts[:steps], torch.ones(steps, B, dtype=torch.bool)):
+                assert shapes(cell(x[:steps], state, given)[1]) == promised
+    assert shapes(cell(x, state, starts)[1]) == promised
+
+
+@EVERY_CELL
+def test_states_of_different_moments_go_on_together(label):
+    cell, x, starts = build(label), rand(T, B, I, seed=1), STARTS["anywhere"]
+    states, expected = [cell.initial_state(B)], []
+    for t in range(3):
+        states.append(cell(x[t : t + 1], states[-1], starts[t : t + 1])[1])
+    expected = torch.cat([cell(x[3:], state, starts[3:])[0] for state in states], dim=1)
+    together = tuple(torch.cat(parts) for parts in zip(*states, strict=True))
+    y, _ = cell(x[3:].repeat(1, 4, 1), together, starts[3:].repeat(1, 4))
+    assert_close(y, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_the_cells_that_attend_say_so():
+    for name in REGISTERED:
+        cell = make_cell(name, I, H)
+        x, state = torch.zeros(T, B, I), cell.initial_state(B)
+        if cell.attends:
+            assert cell.attention(x, state).shape == (T, B, T)
+        else:
+            with pytest.raises(ValueError, match=f"a cell with attention must be used, got {type(cell).__name__}"):
+                cell.attention(x, state)

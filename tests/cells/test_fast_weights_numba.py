@@ -1,34 +1,29 @@
-"""Long sequences in the compiled form, which folds the memory between pieces, beside the plain one, which goes step by step."""
+"""Long sequences in the compiled form, which folds the memory between stretches, beside the plain one, which goes step by step."""
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from fw_rl.cells import fast_weights
-from fw_rl.cells.fast_weights import FastWeightsCell
+from fw_rl.cells import FastWeightsCell, fast_weights_numba
 from tests.cells.reference import rand, scrambled
 
 B, I, H = 3, 2, 4  # noqa: E741
 STATES = {
     "nothing yet": (3, 0),
     "pending writes": (8, 5),
-    "as many writes as a piece has steps": (6, 6),
+    "as many writes as a stretch has steps": (6, 6),
     "matrix and pending writes": (3, 6),
     "matrix at every step": (0, 2),
 }
 
 
 @pytest.fixture(autouse=True)
-def pieces_of_six_steps(monkeypatch):
-    monkeypatch.setattr(fast_weights, "_PIECE", 6)
+def stretches_of_six_steps(monkeypatch):
+    monkeypatch.setattr(fast_weights_numba, "_LONGEST", 6)
 
 
 def step_by_step(cell, x, state, **signals):
-    outputs = []
-    for h, _, after in cell._unroll(x, state, **signals):
-        outputs.append(h)
-        state = after
-    return torch.stack(outputs), state
+    return cell.unroll(x, state, **signals)
 
 
 def loss_of_what_follows(cell, y, state):
@@ -56,7 +51,7 @@ def signals_of(kind, steps):
 @pytest.mark.parametrize("kind", ["none", "starts", "a start in all rows", "starts, gate and wipes"])
 @pytest.mark.parametrize("window, history", STATES.values(), ids=STATES)
 @pytest.mark.parametrize("inner_steps", [1, 2])
-def test_pieces_have_the_numbers_and_the_gradient_of_single_steps(inner_steps, window, history, kind, steps):
+def test_stretches_have_the_numbers_and_gradients_of_single_steps(inner_steps, window, history, kind, steps):
     cell = scrambled(FastWeightsCell(I, H, eta=0.2, decay=0.8, inner_steps=inner_steps, window=window), scale=0.5)
     x, state, signals = rand(steps, B, I, seed=3).requires_grad_(), used_state(cell, history), signals_of(kind, steps)
     found, expected = cell(x, state, **signals), step_by_step(cell, x, state, **signals)
