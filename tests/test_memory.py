@@ -114,7 +114,7 @@ def test_a_write_of_no_strength_only_decays(kind):
 
 
 @pytest.mark.parametrize("fold_after", [None, 0, 2, 4])
-def test_the_kth_last_write_has_decayed_k_times_wherever_the_fold_was(fold_after):
+def test_the_kth_last_write_has_decayed_k_times(fold_after):
     stored, writes = memory.empty(1, H, like=rand(1)), rand(5, 1, H)
     for number, h in enumerate(writes):
         stored = memory.write(stored, h, h, torch.tensor([0.3], dtype=torch.float64), DECAY)
@@ -124,7 +124,7 @@ def test_the_kth_last_write_has_decayed_k_times_wherever_the_fold_was(fold_after
     assert_same(explicit(*stored)[0], expected)
 
 
-def test_attention_is_the_scalar_product_with_each_key_by_its_strength():
+def test_attention_is_key_times_query_by_strength():
     stored, query = random_memory("separate values, partly folded"), rand(B, H, seed=9)
     attention = memory.attend(stored, query)
     assert attention.shape == (B, 5)
@@ -134,7 +134,7 @@ def test_attention_is_the_scalar_product_with_each_key_by_its_strength():
 
 
 @pytest.mark.parametrize("kind", ["pending", "separate values"])
-def test_a_read_is_the_sum_of_the_values_weighted_by_the_attention(kind):
+def test_a_read_is_the_attention_times_the_values(kind):
     stored, query = random_memory(kind), rand(B, H, seed=9)
     attention, values = memory.attend(stored, query), stored.keys if stored.values is None else stored.values
     expected = [sum(attention[b, j] * values[b, j] for j in range(5)).numpy() for b in range(B)]
@@ -179,7 +179,7 @@ def test_a_memory_can_be_indexed_by_row(kind):
 
 
 @pytest.mark.parametrize("separate", [True, False])
-def test_an_empty_memory_gives_back_zeros_of_the_dtype_asked_for(separate):
+def test_an_empty_memory_gives_zeros_of_the_dtype(separate):
     blank = memory.empty(B, H, separate_values=separate, like=torch.zeros(1, dtype=torch.float64))
     assert (blank.values is not None) == separate
     assert {part.dtype for part in blank if part is not None} == {torch.float64}
@@ -303,7 +303,7 @@ def test_delta_keeps_orthogonal_memories_apart():
 
 @pytest.mark.parametrize("rule", ["delta", "oja"])
 @pytest.mark.parametrize("eta", [0.1, 1.0, 1.9])
-def test_an_error_correcting_rule_converges_on_a_vector_that_comes_again_and_again(rule, eta):
+def test_an_error_correcting_rule_converges_on_a_repeated_vector(rule, eta):
     h = 1e4 * rand(H)
     stored = stored_by(rule, h.expand(250, H), eta=eta, decay=1.0)
     u = unit(h.numpy())
@@ -318,13 +318,13 @@ def test_hebb_grows_with_every_write_of_the_same_vector():
 
 
 @pytest.mark.parametrize("rule", ["delta", "oja"])
-def test_the_strength_that_a_rule_writes_with_ignores_the_length_of_h(rule):
+def test_a_correction_ignores_the_length_of_h(rule):
     writes = 1e4 * rand(6, H)
     once, longer = (stored_by(rule, scale * writes, eta=0.5, decay=DECAY) for scale in (1.0, 7.0))
     assert_same(explicit(*once), explicit(*longer), tolerance=1e-9)
 
 
-def test_oja_holds_the_transpose_of_what_delta_holds_of_the_same_vectors():
+def test_oja_holds_the_transpose_of_delta():
     writes = rand(6, H)
     A_oja, A_delta = (explicit(*stored_by(rule, writes, eta=0.7, decay=DECAY))[0] for rule in ("oja", "delta"))
     assert_same(A_oja, A_delta.T)
@@ -332,7 +332,7 @@ def test_oja_holds_the_transpose_of_what_delta_holds_of_the_same_vectors():
 
 
 @pytest.mark.parametrize("rule", ["hebb", "delta", "oja"])
-def test_a_rule_has_a_finite_gradient_where_all_units_are_silent(rule):
+def test_silent_units_have_a_finite_gradient(rule):
     h = torch.zeros(1, H, dtype=torch.float64, requires_grad=True)
     value, key = memory.WRITE_RULES[rule](random_memory("separate values, partly folded"), h.expand(B, H), DECAY)
     (value.sum() + key.sum()).backward()

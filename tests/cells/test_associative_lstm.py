@@ -76,7 +76,7 @@ def test_a_value_comes_back_under_its_key():
     assert_close(y[1, 0], torch.tensor([value.real, value.imag]).double(), rtol=1e-6, atol=1e-6)
 
 
-def test_every_copy_has_an_order_of_its_own_that_a_state_dict_carries():
+def test_a_state_dict_carries_the_order_of_every_copy():
     cell, other = make_cell("associative-lstm", 1, 40), make_cell("associative-lstm", 1, 40)
     assert all(sorted(order) == list(range(20)) for order in cell.permutations.tolist())
     assert len({tuple(order) for order in cell.permutations.tolist()}) == 4
@@ -157,7 +157,7 @@ def test_the_compiled_form_is_the_plain_one(hidden_size, options, steps, rows, w
 
 
 @pytest.mark.parametrize("hidden_size, options", [(4, {}), (5, dict(copies=2, heads=2)), (3, dict(copies=1, heads=1))])
-def test_gradients_of_the_state_and_of_all_outputs_are_finite_differences(hidden_size, options):
+def test_gradients_of_state_and_outputs_are_finite_differences(hidden_size, options):
     cell = build(hidden_size, **options)
     names, parameters = zip(*cell.named_parameters(), strict=True)
     tensors = leaves(cell, 4, 2)

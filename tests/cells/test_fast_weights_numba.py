@@ -1,4 +1,4 @@
-"""Long sequences in the compiled form, which folds the memory between stretches, beside the plain one, which goes step by step."""
+"""Long sequences in the compiled form, which folds the memory between stretches, beside the plain one, step by step."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from fw_rl.cells import FastWeightsCell, fast_weights_numba
 from tests.cells.reference import rand, scrambled
+from tests.pairwise import pairwise
 
 B, I, H = 3, 2, 4  # noqa: E741
 STATES = {
@@ -47,12 +48,16 @@ def signals_of(kind, steps):
     return signals.get(kind, dict(episode_starts=starts, write_gate=chance[1].round(decimals=1), wipe=chance[2] < 0.2))
 
 
-@pytest.mark.parametrize("steps", [7, 12, 20])
-@pytest.mark.parametrize("kind", ["none", "starts", "a start in all rows", "starts, gate and wipes"])
-@pytest.mark.parametrize("window, history", STATES.values(), ids=STATES)
-@pytest.mark.parametrize("inner_steps", [1, 2])
-def test_stretches_have_the_numbers_and_gradients_of_single_steps(inner_steps, window, history, kind, steps):
-    cell = scrambled(FastWeightsCell(I, H, eta=0.2, decay=0.8, inner_steps=inner_steps, window=window), scale=0.5)
+@pairwise(
+    steps=[7, 12, 20],
+    kind=["none", "starts", "a start in all rows", "starts, gate and wipes"],
+    window_and_history=STATES,
+    inner_steps=[1, 2],
+    decay=[0.8, 0.02],
+)
+def test_stretches_have_the_numbers_and_gradients_of_single_steps(inner_steps, window_and_history, kind, steps, decay):
+    window, history = window_and_history
+    cell = scrambled(FastWeightsCell(I, H, eta=0.2, decay=decay, inner_steps=inner_steps, window=window), scale=0.5)
     x, state, signals = rand(steps, B, I, seed=3).requires_grad_(), used_state(cell, history), signals_of(kind, steps)
     found, expected = cell(x, state, **signals), step_by_step(cell, x, state, **signals)
     assert_close(found[0], expected[0])

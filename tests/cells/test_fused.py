@@ -43,7 +43,7 @@ def test_without_starts_the_cell_is_the_layer_of_torch(cell_class, steps):
 
 
 @EVERY_FUSED_CELL
-def test_with_starts_the_cell_is_the_layer_of_torch_on_each_episode(cell_class):
+def test_each_episode_is_that_of_the_torch_layer(cell_class):
     cell, layer = cell_and_layer(cell_class)
     x, starts = rand(T, B, I, seed=1), rand(T, B, seed=2) > 0.7
     assert starts.any()
@@ -66,7 +66,7 @@ def test_gradients_are_those_of_the_layer_of_torch(cell_class):
 
 
 @EVERY_FUSED_CELL
-def test_a_sequence_is_run_as_few_pieces_as_its_starts_allow(cell_class, monkeypatch):
+def test_a_sequence_is_cut_only_at_its_starts(cell_class, monkeypatch):
     cell, lengths = scrambled(cell_class(I, H)), []
     run = cell._run
     monkeypatch.setattr(cell, "_run", lambda x, state: (lengths.append(len(x)), run(x, state))[1])
@@ -93,7 +93,7 @@ def test_rnn_is_its_equation():
     assert_close(cell(x[:, None], cell.initial_state(1))[0][:, 0], torch.tensor(np.array(expected)))
 
 
-def test_lstm_is_its_equations_and_its_state_is_h_and_c():
+def test_lstm_is_its_equations_with_state_h_and_c():
     cell, x = scrambled(LSTMCell(I, H)), rand(T, I, seed=1)
     W, C = cell.core.weight_hh_l0.detach().numpy(), cell.core.weight_ih_l0.detach().numpy()
     bias = (cell.core.bias_ih_l0 + cell.core.bias_hh_l0).detach().numpy()

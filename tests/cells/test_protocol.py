@@ -164,7 +164,7 @@ def test_every_episode_is_that_episode_run_alone(label, starts):
 
 @EVERY_CELL
 @pytest.mark.parametrize("starts", [STARTS["none"], STARTS["anywhere"]], ids=["one episode", "episodes"])
-def test_an_output_depends_on_its_own_row_and_episode_up_to_now_and_on_nothing_else(label, starts):
+def test_an_output_depends_on_its_own_past_alone(label, starts):
     cell, x = build(label), rand(T, B, I, seed=1).requires_grad_()
     if getattr(cell, "activation", "relu") == "relu":
         with torch.no_grad():  # so that few units are silent, and a dependence shows in the gradient
@@ -265,7 +265,7 @@ def test_writing_into_an_output_leaves_the_state_alone(label, steps):
 
 
 @EVERY_CELL
-def test_writing_into_h_at_the_start_leaves_the_rest_of_the_state_alone(label):
+def test_writing_into_h_leaves_the_rest_of_a_state_alone(label):
     h, *rest = build(label).initial_state(B)
     h.fill_(7.0)
     assert not any(part.any() for part in rest)

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fw_rl.cells import make_cell
 from tests.cells.reference import scrambled
+from tests.pairwise import pairwise
 
 B, I, H = 3, 3, 5  # noqa: E741
 
@@ -100,23 +101,26 @@ def assert_replays(cell, x, state, starts, *more, tolerance=1e-9):
     assert_close(gradients(cell, x, y, *more), expected, rtol=tolerance, atol=tolerance)
 
 
-@EVERY_START
-@EVERY_STATE
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
-@pytest.mark.parametrize("layer_norm", [True, False], ids=["layer norm", "no layer norm"])
-@pytest.mark.parametrize("inner_steps", [1, 2, 3])
-def test_the_gradient_is_that_of_the_sequential_pass(inner_steps, layer_norm, activation, window, history, starts):
+@pairwise(
+    state=STATES,
+    starts=STARTS,
+    activation=["relu", "tanh"],
+    layer_norm={"layer norm": True, "no layer norm": False},
+    inner_steps=[1, 2, 3],
+    decay=[0.95, 0.05],
+)
+def test_the_gradient_is_that_of_the_sequential_pass(inner_steps, layer_norm, activation, state, starts, decay):
+    window, history = state
     tame = {} if layer_norm else dict(eta=0.05, scale=0.3)
-    cell = build(inner_steps=inner_steps, layer_norm=layer_norm, activation=activation, window=window, **tame)
+    cell = build(inner_steps=inner_steps, layer_norm=layer_norm, activation=activation, window=window, decay=decay, **tame)
     state = used_state(cell, history)
     for steps in (1, 6):
         assert_replays(cell, rand(steps, B, I, seed=1).requires_grad_(), state, marks(starts, steps))
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("eta", [0.0, 1.5])
-@EVERY_STATE
-def test_any_rates(eta, decay, window, history):
+@pairwise(state=STATES, eta=[0.0, 1.5], decay=[0.0, 0.1, 0.5, 1.0])
+def test_any_rates(eta, decay, state):
+    window, history = state
     cell = build(eta=eta, decay=decay, window=window)
     assert_replays(cell, rand(5, B, I, seed=1).requires_grad_(), used_state(cell, history), marks("random", 5))
 
@@ -173,8 +177,7 @@ def test_gradients_are_finite_differences(inner_steps, options, window, history,
     assert torch.autograd.gradcheck(outputs, leaves)
 
 
-@EVERY_START
-@pytest.mark.parametrize("label", OTHERS)
+@pairwise(starts=STARTS, label=list(OTHERS))
 def test_a_cell_without_a_shortcut_has_the_same_gradient(label, starts):
     name, options = OTHERS[label]
     cell = build(name, **options)
@@ -182,11 +185,10 @@ def test_a_cell_without_a_shortcut_has_the_same_gradient(label, starts):
         assert_replays(cell, rand(steps, B, I, seed=1).requires_grad_(), used_state(cell, 3), marks(starts, steps))
 
 
-@EVERY_START
-@EVERY_STATE
-@pytest.mark.parametrize("inner_steps", [1, 2])
-def test_a_state_with_a_gradient_gets_it(inner_steps, window, history, starts):
-    cell, starts = build(inner_steps=inner_steps, window=window), marks(starts, 5)
+@pairwise(state=STATES, starts=STARTS, inner_steps=[1, 2], decay=[0.95, 0.1])
+def test_a_state_with_a_gradient_gets_it(inner_steps, state, starts, decay):
+    window, history = state
+    cell, starts = build(inner_steps=inner_steps, window=window, decay=decay), marks(starts, 5)
     x, state = rand(5, B, I, seed=1).requires_grad_(), tuple(part.requires_grad_() for part in used_state(cell, history))
     y, after = cell(x, state, starts)
     expected, expected_after = cell.unroll(x, state, starts)
@@ -200,14 +202,14 @@ def test_a_state_with_a_gradient_gets_it(inner_steps, window, history, starts):
         assert_close(gradients(cell, x, found, *state), gradients(cell, x, truth, *state), rtol=1e-9, atol=1e-9)
 
 
-def test_a_chain_of_chunks_has_the_gradient_of_each_chunk():
+def test_a_chain_of_rollouts_has_the_gradient_of_each():
     cell, x, starts = build(window=4), rand(12, B, I, seed=1), marks("random", 12)
     state, total, expected = cell.initial_state(B), 0.0, 0.0
     for begin in range(0, 12, 4):
-        chunk, chunk_starts = x[begin : begin + 4], starts[begin : begin + 4]
-        outputs = acted(cell, chunk, state, chunk_starts)
-        total = total + (cell.replay(chunk, state, chunk_starts, outputs) * rand(4, B, H, seed=begin)).sum()
-        y, after = cell(chunk, state, chunk_starts)
+        part, part_starts = x[begin : begin + 4], starts[begin : begin + 4]
+        outputs = acted(cell, part, state, part_starts)
+        total = total + (cell.replay(part, state, part_starts, outputs) * rand(4, B, H, seed=begin)).sum()
+        y, after = cell(part, state, part_starts)
         expected = expected + (y * rand(4, B, H, seed=begin)).sum()
         state = tuple(part.detach() for part in after)
     parameters = list(cell.parameters())
