@@ -88,7 +88,7 @@ class Cell(nn.Module, ABC):
     def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
         """The outputs of `forward` again, with their gradient, when acting has already found their values, [T, B, H].
 
-        A cell that can use them saves the sequential pass, which is a fifth of A2C's time with fast weights; the others run it.
+        A cell that can use them saves the sequential pass, with fast weights 6 to 9 % of A2C's time; the others run it.
 
         Args:
             x: Inputs, [T, B, I].
@@ -101,7 +101,7 @@ class Cell(nn.Module, ABC):
     def stepper(self, state: State) -> Stepper:
         """What acts from a state on, step by step and without gradient.
 
-        It may write its memory in place, which makes a step of 64 rows with fast weights about seven times as fast.
+        It may write its memory in place: with fast weights A2C then trains at 1.3 times the frames per second.
 
         Args:
             state: The state to begin with, which is left as it is.
@@ -169,23 +169,13 @@ class Stepper:
 
 
 def reset_rows(state: State, rows: Tensor) -> State:
-    """The state with zeros in some rows.
-
-    Args:
-        state: Tensors [B, ...].
-        rows: Which, [B] bool.
-    """
+    """The state with zeros in the given rows [B] (bool)."""
     return tuple(part.masked_fill(rows.view(-1, *(1,) * (part.dim() - 1)), 0.0) for part in state)
 
 
 @torch.no_grad()
 def scaled_identity_(weight: Tensor, scale: float) -> Tensor:
-    """Fill a square weight with `scale` times the identity, in place.
-
-    Args:
-        weight: [H, H].
-        scale: What stands on the diagonal.
-    """
+    """Fill a square weight with `scale` times the identity, in place."""
     return nn.init.eye_(weight).mul_(scale)
 
 

@@ -61,25 +61,10 @@ class FastWeightsFunction(torch.autograd.Function):
     Kept for the way back: what the steps computed, O(T B S H), the state before, and a matrix for each later stretch; of known
     outputs only these and `driven`.
 
-    Args:
-        driven: C x + bias, [T, B, H].
-        recurrent: W, [H, H].
-        gain: Of the layer normalisation, [H], or [0] for none.
-        bias: Of the layer normalisation, [H], or [0] for none.
-        h: Before the sequence, [B, H].
-        keys: Writes before it, [B, P, H].
-        strengths: What is left of them, [B, P].
-        matrix: [B, H, H], or [B, 0, 0] for none.
-        faded: What is left of the matrix, [B].
-        write: Strength of each write, which gets no gradient, [T, B].
-        starts: Where rows start an episode, [T, B] bool, or None.
-        wipes: Where h is zeroed after the step, [T, B] bool, or None.
-        outputs: Every h(t) where it is known already, [T, B, H], or None.
-        constants: The constants of the net.
-        lengths: Steps of the stretches.
-
-    Returns:
-        Every h(t), and matrix and `faded` before the last stretch, or None twice if that is the only one.
+    `driven` [T, B, H] is C x + bias. `h`, `keys` [B, P, H], `strengths` [B, P], `matrix` ([B, H, H], or [B, 0, 0] for none) and
+    `faded` [B] are the state before. `write` [T, B] is the strength of each write, which gets no gradient. `starts` and `wipes`,
+    where h is zeroed after a step, are [T, B] bool or None. `outputs` [T, B, H] is every h(t) where it is known already, or None.
+    Gives every h(t), and matrix and `faded` before the last stretch, or None twice if that is the only one.
     """
 
     @staticmethod
@@ -169,14 +154,7 @@ class FastWeightsFunction(torch.autograd.Function):
 
 
 def written(fast: Memory, outputs: Tensor, script: Script, decay: float) -> Memory:
-    """The memory after some steps; its keys may share their numbers with the outputs.
-
-    Args:
-        fast: The memory before them.
-        outputs: Every h(t), which is written, [T, B, H].
-        script: How strong the writes are, and where episodes begin.
-        decay: What a step leaves of A.
-    """
+    """The memory after steps that wrote h(t), `outputs` [T, B, H]; its keys may share their numbers with these."""
     steps, write = len(outputs), torch.from_numpy(script.write)
     clock = torch.arange(steps)
     keys, strengths = outputs.transpose(0, 1), write.T * decay ** (steps - 1 - clock).to(write.dtype)
@@ -193,11 +171,7 @@ def written(fast: Memory, outputs: Tensor, script: Script, decay: float) -> Memo
 
 
 def matrix_of(fast: Memory) -> tuple[Tensor, Tensor]:
-    """The matrix, [B, 0, 0] if there is none, and what is left of it, [B].
-
-    Args:
-        fast: The fast weights.
-    """
+    """The matrix, [B, 0, 0] if there is none, and what is left of it, [B]."""
     rows = len(fast.strengths)
     if fast.matrix is None or fast.faded is None:
         return fast.strengths.new_zeros(rows, 0, 0), fast.strengths.new_zeros(rows)
@@ -312,13 +286,7 @@ def _split(write: Tensor, starts: Tensor | None, wipes: Tensor | None, lengths: 
 
 
 def episode_begins(starts: Tensor | None, steps: int, batch: int) -> NDArray[np.int64]:
-    """For each step where its episode begins, -1 if that is before the sequence, [T, B].
-
-    Args:
-        starts: Where rows start an episode, [T, B] bool, or None.
-        steps: T.
-        batch: B.
-    """
+    """For each step [T, B] where its episode begins, -1 if that is before the sequence."""
     if starts is None:
         return np.full((steps, batch), -1)
     return np.maximum.accumulate(np.where(starts.numpy(), np.arange(steps)[:, None], -1))

@@ -17,10 +17,6 @@ class FusedCell(Cell):
 
     A sequence is cut only where some row starts an episode, and the kernel runs over each stretch as a whole. (One call with a
     `PackedSequence` of the episodes took two to three times as long on a processor.)
-
-    Args:
-        input_size: Numbers I of an input.
-        hidden_size: Units H.
     """
 
     core: nn.RNNBase
@@ -33,12 +29,7 @@ class FusedCell(Cell):
 
     @abstractmethod
     def step(self, x: Tensor, state: State) -> State:
-        """The state after one step, whose first tensor is the output.
-
-        Args:
-            x: Inputs, [B, I].
-            state: The state before it.
-        """
+        """The state after one step for x [B, I]; its first tensor is the output."""
 
     def initial_state(self, batch_size: int) -> State:
         parts = 2 if isinstance(self.core, nn.LSTM) else 1

@@ -43,9 +43,6 @@ def can_run(*tensors: Tensor) -> bool:
     """Whether kernels can take these tensors: on the processor, in float32 or float64, where Torch need not see operations.
 
     It has to under `torch.func`, `torch.compile` and autocast, and for an export.
-
-    Args:
-        tensors: Inputs, state or weights.
     """
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False

@@ -50,11 +50,9 @@ class CellPair(Cell):
 
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
         (x1, x2), (state1, state2) = _halves(x), _split(state)
-        first = self.first.diagnostics(x1, state1, episode_starts)
-        second = self.second.diagnostics(x2, state2, episode_starts)
-        return {f"first_{name}": value for name, value in first.items()} | {
-            f"second_{name}": value for name, value in second.items()
-        }
+        of_first = self.first.diagnostics(x1, state1, episode_starts).items()
+        of_second = self.second.diagnostics(x2, state2, episode_starts).items()
+        return {f"first_{name}": value for name, value in of_first} | {f"second_{name}": value for name, value in of_second}
 
 
 class _PairStepper(Stepper):
