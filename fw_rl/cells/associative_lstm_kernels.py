@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fw_rl.cells.kernels import Array, compiled, helper
+from fw_rl.cells.kernels import Array, compiled, inlined
 
 __all__ = ["step_back", "step_forward"]
 
@@ -113,7 +113,7 @@ def step_back(
             _bound_back(vectors[n, 0, j], vectors[n, 1, j], scales[n, j], d[0, j], d[1, j], d_re, d_im)
 
 
-@helper
+@inlined
 def _bounded_vectors(planes: Array, t: int) -> tuple[Array, Array]:
     """The keys, queries and values of a step with a bound, [3 heads, 2, U, B], and what this multiplied them with."""
     count, (units, _, rows) = (len(planes) - 3) // 2, planes.shape[1:]
@@ -125,14 +125,14 @@ def _bounded_vectors(planes: Array, t: int) -> tuple[Array, Array]:
     return vectors, scales
 
 
-@helper
+@inlined
 def _bounded(vector: Array) -> tuple[Array, Array]:
     bounded, scale = np.empty_like(vector), np.empty_like(vector[0])
     _bound(vector[0].ravel(), vector[1].ravel(), scale.ravel(), bounded[0].ravel(), bounded[1].ravel())
     return bounded, scale
 
 
-@helper
+@inlined
 def _sum(vectors: Array) -> Array:
     total = vectors[0].copy()
     for k in range(1, len(vectors)):
@@ -140,7 +140,7 @@ def _sum(vectors: Array) -> Array:
     return total
 
 
-@helper
+@inlined
 def _gated(gate: Array, vectors: Array) -> Array:
     gated = np.empty_like(vectors)
     for k in range(len(vectors)):
@@ -153,7 +153,7 @@ def _gated(gate: Array, vectors: Array) -> Array:
 # compiler would not trust that they lie apart, and would take one number at a time.
 
 
-@helper
+@inlined
 def _bound(re: Array, im: Array, scale: Array, bounded_re: Array, bounded_im: Array) -> None:
     """Moduli above 1 brought back to 1, and what this took."""
     one = re.dtype.type(1)
@@ -164,7 +164,7 @@ def _bound(re: Array, im: Array, scale: Array, bounded_re: Array, bounded_im: Ar
     _multiply(scale, im, bounded_im)
 
 
-@helper
+@inlined
 def _bound_back(re: Array, im: Array, scale: Array, d_re: Array, d_im: Array, out_re: Array, out_im: Array) -> None:
     """From the gradient after a bound to that before it: a modulus that was brought back to 1 has none along itself."""
     zero, one = re.dtype.type(0), re.dtype.type(1)
@@ -176,7 +176,7 @@ def _bound_back(re: Array, im: Array, scale: Array, d_re: Array, d_im: Array, ou
         out_im[i] = scale[i] * (d_im[i] - im[i] * along)
 
 
-@helper
+@inlined
 def _add_product(a: Array, i: int, b: Array, j: int, out: Array, n: int) -> None:
     """Add a_i b_j to unit n of `out`."""
     rows = out.shape[2]
@@ -186,7 +186,7 @@ def _add_product(a: Array, i: int, b: Array, j: int, out: Array, n: int) -> None
         out[1, n, r] += a[0, i, r] * b[1, j, r] + a[1, i, r] * b[0, j, r]
 
 
-@helper
+@inlined
 def _add_conjugate_product(a: Array, i: int, b: Array, j: int, out: Array, n: int) -> None:
     """Add conjugate(a_i) b_j to unit n of `out`."""
     rows = out.shape[2]
@@ -196,7 +196,7 @@ def _add_conjugate_product(a: Array, i: int, b: Array, j: int, out: Array, n: in
         out[1, n, r] += a[0, i, r] * b[1, j, r] - a[1, i, r] * b[0, j, r]
 
 
-@helper
+@inlined
 def _add_inner_product(a: Array, b: Array, out: Array) -> None:
     """Add the real part of conjugate(a) b to `out` [U, B]."""
     a_re, a_im, b_re, b_im, total = a[0].ravel(), a[1].ravel(), b[0].ravel(), b[1].ravel(), out.ravel()
@@ -204,19 +204,19 @@ def _add_inner_product(a: Array, b: Array, out: Array) -> None:
         total[i] += a_re[i] * b_re[i] + a_im[i] * b_im[i]
 
 
-@helper
+@inlined
 def _multiply(a: Array, b: Array, out: Array) -> None:
     for i in range(len(out)):
         out[i] = a[i] * b[i]
 
 
-@helper
+@inlined
 def _add(a: Array, out: Array) -> None:
     for i in range(len(out)):
         out[i] += a[i]
 
 
-@helper
+@inlined
 def _slope(sigmoid: Array, d: Array, out: Array) -> None:
     """From the gradient after a sigmoid to that before it."""
     one = d.dtype.type(1)
@@ -224,14 +224,14 @@ def _slope(sigmoid: Array, d: Array, out: Array) -> None:
         out[i] = d[i] * sigmoid[i] * (one - sigmoid[i])
 
 
-@helper
+@inlined
 def _clear(vector: Array) -> None:
     flat, zero = vector.ravel(), vector.dtype.type(0)
     for i in range(len(flat)):
         flat[i] = zero
 
 
-@helper
+@inlined
 def _divide(vector: Array, number: int) -> None:
     flat, divisor = vector.ravel(), vector.dtype.type(number)
     for i in range(len(flat)):

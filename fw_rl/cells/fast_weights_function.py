@@ -61,10 +61,10 @@ class FastWeightsFunction(torch.autograd.Function):
     Kept for the way back: what the steps computed, O(T B S H), the state before, and a matrix for each later stretch; of known
     outputs only these and `driven`.
 
-    `driven` [T, B, H] is C x + bias. `h`, `keys` [B, P, H], `strengths` [B, P], `matrix` ([B, H, H], or [B, 0, 0] for none) and
-    `faded` [B] are the state before. `write` [T, B] is the strength of each write, which gets no gradient. `starts` and `wipes`,
-    where h is zeroed after a step, are [T, B] bool or None. `outputs` [T, B, H] is every h(t) where it is known already, or None.
-    Gives every h(t), and matrix and `faded` before the last stretch, or None twice if that is the only one.
+    `driven` [T, B, H] is C x + bias. `h`, `keys` [B, P, H], `strengths` [B, P], `matrix` ([B, H, H], or [B, 0, 0] for none)
+    and `faded` [B] are the state before. `write` [T, B] is the strength of each write, which gets no gradient. `starts` and
+    `wipes`, where h is zeroed after a step, are [T, B] bool or None. `outputs` [T, B, H] is every h(t) where it is known
+    already, or None. Gives every h(t), and matrix and `faded` before the last stretch, or None twice if that is the only one.
     """
 
     @staticmethod
