@@ -1,6 +1,8 @@
 """Recurrent memory cells behind one protocol: fast weights, ReLU RNN (IRNN), LSTM, GRU, associative LSTM."""
 
-from fw_rl.cells import associative_lstm_numba, fast_weights_numba  # noqa: F401 (each registers a backend)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from fw_rl.cells.associative_lstm import AssociativeLSTMCell
 from fw_rl.cells.backends import AcceleratedCell, Backend, register_backend
 from fw_rl.cells.base import Cell, State, Stepper, available_cells, find_cell, make_cell, register_cell
@@ -28,3 +30,6 @@ __all__ = [
     "register_backend",
     "register_cell",
 ]
+
+for _module in iter_modules(__path__):  # a file registers its cell, or a backend, and nothing else need know of it
+    import_module(f"{__name__}.{_module.name}")
