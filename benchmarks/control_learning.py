@@ -34,7 +34,7 @@ from gymnasium.wrappers import TransformObservation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
-from measure import in_new_process, in_turn, ratio_row, write_report
+from measure import Clock, in_new_process, in_turn, ratio_row, write_report
 from sb3_contrib import RecurrentPPO as PeerPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -44,7 +44,6 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
 from torch import nn
-from training_speed import Clock
 
 from fw_rl.agents import RecurrentA2C
 from fw_rl.agents import RecurrentPPO as OwnPPO

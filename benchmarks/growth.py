@@ -17,9 +17,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 import tyro
-from measure import calls_per_second, in_new_process, write_report
+from measure import Clock, calls_per_second, in_new_process, write_report
 from operations import counted
-from training_speed import Clock
 
 from fw_rl.experiments.agents import make_model
 from fw_rl.experiments.settings import resolve

@@ -14,13 +14,38 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
 
 from fw_rl.files import write_json
 
-__all__ = ["calls_per_second", "in_new_process", "in_turn", "ratio_row", "write_report"]
+__all__ = ["Clock", "calls_per_second", "in_new_process", "in_turn", "ratio_row", "write_report"]
 
 _Key = TypeVar("_Key")
 _PACKAGES = ("fw-rl", "torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "numba", "envpool", "bsuite")
+
+
+class Clock(BaseCallback):
+    """Counts frames from rollout to rollout, after a warm-up, and stops the training when it has enough."""
+
+    def __init__(self, seconds: float, warm_up: float = 1.5) -> None:
+        super().__init__()
+        self.seconds, self.warm_up = seconds, warm_up
+        self.first = self.begin = self.end = (0.0, 0)
+
+    @property
+    def frames_per_second(self) -> float:
+        return (self.end[1] - self.begin[1]) / (self.end[0] - self.begin[0])
+
+    def _on_rollout_end(self) -> None:
+        now = (time.perf_counter(), self.model.num_timesteps)
+        self.first = self.first if self.first[1] else now
+        if not self.begin[1]:
+            self.begin = now if now[0] - self.first[0] >= self.warm_up else self.begin
+        else:
+            self.end = now
+
+    def _on_step(self) -> bool:
+        return self.end[0] - self.begin[0] < self.seconds or not self.end[1]
 
 
 def calls_per_second(call: Callable[[], Any], seconds: float) -> float:

@@ -18,9 +18,9 @@ from typing import Any
 import sb3_contrib
 import torch
 import tyro
-from measure import in_new_process, in_turn, ratio_row, write_report
+from measure import Clock, in_new_process, in_turn, ratio_row, write_report
 from stable_baselines3.common.base_class import BaseAlgorithm
-from training_speed import ENV, Clock, Encoder
+from training_speed import ENV, Encoder
 
 from fw_rl.agents import CellLstmPolicy, RecurrentPPO
 from fw_rl.envs import VecEnvAdapter

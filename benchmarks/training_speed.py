@@ -11,7 +11,6 @@ of its own and after a warm-up.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,11 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from measure import in_new_process, in_turn, ratio_row, write_report
+from measure import Clock, in_new_process, in_turn, ratio_row, write_report
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import A2C
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
@@ -112,30 +110,6 @@ class Encoder(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         return self.layers(observations)
-
-
-class Clock(BaseCallback):
-    """Counts frames from rollout to rollout, after a warm-up, and stops the training when it has enough."""
-
-    def __init__(self, seconds: float, warm_up: float = 1.5) -> None:
-        super().__init__()
-        self.seconds, self.warm_up = seconds, warm_up
-        self.first = self.begin = self.end = (0.0, 0)
-
-    @property
-    def frames_per_second(self) -> float:
-        return (self.end[1] - self.begin[1]) / (self.end[0] - self.begin[0])
-
-    def _on_rollout_end(self) -> None:
-        now = (time.perf_counter(), self.model.num_timesteps)
-        self.first = self.first if self.first[1] else now
-        if not self.begin[1]:
-            self.begin = now if now[0] - self.first[0] >= self.warm_up else self.begin
-        else:
-            self.end = now
-
-    def _on_step(self) -> bool:
-        return self.end[0] - self.begin[0] < self.seconds or not self.end[1]
 
 
 def frames_per_second(contender: Contender, seconds: float, precision: str) -> float:
