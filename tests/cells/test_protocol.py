@@ -1,4 +1,4 @@
-"""What every cell promises: one sequence in any pieces, episodes and rows that do not see each other, states that travel."""
+"""What every cell promises: one sequence in any parts, episodes and rows that do not see each other, states that travel."""
 
 import copy
 import io
@@ -57,11 +57,11 @@ STARTS = {
 EVERY_START = pytest.mark.parametrize("starts", STARTS.values(), ids=STARTS)
 
 
-def in_pieces(cell, x, starts, lengths):
-    """What a sequence in pieces of these lengths comes to, from a state in the middle of an episode: outputs and last state."""
+def in_parts(cell, x, starts, lengths):
+    """What a sequence in parts of these lengths comes to, from a state in the middle of an episode: outputs and last state."""
     state, outputs = used_state(cell, x.shape[1]), []
-    for piece, piece_starts in zip(x.split(lengths), starts.split(lengths), strict=True):
-        y, state = cell(piece, state, piece_starts)
+    for part, part_starts in zip(x.split(lengths), starts.split(lengths), strict=True):
+        y, state = cell(part, state, part_starts)
         outputs.append(y)
     return torch.cat(outputs), written_out(cell, state)
 
@@ -110,15 +110,15 @@ def test_input_and_hidden_sizes_are_free(label, input_size, hidden_size):
 @EVERY_START
 def test_any_split_gives_the_same_outputs_states_and_gradients(label, starts):
     cell, x = build(label), rand(T, B, I, seed=1)
-    y, state = in_pieces(cell, x, starts, [T])
+    y, state = in_parts(cell, x, starts, [T])
     expected = gradients(cell, y, state)
     assert all(gradient.isfinite().all() for gradient in expected)
     assert starts.all() or all(gradient.any() for gradient in expected)
     for lengths in ([1] * T, *([cut, T - cut] for cut in range(1, T))):
-        pieces_y, pieces_state = in_pieces(cell, x, starts, lengths)
-        assert_close(pieces_y, y, rtol=1e-10, atol=1e-10)
-        assert_close(pieces_state, state, rtol=1e-10, atol=1e-10)
-        assert_close(gradients(cell, pieces_y, pieces_state), expected, rtol=1e-8, atol=1e-8)
+        parts_y, parts_state = in_parts(cell, x, starts, lengths)
+        assert_close(parts_y, y, rtol=1e-10, atol=1e-10)
+        assert_close(parts_state, state, rtol=1e-10, atol=1e-10)
+        assert_close(gradients(cell, parts_y, parts_state), expected, rtol=1e-8, atol=1e-8)
 
 
 @EVERY_CELL
