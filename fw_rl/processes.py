@@ -33,12 +33,7 @@ Task = Callable[..., None]
 
 
 class WorkerError(RuntimeError):
-    """A worker failed, or was killed again and again.
-
-    Args:
-        summary: Which worker, and how.
-        details: Its traceback, if any.
-    """
+    """A worker failed, or was killed again and again; `details` is its traceback, if it had any."""
 
     def __init__(self, summary: str, details: str = "") -> None:
         super().__init__(f"{summary}\n{details}".strip())
@@ -46,14 +41,7 @@ class WorkerError(RuntimeError):
 
 
 def check_start_method(name: str) -> None:
-    """Refuse a start method that Python does not have here.
-
-    Args:
-        name: The start method.
-
-    Raises:
-        ValueError: If it is unknown.
-    """
+    """ValueError for a start method that Python does not have here."""
     if name not in START_METHODS:
         raise ValueError(f"start_method must be one of {', '.join(START_METHODS)}, got {name!r}")
 
@@ -74,17 +62,10 @@ class _NobodyListens(BaseException):
 class Workers:
     """Processes that run a task and report; a context, at whose end none of them is left.
 
-    Each worker uses one thread for NumPy and Torch, ignores Ctrl-C, which is the main process's to handle, and ends at once
-    when the main process is gone.
-
-    Args:
-        task: What a worker runs: `task(send, *arguments)`; it reports by `send`.
-        arguments: For a worker's number and how many were started again before, the arguments of its task.
-        n_workers: Processes.
-        start_method: "spawn", "forkserver" or "fork".
-        on_death: Called with the number of a worker that died, before another takes its place.
-        max_restarts: How many workers, over all numbers, are started again after they were killed.
-        preload: Modules beside the task's own that a fork server imports once for all.
+    Worker i runs `task(send, *arguments(i, restarts))`, and reports by `send`. It uses one thread for NumPy and Torch, ignores
+    Ctrl-C, which is the main process's to handle, and ends at once when the main process is gone. One that was killed is
+    started again, `max_restarts` times in all, after `on_death` was called with its number. `preload` names modules that a
+    fork server imports once for all.
     """
 
     def __init__(
@@ -128,14 +109,9 @@ class Workers:
             raise
 
     def next_report(self, timeout: float | None) -> tuple[int, Any] | None:
-        """A worker's number and what it sent; None if nothing came in time, or a worker has ended.
+        """A worker's number and what it sent; None if nothing came within `timeout` seconds, or a worker has ended.
 
-        Args:
-            timeout: Seconds to wait; None is as long as a worker runs.
-
-        Raises:
-            WorkerError: If a worker fails, or is killed once too often.
-            FloatingPointError: If a worker raises it.
+        Raises WorkerError if a worker fails or is killed once too often, and FloatingPointError if a worker does.
         """
         pipe = next(self._ready, None)
         if pipe is None:

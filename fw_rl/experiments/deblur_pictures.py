@@ -18,11 +18,7 @@ RETRAINED, UNRETRAINED, NEW = "#2563eb", "#dc2626", "#6b7280"
 
 
 def draw(record: Record) -> dict[str, bytes]:
-    """All pictures by their file names, as PNG.
-
-    Args:
-        record: All measurements and settings.
-    """
+    """All pictures by their file names, as PNG."""
     style: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
     with matplotlib.rc_context(style):
         return {name: _png(picture(record)) for name, picture in PICTURES.items()}

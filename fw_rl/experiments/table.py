@@ -69,19 +69,7 @@ class TableOptions:
 
 
 def make_table(task: Task, options: TableOptions) -> tuple[str, Path]:
-    """Choose how to train each model, make the runs that are missing, write the table.
-
-    Args:
-        task: The task.
-        options: What to train, and where its records are.
-
-    Returns:
-        The table as text, and the folder of records, table and pictures.
-
-    Raises:
-        ValueError: If a setting is not allowed, if the records do not fit it, or if a process was killed.
-        OSError: If a file cannot be read or written.
-    """
+    """Choose how to train each model, make the runs that are missing, write the table; returns its text and its folder."""
     torch.set_num_threads(1)
     table = _Table(task, options, options.out or Path("runs") / task.name)
     if not options.table:

@@ -32,9 +32,6 @@ class Digits(Task):
     """Handwritten digits in 24 glimpses at two scales (Ba16 §4.2): train nets and make Table 2.
 
     The images are MNIST's, the glimpses have 7 x 7 pixels. The last 5,000 training images validate.
-
-    Raises:
-        ValueError: If images are to be moved by more than eight pixels.
     """
 
     data_dir: Annotated[
@@ -77,11 +74,7 @@ class Digits(Task):
         return shift(inputs, generator, self.most_shift) if self.most_shift else inputs
 
     def show_glimpses(self, folder: Path) -> str:
-        """Train nothing: print the sequence with its signals, and draw it for the first training image.
-
-        Args:
-            folder: Folder of the picture.
-        """
+        """Train nothing: print the sequence with its signals, and draw it for the first training image."""
         image, path = self.load().train.inputs[0], folder / "glimpses.png"
         draw_glimpses(image, path)
         return f"{describe_glimpses(len(image))}\nPicture: {path}"

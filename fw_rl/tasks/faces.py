@@ -63,24 +63,14 @@ class Expressions(Task):
         return make_glimpse_net(row, hidden_size, patch_pixels=144, classes=classes, conv_depth=2)
 
     def show_faces(self, folder: Path) -> str:
-        """Train nothing: only draw some of the faces, by expression.
-
-        Args:
-            folder: Folder of the picture.
-        """
+        """Train nothing: only draw some of the faces, by expression."""
         path = folder / "faces.png"
         draw_faces(self.load().train, path)
         return f"Picture: {path}"
 
 
 def make_drawn_faces(people: int = 337, lights: int = 4, seed: int = 0) -> Faces:
-    """Every person in all 11 recordings of Multi-PIE, from its three central cameras.
-
-    Args:
-        people: Number of people.
-        lights: Random lights in which each of these is drawn.
-        seed: Seed of all that is random.
-    """
+    """Every person in all 11 recordings of Multi-PIE, from its three central cameras, each in so many random lights."""
     random = np.random.default_rng(seed)
     looks = drawn_faces.draw_people(people, random)
     scenes = np.array(list(product(drawn_faces.RECORDINGS, CAMERAS.values(), range(lights))))
@@ -98,14 +88,7 @@ def make_drawn_faces(people: int = 337, lights: int = 4, seed: int = 0) -> Faces
 
 
 def split_by_person(faces: Faces) -> Data:
-    """Test and validation sets of 20 people each, whom training never sees; the same people every time.
-
-    Args:
-        faces: All images.
-
-    Raises:
-        ValueError: If nobody is left to train on.
-    """
+    """Test and validation sets of 20 people each, whom training never sees; the same people every time."""
     people = np.unique(faces.people)
     held_out = TEST_PEOPLE + VALID_PEOPLE
     if len(people) <= held_out:

@@ -37,16 +37,10 @@ def default_folder() -> Path:
 
 
 def load_mnist(folder: Path | None = None) -> tuple[NDArray[np.uint8], ...]:
-    """The whole data set.
+    """Training images [60000, 28, 28] and labels, test images [10000, 28, 28] and labels, all uint8.
 
-    Args:
-        folder: Folder of the four idx files, gzipped or not; without one they are downloaded once.
-
-    Returns:
-        Training images [60000, 28, 28] and labels [60000], test images [10000, 28, 28] and labels [10000], all uint8.
-
-    Raises:
-        ValueError: If a file is missing, cut short or not MNIST's, in one line.
+    They come from a folder of the four idx files, gzipped or not; without one they are downloaded once. ValueError, in one
+    line, names a file that is missing, cut short or not MNIST's.
     """
     return tuple(_load(name, file, folder) for name, file in FILES.items())
 

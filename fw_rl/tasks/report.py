@@ -31,12 +31,7 @@ What is unknown is None."""
 
 
 def summarise(task: Task, records: Sequence[Record]) -> list[Summary]:
-    """One summary for each model and size, the models in the order of the task's table; other models follow.
-
-    Args:
-        task: The task.
-        records: Its runs.
-    """
+    """One summary for each model and size, the models in the order of the task's table; other models follow."""
     ordered = sorted(records, key=lambda record: (*_place(task, record), record.seed))
     return [_summary(task, list(group)) for _, group in groupby(ordered, key=lambda record: record.group)]
 
@@ -119,19 +114,7 @@ def _number(value: float | None) -> str:
 
 
 def write_report(task: Task, records: Sequence[Record], folder: Path) -> str:
-    """Write table.md, table.json, table.png and curves.png of all runs.
-
-    Args:
-        task: The task.
-        records: Its runs, at least one.
-        folder: Folder of the files.
-
-    Returns:
-        The table as text.
-
-    Raises:
-        ValueError: If the runs were made with different data.
-    """
+    """Write table.md, table.json, table.png and curves.png of one or more runs on the same data; returns the table as text."""
     names = {record.settings["data"] for record in records}
     if len(names) != 1:
         raise ValueError(f"{folder} must hold runs on the same data, got {'; '.join(sorted(names))}")

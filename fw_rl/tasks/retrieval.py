@@ -37,9 +37,6 @@ class Retrieval(Task):
     fast weights decay at 0.95, as in Ba16 §3.1; with the 0.9 of A.1 a net of 20 units left its plateaus later. AdamW shrinks
     the slow weights, since without that both fast weights and LSTM come to know their training strings better than new ones.
 
-    Raises:
-        ValueError: If the number of pairs or of examples is not allowed.
-
     Example:
         >>> data = Retrieval(pairs=4, examples=10).load()
         >>> data.train.inputs.shape
@@ -88,15 +85,9 @@ class Retrieval(Task):
 
 
 def make_examples(size: int, pairs: int, split: str) -> Split:
-    """Strings such as ``c9k8j3f1??c``, which are the same every time.
+    """Strings such as ``c9k8j3f1??c`` [size, 2 * pairs + 3], as indices of `SYMBOLS`, and the digits [size] asked for.
 
-    Args:
-        size: Number of strings N.
-        pairs: Pairs of a letter and a digit in each.
-        split: train, valid or test; each has a generator of its own.
-
-    Returns:
-        Strings [N, 2 * pairs + 3] as indices of `SYMBOLS`, and the digits [N] that are asked for.
+    They are the same every time; the splits train, valid and test have a generator each.
     """
     random = np.random.default_rng([_SPLITS.index(split), pairs])
     keys = random.random((size, LETTERS)).argsort(axis=1)[:, :pairs]
@@ -110,10 +101,7 @@ def make_examples(size: int, pairs: int, split: str) -> Split:
 
 
 def as_text(string: Tensor) -> str:
-    """A string as the paper prints it.
-
-    Args:
-        string: Indices of `SYMBOLS`, [T].
+    """A string [T], indices of `SYMBOLS`, as the paper prints it.
 
     Example:
         >>> as_text(torch.tensor([2, 35, 36, 36, 2]))

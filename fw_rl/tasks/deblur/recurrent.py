@@ -13,12 +13,7 @@ __all__ = ["SequenceNet", "recurrent_nets"]
 
 
 class SequenceNet(nn.Module):
-    """A cell that reads a sequence, and sigmoid output units that look at its last state: x [N, T, I] to y [N, O].
-
-    Args:
-        cell: The cell.
-        output_size: Number O of output units.
-    """
+    """A cell that reads a sequence, and sigmoid output units that look at its last state: x [N, T, I] to y [N, O]."""
 
     def __init__(self, cell: Cell, output_size: int) -> None:
         super().__init__()
@@ -35,11 +30,6 @@ def recurrent_nets(protocol: Protocol, eta: float, decay: float) -> Ensemble:
 
     Every slow parameter W of theirs becomes a slow and a fast weight (HP87). The fast weights A (Ba16) are something else: they
     hold what one sequence has shown so far.
-
-    Args:
-        protocol: Their sizes and seeds.
-        eta: Eta of the memory A.
-        decay: Decay of the memory A.
     """
     nets = []
     for seed in range(protocol.seed, protocol.seed + protocol.seeds):

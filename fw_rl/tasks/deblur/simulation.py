@@ -66,46 +66,27 @@ class Protocol:
     """The first seed."""
 
     def generators(self, purpose: str) -> list[torch.Generator]:
-        """A source of random numbers for each seed.
-
-        Args:
-            purpose: nets, associations or subsets: each has other numbers.
-        """
+        """A source of random numbers for each seed."""
         offset = ("nets", "associations", "subsets").index(purpose) << 40
         return [torch.Generator().manual_seed(offset + seed) for seed in range(self.seed, self.seed + self.seeds)]
 
 
 class Associations(NamedTuple):
-    """Associations of each of S seeds.
-
-    Attributes:
-        inputs: [S, N, ...].
-        targets: Desired outputs, [S, N, O].
-    """
+    """Associations of each of S seeds."""
 
     inputs: Tensor
     targets: Tensor
 
 
 class Task(NamedTuple):
-    """What is learned.
-
-    Attributes:
-        old: The old associations.
-        new: The new ones, which interfere with them.
-    """
+    """What is learned."""
 
     old: Associations
     new: Associations
 
 
 def draw_task(protocol: Protocol, steps: int | None = None) -> Task:
-    """Random binary inputs, all of a seed different, with random binary outputs.
-
-    Args:
-        protocol: Their numbers and sizes.
-        steps: Length of the sequences that are the inputs, [S, N, steps, inputs]; None is no sequences, [S, N, inputs].
-    """
+    """Random binary inputs, all of a seed different, with random binary outputs."""
     cases, shape = protocol.associations + protocol.interfering, (-1,) if steps is None else (steps, -1)
     bits = protocol.inputs * (steps or 1)
     inputs, targets = [], []
@@ -128,14 +109,7 @@ def _distinct(count: int, bits: int, generator: torch.Generator) -> Tensor:
 
 
 class Ensemble:
-    """S nets of one architecture as one stack of weights: a call maps [S, N, ...] to [S, N, O], each net on its own data.
-
-    Args:
-        nets: The nets.
-
-    Attributes:
-        weights: The parameters by name, [S, ...] each.
-    """
+    """S nets of one architecture as one stack of weights: a call maps [S, N, ...] to [S, N, O], each net on its own data."""
 
     def __init__(self, nets: Sequence[nn.Module]) -> None:
         self.net = nets[0]
@@ -152,11 +126,7 @@ class Ensemble:
 
     @torch.no_grad()
     def faded(self, factor: float) -> Ensemble:
-        """A copy with less of the fast weights.
-
-        Args:
-            factor: What is left of them.
-        """
+        """A copy with less of the fast weights."""
         twin = self.copy()
         for name, part in twin.weights.items():
             if is_fast(name):
@@ -164,32 +134,20 @@ class Ensemble:
         return twin
 
     def member(self, seed: int) -> nn.Module:
-        """One of the nets by itself, a copy, with the sums as plain weights.
-
-        Args:
-            seed: Its place among the S.
-        """
+        """One of the nets by itself, a copy, with the sums as plain weights."""
         net = copy.deepcopy(self.net)
         net.load_state_dict({name: part[seed] for name, part in self.weights.items()})
         return merge(net)
 
     @torch.no_grad()
     def errors(self, data: Associations) -> Tensor:
-        """The mean over output units of |y - d| and of its square, [S, N, 2].
-
-        Args:
-            data: The associations.
-        """
+        """The mean over output units of |y - d| and of its square, [S, N, 2]."""
         misses = (self(data.inputs) - data.targets).abs()
         return torch.stack([misses.mean(2), misses.square().mean(2)], dim=2)
 
 
 def layered_nets(protocol: Protocol) -> Ensemble:
-    """The nets of HP87 §4: input, hidden and output units with biases, sigmoid, slow weights uniform within +-`init`.
-
-    Args:
-        protocol: Their sizes and seeds.
-    """
+    """The nets of HP87 §4: input, hidden and output units with biases, sigmoid, slow weights uniform within +-`init`."""
     nets = []
     for generator in protocol.generators("nets"):
         first, last = nn.Linear(protocol.inputs, protocol.hidden), nn.Linear(protocol.hidden, protocol.outputs)
@@ -211,14 +169,6 @@ def learn(
     """Sweep through the associations and change the weights after each sweep (HP87 §3), for all seeds at once.
 
     E is half the squared error, summed over cases and output units.
-
-    Args:
-        nets: The nets, which learn in place.
-        data: The associations.
-        rates: How the weights learn.
-        sweeps: Number of sweeps.
-        shown: The cases to learn, [S, N] bool; None is all.
-        before_sweep: Called before each sweep.
     """
     optimizer = FastSlowSGD(nets.weights.items(), **vars(rates))
     for _ in range(sweeps):

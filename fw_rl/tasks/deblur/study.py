@@ -44,15 +44,7 @@ FORGETTING = tuple(range(0, 501, 25))
 
 @dataclass(frozen=True)
 class Study:
-    """What the simulation leaves.
-
-    Attributes:
-        protocol: Sizes and lengths.
-        rates: How the weights learn.
-        task: The associations.
-        learned: Nets that have learned the old associations.
-        blurred: The same nets after they have learned the new ones.
-    """
+    """What the simulation leaves."""
 
     protocol: Protocol
     rates: Rates
@@ -71,23 +63,13 @@ def blur(nets: Ensemble, task: Task, protocol: Protocol, rates: Rates) -> Study:
 
 
 def layered_studies(protocol: Protocol, rates: Rates) -> tuple[Study, Study]:
-    """The simulation of HP87 §4, and the same with slow weights alone.
-
-    Args:
-        protocol: Sizes and lengths.
-        rates: How the weights learn.
-    """
+    """The simulation of HP87 §4, and the same with slow weights alone."""
     task, nets = draw_task(protocol), layered_nets(protocol)
     return blur(nets, task, protocol, rates), blur(nets, task, protocol, replace(rates, fast_lr=0.0))
 
 
 def figure_2(study: Study, percents: Sequence[int]) -> Record:
-    """HP87 Figure 2: the errors of retrained and unretrained associations while a part of the old ones is rehearsed.
-
-    Args:
-        study: The simulation.
-        percents: Sizes of the parts.
-    """
+    """HP87 Figure 2: the errors of retrained and unretrained associations while a part of the old ones is rehearsed."""
     errors = [study.learned.errors(study.task.old), study.blurred.errors(study.task.old), study.blurred.errors(study.task.new)]
     learned, blurred, new = ([_spread(part.mean(1)[:, i]) for i in range(2)] for part in errors)
     return dict(
@@ -107,15 +89,7 @@ def _rehearse(study: Study, rates: Rates, percent: int) -> tuple[Tensor, Course,
 
 
 def part_of(protocol: Protocol, percent: int) -> int:
-    """How many of the old associations a percentage is.
-
-    Args:
-        protocol: Number of the associations.
-        percent: The percentage.
-
-    Raises:
-        ValueError: If it is none or all of them.
-    """
+    """How many of the old associations a percentage is."""
     count = round(protocol.associations * percent / 100)
     if not 0 < count < protocol.associations:
         raise ValueError(f"{percent} % of {protocol.associations} associations must be neither none nor all, got {count}")
@@ -133,13 +107,7 @@ def _transfer(course: Course) -> Record:
 
 
 def ways_to_rehearse(study: Study, without_fast: Study, percent: int) -> Record:
-    """HP87 §6: the errors during rehearsal and, after it, while the fast weights decay and nothing is learned.
-
-    Args:
-        study: The simulation.
-        without_fast: The same with slow weights alone.
-        percent: Size of the part that is rehearsed.
-    """
+    """HP87 §6: the errors during rehearsal and, after it, while the fast weights decay and nothing is learned."""
     rates = study.rates
     ways = {
         "slow and fast": (study, rates),
@@ -163,13 +131,7 @@ def _rehearse_and_forget(study: Study, rates: Rates, percent: int) -> Record:
 
 
 def check_theory(seed: int, pairs: int, linear_nets: int) -> Record:
-    """HP87 §5: every formula beside its Monte Carlo value.
-
-    Args:
-        seed: Seed of the random numbers.
-        pairs: Pairs of inputs for each check of Eq. 1 to 3.
-        linear_nets: Linear nets for each check of the improvement at the start.
-    """
+    """HP87 §5: every formula beside its Monte Carlo value."""
     generator = torch.Generator().manual_seed(seed)
     equations, transfers, ratios = [], [], []
     for signed, densities in ((False, (0.25, 0.5, 0.75)), (True, (0.1, 0.25, 0.4))):
@@ -200,12 +162,7 @@ def check_theory(seed: int, pairs: int, linear_nets: int) -> Record:
 
 
 def figure_4(points: int = 360, sweeps: int = 30) -> Record:
-    """HP87 Figure 4 as a run: the circle, the ellipse after some retraining, and the share of positive transfer.
-
-    Args:
-        points: Points of the circle.
-        sweeps: Sweeps of retraining.
-    """
+    """HP87 Figure 4 as a run: the circle, the ellipse after some retraining, and the share of positive transfer."""
     plane = Plane(torch.tensor([[1.0, 0.25], [0.6, 1.0]]), torch.tensor([0.8, 0.9]), start=torch.tensor([-0.6, -0.3]))
     path = plane.retrain(plane.circle(radius=0.5, points=points), sweeps, lr=0.1)
     misses = (path @ plane.inputs[0] - plane.targets[0]).abs().amax(1)
@@ -225,11 +182,7 @@ def figure_4(points: int = 360, sweeps: int = 30) -> Record:
 
 
 def temporary_uses(study: Study) -> Record:
-    """HP87 §1: a new association learned in one trial and forgotten again, and shapes bound to colours for a while.
-
-    Args:
-        study: The simulation.
-    """
+    """HP87 §1: a new association learned in one trial and forgotten again, and shapes bound to colours for a while."""
     decay = study.rates.decay
     times = [1, *FORGETTING[1:]]
     trial = learn_in_one_trial(study.learned, study.task, decay, times)
@@ -265,17 +218,7 @@ class Sequences:
 
 
 def deblur_sequences(options: Sequences, protocol: Protocol, rates: Rates, percents: Sequence[int]) -> Record:
-    """The simulation with fast-weight cells that read sequences, rehearsed by the fast weights alone.
-
-    Args:
-        options: Sizes and rates of the sequences and of the cells.
-        protocol: The rest of the sizes.
-        rates: The rest of the rates.
-        percents: Sizes of the parts that are rehearsed.
-
-    Returns:
-        A record of cells as in Ba16, `memory`, and one of the same cells with an eta of 0, `no memory`.
-    """
+    """The simulation with fast-weight cells that read sequences, rehearsed by the fast weights alone."""
     protocol = replace(
         protocol,
         hidden=options.sequence_units,

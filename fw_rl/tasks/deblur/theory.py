@@ -19,25 +19,14 @@ __all__ = ["Inputs", "descent_cosine", "expected_cosine", "expected_ratio", "exp
 
 @dataclass(frozen=True)
 class Inputs:
-    """Random input vectors.
-
-    Attributes:
-        n: Their length.
-        p: Probability of a component to be 1.
-        signed: Whether a component is -1 with the same probability; otherwise it is 0.
-    """
+    """Random input vectors."""
 
     n: int
     p: float
     signed: bool = False
 
     def draw(self, *shape: int, generator: torch.Generator) -> Tensor:
-        """Vectors, [*shape, n].
-
-        Args:
-            *shape: How many.
-            generator: The source of random numbers.
-        """
+        """Vectors, [*shape, n]."""
         u = torch.rand(*shape, self.n, generator=generator, dtype=torch.float64)
         ones = (u < self.p).double()
         return ones - (u > 1 - self.p).double() if self.signed else ones
@@ -47,11 +36,6 @@ def descent_cosine(a: Tensor, b: Tensor, noise: Tensor) -> Tensor:
     """The cosine of the angle between the two directions of steepest descent, [...] (HP87 Eq. 1).
 
     It is the ratio of two improvements of b by a step of fixed length: by retraining a, and by retraining b itself.
-
-    Args:
-        a: An input, [..., n].
-        b: Another, [..., n].
-        noise: What has been added to the weights, [..., n].
     """
     return cosine_similarity(a, b, dim=-1) * torch.sign((a * noise).sum(-1) * (b * noise).sum(-1))
 
@@ -60,10 +44,6 @@ def expected_transfer(a: Tensor, b: Tensor) -> Tensor:
     """The squared cosine of the angle between two inputs, [...]: HP87 Eq. 2, n_ab^2 / (n_a n_b), and Eq. 3 with -1.
 
     It is the ratio of the expected improvements, where the weight change is proportional to the gradient.
-
-    Args:
-        a: An input, [..., n].
-        b: Another, [..., n].
     """
     return cosine_similarity(a, b, dim=-1).square()
 
@@ -73,10 +53,6 @@ def expected_cosine(a: Tensor, b: Tensor) -> Tensor:
 
     HP87 gets from Eq. 1 to Eq. 2 by taking numerator and denominator for themselves, which gives c^2. That is not the mean of
     Eq. 1, but it is the ratio of the expected improvements (footnote 2 of the paper).
-
-    Args:
-        a: An input, [..., n].
-        b: Another, [..., n].
     """
     cosine = cosine_similarity(a, b, dim=-1)
     return 2 / math.pi * cosine * torch.asin(cosine.clamp(-1, 1))
@@ -86,9 +62,6 @@ def mean_transfer(inputs: Inputs) -> float:
     """The transfer between two random associations, ``E[(a . b)^2] / E[|a|^4]``: 1/4 for large n and 0/1 with p = 1/2.
 
     With -1 it is of order 1/n (HP87 §5.2), without it tends to p^2.
-
-    Args:
-        inputs: How the two are drawn.
     """
     n, p = inputs.n, inputs.p
     if inputs.signed:
@@ -105,10 +78,6 @@ def measure_transfer(inputs: Inputs, pairs: int, generator: torch.Generator) -> 
 
 def expected_ratio(transfer: float, retrained: int) -> float:
     """Improvement of an unretrained over that of a retrained association at the start: ``k t / (1 + (k - 1) t)`` (HP87 §5.1).
-
-    Args:
-        transfer: The transfer t between two associations.
-        retrained: The number k of retrained associations.
 
     Example:
         >>> round(expected_ratio(0.25, retrained=50), 3)

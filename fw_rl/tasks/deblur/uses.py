@@ -19,14 +19,7 @@ __all__ = ["Bindings", "OneTrial", "bind", "learn_in_one_trial"]
 
 
 class OneTrial(NamedTuple):
-    """Shares of the bits that are right.
-
-    Attributes:
-        untaught: Of a new association before it is presented, [S].
-        blank: Of all old ones before that, [S].
-        new: Of the new association after one presentation, [time, S].
-        old: Of all old ones after that, [time, S].
-    """
+    """Shares of the bits that are right."""
 
     untaught: Tensor
     blank: Tensor
@@ -40,13 +33,6 @@ def learn_in_one_trial(nets: Ensemble, task: Task, decay: float, times: list[int
 
     The hidden vector h is the key, and what the output units lack of +-`logit` is the value; a rate of 1 / |h|^2 stores all of
     it. Every new association starts from fast weights at zero.
-
-    Args:
-        nets: The nets.
-        task: The associations.
-        decay: What a step of time leaves of the fast weights.
-        times: Steps of time after the presentation at which to ask.
-        logit: What the output units are to have before the sigmoid.
     """
     rows = []
     for seed in range(len(task.new.inputs)):
@@ -77,15 +63,7 @@ def _right(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class Bindings(NamedTuple):
-    """Shares of the questions "what colour has this shape".
-
-    Attributes:
-        first: With the right answer after a first scene.
-        second: With the right answer after a second scene with the same shapes in other colours.
-        stale: Whose answer is still the colour of the first scene then.
-        answered: With any answer when the fast weights have decayed.
-        chance: With the right answer by a guess.
-    """
+    """Shares of the questions "what colour has this shape"."""
 
     first: float
     second: float
@@ -103,15 +81,6 @@ def bind(
     Shapes and colours are random vectors of length `size` from a vocabulary. Each object is presented once, the shape as the
     input of a linear layer that knows nothing and the colour as its target. The colour that is nearest is the answer, if what
     comes back is at least half as long as a colour.
-
-    Args:
-        scenes: Number of scenes.
-        objects: Objects of a scene.
-        vocabulary: Number of shapes, and of colours.
-        size: Length of their vectors.
-        decay: What a step of time leaves of the fast weights.
-        later: Steps of time until `answered` is asked.
-        generator: The source of random numbers.
     """
     shapes, colours = (2.0 * torch.randint(2, (2, vocabulary, size), generator=generator) - 1).unbind()
     layer = nn.Linear(size, size, bias=False)
