@@ -34,13 +34,13 @@ def main(name: str, arguments: Sequence[str], program: str | None = None) -> int
                 make_folder("out", options.out)
                 print(getattr(task, show)(options.out))
                 return 0
-        text, folder = make_table(task, options)
+        text = make_table(task, options)
     except KeyboardInterrupt:
         print(f"Interrupted. The same command goes on where it was ({options.out}).")
         return 130
     except (ValueError, OSError) as error:
         return fail(program, error)
-    print(f"\n{text}\nTable, pictures and records: {folder}")
+    print(f"\n{text}\nTable, pictures and records: {options.out}")
     return 0
 
 

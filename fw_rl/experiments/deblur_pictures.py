@@ -69,14 +69,29 @@ def _figure_2(record: Record) -> Figure:
 
 
 def _fast_weights(record: Record) -> Figure:
-    ways = record["rehearsal"]
-    figure, panels = _panels(len(ways), 13, 3.6, sharey=True)
+    percent = record["settings"]["subset"]
+    title = f"{percent} % are rehearsed, then nothing is learned while the fast weights decay. What rehearses:"
+    return _courses(record["rehearsal"], 13, title)
+
+
+def _recurrent(record: Record) -> Figure:
+    ways = {
+        f"{name}, {percent} % rehearsed": subset
+        for name, cell in record["recurrent"].items()
+        for percent, subset in cell["subsets"].items()
+    }
+    title = "The fast-weight cell, with its memory A and without; the fast weights on its connections rehearse"
+    return _courses(ways, 2 + 2.8 * len(ways), title)
+
+
+def _courses(ways: Record, width: float, title: str) -> Figure:
+    """A panel for each way to rehearse."""
+    figure, panels = _panels(len(ways), width, 3.6, sharey=True)
     for axes, (name, way) in zip(panels, ways.items(), strict=True):
         _rehearse_and_decay(axes, way)
         axes.set(title=name)
     _finish(figure, panels)
-    percent = record["settings"]["subset"]
-    figure.suptitle(f"{percent} % are rehearsed, then nothing is learned while the fast weights decay. What rehearses:")
+    figure.suptitle(title)
     return figure
 
 
@@ -172,21 +187,6 @@ def _uses(record: Record) -> Figure:
     axes.axhline(trial["old_before"][0], color=RETRAINED, linestyle=":", label="old, before")
     axes.set(title="Presented once, stored for a while", xlabel="steps since the presentation", ylabel="bits right")
     axes.legend(frameon=False)
-    return figure
-
-
-def _recurrent(record: Record) -> Figure:
-    panels_of = [
-        (f"{name}, {percent} % rehearsed", subset)
-        for name, cell in record["recurrent"].items()
-        for percent, subset in cell["subsets"].items()
-    ]
-    figure, panels = _panels(len(panels_of), 2 + 2.8 * len(panels_of), 3.6, sharey=True)
-    for axes, (title, subset) in zip(panels, panels_of, strict=True):
-        _rehearse_and_decay(axes, subset)
-        axes.set(title=title)
-    _finish(figure, panels)
-    figure.suptitle("The fast-weight cell, with its memory A and without; the fast weights on its connections rehearse")
     return figure
 
 

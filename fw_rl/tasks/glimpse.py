@@ -170,7 +170,7 @@ class ConvNet(nn.Module):
 
 
 def make_glimpse_net(row: Row, hidden_size: int, patch_pixels: int, classes: int, conv_depth: int) -> nn.Module:
-    """The net of a row of the tables of glimpses; `hidden_size` is the units of its cell, or the features of a ConvNet's layer."""
+    """The net of a row of the tables of glimpses, of so many units, or features of each layer for the ConvNet."""
     if row.net == "convnet":
         if row.options:
             raise ValueError(f"the ConvNet has no option {next(iter(row.options))!r}")

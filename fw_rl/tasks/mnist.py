@@ -61,7 +61,13 @@ def read_idx(content: bytes) -> NDArray[np.uint8]:
 
 
 def _load(name: str, file: _File, folder: Path | None) -> NDArray[np.uint8]:
-    return _load_or_download(name, file) if folder is None else _read(_find(name, folder), name, file)
+    home = default_folder() if folder is None else folder
+    for path in (home / f"{name}.gz", home / name):
+        if path.is_file():
+            return _read(path, name, file)
+    if folder is not None:
+        raise ValueError(f"there is no {name} or {name}.gz in {folder}")
+    return _download(name, file, home / f"{name}.gz")
 
 
 def _read(path: Path, name: str, file: _File) -> NDArray[np.uint8]:
@@ -77,22 +83,8 @@ def _read(path: Path, name: str, file: _File) -> NDArray[np.uint8]:
     return array
 
 
-def _find(name: str, folder: Path) -> Path:
-    for path in (folder / f"{name}.gz", folder / name):
-        if path.is_file():
-            return path
-    raise ValueError(f"there is no {name} or {name}.gz in {folder}")
-
-
-def _load_or_download(name: str, file: _File) -> NDArray[np.uint8]:
-    folder = default_folder()
-    try:
-        path = _find(name, folder)
-    except ValueError:
-        folder.mkdir(parents=True, exist_ok=True)
-    else:
-        return _read(path, name, file)
-    path = folder / f"{name}.gz"
+def _download(name: str, file: _File, path: Path) -> NDArray[np.uint8]:
+    path.parent.mkdir(parents=True, exist_ok=True)
     reasons = []
     for mirror in MIRRORS:
         try:
@@ -103,6 +95,6 @@ def _load_or_download(name: str, file: _File) -> NDArray[np.uint8]:
             path.unlink(missing_ok=True)
     files = ", ".join(f"{known}.gz" for known in FILES)
     raise ValueError(
-        f"MNIST could not be downloaded ({'; '.join(reasons)}): put {files} into {folder}, "
+        f"MNIST could not be downloaded ({'; '.join(reasons)}): put {files} into {path.parent}, "
         "or name the folder that has them with --data-dir"
     )

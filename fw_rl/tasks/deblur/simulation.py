@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from fw_rl.cells import Cell, make_cell
 from fw_rl.fast_slow import FastSlowSGD, fast_slow, is_fast, merge
 
 __all__ = ["Associations", "Ensemble", "Protocol", "Rates", "Task", "draw_task", "layered_nets", "learn"]
@@ -66,27 +67,27 @@ class Protocol:
     """The first seed."""
 
     def generators(self, purpose: str) -> list[torch.Generator]:
-        """A source of random numbers for each seed."""
+        """A source of random numbers for each seed; nets, associations and subsets have other numbers each."""
         offset = ("nets", "associations", "subsets").index(purpose) << 40
         return [torch.Generator().manual_seed(offset + seed) for seed in range(self.seed, self.seed + self.seeds)]
 
 
 class Associations(NamedTuple):
-    """Associations of each of S seeds."""
+    """Associations of each of S seeds: inputs [S, N, ...] and desired outputs [S, N, O]."""
 
     inputs: Tensor
     targets: Tensor
 
 
 class Task(NamedTuple):
-    """What is learned."""
+    """What is learned: the old associations, and the new ones that interfere with them."""
 
     old: Associations
     new: Associations
 
 
 def draw_task(protocol: Protocol, steps: int | None = None) -> Task:
-    """Random binary inputs, all of a seed different, with random binary outputs."""
+    """Random binary inputs [S, N, inputs], or sequences [S, N, steps, inputs], all of a seed different, and binary outputs."""
     cases, shape = protocol.associations + protocol.interfering, (-1,) if steps is None else (steps, -1)
     bits = protocol.inputs * (steps or 1)
     inputs, targets = [], []
@@ -126,7 +127,7 @@ class Ensemble:
 
     @torch.no_grad()
     def faded(self, factor: float) -> Ensemble:
-        """A copy with less of the fast weights."""
+        """A copy in which that part of the fast weights is left."""
         twin = self.copy()
         for name, part in twin.weights.items():
             if is_fast(name):
@@ -158,6 +159,34 @@ def layered_nets(protocol: Protocol) -> Ensemble:
     return Ensemble(nets)
 
 
+class SequenceNet(nn.Module):
+    """A cell that reads a sequence, and sigmoid output units that look at its last state: x [N, T, I] to y [N, O]."""
+
+    def __init__(self, cell: Cell, output_size: int) -> None:
+        super().__init__()
+        self.cell = cell
+        self.head = nn.Linear(cell.hidden_size, output_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.cell(x.transpose(0, 1), self.cell.initial_state(len(x)))
+        return torch.sigmoid(self.head(y[-1]))
+
+
+def recurrent_nets(protocol: Protocol, eta: float, decay: float) -> Ensemble:
+    """Fast-weight cells of `hidden` units as they are initialised; with an eta of 0 they are ReLU nets without a memory A.
+
+    Every slow parameter W of theirs becomes a slow and a fast weight (HP87). The fast weights A (Ba16) are something else: they
+    hold what one sequence has shown so far.
+    """
+    nets = []
+    for seed in range(protocol.seed, protocol.seed + protocol.seeds):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            cell = make_cell("fast-weights", protocol.inputs, protocol.hidden, eta=eta, decay=decay)
+            nets.append(fast_slow(SequenceNet(cell, protocol.outputs)))
+    return Ensemble(nets)
+
+
 def learn(
     nets: Ensemble,
     data: Associations,
@@ -168,7 +197,7 @@ def learn(
 ) -> None:
     """Sweep through the associations and change the weights after each sweep (HP87 §3), for all seeds at once.
 
-    E is half the squared error, summed over cases and output units.
+    E is half the squared error, summed over cases, or those of `shown` [S, N], and output units.
     """
     optimizer = FastSlowSGD(nets.weights.items(), **vars(rates))
     for _ in range(sweeps):

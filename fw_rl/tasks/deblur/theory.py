@@ -19,7 +19,7 @@ __all__ = ["Inputs", "descent_cosine", "expected_cosine", "expected_ratio", "exp
 
 @dataclass(frozen=True)
 class Inputs:
-    """Random input vectors."""
+    """Random input vectors of length n; a component is 1 with probability p, -1 with the same if `signed`, and 0 otherwise."""
 
     n: int
     p: float
@@ -33,7 +33,7 @@ class Inputs:
 
 
 def descent_cosine(a: Tensor, b: Tensor, noise: Tensor) -> Tensor:
-    """The cosine of the angle between the two directions of steepest descent, [...] (HP87 Eq. 1).
+    """The cosine of the angle between the directions of steepest descent for inputs a and b [..., n], [...] (HP87 Eq. 1).
 
     It is the ratio of two improvements of b by a step of fixed length: by retraining a, and by retraining b itself.
     """
@@ -77,7 +77,7 @@ def measure_transfer(inputs: Inputs, pairs: int, generator: torch.Generator) -> 
 
 
 def expected_ratio(transfer: float, retrained: int) -> float:
-    """Improvement of an unretrained over that of a retrained association at the start: ``k t / (1 + (k - 1) t)`` (HP87 §5.1).
+    """Improvement of an unretrained over that of one of k retrained associations: ``k t / (1 + (k - 1) t)`` (HP87 §5.1).
 
     Example:
         >>> round(expected_ratio(0.25, retrained=50), 3)

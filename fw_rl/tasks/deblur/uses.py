@@ -19,7 +19,11 @@ __all__ = ["Bindings", "OneTrial", "bind", "learn_in_one_trial"]
 
 
 class OneTrial(NamedTuple):
-    """Shares of the bits that are right."""
+    """Shares of the bits that are right.
+
+    `untaught` and `blank` [S] are of a new association and of all old ones before the new one is presented, `new` and `old`
+    [time, S] are the same after one presentation.
+    """
 
     untaught: Tensor
     blank: Tensor
@@ -63,7 +67,11 @@ def _right(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class Bindings(NamedTuple):
-    """Shares of the questions "what colour has this shape"."""
+    """Shares of the questions for the colour of a shape that are answered right after a first scene, and after a second one.
+
+    The second scene has the same shapes in other colours. `stale` answers are still those of the first; `answered` are those
+    with any answer when the fast weights have decayed for `later` steps; `chance` is a guess.
+    """
 
     first: float
     second: float
