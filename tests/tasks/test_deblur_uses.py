@@ -42,16 +42,16 @@ def bindings(**options):
 
 def test_each_shape_is_bound_to_one_colour_then_another():
     bound = bindings()
-    assert bound.first > 0.99
-    assert bound.second > 0.99
-    assert bound.stale < 0.01
-    assert bound.chance == 1 / 8
+    assert bound["first"] > 0.99
+    assert bound["second"] > 0.99
+    assert bound["stale"] < 0.01
+    assert bound["chance"] == 1 / 8
 
 
 def test_bindings_last_for_a_while_only():
-    assert bindings(later=0).answered > 0.99
-    assert bindings().answered == 0
+    assert bindings(later=0)["answered"] > 0.99
+    assert bindings()["answered"] == 0
 
 
 def test_short_vectors_interfere():
-    assert bindings(size=4).first < 0.9
+    assert bindings(size=4)["first"] < 0.9

@@ -125,7 +125,7 @@ def check_theory(seed: int, pairs: int, linear_nets: int) -> Record:
     for signed, densities in ((False, (0.25, 0.5, 0.75)), (True, (0.1, 0.25, 0.4))):
         for n, p in product((10, 100, 1000), densities):
             check = theory.check_pairs(Inputs(n, p, signed), pairs, 200, generator)
-            equations.append(dict(equation=3 if signed else 2, n=n, p=p) | check._asdict())
+            equations.append(dict(equation=3 if signed else 2, n=n, p=p) | check)
 
     for signed, n in product((False, True), (10, 100, 1000)):
         inputs, expected = _random_inputs(n, signed)
@@ -183,7 +183,7 @@ def temporary_uses(study: Study) -> Record:
     )  # fmt: skip
     before = dict(new_before=_spread(trial.untaught), old_before=_spread(trial.blank))
     one_trial = dict(times=times, **before, new=_curve(trial.new), old=_curve(trial.old))
-    return dict(one_trial=one_trial, binding=bindings._asdict())
+    return dict(one_trial=one_trial, binding=bindings)
 
 
 @dataclass(frozen=True)

@@ -86,19 +86,11 @@ def expected_ratio(transfer: float, retrained: int) -> float:
     return retrained * transfer / (1 + (retrained - 1) * transfer)
 
 
-class PairCheck(NamedTuple):
-    """Means over random pairs of Eq. 2 or 3 and of Eq. 1, and the standard error of the difference to Monte Carlo."""
+def check_pairs(inputs: Inputs, pairs: int, noises: int, generator: torch.Generator) -> dict[str, float]:
+    """Means over random pairs of Eq. 2 or 3 and of Eq. 1, and the standard error of the difference to Monte Carlo over noises.
 
-    transfer_formula: float
-    transfer_measured: float
-    transfer_error: float
-    cosine_formula: float
-    cosine_measured: float
-    cosine_error: float
-
-
-def check_pairs(inputs: Inputs, pairs: int, noises: int, generator: torch.Generator) -> PairCheck:
-    """Draw pairs of inputs, and noise for each; a pair with a zero vector, of which nothing can be learned, is drawn again."""
+    A pair with a zero vector, of which nothing can be learned, is drawn again.
+    """
     rows: list[Tensor] = []
     while len(rows) < pairs:
         a, b = inputs.draw(2, generator=generator)
@@ -113,7 +105,8 @@ def check_pairs(inputs: Inputs, pairs: int, noises: int, generator: torch.Genera
     table = torch.stack(rows)
     means = table.mean(0).tolist()
     errors = ((table[:, [1, 3]] - table[:, [0, 2]]).std(0) / math.sqrt(len(table))).tolist()
-    return PairCheck(means[0], means[1], errors[0], means[2], means[3], errors[1])
+    transfer = dict(transfer_formula=means[0], transfer_measured=means[1], transfer_error=errors[0])
+    return transfer | dict(cosine_formula=means[2], cosine_measured=means[3], cosine_error=errors[1])
 
 
 class Fall(NamedTuple):

@@ -15,7 +15,7 @@ from fw_rl.fast_slow import associate, recall
 from fw_rl.memory import Memory
 from fw_rl.tasks.deblur.simulation import Ensemble, Task
 
-__all__ = ["Bindings", "OneTrial", "bind", "learn_in_one_trial"]
+__all__ = ["OneTrial", "bind", "learn_in_one_trial"]
 
 
 class OneTrial(NamedTuple):
@@ -66,29 +66,19 @@ def _right(logits: Tensor, target: Tensor) -> Tensor:
     return ((logits > 0) == (target > 0.5)).double().mean()
 
 
-class Bindings(NamedTuple):
-    """Shares of the questions for the colour of a shape that are answered right after a first scene, and after a second one.
-
-    The second scene has the same shapes in other colours. `stale` answers are still those of the first; `answered` are those
-    with any answer when the fast weights have decayed for `later` steps; `chance` is a guess.
-    """
-
-    first: float
-    second: float
-    stale: float
-    answered: float
-    chance: float
-
-
 @torch.no_grad()
 def bind(
     scenes: int, objects: int, vocabulary: int, size: int, decay: float, later: int, generator: torch.Generator
-) -> Bindings:
+) -> dict[str, float]:
     """Show scenes of objects, each a shape in a colour, and ask for the colours.
 
     Shapes and colours are random vectors of length `size` from a vocabulary. Each object is presented once, the shape as the
     input of a linear layer that knows nothing and the colour as its target. The colour that is nearest is the answer, if what
     comes back is at least half as long as a colour.
+
+    Returns the shares of right answers after a first scene, `first`, and after a second one with the same shapes in other
+    colours, `second`; of answers that are `stale` then, those of the first scene; of shapes for which anything is `answered`
+    when the fast weights have decayed for `later` steps; and the `chance` of a guess.
     """
     shapes, colours = (2.0 * torch.randint(2, (2, vocabulary, size), generator=generator) - 1).unbind()
     layer = nn.Linear(size, size, bias=False)
@@ -113,7 +103,7 @@ def bind(
     again = present(fast, second)
     faded = memory.fade(again, decay**later)
     changed = first != second
-    return Bindings(
+    return dict(
         first=_share(answers(fast) == first),
         second=_share(answers(again) == second),
         stale=_share((answers(again) == first)[changed]),
