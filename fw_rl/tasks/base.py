@@ -55,13 +55,8 @@ class Task(ABC):
     its docstring describes the command. Each method `show_x(folder)`, which draws something there and returns a text, is the
     option `--show-x`, with the first paragraph of its docstring as help.
 
-    Attributes:
-        name: That of the command.
-        title: That of the table.
-        rows: The models of the table by name.
-        sizes: Units of the recurrent layer in the table.
-        accuracy: Whether the paper states 100 % minus the error.
-        weight_decay: The weight decay of AdamW with which the nets of the task learn best.
+    In its table, `sizes` are units of the recurrent layer, and `accuracy` says that the paper states 100 % minus the error;
+    `weight_decay` is that of AdamW with which its nets learn best.
     """
 
     name: ClassVar[str]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from fw_rl.cells import Cell, make_cell
 from fw_rl.tasks.base import Data, Row, Split, Task, layers
 
-__all__ = ["LETTERS", "SYMBOLS", "Retrieval", "RetrievalNet", "as_text", "make_examples"]
+__all__ = ["LETTERS", "SYMBOLS", "Retrieval", "RetrievalNet", "make_examples"]
 
 LETTERS = 26
 DIGITS = 10
@@ -36,11 +36,6 @@ class Retrieval(Task):
     saw, but not their letters, then errs on 62 % of the queries: the plateau on which the paper's baselines sit. The
     fast weights decay at 0.95, as in Ba16 §3.1; with the 0.9 of A.1 a net of 20 units left its plateaus later. AdamW shrinks
     the slow weights, since without that both fast weights and LSTM come to know their training strings better than new ones.
-
-    Example:
-        >>> data = Retrieval(pairs=4, examples=10).load()
-        >>> data.train.inputs.shape
-        torch.Size([10, 11])
     """
 
     pairs: int = 4
@@ -98,16 +93,6 @@ def make_examples(size: int, pairs: int, split: str) -> Split:
     strings[:, 1 : 2 * pairs : 2] = LETTERS + values
     strings[:, -1] = keys[np.arange(size), asked]
     return Split(torch.from_numpy(strings), torch.from_numpy(values[np.arange(size), asked]))
-
-
-def as_text(string: Tensor) -> str:
-    """A string [T], indices of `SYMBOLS`, as the paper prints it.
-
-    Example:
-        >>> as_text(torch.tensor([2, 35, 36, 36, 2]))
-        'c9??c'
-    """
-    return "".join(SYMBOLS[index] for index in string.tolist())
 
 
 class RetrievalNet(nn.Module):

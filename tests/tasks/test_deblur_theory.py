@@ -1,6 +1,5 @@
 """HP87 §5: the formulas on small cases that can be counted by hand, and beside Monte Carlo."""
 
-import doctest
 import itertools
 import math
 
@@ -165,8 +164,3 @@ def test_on_the_circle_it_is_one_minus_the_angle(plane):
     angle = torch.acos(torch.nn.functional.cosine_similarity(*plane.inputs, dim=0))
     assert plane.probability(torch.ones(1)).item() == pytest.approx(1 - angle.item() / math.pi)
     assert plane.probability(torch.zeros(1)).item() == 0.5
-
-
-def test_examples_in_the_docstrings():
-    result = doctest.testmod(theory)
-    assert (result.attempted > 0, result.failed) == (True, 0)

@@ -6,8 +6,13 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from fw_rl.cells import available_cells, make_cell
-from fw_rl.tasks.retrieval import Retrieval, RetrievalNet, as_text, make_examples
+from fw_rl.tasks.retrieval import SYMBOLS, Retrieval, RetrievalNet, make_examples
 from fw_rl.tasks.training import Training, evaluate, train
+
+
+def as_text(string):
+    """A string as the paper prints it, such as c9k8j3f1??c."""
+    return "".join(SYMBOLS[index] for index in string.tolist())
 
 
 @pytest.mark.parametrize("pairs", [1, 4, 26])

@@ -77,12 +77,7 @@ def measure_transfer(inputs: Inputs, pairs: int, generator: torch.Generator) -> 
 
 
 def expected_ratio(transfer: float, retrained: int) -> float:
-    """Improvement of an unretrained over that of one of k retrained associations: ``k t / (1 + (k - 1) t)`` (HP87 §5.1).
-
-    Example:
-        >>> round(expected_ratio(0.25, retrained=50), 3)
-        0.943
-    """
+    """Improvement of an unretrained over that of one of k retrained associations: ``k t / (1 + (k - 1) t)`` (HP87 §5.1)."""
     return retrained * transfer / (1 + (retrained - 1) * transfer)
 
 
