@@ -33,8 +33,8 @@ BLANK = {
 def picture(rules: CatchRules, row: int, ball: int, paddle: int, key: int = 0) -> Image:
     """Draw one game as an image [side, side, 3] of about 300 pixels a side.
 
-    A frame that shows the game to the player has a bright border, a grid, and bright objects; a
-    later one has a dark border, stripes instead of the grid, dimmed objects, and bright distractors.
+    A frame that the player sees is bright, on a grid; a later one is dark, on stripes, with dimmed objects and bright
+    distractors.
     """
     blank = row >= rules.m
     colors = BLANK if blank else SEEN
@@ -95,11 +95,7 @@ class Window:
         self._pygame: Any = None
 
     def show(self, image: Image) -> None:
-        """Show `image` [height, width, 3], no sooner than 1 / fps after the last one.
-
-        Raises:
-            gymnasium.error.DependencyNotInstalled: pygame is missing.
-        """
+        """Show `image` [height, width, 3], no sooner than 1 / fps after the last one."""
         if self._pygame is None:
             self._open(image.shape[1], image.shape[0])
         pygame = self._pygame

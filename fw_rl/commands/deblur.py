@@ -99,22 +99,21 @@ def _measure(options: DeblurOptions) -> dict[str, Any]:
 def _check(options: DeblurOptions) -> None:
     """ValueError, in one line, for a value that is not allowed."""
     protocol, rates, sequences = options.protocol, options.rates, options.sequences
-    for name, value in (vars(protocol) | vars(sequences) | vars(options)).items():
-        if type(value) is int and name not in ("seed", "subset"):
-            check_count(name, value, 2 if name in ("seeds", "sequence_seeds", "pairs", "linear_nets") else 1)
-    check_count("seed", protocol.seed, 0)
+    least = dict(seed=0, seeds=2, sequence_seeds=2, pairs=2, linear_nets=2)
+    for name, value in (vars(protocol) | vars(rates) | vars(sequences) | vars(options)).items():
+        if type(value) is int and name != "subset":
+            check_count(name, value, least.get(name, 1))
+        elif type(value) is float:
+            require(name, value, 0 <= value < math.inf, "at least 0 and finite")
+            require(name, value, value > 0 or not name.endswith("lr"), "above 0")
+            require(name, value, value < 1 or not name.endswith("momentum"), "below 1")
+            require(name, value, value <= 1 or not name.endswith("decay"), "between 0 and 1")
     for bits, cases, name in (
         (protocol.inputs, protocol.associations, "--inputs"),
         (protocol.inputs * sequences.sequence_length, sequences.sequences, "--sequence-length"),
     ):
         if (needed := cases + protocol.interfering) > 2**bits:
             raise ValueError(f"{name} must be enough for {needed} different inputs, got {bits} bits")
-    for name, value in (vars(rates) | vars(sequences) | vars(protocol)).items():
-        if type(value) is float:
-            require(name, value, 0 <= value < math.inf, "at least 0 and finite")
-            require(name, value, value > 0 or not name.endswith("lr"), "above 0")
-            require(name, value, value < 1 or not name.endswith("momentum"), "below 1")
-            require(name, value, value <= 1 or not name.endswith("decay"), "between 0 and 1")
     require("subsets", "none", len(options.subsets) > 0, "one or more percentages")
     for percent in (*options.subsets, options.subset):
         part_of(protocol, percent)

@@ -112,8 +112,7 @@ def _rehearse_and_decay(axes: Axes, way: Record) -> None:
 
 def _theory(record: Record) -> Figure:
     theory = record["theory"]
-    figure, panels = _panels(3, 12, 3.8)
-    pairs, ratios, fall = panels
+    figure, (pairs, ratios, fall) = _panels(3, 12, 3.8)
     for equation, color in ((2, RETRAINED), (3, UNRETRAINED)):
         rows = [row for row in theory["equations"] if row["equation"] == equation]
         formula, measured = ([row[f"transfer_{part}"] for row in rows] for part in ("formula", "measured"))
@@ -144,8 +143,7 @@ def _theory(record: Record) -> Figure:
 
 def _figure_4(record: Record) -> Figure:
     plane = record["figure_4"]
-    figure, panels = _panels(2, 10, 5)
-    space, share = panels
+    figure, (space, share) = _panels(2, 10, 5)
     circle, ellipse, positive = (np.array(plane[name]) for name in ("circle", "ellipse", "positive"))
     reach = np.abs(circle - plane["solution"]).max() * 1.5
     for number, row in enumerate(plane["inputs"], start=1):
@@ -179,8 +177,7 @@ def _figure_4(record: Record) -> Figure:
 
 def _uses(record: Record) -> Figure:
     trial = record["uses"]["one_trial"]
-    figure, panels = _panels(1, 6.5, 4)
-    (axes,) = panels
+    figure, (axes,) = _panels(1, 6.5, 4)
     _line(axes, trial["times"], trial["new"], NEW, "the new association")
     _line(axes, trial["times"], trial["old"], RETRAINED, "the old associations")
     axes.axhline(trial["new_before"][0], color=NEW, linestyle=":", label="new, before")

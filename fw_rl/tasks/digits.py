@@ -44,15 +44,12 @@ class Digits(Task):
     name: ClassVar = "glimpse"
     title: ClassVar = "Digits in 24 glimpses (Ba16 Table 2)"
     rows: ClassVar = GLIMPSE_ROWS
+    paper: ClassVar = TABLE_2
     sizes: ClassVar = (50, 100, 200)
 
     def __post_init__(self) -> None:
         if not 0 <= self.most_shift <= 8:
             raise ValueError(f"most_shift must be between 0 and 8 pixels, got {self.most_shift}")
-
-    @property
-    def paper(self) -> dict[tuple[str, int], float]:
-        return TABLE_2
 
     @property
     def data_name(self) -> str:

@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ACTIONS", "EXPRESSIONS", "RECORDINGS"]
+__all__ = ["ACTIONS", "EXPRESSIONS"]
 
 Array = NDArray[np.floating[Any]]
 Parameters = Mapping[str, Array]
 """Numbers by name, each [N]. Lengths are in half heights of the image, whose centre is 0; y goes down."""
 
 EXPRESSIONS = ("neutral", "smile", "surprise", "squint", "disgust", "scream")
-RECORDINGS = (0, 0, 0, 0, 0, 1, 1, 2, 3, 4, 5)
-"""The expressions of a person in all recordings of Multi-PIE: most are neutral."""
 
 ACTIONS = {
     #              neutral smile surprise squint disgust scream

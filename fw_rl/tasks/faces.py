@@ -17,7 +17,7 @@ from fw_rl.tasks import drawn_faces
 from fw_rl.tasks.base import Data, Row, Split, Task
 from fw_rl.tasks.glimpse import GLIMPSE_ROWS, make_glimpse_net
 from fw_rl.tasks.glimpse_pictures import draw_faces
-from fw_rl.tasks.multi_pie import CAMERAS, Faces, describe_multi_pie, load_multi_pie
+from fw_rl.tasks.multi_pie import CAMERAS, EXPRESSION_OF, Faces, describe_multi_pie, load_multi_pie
 
 __all__ = ["Expressions", "make_drawn_faces", "split_by_person"]
 
@@ -42,12 +42,9 @@ class Expressions(Task):
     name: ClassVar = "faces"
     title: ClassVar = "Facial expressions in 24 glimpses (Ba16 Table 3)"
     rows: ClassVar = GLIMPSE_ROWS
+    paper: ClassVar = TABLE_3
     sizes: ClassVar = (200,)
     accuracy: ClassVar = True
-
-    @property
-    def paper(self) -> dict[tuple[str, int], float]:
-        return TABLE_3
 
     @property
     def data_name(self) -> str:
@@ -73,7 +70,7 @@ def make_drawn_faces(people: int = 337, lights: int = 4, seed: int = 0) -> Faces
     """Every person in all 11 recordings of Multi-PIE, from its three central cameras, each in so many random lights."""
     random = np.random.default_rng(seed)
     looks = drawn_faces.draw_people(people, random)
-    scenes = np.array(list(product(drawn_faces.RECORDINGS, CAMERAS.values(), range(lights))))
+    scenes = np.array(list(product(EXPRESSION_OF.values(), CAMERAS.values(), range(lights))))
     images = []
     for person in range(people):
         expression, degrees = scenes[:, 0], scenes[:, 1]
