@@ -92,7 +92,7 @@ class _Embedding(nn.Module):
 
 
 class GlimpseNet(nn.Module):
-    """One recurrent layer with 100 inputs over the glimpses of P * P pixels, and 100 ReLUs before the logits."""
+    """Logits [B, classes] for images [B, 4 P, 4 P] of bytes: a recurrent layer with 100 inputs, and 100 ReLUs."""
 
     def __init__(self, cell: Cell, patch_pixels: int, classes: int) -> None:
         super().__init__()
@@ -100,7 +100,6 @@ class GlimpseNet(nn.Module):
         self.head = layers(cell.hidden_size, 100, classes, last_relu=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits [B, classes] for images [B, 4 P, 4 P] of bytes."""
         y, _ = self.cell(self.embedding(images), self.cell.initial_state(len(images)))
         return self.head(y[-1])
 
@@ -120,7 +119,6 @@ class MultiLevelNet(GlimpseNet):
         super().__init__(cell, patch_pixels, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits [B, classes] for images [B, 4 P, 4 P] of bytes."""
         x = self.embedding(images)
         found = self._fine_level(x[_FINE])
         below = found[[GLIMPSES[t].quadrant for t in _COARSE]] * _INTEGRATE
@@ -162,7 +160,6 @@ class ConvNet(nn.Module):
         self.head = layers(features if depth == 3 else 4 * features, 100, classes, last_relu=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits [B, classes] for images [B, 4 P, 4 P] of bytes."""
         patches = self.patch(cut_patches(standardise(images))).transpose(0, 1)  # [B, 20, features]
         coarse, parts = patches[:, :4], patches[:, 4:].unflatten(1, (4, 4)).flatten(2)
         quadrants = self.quadrant(torch.cat([coarse, parts], dim=2))

@@ -96,7 +96,7 @@ def make_examples(size: int, pairs: int, split: str) -> Split:
 
 
 class RetrievalNet(nn.Module):
-    """An embedding of 50 that is expanded to 100, one recurrent layer, and 100 ReLUs before the logits (Ba16 §4.1, A.1).
+    """Strings [B, T] to logits [B, 10]: an embedding of 50, expanded to 100, a recurrent layer, 100 ReLUs (Ba16 §4.1, A.1).
 
     The embedding starts with a standard deviation of 1: from a start as small as that of the other layers (A.1), the inputs of
     the recurrent layer are so weak at first that learning needs several times as many epochs.
@@ -109,7 +109,6 @@ class RetrievalNet(nn.Module):
         self.head = layers(cell.hidden_size, 100, DIGITS, last_relu=False)
 
     def forward(self, strings: Tensor) -> Tensor:
-        """The logits [B, 10] for strings [B, T]."""
         # 37 symbols are fewer than B * T places: each is embedded once.
         embedded = self.embedding(torch.arange(len(SYMBOLS)))
         y, _ = self.cell(F.embedding(strings.T, embedded), self.cell.initial_state(len(strings)))

@@ -88,7 +88,7 @@ def test_rows_take_options_and_any_cell_that_is_known():
     assert task.row("fast-weights", dict(eta=0.1)).label == "Fast weights, eta=0.1"
     with pytest.raises(ValueError, match=r"cell must be one of rnn, lstm, .*got 'lsmt'"):
         task.row("lsmt")
-    with pytest.raises(ValueError, match="unknown cell 'lstms:lsmt': lstms cannot be imported"):
+    with pytest.raises(ValueError, match="cell must be in a module that runs, got 'lstms:lsmt': lstms cannot be imported"):
         task.row("lstms:lsmt")
 
 
