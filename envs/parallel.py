@@ -184,7 +184,7 @@ class ParallelVectorEnv(VectorEnv):
         while len(answers) < len(self._shares):
             report = self._workers.next_report(timeout=None)
             if report is None:
-                ended = next(number for number, process in enumerate(self._workers.processes) if not process.is_alive())
+                ended = next(number for number, process in self._workers.processes.items() if not process.is_alive())
                 raise WorkerError(f"worker {ended} ended by itself")
             number, answer = report
             answers[number] = answer

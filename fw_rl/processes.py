@@ -16,9 +16,8 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["START_METHOD", "START_METHODS", "Send", "WorkerError", "Workers", "check_start_method"]
 
@@ -33,7 +32,12 @@ Task = Callable[..., None]
 
 
 class WorkerError(RuntimeError):
-    """A worker failed, or was killed again and again; `details` is its traceback, if it had any."""
+    """A worker failed, or was killed again and again.
+
+    Args:
+        summary: Which worker, and how.
+        details: Its traceback, if any.
+    """
 
     def __init__(self, summary: str, details: str = "") -> None:
         super().__init__(f"{summary}\n{details}".strip())
@@ -46,8 +50,7 @@ def check_start_method(name: str) -> None:
         raise ValueError(f"start_method must be one of {', '.join(START_METHODS)}, got {name!r}")
 
 
-@dataclass(frozen=True)
-class _Failure:
+class _Failure(NamedTuple):
     """The last report of a worker that met an exception."""
 
     diverged: bool
@@ -83,7 +86,7 @@ class Workers:
         self.context: Any = multiprocessing.get_context(start_method)
         if start_method == "forkserver":
             self.context.set_forkserver_preload(["__main__", task.__module__, *preload])
-        self.processes: list[Any] = [None] * n_workers
+        self.n_workers, self.processes = n_workers, dict[int, Any]()
         self._numbers: dict[connection.Connection, int] = {}
         self._ready: Iterator[Any] = iter(())
 
@@ -102,7 +105,7 @@ class Workers:
     def start(self) -> None:
         """Start all workers, or none if one of them cannot be started; `stop` must be called in the end."""
         try:
-            for number in range(len(self.processes)):
+            for number in range(self.n_workers):
                 self._start(number)
         except BaseException:
             self.stop()
@@ -137,7 +140,7 @@ class Workers:
         for pipe in self._numbers:
             pipe.close()
         self._numbers.clear()
-        started = [process for process in self.processes if process is not None]
+        started = list(self.processes.values())
         for force in (None, "terminate", "kill"):
             for process in started:
                 if force is not None and process.is_alive():
@@ -148,7 +151,7 @@ class Workers:
         for process in started:
             process.join()
             process.close()
-        self.processes = [None] * len(self.processes)
+        self.processes.clear()
 
     def _start(self, number: int) -> None:
         ours, theirs = self.context.Pipe(duplex=False)

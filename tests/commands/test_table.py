@@ -132,7 +132,10 @@ def test_a_killed_command_goes_on_to_the_same_numbers(number, tmp_path, capsys):
 
 BAD_INPUT = {
     "unknown cell": (["--cell", "lsmt"], "cell must be one of rnn, lstm"),
-    "unknown option": (["--cell", "lstm", "--cell-options", "eta=1"], "an option of cell 'lstm' must be one of forget_bias, got 'eta'"),
+    "unknown option": (
+        ["--cell", "lstm", "--cell-options", "eta=1"],
+        "an option of cell 'lstm' must be one of forget_bias, got 'eta'",
+    ),
     "option without a value": (["--cell-options", "eta"], "name=value"),
     "option out of range": (["--cell", "fast-weights", "--cell-options", "decay=2"], "decay must lie between 0 and 1, got 2"),
     "too many pairs": (["--pairs", "27"], "pairs must be between 1 and 26, the number of letters, got 27"),

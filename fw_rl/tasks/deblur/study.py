@@ -181,8 +181,8 @@ def temporary_uses(study: Study) -> Record:
         scenes=500, objects=4, vocabulary=16, size=128, decay=decay, later=300,
         generator=torch.Generator().manual_seed(study.protocol.seed),
     )  # fmt: skip
-    before = dict(new_before=_spread(trial.untaught), old_before=_spread(trial.blank))
-    one_trial = dict(times=times, **before, new=_curve(trial.new), old=_curve(trial.old))
+    before = dict(new_before=_spread(trial["untaught"]), old_before=_spread(trial["blank"]))
+    one_trial = dict(times=times, **before, new=_curve(trial["new"]), old=_curve(trial["old"]))
     return dict(one_trial=one_trial, binding=bindings)
 
 

@@ -5,7 +5,7 @@ Both are cases presented to a linear layer whose fast weights are a `fw_rl.memor
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,28 +15,18 @@ from fw_rl.fast_slow import associate, recall
 from fw_rl.memory import Memory
 from fw_rl.tasks.deblur.simulation import Ensemble, Task
 
-__all__ = ["OneTrial", "bind", "learn_in_one_trial"]
-
-
-class OneTrial(NamedTuple):
-    """Shares of the bits that are right.
-
-    `untaught` and `blank` [S] are of a new association and of all old ones before the new one is presented, `new` and `old`
-    [time, S] are the same after one presentation.
-    """
-
-    untaught: Tensor
-    blank: Tensor
-    new: Tensor
-    old: Tensor
+__all__ = ["bind", "learn_in_one_trial"]
 
 
 @torch.no_grad()
-def learn_in_one_trial(nets: Ensemble, task: Task, decay: float, times: list[int], logit: float = 3.0) -> OneTrial:
+def learn_in_one_trial(nets: Ensemble, task: Task, decay: float, times: list[int], logit: float = 3.0) -> dict[str, Tensor]:
     """Show each net its new associations, one by one and once, and store them in the fast weights of the last layer.
 
     The hidden vector h is the key, and what the output units lack of +-`logit` is the value; a rate of 1 / |h|^2 stores all of
     it. Every new association starts from fast weights at zero.
+
+    Returns shares of bits that are right: of a new association and of all old ones before the new one is presented, `untaught`
+    and `blank` [S], and at these times after one presentation, `new` and `old` [time, S].
     """
     rows = []
     for seed in range(len(task.new.inputs)):
@@ -58,8 +48,8 @@ def learn_in_one_trial(nets: Ensemble, task: Task, decay: float, times: list[int
             answers = recall(layer, later, key, decay), recall(layer, copies, asked, decay)
             taught.append((_right(answers[0], new_target), _right(answers[1], wanted)))
         rows.append((untaught, blank, *(torch.stack(parts) for parts in zip(*taught, strict=True))))
-    untaught, blank, new, old = (torch.stack(parts, dim=-1) for parts in zip(*rows, strict=True))
-    return OneTrial(untaught, blank, new, old)
+    shares = (torch.stack(parts, dim=-1) for parts in zip(*rows, strict=True))
+    return dict(zip(("untaught", "blank", "new", "old"), shares, strict=True))
 
 
 def _right(logits: Tensor, target: Tensor) -> Tensor:
