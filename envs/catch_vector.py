@@ -166,11 +166,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         return tuple(draw(self.rules, *game) for game in games)
 
     def get_state(self) -> dict[str, Any]:
-        """All that the games depend on, for JSON.
-
-        Returns:
-            Lists [num_envs] of "rows", "balls", "paddles" and the "keys" of distractors, and the generator, "random".
-        """
+        """All that the games depend on, for JSON: lists [num_envs] "rows", "balls", "paddles" and "keys", and "random" (PCG64)."""
         columns = dict(rows=self._row, balls=self._ball, paddles=self._paddle, keys=self._key)
         return {name: column.tolist() for name, column in columns.items()} | {"random": self.np_random.bit_generator.state}
 

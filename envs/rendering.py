@@ -31,11 +31,7 @@ BLANK = {
 
 
 def picture(rules: CatchRules, row: int, ball: int, paddle: int, key: int = 0) -> Image:
-    """Draw one game as an image [side, side, 3] of about 300 pixels a side.
-
-    A frame that the player sees is bright, on a grid; a later one is dark, on stripes, with dimmed objects and bright
-    distractors.
-    """
+    """Draw one game as an image [side, side, 3] of about 300 pixels a side, bright on a grid if seen, else dim on stripes."""
     blank = row >= rules.m
     colors = BLANK if blank else SEEN
     cell = max(4, 2 * round(144 / rules.n))  # even, as video encoders want

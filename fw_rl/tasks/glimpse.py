@@ -40,10 +40,9 @@ def _quadrant(number: int) -> tuple[Glimpse, ...]:
 
 
 GLIMPSES: tuple[Glimpse, ...] = tuple(glimpse for number in range(4) for glimpse in _quadrant(number))
-"""The 24 glimpses: each quadrant whole, in its four parts, and whole again.
+"""The 24 glimpses: each quadrant whole, in its four parts, and whole again where the levels are integrated.
 
-The paper states 24 glimpses, but its four coarse and 16 fine regions are 20: the coarse ones are seen twice here, the second
-time where the levels are integrated.
+The paper states 24 glimpses, but its four coarse and 16 fine regions are 20.
 """
 
 

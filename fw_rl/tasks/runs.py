@@ -96,10 +96,7 @@ def load_data(task: Task) -> Data:
 
 
 def execute(run: Run, record_path: Path, log_dir: Path, *, resume: bool = True, quiet: bool = False) -> Record:
-    """Train the net of a run, from its checkpoint on with `resume`, and write its record; it says so if the loss is not finite.
-
-    The checkpoint and the TensorBoard log go to `log_dir`.
-    """
+    """Train the net of a run, from the checkpoint in `log_dir` on with `resume`, and write its record, also of a divergence."""
     task, seed, settings = run.task, run.training.seed, run.settings
     digest = hashlib.sha256(json.dumps([settings, seed], sort_keys=True).encode()).hexdigest()[:8]
     checkpoint = log_dir / "checkpoints" / f"{run.name}-{digest}.safetensors"

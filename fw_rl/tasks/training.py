@@ -33,10 +33,7 @@ EPOCHS_WITHOUT_ERROR = 3
 
 @dataclass(frozen=True)
 class Training:
-    """How a net is trained by AdamW; `anneal` lets the learning rate go down to 0 along a cosine.
-
-    The seed is that of the net and of the order of the examples.
-    """
+    """How a net is trained by AdamW; the seed is that of the net and of the order, `anneal` follows a cosine down to 0."""
 
     learning_rate: float
     epochs: int
@@ -59,8 +56,7 @@ def train(
 ) -> list[Epoch]:
     """Train to the end, or go on at the last whole epoch if there is a checkpoint.
 
-    A run that was stopped at any moment and goes on gives the same numbers, to the last bit, as one that was not: all that
-    is random in an epoch comes from the seed and the number of the epoch.
+    A run that was stopped and goes on gives the same numbers as one that was not: what is random comes from seed and epoch.
     """
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=training.weight_decay, fused=True)
     history = _load(checkpoint, net, optimizer) if checkpoint is not None and checkpoint.exists() else []

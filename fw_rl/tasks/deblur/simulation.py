@@ -175,8 +175,7 @@ class SequenceNet(nn.Module):
 def recurrent_nets(protocol: Protocol, eta: float, decay: float) -> Ensemble:
     """Fast-weight cells of `hidden` units as they are initialised; with an eta of 0 they are ReLU nets without a memory A.
 
-    Every slow parameter W of theirs becomes a slow and a fast weight (HP87). The fast weights A (Ba16) are something else: they
-    hold what one sequence has shown so far.
+    Their parameters W get a fast weight each (HP87); A (Ba16) is something else, and holds what one sequence has shown so far.
     """
     nets = []
     for seed in range(protocol.seed, protocol.seed + protocol.seeds):
@@ -211,10 +210,7 @@ def learn(
 
 
 class Course(NamedTuple):
-    """Errors over time, [time, S, 2]: |y - d| and its square, means over output units and cases.
-
-    They are those of old associations that are rehearsed, of the others, and of the new ones that had blurred them.
-    """
+    """Errors |y - d| and their squares over time, [time, S, 2]: of old associations that are rehearsed, of others, of the new."""
 
     retrained: Tensor
     unretrained: Tensor

@@ -51,18 +51,14 @@ def expected_transfer(a: Tensor, b: Tensor) -> Tensor:
 def expected_cosine(a: Tensor, b: Tensor) -> Tensor:
     """The exact mean of Eq. 1 over Gaussian noise, ``2/pi c asin(c)`` with c the cosine of the angle between the inputs, [...].
 
-    HP87 gets from Eq. 1 to Eq. 2 by taking numerator and denominator for themselves, which gives c^2. That is not the mean of
-    Eq. 1, but it is the ratio of the expected improvements (footnote 2 of the paper).
+    HP87 gets from Eq. 1 to c^2, which is not its mean, but the ratio of the expected improvements (footnote 2 of the paper).
     """
     cosine = cosine_similarity(a, b, dim=-1)
     return 2 / math.pi * cosine * torch.asin(cosine.clamp(-1, 1))
 
 
 def mean_transfer(inputs: Inputs) -> float:
-    """The transfer between two random associations, ``E[(a . b)^2] / E[|a|^4]``: 1/4 for large n and 0/1 with p = 1/2.
-
-    With -1 it is of order 1/n (HP87 §5.2), without it tends to p^2.
-    """
+    """The transfer between two random associations, ``E[(a . b)^2] / E[|a|^4]``: of order 1/n with -1, else near p^2 (§5.2)."""
     n, p = inputs.n, inputs.p
     if inputs.signed:
         return 4 * p**2 * n / (2 * p * (1 - 2 * p) * n + 4 * p**2 * n**2)
@@ -123,10 +119,7 @@ class Fall(NamedTuple):
 
 
 def rehearse_linear(inputs: Inputs, cases: int, retrained: int, sweeps: int, runs: int, generator: torch.Generator) -> Fall:
-    """Retrain linear nets, whose weights have got noise, on the first `retrained` of their random associations.
-
-    A sweep is a step of steepest descent, short enough not to overshoot.
-    """
+    """Retrain linear nets, whose weights have got noise, on some of their random associations, by short steps of descent."""
     x = inputs.draw(runs, cases, generator=generator)
     noise = torch.randn(runs, inputs.n, 1, generator=generator, dtype=x.dtype)
     shown = x[:, :retrained]
@@ -149,10 +142,9 @@ def _means(values: Tensor, retrained: int) -> Tensor:
 
 
 class Plane:
-    """The weight space of HP87 Figures 3 and 4: two inputs, one linear output unit, two associations.
+    """The weight space of HP87 Figures 3 and 4, for two associations of an input [2] with one linear output unit.
 
-    It has inputs [2, 2], a row for each association, and targets [2]; the path [sweeps + 1, 2] of gradient descent on both ends
-    at the solution [2], which satisfies both.
+    The path [sweeps + 1, 2] of gradient descent on both ends at the solution [2], which satisfies both.
     """
 
     def __init__(self, inputs: Tensor, targets: Tensor, start: Tensor, sweeps: int = 2000, lr: float = 0.2) -> None:

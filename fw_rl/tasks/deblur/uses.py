@@ -1,7 +1,4 @@
-"""Two uses of fast weights that HP87 §1 names: temporary learning in one trial, and temporary bindings.
-
-Both are cases presented to a linear layer whose fast weights are a `fw_rl.memory`, as in the fast-weight cell of Ba16.
-"""
+"""Two uses of fast weights that HP87 §1 names, as a `fw_rl.memory`: temporary learning in one trial, and temporary bindings."""
 
 from __future__ import annotations
 
