@@ -166,7 +166,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         return tuple(draw(self.rules, *game) for game in games)
 
     def get_state(self) -> dict[str, Any]:
-        """All that the games depend on, for JSON: lists [num_envs] "rows", "balls", "paddles" and "keys", and "random" (PCG64)."""
+        """All that the games depend on, for JSON: lists [num_envs] "rows", "balls", "paddles" and "keys", and "random"."""
         columns = dict(rows=self._row, balls=self._ball, paddles=self._paddle, keys=self._key)
         return {name: column.tolist() for name, column in columns.items()} | {"random": self.np_random.bit_generator.state}
 

@@ -210,7 +210,7 @@ def learn(
 
 
 class Course(NamedTuple):
-    """Errors |y - d| and their squares over time, [time, S, 2]: of old associations that are rehearsed, of others, of the new."""
+    """Errors |y - d| and their squares, [time, S, 2], of old associations that are rehearsed, of the others, and of the new."""
 
     retrained: Tensor
     unretrained: Tensor
