@@ -20,16 +20,14 @@ class CatchEnv(gym.Env[NDArray[Any], int | np.integer]):
     The screen has n x n binary pixels. The ball, one pixel, appears in a random column of the first row and falls one row a
     step; the paddle, `paddle_width` pixels, lies in the bottom row. In a step the paddle moves, then the ball falls. When it
     reaches the bottom row the episode terminates, with reward +1 if the paddle touches the ball and -1 if not; every other
-    reward is 0. The first m frames are seen. All later ones are zeros, so the player has to remember where the ball and the
-    paddle are; with `distractors`, a variant that is not the paper's, each of them has so many ones at random places, which
-    mean nothing.
+    reward is 0. The first m frames are seen. All later ones are zeros, or with `distractors`, a variant that is not the
+    paper's, have so many ones at random places: the player has to remember where the ball and the paddle are.
 
-    An episode has n frames, so n - 1 steps, and always terminates: it needs no time limit. A perfect player always scores +1:
-    the paddle moves n - 1 times, the last time before the ball is checked, and the farthest that it ever has to go is from wall
-    to wall, n - paddle_width.
+    An episode has n frames, so n - 1 steps, and needs no time limit. A perfect player always scores +1: the farthest that the
+    paddle has to go in its n - 1 moves is n - paddle_width, from wall to wall.
 
     Observation: zeros and ones of `dtype`, [n * n] row by row, or [n, n] if not `flatten`. Action: `Discrete(3)`: 0 stay, 1
-    right, 2 left. The paper leaves the numbers open; these follow the order in which it names the moves.
+    right, 2 left, in the order in which the paper names the moves.
 
     `reset(options={"ball": column, "paddle": column})` fixes the start of one episode or a part of it. The random columns are
     drawn all the same, so later episodes don't depend on it.

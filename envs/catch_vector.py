@@ -12,7 +12,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fw_rl.envs.rendering import picture, text
-from fw_rl.envs.rules import HIGHEST_KEY, MOVES, CatchRules, IntArray, PaddleStart, describe, is_integer
+from fw_rl.envs.rules import HIGHEST_KEY, MOVES, CatchRules, IntArray, PaddleStart, are_integers, describe, is_integer
 from fw_rl.envs.vector import check_mask
 
 BoolArray = NDArray[np.bool_]
@@ -26,17 +26,16 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
 
     An episode that has ended begins again, as in `gymnasium.vector.SyncVectorEnv`,
 
-    - `SAME_STEP`: at once. The observation is the first frame of the next episode; `infos` holds the last frame of the old one
-      in "final_obs", and masks in "_final_obs" and "_final_info". Last frames that are blank are one read-only array.
+    - `SAME_STEP`: at once. The observation is the first frame of the next episode; `infos["final_obs"]` holds the last frame of
+      the old one. Last frames that are blank are one read-only array.
     - `NEXT_STEP`: in the next step, which ignores the action and has reward 0.
     - `DISABLED`: only by `reset`; a step with an ended episode raises an error.
 
     `reset(options={"reset_mask": mask})` with a boolean array [num_envs] begins only the episodes of the mask, in every mode.
     "ball" and "paddle" fix the start: a column, or [num_envs] of them.
 
-    One generator, `np_random`, serves all games: whenever some begin, the columns of their balls are drawn in order, then those
-    of their paddles, then what their distractors depend on. So a seed fixes everything for one `num_envs`, and game i is not
-    the one that `CatchEnv` plays with some seed (but for `num_envs=1`).
+    One generator, `np_random`, serves all games, so that a seed fixes everything for one `num_envs`, and game i is not the one
+    that `CatchEnv` plays with some seed (but for `num_envs=1`).
 
     Args:
         num_envs: Games, at least 1.
@@ -112,10 +111,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         self._first_begun = self._last_begun = 0
 
     def reset(
-        self,
-        *,
-        seed: int | Sequence[int] | None = None,
-        options: dict[str, Any] | None = None,
+        self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
         """Begin the episodes of all games, or of `options["reset_mask"]`; the frames are those of all games.
 
@@ -130,10 +126,8 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         fixed = self.rules.fixed_start(options, self.num_envs)
         self._seed(seed)
         self._begin(mask)
-        if "ball" in fixed:
-            self._ball[mask] = fixed["ball"][mask]
-        if "paddle" in fixed:
-            self._paddle[mask] = fixed["paddle"][mask]
+        for name, columns in fixed.items():
+            (self._ball if name == "ball" else self._paddle)[mask] = columns[mask]
         return self._observe(), {}
 
     def step(self, actions: ArrayLike) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
@@ -172,11 +166,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         return tuple(draw(self.rules, *game) for game in games)
 
     def get_state(self) -> dict[str, Any]:
-        """All that the games depend on, for JSON.
-
-        Returns:
-            Lists [num_envs] of "rows", "balls", "paddles" and the "keys" of distractors, and the generator, "random".
-        """
+        """All that the games depend on, for JSON: lists [num_envs] "rows", "balls", "paddles" and "keys", and "random"."""
         columns = dict(rows=self._row, balls=self._ball, paddles=self._paddle, keys=self._key)
         return {name: column.tolist() for name, column in columns.items()} | {"random": self.np_random.bit_generator.state}
 
@@ -210,7 +200,6 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
             generator.bit_generator.state = state["random"]
         except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise ValueError(f"state['random'] must be that of a PCG64 generator, got another: {error}") from error
-
         self._begun = self._clock - row
         self._first_begun, self._last_begun = int(self._begun.min()), int(self._begun.max())
         self._ball, self._paddle, self._key = ball, paddle, key
@@ -266,26 +255,21 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
 
     def _check_column(self, name: str, value: Any, highest: int) -> IntArray:
         column = np.asarray(value)
-        if column.shape != (self.num_envs,) or column.dtype.kind not in "iu" or column.min() < 0 or column.max() > highest:
+        if column.shape != (self.num_envs,) or not are_integers(column, highest):
             wanted = f"{self.num_envs} integers from 0 to {highest}"
             raise ValueError(f"state[{name!r}] must be {wanted}, got {describe(column)}")
         return column.astype(np.int64)
 
     def _check_actions(self, actions: ArrayLike) -> NDArray[np.integer]:
         moves = np.asarray(actions)
-        if (
-            moves.shape != (self.num_envs,)
-            or moves.dtype.kind not in "iu"
-            or np.minimum.reduce(moves) < 0
-            or np.maximum.reduce(moves) >= len(MOVES)
-        ):
+        if moves.shape != (self.num_envs,) or not are_integers(moves, len(MOVES) - 1):
             wanted = f"{self.num_envs} integers of 0 (stay), 1 (right) or 2 (left)"
             raise ValueError(f"actions must be {wanted}, got {describe(actions)}")
         return moves
 
 
 def _pixel_type(dtype: DTypeLike) -> np.dtype[Any]:
-    """The NumPy type of `dtype`; raise ValueError unless it is boolean, integer or float."""
+    """The NumPy type of `dtype`; ValueError unless it is boolean, integer or float."""
     try:
         pixel = np.dtype(dtype)
     except TypeError:

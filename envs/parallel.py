@@ -29,14 +29,13 @@ class ParallelVectorEnv(VectorEnv):
     """A Gymnasium `VectorEnv` that lets `workers` processes step its environments, an equal share each.
 
     Together they do what `make_env(num_envs)` does in one process: `reset(seed=s)` seeds environment i with s + i, and the
-    autoreset mode is theirs. (A vector environment with one generator for all, such as `CatchVectorEnv`, has one in each
-    process instead, with the seeds s, s + k, s + 2k, ...) Actions, observations, rewards and flags lie in shared memory, and
-    infos travel by pipe when there are any. Actions are cast to the type of the action space. What `reset` and `step` return
-    is copied.
+    autoreset mode is theirs. (Vector environments with one generator for all, such as `CatchVectorEnv`, have one in each
+    process instead, with the seeds s, s + k, s + 2k, ...) Actions are cast to the type of the action space, and travel in
+    shared memory, as observations, rewards and flags do; what `reset` and `step` return is copied.
 
     It pays when a worker's share takes longer to step than the workers take to wake, some 50 microseconds. Whatever fails ends
-    all workers and closes the environments: no worker outlives `close`, this object or this process, and nothing is left in
-    shared memory. What is still stepping when `close` is called is ended after two seconds.
+    all workers: none outlives `close`, this object or this process, and nothing is left in shared memory. What is still
+    stepping when `close` is called is ended after two seconds.
 
     Args:
         make_env: Makes a vector environment of k environments; called in every process, and once here to see the spaces of one.
@@ -185,7 +184,7 @@ class ParallelVectorEnv(VectorEnv):
         while len(answers) < len(self._shares):
             report = self._workers.next_report(timeout=None)
             if report is None:
-                ended = next(number for number, process in enumerate(self._workers.processes) if not process.is_alive())
+                ended = next(number for number, process in self._workers.processes.items() if not process.is_alive())
                 raise WorkerError(f"worker {ended} ended by itself")
             number, answer = report
             answers[number] = answer
@@ -203,8 +202,7 @@ def _lay_out(
 ) -> tuple[Any, tuple[Any, ...]]:
     """Arrays for the actions, and for the observations, rewards, terminations and truncations of steps.
 
-    They are arrays [num_envs, ...], or dictionaries and tuples of these, by `allocate(shape, dtype)`, which is called in the
-    same order in every process.
+    They are trees of arrays [num_envs, ...] by `allocate(shape, dtype)`, which is called in the same order in every process.
     """
     actions = create_empty_array(action_space, num_envs, allocate)
     observations = create_empty_array(observation_space, num_envs, allocate)

@@ -17,11 +17,7 @@ ACTION, REWARD = "previous_action", "previous_reward"
 
 
 class _Extension:
-    """How observations are extended: a Dict with `previous_action` and `previous_reward`, as far as they are wanted.
-
-    What was observed stands beside them as `observation`, or by its own keys if it is a Dict. Choices are one-hot, and all is 0
-    at the first step of an episode, where no action came before.
-    """
+    """How observations are extended: a Dict with `previous_action` and `previous_reward`, as far as they are wanted."""
 
     def __init__(self, observation_space: spaces.Space, action_space: spaces.Space, action: bool, reward: bool) -> None:
         if not (action or reward):
@@ -47,7 +43,8 @@ class _Extension:
 
     def after(self, observation: Any, actions: NDArray[Any], rewards: NDArray[Any]) -> dict[str, Any]:
         """The observation of B environments after these actions and rewards [B]."""
-        told = dict(zip((ACTION, REWARD), (_encode(self.action_space, actions), _column(rewards)), strict=True))
+        # Copies, which the next episode may blank.
+        told = {ACTION: _encode(self.action_space, actions), REWARD: np.array(rewards, dtype=np.float32).reshape(-1, 1)}
         return _parts(observation) | {name: told[name] for name in self.added}
 
 
@@ -133,10 +130,6 @@ class VecPreviousStep(VecEnvWrapper):
 
 def _parts(observation: Any) -> dict[str, Any]:
     return dict(observation) if isinstance(observation, dict) else dict(observation=observation)
-
-
-def _column(rewards: NDArray[Any]) -> NDArray[np.float32]:
-    return np.array(rewards, dtype=np.float32).reshape(-1, 1)  # a copy, which the next episode may blank
 
 
 def _encode(space: spaces.Space, actions: NDArray[Any]) -> NDArray[np.float32]:

@@ -31,11 +31,7 @@ BLANK = {
 
 
 def picture(rules: CatchRules, row: int, ball: int, paddle: int, key: int = 0) -> Image:
-    """Draw one game as an image [side, side, 3] of about 300 pixels a side.
-
-    A frame that shows the game to the player has a bright border, a grid, and bright objects; a
-    later one has a dark border, stripes instead of the grid, dimmed objects, and bright distractors.
-    """
+    """Draw one game as an image [side, side, 3] of about 300 pixels a side, bright on a grid if seen, else dim on stripes."""
     blank = row >= rules.m
     colors = BLANK if blank else SEEN
     cell = max(4, 2 * round(144 / rules.n))  # even, as video encoders want
@@ -95,11 +91,7 @@ class Window:
         self._pygame: Any = None
 
     def show(self, image: Image) -> None:
-        """Show `image` [height, width, 3], no sooner than 1 / fps after the last one.
-
-        Raises:
-            gymnasium.error.DependencyNotInstalled: pygame is missing.
-        """
+        """Show `image` [height, width, 3], no sooner than 1 / fps after the last one."""
         if self._pygame is None:
             self._open(image.shape[1], image.shape[0])
         pygame = self._pygame

@@ -85,14 +85,13 @@ class CatchRules:
         return ball, paddle, key
 
     def move(self, paddle: IntArray, actions: NDArray[np.integer]) -> IntArray:
-        """Move each paddle by its action; the walls stop it.
+        """The columns of the paddles after their moves, [num]; the walls stop them.
 
         Args:
             paddle: Leftmost columns, [num].
             actions: 0 stay, 1 right or 2 left, [num].
         """
-        moved: IntArray = np.minimum(np.maximum(paddle + MOVES[actions], 0), self.rightmost)
-        return moved
+        return np.minimum(np.maximum(paddle + MOVES[actions], 0), self.rightmost)
 
     def reward(self, row: IntArray, ball: IntArray, paddle: IntArray) -> NDArray[np.float64]:
         """At the bottom row +1 if the paddle touches the ball and -1 if not; 0 above it.
@@ -155,11 +154,7 @@ class CatchRules:
             if name not in highest:
                 raise ValueError(f"options must be among {', '.join(highest)}, got {name!r}")
             columns = np.asarray(value)
-            if (
-                columns.dtype.kind not in "iu"
-                or columns.shape not in ((), (num,))
-                or not 0 <= columns.min() <= columns.max() <= highest[name]
-            ):
+            if columns.shape not in ((), (num,)) or not are_integers(columns, highest[name]):
                 many = " or an array of them" if num > 1 else ""
                 raise ValueError(f"{name} must be a column from 0 to {highest[name]}{many}, got {describe(value)}")
             fixed[name] = np.full(num, columns, np.int64)
@@ -182,6 +177,11 @@ def describe(value: ArrayLike) -> str:
     numbers = array.size and array.dtype.kind in "biuf"
     limits = f" from {array.min()} to {array.max()}" if numbers else ""
     return f"{array.dtype} of shape {array.shape}{limits}"
+
+
+def are_integers(array: NDArray[Any], highest: int) -> bool:
+    """Whether `array` holds integers from 0 to `highest`."""
+    return array.dtype.kind in "iu" and np.minimum.reduce(array, None) >= 0 and np.maximum.reduce(array, None) <= highest
 
 
 def is_integer(value: object) -> bool:

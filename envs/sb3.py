@@ -33,9 +33,8 @@ class VecEnvAdapter(VecEnv):
     `seed(s)` seeds environment i with s + i, or the one generator of a vector environment that has but one with s.
 
     With `AutoresetMode.SAME_STEP` the environment begins the next episodes itself. In the modes `NEXT_STEP` and `DISABLED` the
-    adapter does, by `reset(options={"reset_mask": ...})`, which Gymnasium's vector environments and those here honour. Then
-    Gymnasium's wrappers that sum up over an episode (`RecordEpisodeStatistics`, `NormalizeReward`) forget the sums of all
-    environments whenever one begins: use `SAME_STEP` with them.
+    adapter does, by `reset(options={"reset_mask": ...})`. Then Gymnasium's wrappers that sum up over an episode
+    (`RecordEpisodeStatistics`, `NormalizeReward`) forget all sums whenever one begins: use `SAME_STEP` with them.
 
     Attributes and methods are those of the single environments. A vector environment that is one object has one attribute for
     all; what its method returns is split among them if it is a tuple, list or array of `num_envs`. What wraps the environments

@@ -1,11 +1,8 @@
 """A slow and a fast weight on every connection of any module (HP87).
 
-The effective weight is the sum of the two, so that both have the same error derivative. They differ in how they change: each
-has a rate and a momentum of its own, and the fast weight decays towards zero after every change.
-
-For a linear layer that sees one case at a time, the derivative is an outer product. There the fast weights are a
-`fw_rl.memory`, the same code that is in the fast-weight cell of Ba16: `associate` writes a case, and `recall` attends to the
-cases that were written.
+The effective weight is the sum of the two. Each has a rate and a momentum of its own, and the fast weight decays towards zero
+after every change. Where a linear layer sees one case at a time, its fast weights are a `fw_rl.memory`, as in the fast-weight
+cell of Ba16: `associate` writes a case, and `recall` attends to the cases that were written.
 """
 
 from __future__ import annotations
@@ -55,9 +52,8 @@ class SlowPlusFast(nn.Module):
 def fast_slow(module: _Module, names: Iterable[str] | None = None) -> _Module:
     """Give parameters of a module a fast weight each, in place; returns the module.
 
-    A chosen parameter is then the sum of two, of which the slow one holds the old values, and the module computes what it did
-    before. Tied parameters stay tied. A recurrent module asks for its weights at every step; in
-    `torch.nn.utils.parametrize.cached()` they are added up only once.
+    The slow weight holds the old values, so that the module computes what it did before; tied parameters stay tied. A recurrent
+    module asks for its weights at every step; in `torch.nn.utils.parametrize.cached()` they are added up only once.
 
     Args:
         module: Any module.
@@ -181,8 +177,7 @@ class FastSlowSGD(torch.optim.SGD):
         slow     <- slow + change
         fast     <- decay * (fast + change)
 
-    Parameters without a fast weight learn like slow ones. The options lie in `param_groups`, slow first, where a scheduler can
-    change them.
+    Parameters without a fast weight learn like slow ones. A scheduler can change the options in `param_groups`, slow first.
 
     Args:
         named_parameters: Of a module after `fast_slow`, or of a stack of such modules (`torch.func.stack_module_state`).

@@ -11,12 +11,7 @@ __all__ = ["write_file", "write_json"]
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write to a temporary file beside `path`, then rename it, so that no reader and no crash ever sees a part.
-
-    Args:
-        path: Where to; folders that are missing are made.
-        content: The whole file.
-    """
+    """Write a temporary file, then rename it, so that no reader and no crash sees a part; makes folders that are missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -31,10 +26,5 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, record: Any) -> None:
-    """Write a record as JSON that a person can read, as `write_file` does.
-
-    Args:
-        path: Where to.
-        record: What JSON can hold.
-    """
+    """Write a record as JSON that a person can read, whole or not at all."""
     write_file(path, (json.dumps(record, indent=2) + "\n").encode())

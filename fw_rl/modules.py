@@ -8,24 +8,12 @@ __all__ = ["import_for", "without_module"]
 
 
 def without_module(name: str) -> str:
-    """The name after the colon, or the whole of one that has none.
-
-    Args:
-        name: The name, with or without a module.
-    """
+    """The name after the colon, or the whole of one that has none."""
     return name.rpartition(":")[2]
 
 
 def import_for(name: str, kind: str) -> str:
-    """Import the module of `module:name`, and return the name that it registers; a name without module is returned as it is.
-
-    Args:
-        name: The name, with or without a module.
-        kind: Of what is registered, for the message.
-
-    Raises:
-        ValueError: If there is no such module, or it does not run.
-    """
+    """Import the module of `module:name`, if the name has one, and return the name that it registers."""
     module, _, own_name = name.rpartition(":")
     if module:
         try:

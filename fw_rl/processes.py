@@ -16,9 +16,8 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["START_METHOD", "START_METHODS", "Send", "WorkerError", "Workers", "check_start_method"]
 
@@ -46,20 +45,12 @@ class WorkerError(RuntimeError):
 
 
 def check_start_method(name: str) -> None:
-    """Refuse a start method that Python does not have here.
-
-    Args:
-        name: The start method.
-
-    Raises:
-        ValueError: If it is unknown.
-    """
+    """ValueError for a start method that Python does not have here."""
     if name not in START_METHODS:
         raise ValueError(f"start_method must be one of {', '.join(START_METHODS)}, got {name!r}")
 
 
-@dataclass(frozen=True)
-class _Failure:
+class _Failure(NamedTuple):
     """The last report of a worker that met an exception."""
 
     diverged: bool
@@ -74,17 +65,10 @@ class _NobodyListens(BaseException):
 class Workers:
     """Processes that run a task and report; a context, at whose end none of them is left.
 
-    Each worker uses one thread for NumPy and Torch, ignores Ctrl-C, which is the main process's to handle, and ends at once
-    when the main process is gone.
-
-    Args:
-        task: What a worker runs: `task(send, *arguments)`; it reports by `send`.
-        arguments: For a worker's number and how many were started again before, the arguments of its task.
-        n_workers: Processes.
-        start_method: "spawn", "forkserver" or "fork".
-        on_death: Called with the number of a worker that died, before another takes its place.
-        max_restarts: How many workers, over all numbers, are started again after they were killed.
-        preload: Modules beside the task's own that a fork server imports once for all.
+    Worker i runs `task(send, *arguments(i, restarts))`, and reports by `send`. It uses one thread for NumPy and Torch, ignores
+    Ctrl-C, which is the main process's to handle, and ends at once when the main process is gone. One that was killed is
+    started again, `max_restarts` times in all, after `on_death` was called with its number. `preload` names modules that a
+    fork server imports once for all.
     """
 
     def __init__(
@@ -102,7 +86,7 @@ class Workers:
         self.context: Any = multiprocessing.get_context(start_method)
         if start_method == "forkserver":
             self.context.set_forkserver_preload(["__main__", task.__module__, *preload])
-        self.processes: list[Any] = [None] * n_workers
+        self.n_workers, self.processes = n_workers, dict[int, Any]()
         self._numbers: dict[connection.Connection, int] = {}
         self._ready: Iterator[Any] = iter(())
 
@@ -121,21 +105,16 @@ class Workers:
     def start(self) -> None:
         """Start all workers, or none if one of them cannot be started; `stop` must be called in the end."""
         try:
-            for number in range(len(self.processes)):
+            for number in range(self.n_workers):
                 self._start(number)
         except BaseException:
             self.stop()
             raise
 
     def next_report(self, timeout: float | None) -> tuple[int, Any] | None:
-        """A worker's number and what it sent; None if nothing came in time, or a worker has ended.
+        """A worker's number and what it sent; None if nothing came within `timeout` seconds, or a worker has ended.
 
-        Args:
-            timeout: Seconds to wait; None is as long as a worker runs.
-
-        Raises:
-            WorkerError: If a worker fails, or is killed once too often.
-            FloatingPointError: If a worker raises it.
+        Raises WorkerError if a worker fails or is killed once too often, and FloatingPointError if a worker does.
         """
         pipe = next(self._ready, None)
         if pipe is None:
@@ -161,7 +140,7 @@ class Workers:
         for pipe in self._numbers:
             pipe.close()
         self._numbers.clear()
-        started = [process for process in self.processes if process is not None]
+        started = list(self.processes.values())
         for force in (None, "terminate", "kill"):
             for process in started:
                 if force is not None and process.is_alive():
@@ -172,7 +151,7 @@ class Workers:
         for process in started:
             process.join()
             process.close()
-        self.processes = [None] * len(self.processes)
+        self.processes.clear()
 
     def _start(self, number: int) -> None:
         ours, theirs = self.context.Pipe(duplex=False)

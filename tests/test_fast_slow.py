@@ -329,8 +329,8 @@ def test_fast_weights_of_a_layer_are_a_memory_of_presentations(fold_after):
         optimizer.step()
         fast = associate(layer, fast, x, target, LR, DECAY)
         if number == fold_after:
-            fast = memory.fold(fast, DECAY)
-    assert_close(DECAY * memory.fold(fast, DECAY).matrix[0], fast_weights(trained)["weight"])
+            fast = memory.fold(fast)
+    assert_close(DECAY * memory.fold(fast).matrix[0], fast_weights(trained)["weight"])
     assert fast.keys.shape[1] == (5 if fold_after is None else 4 - fold_after)
 
 
@@ -348,7 +348,7 @@ def test_fast_weights_of_a_hidden_layer_remember_error_signals():
         (net(x).square().sum() / 2).backward()
         optimizer.step()
     query = rand(1, I, seed=9)
-    assert_close(DECAY * memory.read(fast, query, DECAY), F.linear(query, fast_weights(net)["0.weight"]))
+    assert_close(DECAY * memory.read(fast, query), F.linear(query, fast_weights(net)["0.weight"]))
 
 
 def test_with_input_as_target_it_is_the_delta_rule():

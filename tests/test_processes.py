@@ -201,7 +201,7 @@ def test_workers_that_report_end_by_themselves(monkeypatch):
         def forbidden():
             raise AssertionError("by force")
 
-        for process in running.processes:
+        for process in running.processes.values():
             process.terminate = process.kill = forbidden
 
 
@@ -214,7 +214,7 @@ def test_workers_that_hang_are_ended_by_force(ignored, start_method):
         with start(wait, *ignored, n_workers=2, start_method=start_method) as running:
             pids = [running.next_report(timeout=60.0)[1] for _ in range(2)]
             kills = []
-            for process in running.processes:
+            for process in running.processes.values():
                 process.kill = lambda kill=process.kill: kills.append(kill())
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -19,18 +19,9 @@ from fw_rl.experiments.checks import check_count, make_folder, require
 from fw_rl.experiments.deblur_pictures import draw
 from fw_rl.experiments.deblur_report import describe
 from fw_rl.files import write_file
+from fw_rl.tasks.deblur import study
 from fw_rl.tasks.deblur.simulation import Protocol, Rates
-from fw_rl.tasks.deblur.study import (
-    Sequences,
-    check_theory,
-    deblur_sequences,
-    figure_2,
-    figure_4,
-    layered_studies,
-    part_of,
-    temporary_uses,
-    ways_to_rehearse,
-)
+from fw_rl.tasks.deblur.study import Sequences, part_of
 
 __all__ = ["main"]
 
@@ -62,15 +53,7 @@ class DeblurOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
-    """Run the command.
-
-    Args:
-        arguments: Its options.
-        program: Name of the program in messages.
-
-    Returns:
-        The exit code: 0 done, 1 diverged, 2 bad input.
-    """
+    """Run the command; the exit code is 0 when it is done, 1 if the nets diverged, 2 for bad input."""
     options = tyro.cli(DeblurOptions, args=arguments, prog=program, config=(tyro.conf.OmitArgPrefixes,))
     try:
         _check(options)
@@ -96,44 +79,41 @@ def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
 def _measure(options: DeblurOptions) -> dict[str, Any]:
     protocol, rates = options.protocol, options.rates
     ends = sorted({min(options.subsets), options.subset})
-    with tqdm(total=7, disable=options.quiet, unit="section", leave=False) as bar:
-
-        def section(name: str, measure: Callable[..., Any], *arguments: Any) -> Any:
+    measures: dict[str, Callable[[], Any]] = dict(
+        figure_2=lambda: study.figure_2(both, options.subsets),
+        rehearsal=lambda: study.ways_to_rehearse(both, slow, options.subset),
+        theory=lambda: study.check_theory(protocol.seed, options.pairs, options.linear_nets),
+        figure_4=study.figure_4,
+        uses=lambda: study.temporary_uses(both),
+        recurrent=lambda: study.deblur_sequences(options.sequences, protocol, rates, ends),
+    )
+    record = {}
+    with tqdm(measures.items(), "simulation", disable=options.quiet, unit="section", leave=False) as bar:
+        both, slow = study.layered_studies(protocol, rates)
+        for name, measure in bar:
             bar.set_description(name)
-            result = measure(*arguments)
-            bar.update()
-            return result
-
-        both, slow = section("simulation", layered_studies, protocol, rates)
-        return dict(
-            figure_2=section("figure_2", figure_2, both, options.subsets),
-            rehearsal=section("rehearsal", ways_to_rehearse, both, slow, options.subset),
-            theory=section("theory", check_theory, protocol.seed, options.pairs, options.linear_nets),
-            figure_4=section("figure_4", figure_4),
-            uses=section("uses", temporary_uses, both),
-            recurrent=section("recurrent", deblur_sequences, options.sequences, protocol, rates, ends),
-        )
+            record[name] = measure()
+    return record
 
 
 def _check(options: DeblurOptions) -> None:
     """ValueError, in one line, for a value that is not allowed."""
     protocol, rates, sequences = options.protocol, options.rates, options.sequences
-    for name, value in (vars(protocol) | vars(sequences) | vars(options)).items():
-        if type(value) is int and name not in ("seed", "subset"):
-            check_count(name, value, 2 if name in ("seeds", "sequence_seeds", "pairs", "linear_nets") else 1)
-    check_count("seed", protocol.seed, 0)
+    least = dict(seed=0, seeds=2, sequence_seeds=2, pairs=2, linear_nets=2)
+    for name, value in (vars(protocol) | vars(rates) | vars(sequences) | vars(options)).items():
+        if type(value) is int and name != "subset":
+            check_count(name, value, least.get(name, 1))
+        elif type(value) is float:
+            require(name, value, 0 <= value < math.inf, "at least 0 and finite")
+            require(name, value, value > 0 or not name.endswith("lr"), "above 0")
+            require(name, value, value < 1 or not name.endswith("momentum"), "below 1")
+            require(name, value, value <= 1 or not name.endswith("decay"), "between 0 and 1")
     for bits, cases, name in (
         (protocol.inputs, protocol.associations, "--inputs"),
         (protocol.inputs * sequences.sequence_length, sequences.sequences, "--sequence-length"),
     ):
         if (needed := cases + protocol.interfering) > 2**bits:
             raise ValueError(f"{name} must be enough for {needed} different inputs, got {bits} bits")
-    for name, value in (vars(rates) | vars(sequences) | vars(protocol)).items():
-        if type(value) is float:
-            require(name, value, 0 <= value < math.inf, "at least 0 and finite")
-            require(name, value, value > 0 or not name.endswith("lr"), "above 0")
-            require(name, value, value < 1 or not name.endswith("momentum"), "below 1")
-            require(name, value, value <= 1 or not name.endswith("decay"), "between 0 and 1")
     require("subsets", "none", len(options.subsets) > 0, "one or more percentages")
     for percent in (*options.subsets, options.subset):
         part_of(protocol, percent)

@@ -21,16 +21,7 @@ __all__ = ["main"]
 
 
 def main(name: str, arguments: Sequence[str], program: str | None = None) -> int:
-    """Run the command of a task.
-
-    Args:
-        name: Name of the task.
-        arguments: Options, those of the table and those that are fields of the task.
-        program: Name of the program in messages; None is that of the command.
-
-    Returns:
-        The exit code: 0 done, 2 bad input, 130 interrupted.
-    """
+    """Run the command of a task; the exit code is 0 when it is done, 2 for bad input, 130 when it was interrupted."""
     program = program or f"fw-rl {name}"
     task_class = resolve_name(TASKS[name].path)
     shows = {method: function for method, function in vars(task_class).items() if method.startswith("show_")}
@@ -43,13 +34,13 @@ def main(name: str, arguments: Sequence[str], program: str | None = None) -> int
                 make_folder("out", options.out)
                 print(getattr(task, show)(options.out))
                 return 0
-        text, folder = make_table(task, options)
+        text = make_table(task, options)
     except KeyboardInterrupt:
         print(f"Interrupted. The same command goes on where it was ({options.out}).")
         return 130
     except (ValueError, OSError) as error:
         return fail(program, error)
-    print(f"\n{text}\nTable, pictures and records: {folder}")
+    print(f"\n{text}\nTable, pictures and records: {options.out}")
     return 0
 
 

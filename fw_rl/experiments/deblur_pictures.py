@@ -18,11 +18,7 @@ RETRAINED, UNRETRAINED, NEW = "#2563eb", "#dc2626", "#6b7280"
 
 
 def draw(record: Record) -> dict[str, bytes]:
-    """All pictures by their file names, as PNG.
-
-    Args:
-        record: All measurements and settings.
-    """
+    """All pictures by their file names, as PNG."""
     style: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
     with matplotlib.rc_context(style):
         return {name: _png(picture(record)) for name, picture in PICTURES.items()}
@@ -73,14 +69,29 @@ def _figure_2(record: Record) -> Figure:
 
 
 def _fast_weights(record: Record) -> Figure:
-    ways = record["rehearsal"]
-    figure, panels = _panels(len(ways), 13, 3.6, sharey=True)
+    percent = record["settings"]["subset"]
+    title = f"{percent} % are rehearsed, then nothing is learned while the fast weights decay. What rehearses:"
+    return _courses(record["rehearsal"], 13, title)
+
+
+def _recurrent(record: Record) -> Figure:
+    ways = {
+        f"{name}, {percent} % rehearsed": subset
+        for name, cell in record["recurrent"].items()
+        for percent, subset in cell["subsets"].items()
+    }
+    title = "The fast-weight cell, with its memory A and without; the fast weights on its connections rehearse"
+    return _courses(ways, 2 + 2.8 * len(ways), title)
+
+
+def _courses(ways: Record, width: float, title: str) -> Figure:
+    """A panel for each way to rehearse."""
+    figure, panels = _panels(len(ways), width, 3.6, sharey=True)
     for axes, (name, way) in zip(panels, ways.items(), strict=True):
         _rehearse_and_decay(axes, way)
         axes.set(title=name)
     _finish(figure, panels)
-    percent = record["settings"]["subset"]
-    figure.suptitle(f"{percent} % are rehearsed, then nothing is learned while the fast weights decay. What rehearses:")
+    figure.suptitle(title)
     return figure
 
 
@@ -101,8 +112,7 @@ def _rehearse_and_decay(axes: Axes, way: Record) -> None:
 
 def _theory(record: Record) -> Figure:
     theory = record["theory"]
-    figure, panels = _panels(3, 12, 3.8)
-    pairs, ratios, fall = panels
+    figure, (pairs, ratios, fall) = _panels(3, 12, 3.8)
     for equation, color in ((2, RETRAINED), (3, UNRETRAINED)):
         rows = [row for row in theory["equations"] if row["equation"] == equation]
         formula, measured = ([row[f"transfer_{part}"] for row in rows] for part in ("formula", "measured"))
@@ -133,8 +143,7 @@ def _theory(record: Record) -> Figure:
 
 def _figure_4(record: Record) -> Figure:
     plane = record["figure_4"]
-    figure, panels = _panels(2, 10, 5)
-    space, share = panels
+    figure, (space, share) = _panels(2, 10, 5)
     circle, ellipse, positive = (np.array(plane[name]) for name in ("circle", "ellipse", "positive"))
     reach = np.abs(circle - plane["solution"]).max() * 1.5
     for number, row in enumerate(plane["inputs"], start=1):
@@ -168,29 +177,13 @@ def _figure_4(record: Record) -> Figure:
 
 def _uses(record: Record) -> Figure:
     trial = record["uses"]["one_trial"]
-    figure, panels = _panels(1, 6.5, 4)
-    (axes,) = panels
+    figure, (axes,) = _panels(1, 6.5, 4)
     _line(axes, trial["times"], trial["new"], NEW, "the new association")
     _line(axes, trial["times"], trial["old"], RETRAINED, "the old associations")
     axes.axhline(trial["new_before"][0], color=NEW, linestyle=":", label="new, before")
     axes.axhline(trial["old_before"][0], color=RETRAINED, linestyle=":", label="old, before")
     axes.set(title="Presented once, stored for a while", xlabel="steps since the presentation", ylabel="bits right")
     axes.legend(frameon=False)
-    return figure
-
-
-def _recurrent(record: Record) -> Figure:
-    panels_of = [
-        (f"{name}, {percent} % rehearsed", subset)
-        for name, cell in record["recurrent"].items()
-        for percent, subset in cell["subsets"].items()
-    ]
-    figure, panels = _panels(len(panels_of), 2 + 2.8 * len(panels_of), 3.6, sharey=True)
-    for axes, (title, subset) in zip(panels, panels_of, strict=True):
-        _rehearse_and_decay(axes, subset)
-        axes.set(title=title)
-    _finish(figure, panels)
-    figure.suptitle("The fast-weight cell, with its memory A and without; the fast weights on its connections rehearse")
     return figure
 
 

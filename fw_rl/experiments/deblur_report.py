@@ -11,11 +11,7 @@ Record = dict[str, Any]
 
 
 def describe(record: Record) -> str:
-    """All sections as plain text, in the order of the paper.
-
-    Args:
-        record: All measurements and settings.
-    """
+    """All sections as plain text, in the order of the paper."""
     sections = (_simulation, _ways, _theory, _uses, _recurrent)
     parts = ("\n".join(line.rstrip() for line in section(record)) for section in sections)
     return "\n\n".join([record["command"], *parts]) + "\n"

@@ -30,7 +30,7 @@ __all__ = ["TableOptions", "make_table"]
 
 @dataclass(frozen=True)
 class TableOptions:
-    """Options of a table of runs; those that are left out are the task's own."""
+    """Options of a table of runs; the command has the task's own in place of those that are empty here."""
 
     cells: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--cell"], metavar="NAME ...")] = ()
     """Rows of the table: names of its models, of any cell, or module:name for a cell that a module registers."""
@@ -56,9 +56,9 @@ class TableOptions:
     """Let the learning rate go down to 0 along a cosine."""
     jobs: int = 1
     """Runs side by side, each in a process with one thread."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs")
     """Folder of the records and of the table; runs that are recorded there are not made again."""
-    log_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    log_dir: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs")
     """Folder of the checkpoints and of the TensorBoard logs."""
     resume: bool = True
     """Go on with a run that was interrupted where its last epoch ended; else begin it anew."""
@@ -68,46 +68,30 @@ class TableOptions:
     """No progress bar."""
 
 
-def make_table(task: Task, options: TableOptions) -> tuple[str, Path]:
-    """Choose how to train each model, make the runs that are missing, write the table.
-
-    Args:
-        task: The task.
-        options: What to train, and where its records are.
-
-    Returns:
-        The table as text, and the folder of records, table and pictures.
-
-    Raises:
-        ValueError: If a setting is not allowed, if the records do not fit it, or if a process was killed.
-        OSError: If a file cannot be read or written.
-    """
+def make_table(task: Task, options: TableOptions) -> str:
+    """Choose how to train each model, make the runs that are missing, write the table; returns it as text."""
     torch.set_num_threads(1)
-    table = _Table(task, options, options.out or Path("runs") / task.name)
+    table = _Table(task, options)
     if not options.table:
         table.train()
     records = table.records()
     if not records:
-        raise ValueError(f"{table.out} must hold runs of which to make a table, got none")
-    return write_report(task, records, table.out), table.out
+        raise ValueError(f"{options.out} must hold runs of which to make a table, got none")
+    return write_report(task, records, options.out)
 
 
 @dataclass(frozen=True)
 class _Table:
     task: Task
     options: TableOptions
-    out: Path
-
-    @property
-    def log_dir(self) -> Path:
-        return self.options.log_dir or Path("runs") / self.task.name
 
     def records(self) -> list[Record]:
         """The runs that the folder holds; ValueError if they are of another task."""
-        records = read_records(self.out / "runs")
+        out = self.options.out
+        records = read_records(out / "runs")
         for record in records:
             if record.task != self.task.name:
-                raise ValueError(f"{self.out} must hold runs of {self.task.name}, got {record.task}: give another --out")
+                raise ValueError(f"{out} must hold runs of {self.task.name}, got {record.task}: give another --out")
         return records
 
     def train(self) -> None:
@@ -117,8 +101,8 @@ class _Table:
         for model in models:  # before hours of training, not after
             self.task.make_net(self.task.row(model.row, model.options), model.hidden_size)
             self.check_known(model, grid, records)
-        make_folder("out", self.out)
-        make_folder("log_dir", self.log_dir)
+        make_folder("out", self.options.out)
+        make_folder("log_dir", self.options.log_dir)
         searches = {model: self.search(model, grid) for model in models}
         self.make({path: run for search in searches.values() for path, run in search.items()})
         runs = {}
@@ -127,7 +111,7 @@ class _Table:
             self.check_known(model, [chosen], records)
             for seed in dict.fromkeys(self.options.seeds):
                 run = replace(model, training=replace(chosen, seed=seed))
-                path = self.out / "runs" / f"{run.name}.json"
+                path = self.options.out / "runs" / f"{run.name}.json"
                 runs[path] = run
                 # A candidate that was trained as long as the runs of the table is one of them already.
                 for candidate in search:
@@ -138,21 +122,21 @@ class _Table:
     def grid(self) -> list[Training]:
         """The ways to train from which every model and size takes its best."""
         options = self.options
-        ways = product(dict.fromkeys(options.learning_rates), dict.fromkeys(options.weight_decays or (self.task.weight_decay,)))
+        ways = product(dict.fromkeys(options.learning_rates), dict.fromkeys(options.weight_decays))
         return [Training(rate, options.epochs, 0, options.batch_size, options.anneal, decay) for rate, decay in ways]
 
     def models(self) -> list[Run]:
         """A run of each model and size, whose training is yet to be chosen."""
         options, anything = self.options, Training(math.nan, 0, 0)
         cell_options = parse_cell_options(options.cell_options or ())
-        rows = product(dict.fromkeys(options.cells or self.task.rows), dict.fromkeys(options.hidden_sizes or self.task.sizes))
+        rows = product(dict.fromkeys(options.cells), dict.fromkeys(options.hidden_sizes))
         return [Run(self.task, row, size, anything, cell_options) for row, size in rows]
 
     def search(self, model: Run, grid: Sequence[Training]) -> dict[Path, Run]:
         """The runs that choose how to train a model, by their records; none where there is one way."""
         epochs = self.options.search_epochs or self.options.epochs
         runs = [replace(model, training=replace(training, epochs=epochs)) for training in grid] if len(grid) > 1 else []
-        return {self.out / "search" / f"{run.search_name}.json": run for run in runs}
+        return {self.options.out / "search" / f"{run.search_name}.json": run for run in runs}
 
     def check_known(self, model: Run, grid: Sequence[Training], records: Sequence[Record]) -> None:
         """ValueError where the records could not stand in one table with the runs that are wanted."""
@@ -162,7 +146,7 @@ class _Table:
                 known, choices = record.settings.get(name), [settings[name] for settings in wanted]
                 if known not in choices:
                     asked = " or ".join(dict.fromkeys(map(str, choices)))
-                    there = f"{known}, as in the runs of {record.label} in {self.out}"
+                    there = f"{known}, as in the runs of {record.label} in {self.options.out}"
                     raise ValueError(f"{name} must be {there}, got {asked}: give that, or another --out")
 
     def make(self, runs: Mapping[Path, Run]) -> None:
@@ -173,7 +157,7 @@ class _Table:
         missing = {path: run for path, run in runs.items() if not path.exists()}
         options = self.options
         quiet = options.quiet or options.jobs > 1
-        job = partial(execute, log_dir=self.log_dir, resume=options.resume, quiet=quiet)
+        job = partial(execute, log_dir=options.log_dir, resume=options.resume, quiet=quiet)
         with _workers(options.jobs) as each:
             records = each(job, missing.values(), missing)
             for number, (run, record) in enumerate(zip(missing.values(), records, strict=True), 1):
@@ -224,5 +208,5 @@ def _check(options: TableOptions) -> None:
         require("weight_decays", decay, 0 <= decay < math.inf, "at least 0 and finite")
     for seed in options.seeds:
         require("seeds", seed, 0 <= seed < 2**31, "at least 0 and below 2^31")
-    for name in ("seeds", "learning_rates"):
-        require(name, "none", len(getattr(options, name)) > 0, "one or more numbers")
+    for name in ("cells", "hidden_sizes", "seeds", "learning_rates", "weight_decays"):
+        require(name, "none", len(getattr(options, name)) > 0, "one or more")

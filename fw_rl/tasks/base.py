@@ -18,25 +18,14 @@ __all__ = ["Data", "Row", "Split", "Task", "layers"]
 
 
 class Split(NamedTuple):
-    """Examples.
-
-    Attributes:
-        inputs: [N, ...].
-        labels: [N].
-    """
+    """Examples: inputs [N, ...] and labels [N]."""
 
     inputs: Tensor
     labels: Tensor
 
 
 class Data(NamedTuple):
-    """The data of a task.
-
-    Attributes:
-        train: Examples to learn from.
-        valid: Examples that choose the learning rate and the epoch.
-        test: Examples that are measured.
-    """
+    """The data of a task: the validation set chooses learning rate and epoch, the test set is measured."""
 
     train: Split
     valid: Split
@@ -45,15 +34,7 @@ class Data(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One model of a table.
-
-    Attributes:
-        label: Its name in the table.
-        cell: Name of the memory cell.
-        options: Options of the cell.
-        net: Kind of net that the cell is put into.
-        shared_options: Options that are divided by the number of units, where `options` does not have them.
-    """
+    """One model of a table; `shared_options` are options of the cell that are divided by its number of units."""
 
     label: str
     cell: str
@@ -62,11 +43,7 @@ class Row:
     shared_options: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def options_of(self, hidden_size: int) -> dict[str, Any]:
-        """The options of the cell.
-
-        Args:
-            hidden_size: Units of the cell.
-        """
+        """The options of the cell."""
         return {**{name: value / hidden_size for name, value in self.shared_options.items()}, **self.options}
 
 
@@ -78,13 +55,8 @@ class Task(ABC):
     its docstring describes the command. Each method `show_x(folder)`, which draws something there and returns a text, is the
     option `--show-x`, with the first paragraph of its docstring as help.
 
-    Attributes:
-        name: That of the command.
-        title: That of the table.
-        rows: The models of the table by name.
-        sizes: Units of the recurrent layer in the table.
-        accuracy: Whether the paper states 100 % minus the error.
-        weight_decay: The weight decay of AdamW with which the nets of the task learn best.
+    In its table, `sizes` are units of the recurrent layer, and `accuracy` says that the paper states 100 % minus the error;
+    `weight_decay` is that of AdamW with which its nets learn best.
     """
 
     name: ClassVar[str]
@@ -106,43 +78,18 @@ class Task(ABC):
 
     @abstractmethod
     def load(self) -> Data:
-        """Read or make the data.
-
-        Raises:
-            ValueError: If it cannot be had, in one line.
-        """
+        """Read or make the data; ValueError, in one line, if it cannot be had."""
 
     @abstractmethod
     def make_net(self, row: Row, hidden_size: int) -> nn.Module:
-        """A new net that maps a batch of inputs [B, ...] to logits [B, classes].
-
-        Args:
-            row: The row of the table.
-            hidden_size: Units of the recurrent layer.
-
-        Raises:
-            ValueError: If the cell does not take an option.
-        """
+        """A new net that maps a batch of inputs [B, ...] to logits [B, classes]; ValueError for an option the cell lacks."""
 
     def vary(self, inputs: Tensor, generator: Generator) -> Tensor:
-        """A batch of training inputs as it is shown this time; by default as it is.
-
-        Args:
-            inputs: [B, ...].
-            generator: The source of random numbers.
-        """
+        """A batch of training inputs [B, ...] as it is shown this time; by default as it is."""
         return inputs
 
     def row(self, name: str, options: Mapping[str, Any] | None = None) -> Row:
-        """A row of the table, or one for any other cell.
-
-        Args:
-            name: The name of a row or a cell, see `find_cell`.
-            options: Further options for the cell.
-
-        Raises:
-            ValueError: If there is no such row or cell.
-        """
+        """A row of the table by its name, or one for any other cell, `module:name` too, with further options for the cell."""
         row = self.rows.get(name)
         if row is None:
             row = Row(import_for(name, "cell"), name)
@@ -156,12 +103,7 @@ class Task(ABC):
 
 
 def layers(*sizes: int, last_relu: bool = True) -> nn.Sequential:
-    """ReLU layers; their weights start uniform within 1 / sqrt(number of outgoing weights), as in Ba16 A.1.
-
-    Args:
-        *sizes: Inputs, then outputs of each layer.
-        last_relu: Whether the last layer has a ReLU as well.
-    """
+    """ReLU layers of these sizes, inputs first; weights start uniform within 1 / sqrt(outgoing weights) (Ba16 A.1)."""
     parts: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         linear = nn.Linear(inputs, outputs)

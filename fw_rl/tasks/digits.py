@@ -32,9 +32,6 @@ class Digits(Task):
     """Handwritten digits in 24 glimpses at two scales (Ba16 §4.2): train nets and make Table 2.
 
     The images are MNIST's, the glimpses have 7 x 7 pixels. The last 5,000 training images validate.
-
-    Raises:
-        ValueError: If images are to be moved by more than eight pixels.
     """
 
     data_dir: Annotated[
@@ -47,15 +44,12 @@ class Digits(Task):
     name: ClassVar = "glimpse"
     title: ClassVar = "Digits in 24 glimpses (Ba16 Table 2)"
     rows: ClassVar = GLIMPSE_ROWS
+    paper: ClassVar = TABLE_2
     sizes: ClassVar = (50, 100, 200)
 
     def __post_init__(self) -> None:
         if not 0 <= self.most_shift <= 8:
             raise ValueError(f"most_shift must be between 0 and 8 pixels, got {self.most_shift}")
-
-    @property
-    def paper(self) -> dict[tuple[str, int], float]:
-        return TABLE_2
 
     @property
     def data_name(self) -> str:
@@ -77,11 +71,7 @@ class Digits(Task):
         return shift(inputs, generator, self.most_shift) if self.most_shift else inputs
 
     def show_glimpses(self, folder: Path) -> str:
-        """Train nothing: print the sequence with its signals, and draw it for the first training image.
-
-        Args:
-            folder: Folder of the picture.
-        """
+        """Train nothing: print the sequence with its signals, and draw it for the first training image."""
         image, path = self.load().train.inputs[0], folder / "glimpses.png"
         draw_glimpses(image, path)
         return f"{describe_glimpses(len(image))}\nPicture: {path}"

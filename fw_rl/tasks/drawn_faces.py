@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ACTIONS", "EXPRESSIONS", "RECORDINGS"]
+__all__ = ["ACTIONS", "EXPRESSIONS"]
 
 Array = NDArray[np.floating[Any]]
 Parameters = Mapping[str, Array]
 """Numbers by name, each [N]. Lengths are in half heights of the image, whose centre is 0; y goes down."""
 
 EXPRESSIONS = ("neutral", "smile", "surprise", "squint", "disgust", "scream")
-RECORDINGS = (0, 0, 0, 0, 0, 1, 1, 2, 3, 4, 5)
-"""The expressions of a person in all recordings of Multi-PIE: most are neutral."""
 
 ACTIONS = {
     #              neutral smile surprise squint disgust scream
@@ -94,7 +92,7 @@ def draw(
     u = p["head_width"] * np.sin(angle)
 
     image = np.broadcast_to(np.float32(0.45), (len(view), size, size)).copy()
-    head = _ellipse(x, y, 0, 0, p["head_width"], p["head_height"])
+    head = _ellipse(x, y, p["head_width"], p["head_height"])
     image = _paint(image, head, p["skin"])
     image = _paint(image, head * _cover(y - p["hair_line"] - 0.12 * (u / p["head_width"]) ** 2), p["hair"])
     image = _draw_eyes(image, u, y, p)
@@ -110,18 +108,18 @@ def draw(
 
 
 def _draw_eyes(image: Array, u: Array, y: Array, p: Parameters) -> Array:
+    below = y - p["eye_y"]
+    height = p["eye_height"] * np.clip(p["eye_open"], 0.12, 1.6)
     for side in (-1, 1):
-        eye_x = side * p["eye_x"]
-        height = p["eye_height"] * np.clip(p["eye_open"], 0.12, 1.6)
-        white = _ellipse(u, y, eye_x, p["eye_y"], p["eye_width"], height)
-        iris = _ellipse(u, y, eye_x, p["eye_y"], 0.055, 0.055)
+        beside = u - side * p["eye_x"]
+        white, iris = _ellipse(beside, below, p["eye_width"], height), _ellipse(beside, below, 0.055, 0.055)
         image = _paint(_paint(image, white, 0.95), white * iris, 0.1)
-        image = _paint(image, _ring(u, y, eye_x, p["eye_y"], p["eye_width"], height, 0.018), 0.25)
-        inward = -side * (u - eye_x) / p["eye_width"]
+        image = _paint(image, _ring(beside, below, p["eye_width"], height, 0.018), 0.25)
+        inward = -side * beside / p["eye_width"]
         brow = p["brow_y"] - 0.11 * p["brow_raise"] + 0.07 * p["brow_frown"] * (0.3 + inward) + 0.03 * inward**2
-        stroke = _cover(np.abs(y - brow) - p["brow_thick"]) * _cover(np.abs(u - eye_x) - 1.35 * p["eye_width"])
+        stroke = _cover(np.abs(y - brow) - p["brow_thick"]) * _cover(np.abs(beside) - 1.35 * p["eye_width"])
         image = _paint(image, stroke, p["brow_dark"])
-        image = _paint(image, p["glasses"] * _ring(u, y, eye_x, p["eye_y"], 0.22, 0.19, 0.02), 0.15)
+        image = _paint(image, p["glasses"] * _ring(beside, below, 0.22, 0.19, 0.02), 0.15)
     return image
 
 
@@ -130,7 +128,7 @@ def _draw_nose(image: Array, u: Array, y: Array, p: Parameters) -> Array:
     ridge = _cover(np.abs(u - 0.25 * p["nose_width"]) - 0.012) * _cover(p["eye_y"] - y) * _cover(y - tip)
     image = _paint(image, 0.35 * ridge, p["skin"] * 0.5)
     for side in (-1, 1):
-        nostril = _ellipse(u, y, side * 0.55 * p["nose_width"], tip, 0.4 * p["nose_width"], 0.03)
+        nostril = _ellipse(u - side * 0.55 * p["nose_width"], y - tip, 0.4 * p["nose_width"], 0.03)
         image = _paint(image, 0.8 * nostril, p["skin"] * 0.4)
         fold = side * u - p["nose_width"] - 0.5 * (y - tip + 0.05)
         wrinkle = _cover(np.abs(fold) - 0.02) * _cover(tip - 0.08 - y) * _cover(y - p["mouth_y"])
@@ -161,19 +159,17 @@ def _paint(image: Array, cover: Array, grey: Array | float) -> Array:
     return image + cover * (grey - image)
 
 
-def _outside_ellipse(x: Array, y: Array, cx: Array | float, cy: Array | float, rx: Array | float, ry: Array | float) -> Array:
-    """How far a point lies outside an ellipse, to first order: the radius over its slope."""
-    across, down = (x - cx) / rx, (y - cy) / ry
+def _outside_ellipse(x: Array, y: Array, rx: Array | float, ry: Array | float) -> Array:
+    """How far a point lies outside an ellipse around 0, to first order: the radius over its slope."""
+    across, down = x / rx, y / ry
     radius = np.sqrt(across**2 + down**2)
     slope = np.sqrt((across / rx) ** 2 + (down / ry) ** 2)
     return (radius - 1) * radius / np.maximum(slope, 1e-6)
 
 
-def _ellipse(x: Array, y: Array, cx: Array | float, cy: Array | float, rx: Array | float, ry: Array | float) -> Array:
-    return _cover(_outside_ellipse(x, y, cx, cy, rx, ry))
+def _ellipse(x: Array, y: Array, rx: Array | float, ry: Array | float) -> Array:
+    return _cover(_outside_ellipse(x, y, rx, ry))
 
 
-def _ring(
-    x: Array, y: Array, cx: Array | float, cy: Array | float, rx: Array | float, ry: Array | float, width: float
-) -> Array:
-    return _cover(np.abs(_outside_ellipse(x, y, cx, cy, rx, ry)) - width)
+def _ring(x: Array, y: Array, rx: Array | float, ry: Array | float, width: float) -> Array:
+    return _cover(np.abs(_outside_ellipse(x, y, rx, ry)) - width)

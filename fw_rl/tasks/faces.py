@@ -17,7 +17,7 @@ from fw_rl.tasks import drawn_faces
 from fw_rl.tasks.base import Data, Row, Split, Task
 from fw_rl.tasks.glimpse import GLIMPSE_ROWS, make_glimpse_net
 from fw_rl.tasks.glimpse_pictures import draw_faces
-from fw_rl.tasks.multi_pie import CAMERAS, Faces, describe_multi_pie, load_multi_pie
+from fw_rl.tasks.multi_pie import CAMERAS, EXPRESSION_OF, Faces, describe_multi_pie, load_multi_pie
 
 __all__ = ["Expressions", "make_drawn_faces", "split_by_person"]
 
@@ -42,12 +42,9 @@ class Expressions(Task):
     name: ClassVar = "faces"
     title: ClassVar = "Facial expressions in 24 glimpses (Ba16 Table 3)"
     rows: ClassVar = GLIMPSE_ROWS
+    paper: ClassVar = TABLE_3
     sizes: ClassVar = (200,)
     accuracy: ClassVar = True
-
-    @property
-    def paper(self) -> dict[tuple[str, int], float]:
-        return TABLE_3
 
     @property
     def data_name(self) -> str:
@@ -63,27 +60,17 @@ class Expressions(Task):
         return make_glimpse_net(row, hidden_size, patch_pixels=144, classes=classes, conv_depth=2)
 
     def show_faces(self, folder: Path) -> str:
-        """Train nothing: only draw some of the faces, by expression.
-
-        Args:
-            folder: Folder of the picture.
-        """
+        """Train nothing: only draw some of the faces, by expression."""
         path = folder / "faces.png"
         draw_faces(self.load().train, path)
         return f"Picture: {path}"
 
 
 def make_drawn_faces(people: int = 337, lights: int = 4, seed: int = 0) -> Faces:
-    """Every person in all 11 recordings of Multi-PIE, from its three central cameras.
-
-    Args:
-        people: Number of people.
-        lights: Random lights in which each of these is drawn.
-        seed: Seed of all that is random.
-    """
+    """Every person in all 11 recordings of Multi-PIE, from its three central cameras, each in so many random lights."""
     random = np.random.default_rng(seed)
     looks = drawn_faces.draw_people(people, random)
-    scenes = np.array(list(product(drawn_faces.RECORDINGS, CAMERAS.values(), range(lights))))
+    scenes = np.array(list(product(EXPRESSION_OF.values(), CAMERAS.values(), range(lights))))
     images = []
     for person in range(people):
         expression, degrees = scenes[:, 0], scenes[:, 1]
@@ -98,14 +85,7 @@ def make_drawn_faces(people: int = 337, lights: int = 4, seed: int = 0) -> Faces
 
 
 def split_by_person(faces: Faces) -> Data:
-    """Test and validation sets of 20 people each, whom training never sees; the same people every time.
-
-    Args:
-        faces: All images.
-
-    Raises:
-        ValueError: If nobody is left to train on.
-    """
+    """Test and validation sets of 20 people each, whom training never sees; the same people every time."""
     people = np.unique(faces.people)
     held_out = TEST_PEOPLE + VALID_PEOPLE
     if len(people) <= held_out:

@@ -17,12 +17,9 @@ __all__ = ["GLIMPSES", "GLIMPSE_ROWS", "ConvNet", "Glimpse", "GlimpseNet", "Mult
 class Glimpse(NamedTuple):
     """One step of the sequence: where the eye rests, and the signals to the memory after it has looked.
 
-    Attributes:
-        quadrant: 0 to 3, from the upper left in reading order.
-        part: One of the quadrant's own four quadrants, at full resolution; None for all of it, at half the resolution.
-        store: Write h into the fast weights.
-        wipe: Then set h to zero.
-        integrate: The coarse level resumes, and takes what the fine level has found through weights of its own.
+    Quadrants are 0 to 3, from the upper left in reading order; `part` is one of a quadrant's own four at full resolution, or
+    None for all of it at half the resolution. `store` writes h into the fast weights, then `wipe` sets h to zero; `integrate`
+    is where the coarse level resumes, and takes what the fine level has found through weights of its own.
     """
 
     quadrant: int
@@ -43,10 +40,9 @@ def _quadrant(number: int) -> tuple[Glimpse, ...]:
 
 
 GLIMPSES: tuple[Glimpse, ...] = tuple(glimpse for number in range(4) for glimpse in _quadrant(number))
-"""The 24 glimpses: each quadrant whole, in its four parts, and whole again.
+"""The 24 glimpses: each quadrant whole, in its four parts, and whole again where the levels are integrated.
 
-The paper states 24 glimpses, but its four coarse and 16 fine regions are 20: the coarse ones are seen twice here, the second
-time where the levels are integrated.
+The paper states 24 glimpses, but its four coarse and 16 fine regions are 20.
 """
 
 
@@ -95,13 +91,7 @@ class _Embedding(nn.Module):
 
 
 class GlimpseNet(nn.Module):
-    """One recurrent layer over the glimpses, and 100 ReLUs before the logits.
-
-    Args:
-        cell: The recurrent layer, with 100 inputs.
-        patch_pixels: Pixels P * P of a glimpse.
-        classes: Number of classes.
-    """
+    """Logits [B, classes] for images [B, 4 P, 4 P] of bytes: a recurrent layer with 100 inputs, and 100 ReLUs."""
 
     def __init__(self, cell: Cell, patch_pixels: int, classes: int) -> None:
         super().__init__()
@@ -109,7 +99,6 @@ class GlimpseNet(nn.Module):
         self.head = layers(cell.hidden_size, 100, classes, last_relu=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits [B, classes] for images [B, 4 P, 4 P] of bytes."""
         y, _ = self.cell(self.embedding(images), self.cell.initial_state(len(images)))
         return self.head(y[-1])
 
@@ -120,15 +109,7 @@ class MultiLevelNet(GlimpseNet):
     The signals of `GLIMPSES` say when h is stored and wiped. The fine level begins with h = 0 and an empty memory, so that what
     it finds in a quadrant depends on that quadrant alone, and all four are seen at once. An integrating step begins with h = 0
     as well: what was found comes in as an input beside the glimpse, so that it has slow weights of its own, and the fast
-    weights give back what was stored.
-
-    Args:
-        cell: A cell of H units that is `gated`, with 100 + H inputs.
-        patch_pixels: Pixels P * P of a glimpse.
-        classes: Number of classes.
-
-    Raises:
-        ValueError: If the cell is not gated.
+    weights give back what was stored. The cell must be gated, and has 100 + H inputs for its H units.
     """
 
     def __init__(self, cell: Cell, patch_pixels: int, classes: int) -> None:
@@ -137,7 +118,6 @@ class MultiLevelNet(GlimpseNet):
         super().__init__(cell, patch_pixels, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits [B, classes] for images [B, 4 P, 4 P] of bytes."""
         x = self.embedding(images)
         found = self._fine_level(x[_FINE])
         below = found[[GLIMPSES[t].quadrant for t in _COARSE]] * _INTEGRATE
@@ -169,13 +149,7 @@ _FINE_WIPE = torch.tensor([GLIMPSES[t].wipe for t in _FINE]).view(4, 4, 1).trans
 class ConvNet(nn.Module):
     """A convolutional net over the same patches; with a stride of its kernel's size each layer is one map for all places.
 
-    Layer 1 maps each patch, layer 2 the features of a quadrant and of its parts, layer 3, if there is one, all quadrants.
-
-    Args:
-        patch_pixels: Pixels P * P of a glimpse.
-        features: Features of each layer.
-        classes: Number of classes.
-        depth: Number of layers, 2 or 3.
+    Layer 1 maps each patch, layer 2 the features of a quadrant and of its parts, layer 3, at a depth of 3, all quadrants.
     """
 
     def __init__(self, patch_pixels: int, features: int, classes: int, depth: int) -> None:
@@ -185,7 +159,6 @@ class ConvNet(nn.Module):
         self.head = layers(features if depth == 3 else 4 * features, 100, classes, last_relu=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits [B, classes] for images [B, 4 P, 4 P] of bytes."""
         patches = self.patch(cut_patches(standardise(images))).transpose(0, 1)  # [B, 20, features]
         coarse, parts = patches[:, :4], patches[:, 4:].unflatten(1, (4, 4)).flatten(2)
         quadrants = self.quadrant(torch.cat([coarse, parts], dim=2))
@@ -193,18 +166,7 @@ class ConvNet(nn.Module):
 
 
 def make_glimpse_net(row: Row, hidden_size: int, patch_pixels: int, classes: int, conv_depth: int) -> nn.Module:
-    """The net of a row of the tables of glimpses.
-
-    Args:
-        row: The row.
-        hidden_size: Units of the recurrent layer, or features of each layer of the ConvNet.
-        patch_pixels: Pixels P * P of a glimpse.
-        classes: Number of classes.
-        conv_depth: Layers of the ConvNet, 2 or 3.
-
-    Raises:
-        ValueError: If the cell does not take an option.
-    """
+    """The net of a row of the tables of glimpses, of so many units, or features of each layer for the ConvNet."""
     if row.net == "convnet":
         if row.options:
             raise ValueError(f"the ConvNet has no option {next(iter(row.options))!r}")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from fw_rl.files import write_file
 from fw_rl.tasks.base import Split
 from fw_rl.tasks.drawn_faces import EXPRESSIONS
 from fw_rl.tasks.glimpse import GLIMPSES, Glimpse, look
@@ -18,11 +16,7 @@ __all__ = ["describe_glimpses", "draw_faces", "draw_glimpses"]
 
 
 def describe_glimpses(size: int) -> str:
-    """The steps, one a line: scale, rows, columns, and the signals to the memory.
-
-    Args:
-        size: Rows and columns of an image.
-    """
+    """The steps on images of size x size, one a line: scale, rows, columns, and the signals to the memory."""
     lines = [f"{'step':>4}  {'scale':6}  {'rows':8}  {'columns':8}  signals"]
     for step, glimpse in enumerate(GLIMPSES, 1):
         top, left, side = _place(glimpse, size)
@@ -32,12 +26,7 @@ def describe_glimpses(size: int) -> str:
 
 
 def draw_glimpses(image: Tensor, path: Path) -> None:
-    """A row for each quadrant of an image: where it is, and what is seen of it, in order.
-
-    Args:
-        image: Bytes, [S, S].
-        path: The picture, a PNG file.
-    """
+    """A row for each quadrant of an image [S, S] of bytes: where it is, and what is seen of it, in order."""
     patches = look(image.unsqueeze(0) / 255).squeeze(1)
     side = round(patches.shape[1] ** 0.5)
     figure = Figure(figsize=(11, 7.4), dpi=120, layout="constrained")
@@ -57,17 +46,11 @@ def draw_glimpses(image: Tensor, path: Path) -> None:
             panel.set_xlabel(_signals(glimpse), fontsize=10, color="#b45309")
             for spine in panel.spines.values():
                 spine.set(edgecolor="#2563eb" if glimpse.part is None else "#9ca3af", linewidth=2)
-    _save(figure, path)
+    figure.savefig(path)
 
 
 def draw_faces(faces: Split, path: Path, columns: int = 12) -> None:
-    """Some faces of each expression, from all over the examples.
-
-    Args:
-        faces: The examples.
-        path: The picture, a PNG file.
-        columns: Faces of each expression.
-    """
+    """So many faces of each expression, from all over the examples."""
     figure = Figure(figsize=(columns, 6.2), dpi=100, layout="constrained")
     for number, row in enumerate(figure.subplots(len(EXPRESSIONS), columns)):
         images = faces.inputs[faces.labels == number]
@@ -76,13 +59,7 @@ def draw_faces(faces: Split, path: Path, columns: int = 12) -> None:
             panel.imshow(images[place].numpy(), cmap="gray", vmin=0, vmax=255)
         for panel in row:
             panel.set(xticks=[], yticks=[])
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    write_file(path, content.getvalue())
+    figure.savefig(path)
 
 
 def _place(glimpse: Glimpse, size: int) -> tuple[int, int, int]:

@@ -32,13 +32,7 @@ _NAME = re.compile(r"(\d{3})_(\d{2})_(\d{2})_(\d{3})_(\d{2})\.(png|jpg|jpeg|bmp)
 
 
 class Faces(NamedTuple):
-    """Images of faces.
-
-    Attributes:
-        images: Bytes, [N, 48, 48].
-        people: Number of the person, [N].
-        expressions: Number of the expression, [N].
-    """
+    """Images of faces, bytes [N, 48, 48], with the numbers [N] of the people and of their expressions."""
 
     images: NDArray[np.uint8]
     people: NDArray[np.int64]
@@ -46,15 +40,7 @@ class Faces(NamedTuple):
 
 
 def load_multi_pie(folder: Path, size: int = 48) -> Faces:
-    """All images of the three central cameras in a folder and below.
-
-    Args:
-        folder: The folder.
-        size: Rows and columns that each image is scaled to.
-
-    Raises:
-        ValueError: If there are none, or if an image cannot be read or is not square, in one line.
-    """
+    """All images of the three central cameras in a folder and below; ValueError, in one line, if one is not as it should be."""
     found = _find(folder)
     images = [_read(image.path, size) for image in found]
     return Faces(np.stack(images), np.array([image.person for image in found]), np.array([image.expression for image in found]))
@@ -62,14 +48,7 @@ def load_multi_pie(folder: Path, size: int = 48) -> Faces:
 
 @cache
 def describe_multi_pie(folder: Path) -> str:
-    """How many images and people a copy has, and a few digits that tell it from others, from its files' names and sizes.
-
-    Args:
-        folder: Folder of the copy.
-
-    Raises:
-        ValueError: If there are no images, in one line.
-    """
+    """How many images and people a copy has, and a few digits that tell it from others, from its files' names and sizes."""
     found = _find(folder)
     files = sorted(f"{image.path.name} {image.path.stat().st_size}" for image in found)
     digest = hashlib.sha256("\n".join(files).encode()).hexdigest()[:8]

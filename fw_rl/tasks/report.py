@@ -31,19 +31,15 @@ What is unknown is None."""
 
 
 def summarise(task: Task, records: Sequence[Record]) -> list[Summary]:
-    """One summary for each model and size, the models in the order of the task's table; other models follow.
-
-    Args:
-        task: The task.
-        records: Its runs.
-    """
-    ordered = sorted(records, key=lambda record: (*_place(task, record), record.seed))
-    return [_summary(task, list(group)) for _, group in groupby(ordered, key=lambda record: record.group)]
+    """One summary for each model and size, the models in the order of the task's table; other models follow."""
+    return [_summary(task, group) for group in _groups(task, records)]
 
 
-def _place(task: Task, record: Record) -> tuple[int, str, int]:
-    order = [row.label for row in task.rows.values()]
-    return (order.index(record.label) if record.label in order else len(order)), *record.group
+def _groups(task: Task, records: Sequence[Record]) -> list[list[Record]]:
+    """The runs of each model and size, in that order."""
+    order = {row.label: place for place, row in enumerate(task.rows.values())}
+    ordered = sorted(records, key=lambda record: (order.get(record.label, len(order)), record.group, record.seed))
+    return [list(group) for _, group in groupby(ordered, key=lambda record: record.group)]
 
 
 def _summary(task: Task, group: Sequence[Record]) -> Summary:
@@ -119,19 +115,7 @@ def _number(value: float | None) -> str:
 
 
 def write_report(task: Task, records: Sequence[Record], folder: Path) -> str:
-    """Write table.md, table.json, table.png and curves.png of all runs.
-
-    Args:
-        task: The task.
-        records: Its runs, at least one.
-        folder: Folder of the files.
-
-    Returns:
-        The table as text.
-
-    Raises:
-        ValueError: If the runs were made with different data.
-    """
+    """Write table.md, table.json, table.png and curves.png of one or more runs on the same data; returns the table as text."""
     names = {record.settings["data"] for record in records}
     if len(names) != 1:
         raise ValueError(f"{folder} must hold runs on the same data, got {'; '.join(sorted(names))}")
@@ -178,16 +162,15 @@ def draw_table(task: Task, data: str, summaries: Sequence[Summary], path: Path) 
 
 def draw_curves(task: Task, records: Sequence[Record], path: Path) -> None:
     """Test log-likelihood over epochs (Ba16 Figure 2), a panel for each size: the mean over seeds, and every seed thinly."""
-    groups: dict[tuple[str, int], list[list[float]]] = {}
-    for record in sorted((record for record in records if not record.diverged), key=lambda record: _place(task, record)):
-        groups.setdefault(record.group, []).append([-epoch["test_loss"] for epoch in record.epochs])
-    sizes = sorted({size for _, size in groups})
-    colors = {label: f"C{number}" for number, label in enumerate(dict.fromkeys(label for label, _ in groups))}
+    groups = _groups(task, [record for record in records if not record.diverged])
+    curves_of = {group[0].group: [[-epoch["test_loss"] for epoch in record.epochs] for record in group] for group in groups}
+    sizes = sorted({size for _, size in curves_of})
+    colors = {label: f"C{number}" for number, label in enumerate(dict.fromkeys(label for label, _ in curves_of))}
     handles = {}
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(1.5 + 3.6 * max(len(sizes), 1), 4.4), dpi=150, layout="constrained")
         panels = dict(zip(sizes, figure.subplots(1, max(len(sizes), 1), sharey=True, squeeze=False)[0], strict=False))
-        for (label, size), curves in groups.items():
+        for (label, size), curves in curves_of.items():
             for curve in curves:
                 panels[size].plot(range(1, len(curve) + 1), curve, color=colors[label], alpha=0.25, linewidth=0.8)
             # A run that ended early, since it made no error any more, stays where it was.

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from fw_rl.cells import Cell, make_cell
 from fw_rl.tasks.base import Data, Row, Split, Task, layers
 
-__all__ = ["LETTERS", "SYMBOLS", "Retrieval", "RetrievalNet", "as_text", "make_examples"]
+__all__ = ["LETTERS", "SYMBOLS", "Retrieval", "RetrievalNet", "make_examples"]
 
 LETTERS = 26
 DIGITS = 10
@@ -36,14 +36,6 @@ class Retrieval(Task):
     saw, but not their letters, then errs on 62 % of the queries: the plateau on which the paper's baselines sit. The
     fast weights decay at 0.95, as in Ba16 §3.1; with the 0.9 of A.1 a net of 20 units left its plateaus later. AdamW shrinks
     the slow weights, since without that both fast weights and LSTM come to know their training strings better than new ones.
-
-    Raises:
-        ValueError: If the number of pairs or of examples is not allowed.
-
-    Example:
-        >>> data = Retrieval(pairs=4, examples=10).load()
-        >>> data.train.inputs.shape
-        torch.Size([10, 11])
     """
 
     pairs: int = 4
@@ -88,15 +80,9 @@ class Retrieval(Task):
 
 
 def make_examples(size: int, pairs: int, split: str) -> Split:
-    """Strings such as ``c9k8j3f1??c``, which are the same every time.
+    """Strings such as ``c9k8j3f1??c`` [size, 2 * pairs + 3], as indices of `SYMBOLS`, and the digits [size] asked for.
 
-    Args:
-        size: Number of strings N.
-        pairs: Pairs of a letter and a digit in each.
-        split: train, valid or test; each has a generator of its own.
-
-    Returns:
-        Strings [N, 2 * pairs + 3] as indices of `SYMBOLS`, and the digits [N] that are asked for.
+    They are the same every time; the splits train, valid and test have a generator each.
     """
     random = np.random.default_rng([_SPLITS.index(split), pairs])
     keys = random.random((size, LETTERS)).argsort(axis=1)[:, :pairs]
@@ -109,21 +95,8 @@ def make_examples(size: int, pairs: int, split: str) -> Split:
     return Split(torch.from_numpy(strings), torch.from_numpy(values[np.arange(size), asked]))
 
 
-def as_text(string: Tensor) -> str:
-    """A string as the paper prints it.
-
-    Args:
-        string: Indices of `SYMBOLS`, [T].
-
-    Example:
-        >>> as_text(torch.tensor([2, 35, 36, 36, 2]))
-        'c9??c'
-    """
-    return "".join(SYMBOLS[index] for index in string.tolist())
-
-
 class RetrievalNet(nn.Module):
-    """An embedding of 50 that is expanded to 100, one recurrent layer, and 100 ReLUs before the logits (Ba16 §4.1, A.1).
+    """Strings [B, T] to logits [B, 10]: an embedding of 50, expanded to 100, a recurrent layer, 100 ReLUs (Ba16 §4.1, A.1).
 
     The embedding starts with a standard deviation of 1: from a start as small as that of the other layers (A.1), the inputs of
     the recurrent layer are so weak at first that learning needs several times as many epochs.
@@ -136,7 +109,6 @@ class RetrievalNet(nn.Module):
         self.head = layers(cell.hidden_size, 100, DIGITS, last_relu=False)
 
     def forward(self, strings: Tensor) -> Tensor:
-        """The logits [B, 10] for strings [B, T]."""
         # 37 symbols are fewer than B * T places: each is embedded once.
         embedded = self.embedding(torch.arange(len(SYMBOLS)))
         y, _ = self.cell(F.embedding(strings.T, embedded), self.cell.initial_state(len(strings)))

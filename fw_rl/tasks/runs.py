@@ -25,15 +25,7 @@ __all__ = ["Record", "Run", "execute", "read_record", "read_records"]
 
 @dataclass(frozen=True)
 class Run:
-    """A net of one row and size of a task's table, and how it is trained.
-
-    Attributes:
-        task: The task.
-        row: Name of the row.
-        hidden_size: Units of the recurrent layer.
-        training: How the net is trained.
-        options: Further options of the cell.
-    """
+    """A net of one row and size of a task's table, with further options for its cell, and how it is trained."""
 
     task: Task
     row: str
@@ -71,18 +63,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of a run, all as JSON takes it.
-
-    Attributes:
-        task: Name of the task.
-        label: Name of the model in the table.
-        hidden_size: Units of the recurrent layer.
-        seed: Seed of the run.
-        settings: All but the seed that has an influence on the result.
-        parameters: Number of weights.
-        epochs: The results of every epoch.
-        diverged: Whether a loss was not finite; there are no epochs then.
-    """
+    """What is kept of a run, all as JSON takes it; one that diverged has no epochs."""
 
     task: str
     label: str
@@ -104,11 +85,7 @@ class Record:
         return self.label, self.hidden_size
 
     def is_of(self, run: Run) -> bool:
-        """Whether the run would give this again.
-
-        Args:
-            run: The run.
-        """
+        """Whether that run would give this record again."""
         return self.seed == run.training.seed and self.settings == run.settings
 
 
@@ -119,21 +96,7 @@ def load_data(task: Task) -> Data:
 
 
 def execute(run: Run, record_path: Path, log_dir: Path, *, resume: bool = True, quiet: bool = False) -> Record:
-    """Train the net of a run and write its record; a net whose loss is not finite leaves a record that says so.
-
-    Args:
-        run: The run.
-        record_path: File of the record.
-        log_dir: Folder of the checkpoint and of the TensorBoard log.
-        resume: Whether to go on at the checkpoint, if there is one.
-        quiet: Whether there is no progress bar.
-
-    Returns:
-        The record.
-
-    Raises:
-        ValueError: If the data cannot be had, or if the settings do not fit the cell.
-    """
+    """Train the net of a run, from the checkpoint in `log_dir` on with `resume`, and write its record, also of a divergence."""
     task, seed, settings = run.task, run.training.seed, run.settings
     digest = hashlib.sha256(json.dumps([settings, seed], sort_keys=True).encode()).hexdigest()[:8]
     checkpoint = log_dir / "checkpoints" / f"{run.name}-{digest}.safetensors"
@@ -166,14 +129,7 @@ def execute(run: Run, record_path: Path, log_dir: Path, *, resume: bool = True, 
 
 
 def read_record(path: Path) -> Record:
-    """The record that a file holds.
-
-    Args:
-        path: The file.
-
-    Raises:
-        ValueError: If it is not the record of a run, in one line.
-    """
+    """The record that a file holds; ValueError, in one line, if it is none."""
     try:
         record = Record(**json.loads(path.read_text()))
         _check(record)
@@ -183,14 +139,7 @@ def read_record(path: Path) -> Record:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """All records of a folder, by name.
-
-    Args:
-        folder: The folder.
-
-    Raises:
-        ValueError: If a JSON file in it is not the record of a run, in one line.
-    """
+    """All records of a folder, ordered by file name."""
     return [read_record(path) for path in sorted(folder.glob("*.json"))]
 
 

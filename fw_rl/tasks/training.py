@@ -33,16 +33,7 @@ EPOCHS_WITHOUT_ERROR = 3
 
 @dataclass(frozen=True)
 class Training:
-    """How a net is trained by AdamW.
-
-    Attributes:
-        learning_rate: Step size at the start.
-        epochs: Passes over the training set.
-        seed: Seed of the net and of the order of the examples.
-        batch_size: Examples of an update.
-        anneal: Whether the learning rate goes down to 0 along a cosine.
-        weight_decay: Each update also shrinks every weight by this times the learning rate; 0 is plain Adam.
-    """
+    """How a net is trained by AdamW; the seed is that of the net and of the order, `anneal` follows a cosine down to 0."""
 
     learning_rate: float
     epochs: int
@@ -65,25 +56,7 @@ def train(
 ) -> list[Epoch]:
     """Train to the end, or go on at the last whole epoch if there is a checkpoint.
 
-    A run that was stopped at any moment and goes on gives the same numbers, to the last bit, as one that was not: all that
-    is random in an epoch comes from the seed and the number of the epoch.
-
-    Args:
-        net: Maps a batch of inputs [B, ...] to logits [B, classes]; it is trained in place.
-        data: Examples to learn from, and to measure after each epoch.
-        training: How the net is trained.
-        vary: Changes a batch of training inputs, with a source of random numbers.
-        checkpoint: File of the state after the last whole epoch; None keeps none.
-        on_epoch: Called after each epoch with its number, from 1, and its results.
-        description: Text before the progress bar.
-        quiet: Whether there is no progress bar.
-
-    Returns:
-        The results of every epoch.
-
-    Raises:
-        FloatingPointError: If a loss is not finite.
-        ValueError: If the checkpoint is damaged or of another net.
+    A run that was stopped and goes on gives the same numbers as one that was not: what is random comes from seed and epoch.
     """
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=training.weight_decay, fused=True)
     history = _load(checkpoint, net, optimizer) if checkpoint is not None and checkpoint.exists() else []
@@ -120,23 +93,13 @@ def check_history(history: object) -> None:
 
 
 def best_epoch(history: list[Epoch]) -> int:
-    """The number of the epoch, from 1, with the lowest error on the validation set; at equal errors that of the lowest loss.
-
-    Args:
-        history: The results of every epoch.
-    """
+    """The number of the epoch, from 1, with the lowest error on the validation set; at equal errors that of the lowest loss."""
     return 1 + min(range(len(history)), key=lambda i: (history[i]["valid_error"], history[i]["valid_loss"]))
 
 
 @torch.no_grad()
 def evaluate(net: nn.Module, split: Split, batch_size: int = 1000) -> tuple[float, float]:
-    """The error in percent and the mean cross-entropy in nats.
-
-    Args:
-        net: Maps a batch of inputs [B, ...] to logits [B, classes].
-        split: The examples.
-        batch_size: Examples that the net sees at a time.
-    """
+    """The error in percent and the mean cross-entropy in nats of a net that maps inputs [B, ...] to logits [B, classes]."""
     net.eval()
     wrong, loss = 0, 0.0
     for inputs, labels in zip(split.inputs.split(batch_size), split.labels.split(batch_size), strict=True):

@@ -9,7 +9,6 @@ from torch import nn
 from torch.testing import assert_close
 
 from fw_rl.fast_slow import FastSlowSGD, fast_weights
-from fw_rl.tasks.deblur.recurrent import recurrent_nets
 from fw_rl.tasks.deblur.simulation import (
     Associations,
     Protocol,
@@ -19,6 +18,7 @@ from fw_rl.tasks.deblur.simulation import (
     forget,
     layered_nets,
     learn,
+    recurrent_nets,
     rehearse,
 )
 from fw_rl.tasks.deblur.study import blur, part_of

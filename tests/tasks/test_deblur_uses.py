@@ -19,20 +19,20 @@ def trial():
 
 
 def test_one_presentation_stores_a_new_association(trial):
-    assert trial.untaught.max() < 0.8
-    assert torch.equal(trial.new[0], torch.ones(3, dtype=torch.float64))
+    assert trial["untaught"].max() < 0.8
+    assert torch.equal(trial["new"][0], torch.ones(3, dtype=torch.float64))
 
 
 def test_it_is_gone_after_the_decay(trial):
-    assert (trial.new[1] < trial.new[0]).all()
-    assert torch.equal(trial.new[2], trial.untaught)
+    assert (trial["new"][1] < trial["new"][0]).all()
+    assert torch.equal(trial["new"][2], trial["untaught"])
 
 
 def test_old_associations_are_as_before_after_the_decay(trial):
-    assert trial.blank.min() > 0.95
-    assert (trial.old[0] < trial.blank).all()
-    assert trial.old[0].min() > 0.6
-    assert torch.equal(trial.old[2], trial.blank)
+    assert trial["blank"].min() > 0.95
+    assert (trial["old"][0] < trial["blank"]).all()
+    assert trial["old"][0].min() > 0.6
+    assert torch.equal(trial["old"][2], trial["blank"])
 
 
 def bindings(**options):
@@ -42,16 +42,16 @@ def bindings(**options):
 
 def test_each_shape_is_bound_to_one_colour_then_another():
     bound = bindings()
-    assert bound.first > 0.99
-    assert bound.second > 0.99
-    assert bound.stale < 0.01
-    assert bound.chance == 1 / 8
+    assert bound["first"] > 0.99
+    assert bound["second"] > 0.99
+    assert bound["stale"] < 0.01
+    assert bound["chance"] == 1 / 8
 
 
 def test_bindings_last_for_a_while_only():
-    assert bindings(later=0).answered > 0.99
-    assert bindings().answered == 0
+    assert bindings(later=0)["answered"] > 0.99
+    assert bindings()["answered"] == 0
 
 
 def test_short_vectors_interfere():
-    assert bindings(size=4).first < 0.9
+    assert bindings(size=4)["first"] < 0.9

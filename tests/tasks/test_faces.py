@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fw_rl.tasks.drawn_faces import ACTIONS, EXPRESSIONS, RECORDINGS, draw, draw_people, pose_people
+from fw_rl.tasks.drawn_faces import ACTIONS, EXPRESSIONS, draw, draw_people, pose_people
 from fw_rl.tasks.faces import Expressions, make_drawn_faces, split_by_person
 from fw_rl.tasks.multi_pie import EXPRESSION_OF, Faces, load_multi_pie
 
@@ -40,7 +40,7 @@ def test_faces_are_pictures_of_bytes_with_some_contrast():
 def test_labels_are_as_unbalanced_as_in_multi_pie():
     faces = make_drawn_faces(people=2, lights=1)
     counts = np.bincount(faces.expressions)
-    assert (counts * 11 == np.bincount(RECORDINGS) * counts.sum()).all()
+    assert (counts * 11 == np.bincount(list(EXPRESSION_OF.values())) * counts.sum()).all()
     assert np.bincount(faces.people)[1:].tolist() == [33, 33]
 
 

@@ -25,7 +25,7 @@ def contents(monkeypatch):
     """Small files in place of MNIST's, which the loader takes for the true ones."""
     arrays = {name: np.arange(np.prod(shape)).reshape(shape) % 10 for name, shape in SHAPES.items()}
     contents = {name: idx(array) for name, array in arrays.items()}
-    small = {name: mnist._File(SHAPES[name], hashlib.sha256(content).hexdigest()) for name, content in contents.items()}
+    small = {name: (SHAPES[name], hashlib.sha256(content).hexdigest()) for name, content in contents.items()}
     monkeypatch.setattr(mnist, "FILES", small)
     return contents
 

@@ -53,10 +53,10 @@ def test_a_summary_is_the_mean_at_the_epochs_validation_chose():
 
 
 def test_the_text_has_the_numbers_beside_the_papers():
-    text = as_markdown(Retrieval(), "strings", summarise(Retrieval(), RECORDS))
+    text = " ".join(as_markdown(Retrieval(), "strings", summarise(Retrieval(), RECORDS)).split())
     assert "Data: strings." in text
     assert "| 20 | 1,234 | 2.00 | 0.00 to 4.48 | 1.83 | 1.81 | 3 | 1.00 to 3.00 | 0.003 | 0.1 | 2 | 3.0 |" in text
-    assert "| IRNN | 20 | 1,234 |  |  |  | 62.11 | 0 (1 diverged) |  | 0.003 | 0.1 | 0 |  |" in text
+    assert "| IRNN | 20 | 1,234 | | | | 62.11 | 0 (1 diverged) | | 0.003 | 0.1 | 0 | |" in text
 
 
 def test_accuracies_are_the_rest_to_100():
@@ -65,7 +65,7 @@ def test_accuracies_are_the_rest_to_100():
     assert (row["low"], row["high"]) == (pytest.approx(88 - 12.706, rel=1e-3), 100.0)
     text = as_markdown(Expressions(), "faces", [row])
     assert "Test accuracy" in text
-    assert "| 88.00 |" in text
+    assert "| 88.00 |" in " ".join(text.split())
 
 
 def test_the_report_is_text_json_and_two_pictures(tmp_path):

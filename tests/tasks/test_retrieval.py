@@ -6,8 +6,13 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from fw_rl.cells import available_cells, make_cell
-from fw_rl.tasks.retrieval import Retrieval, RetrievalNet, as_text, make_examples
+from fw_rl.tasks.retrieval import SYMBOLS, Retrieval, RetrievalNet, make_examples
 from fw_rl.tasks.training import Training, evaluate, train
+
+
+def as_text(string):
+    """A string as the paper prints it, such as c9k8j3f1??c."""
+    return "".join(SYMBOLS[index] for index in string.tolist())
 
 
 @pytest.mark.parametrize("pairs", [1, 4, 26])
@@ -83,7 +88,7 @@ def test_rows_take_options_and_any_cell_that_is_known():
     assert task.row("fast-weights", dict(eta=0.1)).label == "Fast weights, eta=0.1"
     with pytest.raises(ValueError, match=r"cell must be one of rnn, lstm, .*got 'lsmt'"):
         task.row("lsmt")
-    with pytest.raises(ValueError, match="unknown cell 'lstms:lsmt': lstms cannot be imported"):
+    with pytest.raises(ValueError, match="cell must be in a module that runs, got 'lstms:lsmt': lstms cannot be imported"):
         task.row("lstms:lsmt")
 
 

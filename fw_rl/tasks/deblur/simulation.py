@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from fw_rl.cells import Cell, make_cell
 from fw_rl.fast_slow import FastSlowSGD, fast_slow, is_fast, merge
 
 __all__ = ["Associations", "Ensemble", "Protocol", "Rates", "Task", "draw_task", "layered_nets", "learn"]
@@ -66,46 +67,27 @@ class Protocol:
     """The first seed."""
 
     def generators(self, purpose: str) -> list[torch.Generator]:
-        """A source of random numbers for each seed.
-
-        Args:
-            purpose: nets, associations or subsets: each has other numbers.
-        """
+        """A source of random numbers for each seed; nets, associations and subsets have other numbers each."""
         offset = ("nets", "associations", "subsets").index(purpose) << 40
         return [torch.Generator().manual_seed(offset + seed) for seed in range(self.seed, self.seed + self.seeds)]
 
 
 class Associations(NamedTuple):
-    """Associations of each of S seeds.
-
-    Attributes:
-        inputs: [S, N, ...].
-        targets: Desired outputs, [S, N, O].
-    """
+    """Associations of each of S seeds: inputs [S, N, ...] and desired outputs [S, N, O]."""
 
     inputs: Tensor
     targets: Tensor
 
 
 class Task(NamedTuple):
-    """What is learned.
-
-    Attributes:
-        old: The old associations.
-        new: The new ones, which interfere with them.
-    """
+    """What is learned: the old associations, and the new ones that interfere with them."""
 
     old: Associations
     new: Associations
 
 
 def draw_task(protocol: Protocol, steps: int | None = None) -> Task:
-    """Random binary inputs, all of a seed different, with random binary outputs.
-
-    Args:
-        protocol: Their numbers and sizes.
-        steps: Length of the sequences that are the inputs, [S, N, steps, inputs]; None is no sequences, [S, N, inputs].
-    """
+    """Random binary inputs [S, N, inputs], or sequences [S, N, steps, inputs], all of a seed different, and binary outputs."""
     cases, shape = protocol.associations + protocol.interfering, (-1,) if steps is None else (steps, -1)
     bits = protocol.inputs * (steps or 1)
     inputs, targets = [], []
@@ -128,14 +110,7 @@ def _distinct(count: int, bits: int, generator: torch.Generator) -> Tensor:
 
 
 class Ensemble:
-    """S nets of one architecture as one stack of weights: a call maps [S, N, ...] to [S, N, O], each net on its own data.
-
-    Args:
-        nets: The nets.
-
-    Attributes:
-        weights: The parameters by name, [S, ...] each.
-    """
+    """S nets of one architecture as one stack of weights: a call maps [S, N, ...] to [S, N, O], each net on its own data."""
 
     def __init__(self, nets: Sequence[nn.Module]) -> None:
         self.net = nets[0]
@@ -152,11 +127,7 @@ class Ensemble:
 
     @torch.no_grad()
     def faded(self, factor: float) -> Ensemble:
-        """A copy with less of the fast weights.
-
-        Args:
-            factor: What is left of them.
-        """
+        """A copy in which that part of the fast weights is left."""
         twin = self.copy()
         for name, part in twin.weights.items():
             if is_fast(name):
@@ -164,32 +135,20 @@ class Ensemble:
         return twin
 
     def member(self, seed: int) -> nn.Module:
-        """One of the nets by itself, a copy, with the sums as plain weights.
-
-        Args:
-            seed: Its place among the S.
-        """
+        """One of the nets by itself, a copy, with the sums as plain weights."""
         net = copy.deepcopy(self.net)
         net.load_state_dict({name: part[seed] for name, part in self.weights.items()})
         return merge(net)
 
     @torch.no_grad()
     def errors(self, data: Associations) -> Tensor:
-        """The mean over output units of |y - d| and of its square, [S, N, 2].
-
-        Args:
-            data: The associations.
-        """
+        """The mean over output units of |y - d| and of its square, [S, N, 2]."""
         misses = (self(data.inputs) - data.targets).abs()
         return torch.stack([misses.mean(2), misses.square().mean(2)], dim=2)
 
 
 def layered_nets(protocol: Protocol) -> Ensemble:
-    """The nets of HP87 §4: input, hidden and output units with biases, sigmoid, slow weights uniform within +-`init`.
-
-    Args:
-        protocol: Their sizes and seeds.
-    """
+    """The nets of HP87 §4: input, hidden and output units with biases, sigmoid, slow weights uniform within +-`init`."""
     nets = []
     for generator in protocol.generators("nets"):
         first, last = nn.Linear(protocol.inputs, protocol.hidden), nn.Linear(protocol.hidden, protocol.outputs)
@@ -197,6 +156,33 @@ def layered_nets(protocol: Protocol) -> Ensemble:
         for parameter in net.parameters():
             nn.init.uniform_(parameter, -protocol.init, protocol.init, generator=generator)
         nets.append(fast_slow(net))
+    return Ensemble(nets)
+
+
+class SequenceNet(nn.Module):
+    """A cell that reads a sequence, and sigmoid output units that look at its last state: x [N, T, I] to y [N, O]."""
+
+    def __init__(self, cell: Cell, output_size: int) -> None:
+        super().__init__()
+        self.cell = cell
+        self.head = nn.Linear(cell.hidden_size, output_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.cell(x.transpose(0, 1), self.cell.initial_state(len(x)))
+        return torch.sigmoid(self.head(y[-1]))
+
+
+def recurrent_nets(protocol: Protocol, eta: float, decay: float) -> Ensemble:
+    """Fast-weight cells of `hidden` units as they are initialised; with an eta of 0 they are ReLU nets without a memory A.
+
+    Their parameters W get a fast weight each (HP87); A (Ba16) is something else, and holds what one sequence has shown so far.
+    """
+    nets = []
+    for seed in range(protocol.seed, protocol.seed + protocol.seeds):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            cell = make_cell("fast-weights", protocol.inputs, protocol.hidden, eta=eta, decay=decay)
+            nets.append(fast_slow(SequenceNet(cell, protocol.outputs)))
     return Ensemble(nets)
 
 
@@ -210,15 +196,7 @@ def learn(
 ) -> None:
     """Sweep through the associations and change the weights after each sweep (HP87 §3), for all seeds at once.
 
-    E is half the squared error, summed over cases and output units.
-
-    Args:
-        nets: The nets, which learn in place.
-        data: The associations.
-        rates: How the weights learn.
-        sweeps: Number of sweeps.
-        shown: The cases to learn, [S, N] bool; None is all.
-        before_sweep: Called before each sweep.
+    E is half the squared error, summed over cases, or those of `shown` [S, N], and output units.
     """
     optimizer = FastSlowSGD(nets.weights.items(), **vars(rates))
     for _ in range(sweeps):
@@ -232,10 +210,7 @@ def learn(
 
 
 class Course(NamedTuple):
-    """Errors over time, [time, S, 2]: |y - d| and its square, means over output units and cases.
-
-    They are those of old associations that are rehearsed, of the others, and of the new ones that had blurred them.
-    """
+    """Errors |y - d| and their squares, [time, S, 2], of old associations that are rehearsed, of the others, and of the new."""
 
     retrained: Tensor
     unretrained: Tensor

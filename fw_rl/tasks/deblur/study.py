@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,21 +16,8 @@ import torch
 from torch import Tensor
 
 from fw_rl.intervals import estimate
-from fw_rl.tasks.deblur import theory
-from fw_rl.tasks.deblur.recurrent import recurrent_nets
-from fw_rl.tasks.deblur.simulation import (
-    Course,
-    Ensemble,
-    Protocol,
-    Rates,
-    Task,
-    choose,
-    draw_task,
-    forget,
-    layered_nets,
-    learn,
-    rehearse,
-)
+from fw_rl.tasks.deblur import simulation, theory
+from fw_rl.tasks.deblur.simulation import Course, Ensemble, Protocol, Rates, Task
 from fw_rl.tasks.deblur.theory import Inputs, Plane
 from fw_rl.tasks.deblur.uses import bind, learn_in_one_trial
 
@@ -44,15 +32,7 @@ FORGETTING = tuple(range(0, 501, 25))
 
 @dataclass(frozen=True)
 class Study:
-    """What the simulation leaves.
-
-    Attributes:
-        protocol: Sizes and lengths.
-        rates: How the weights learn.
-        task: The associations.
-        learned: Nets that have learned the old associations.
-        blurred: The same nets after they have learned the new ones.
-    """
+    """What the simulation leaves: nets that have learned the old associations, and then, `blurred`, the new ones."""
 
     protocol: Protocol
     rates: Rates
@@ -64,30 +44,20 @@ class Study:
 def blur(nets: Ensemble, task: Task, protocol: Protocol, rates: Rates) -> Study:
     """Learn the old associations, then the new ones without the old (HP87 §4)."""
     learned = nets.copy()
-    learn(learned, task.old, rates, protocol.learning_sweeps)
+    simulation.learn(learned, task.old, rates, protocol.learning_sweeps)
     blurred = learned.copy()
-    learn(blurred, task.new, rates, protocol.interfering_sweeps)
+    simulation.learn(blurred, task.new, rates, protocol.interfering_sweeps)
     return Study(protocol, rates, task, learned, blurred)
 
 
 def layered_studies(protocol: Protocol, rates: Rates) -> tuple[Study, Study]:
-    """The simulation of HP87 §4, and the same with slow weights alone.
-
-    Args:
-        protocol: Sizes and lengths.
-        rates: How the weights learn.
-    """
-    task, nets = draw_task(protocol), layered_nets(protocol)
+    """The simulation of HP87 §4, and the same with slow weights alone."""
+    task, nets = simulation.draw_task(protocol), simulation.layered_nets(protocol)
     return blur(nets, task, protocol, rates), blur(nets, task, protocol, replace(rates, fast_lr=0.0))
 
 
 def figure_2(study: Study, percents: Sequence[int]) -> Record:
-    """HP87 Figure 2: the errors of retrained and unretrained associations while a part of the old ones is rehearsed.
-
-    Args:
-        study: The simulation.
-        percents: Sizes of the parts.
-    """
+    """HP87 Figure 2: the errors of retrained and unretrained associations while parts of the old ones are rehearsed."""
     errors = [study.learned.errors(study.task.old), study.blurred.errors(study.task.old), study.blurred.errors(study.task.new)]
     learned, blurred, new = ([_spread(part.mean(1)[:, i]) for i in range(2)] for part in errors)
     return dict(
@@ -101,21 +71,13 @@ def figure_2(study: Study, percents: Sequence[int]) -> Record:
 
 
 def _rehearse(study: Study, rates: Rates, percent: int) -> tuple[Tensor, Course, Ensemble]:
-    shown = choose(study.protocol, part_of(study.protocol, percent))
-    nets, course = rehearse(study.blurred, study.task, shown, rates, study.protocol.rehearsal_sweeps)
+    shown = simulation.choose(study.protocol, part_of(study.protocol, percent))
+    nets, course = simulation.rehearse(study.blurred, study.task, shown, rates, study.protocol.rehearsal_sweeps)
     return shown, course, nets
 
 
 def part_of(protocol: Protocol, percent: int) -> int:
-    """How many of the old associations a percentage is.
-
-    Args:
-        protocol: Number of the associations.
-        percent: The percentage.
-
-    Raises:
-        ValueError: If it is none or all of them.
-    """
+    """How many of the old associations a percentage is; ValueError if none or all of them."""
     count = round(protocol.associations * percent / 100)
     if not 0 < count < protocol.associations:
         raise ValueError(f"{percent} % of {protocol.associations} associations must be neither none nor all, got {count}")
@@ -133,13 +95,7 @@ def _transfer(course: Course) -> Record:
 
 
 def ways_to_rehearse(study: Study, without_fast: Study, percent: int) -> Record:
-    """HP87 §6: the errors during rehearsal and, after it, while the fast weights decay and nothing is learned.
-
-    Args:
-        study: The simulation.
-        without_fast: The same with slow weights alone.
-        percent: Size of the part that is rehearsed.
-    """
+    """HP87 §6: the errors during rehearsal and, after it, while the fast weights decay and nothing is learned."""
     rates = study.rates
     ways = {
         "slow and fast": (study, rates),
@@ -152,7 +108,7 @@ def ways_to_rehearse(study: Study, without_fast: Study, percent: int) -> Record:
 
 def _rehearse_and_forget(study: Study, rates: Rates, percent: int) -> Record:
     shown, course, nets = _rehearse(study, rates, percent)
-    later = forget(nets, study.task, shown, rates.decay, FORGETTING)
+    later = simulation.forget(nets, study.task, shown, rates.decay, FORGETTING)
     curves = {
         name: dict(rehearsal=_curve(during[..., 0]), forgetting=_curve(after[..., 0]))
         for name, during, after in zip(Course._fields, course, later, strict=True)
@@ -163,33 +119,24 @@ def _rehearse_and_forget(study: Study, rates: Rates, percent: int) -> Record:
 
 
 def check_theory(seed: int, pairs: int, linear_nets: int) -> Record:
-    """HP87 §5: every formula beside its Monte Carlo value.
-
-    Args:
-        seed: Seed of the random numbers.
-        pairs: Pairs of inputs for each check of Eq. 1 to 3.
-        linear_nets: Linear nets for each check of the improvement at the start.
-    """
+    """HP87 §5: every formula beside its Monte Carlo value, over pairs of inputs and over linear nets."""
     generator = torch.Generator().manual_seed(seed)
     equations, transfers, ratios = [], [], []
     for signed, densities in ((False, (0.25, 0.5, 0.75)), (True, (0.1, 0.25, 0.4))):
-        for n in (10, 100, 1000):
-            for p in densities:
-                check = theory.check_pairs(Inputs(n, p, signed), pairs, 200, generator)
-                equations.append(dict(equation=3 if signed else 2, n=n, p=p) | check._asdict())
+        for n, p in product((10, 100, 1000), densities):
+            check = theory.check_pairs(Inputs(n, p, signed), pairs, 200, generator)
+            equations.append(dict(equation=3 if signed else 2, n=n, p=p) | check)
 
-    for signed in (False, True):
-        for n in (10, 100, 1000):
-            inputs = Inputs(n, 0.25 if signed else 0.5, signed)
-            measured, limit = theory.measure_transfer(inputs, 5000, generator), 1 / n if signed else 0.25
-            transfers.append(dict(signed=signed, n=n, limit=limit, formula=theory.mean_transfer(inputs), measured=measured))
+    for signed, n in product((False, True), (10, 100, 1000)):
+        inputs, expected = _random_inputs(n, signed)
+        measured = theory.measure_transfer(inputs, 5000, generator)
+        transfers.append(dict(signed=signed, n=n, measured=measured) | expected)
 
     for n, cases, signed in ((10, 100, False), (100, 100, False), (400, 100, False), (50, 50, True), (200, 200, True)):
-        inputs = Inputs(n, 0.25 if signed else 0.5, signed)
+        inputs, transfer = _random_inputs(n, signed)
         runs = [min(250, linear_nets - done) for done in range(0, linear_nets, 250)]  # Not all of them fit into a cache.
         falls = [theory.rehearse_linear(inputs, cases, cases // 2, 0, count, generator) for count in runs]
         retrained, unretrained = torch.cat([fall.slopes for fall in falls], dim=1).numpy()
-        transfer = dict(limit=1 / n if signed else 0.25, formula=theory.mean_transfer(inputs))
         expected = {name: theory.expected_ratio(value, cases // 2) for name, value in transfer.items()}
         ratios.append(dict(signed=signed, n=n, cases=cases, measured=_ratio(unretrained[None], retrained[None])[0]) | expected)
 
@@ -199,15 +146,16 @@ def check_theory(seed: int, pairs: int, linear_nets: int) -> Record:
     return dict(equations=equations, transfers=transfers, ratios=ratios, fall=falling)
 
 
-def figure_4(points: int = 360, sweeps: int = 30) -> Record:
-    """HP87 Figure 4 as a run: the circle, the ellipse after some retraining, and the share of positive transfer.
+def _random_inputs(n: int, signed: bool) -> tuple[Inputs, dict[str, float]]:
+    """Inputs of length n as HP87 §5.2 has them, and their transfer, in the limit for large n and by the formula."""
+    inputs = Inputs(n, 0.25 if signed else 0.5, signed)
+    return inputs, dict(limit=1 / n if signed else 0.25, formula=theory.mean_transfer(inputs))
 
-    Args:
-        points: Points of the circle.
-        sweeps: Sweeps of retraining.
-    """
+
+def figure_4() -> Record:
+    """HP87 Figure 4 as a run: the circle, the ellipse after some retraining, and the share of positive transfer."""
     plane = Plane(torch.tensor([[1.0, 0.25], [0.6, 1.0]]), torch.tensor([0.8, 0.9]), start=torch.tensor([-0.6, -0.3]))
-    path = plane.retrain(plane.circle(radius=0.5, points=points), sweeps, lr=0.1)
+    path = plane.retrain(plane.circle(radius=0.5, points=360), sweeps=30, lr=0.1)
     misses = (path @ plane.inputs[0] - plane.targets[0]).abs().amax(1)
     left = misses / misses[0]
     return dict(
@@ -225,11 +173,7 @@ def figure_4(points: int = 360, sweeps: int = 30) -> Record:
 
 
 def temporary_uses(study: Study) -> Record:
-    """HP87 §1: a new association learned in one trial and forgotten again, and shapes bound to colours for a while.
-
-    Args:
-        study: The simulation.
-    """
+    """HP87 §1: a new association learned in one trial and forgotten again, and shapes bound to colours for a while."""
     decay = study.rates.decay
     times = [1, *FORGETTING[1:]]
     trial = learn_in_one_trial(study.learned, study.task, decay, times)
@@ -237,9 +181,9 @@ def temporary_uses(study: Study) -> Record:
         scenes=500, objects=4, vocabulary=16, size=128, decay=decay, later=300,
         generator=torch.Generator().manual_seed(study.protocol.seed),
     )  # fmt: skip
-    before = dict(new_before=_spread(trial.untaught), old_before=_spread(trial.blank))
-    one_trial = dict(times=times, **before, new=_curve(trial.new), old=_curve(trial.old))
-    return dict(one_trial=one_trial, binding=bindings._asdict())
+    before = dict(new_before=_spread(trial["untaught"]), old_before=_spread(trial["blank"]))
+    one_trial = dict(times=times, **before, new=_curve(trial["new"]), old=_curve(trial["old"]))
+    return dict(one_trial=one_trial, binding=bindings)
 
 
 @dataclass(frozen=True)
@@ -267,14 +211,7 @@ class Sequences:
 def deblur_sequences(options: Sequences, protocol: Protocol, rates: Rates, percents: Sequence[int]) -> Record:
     """The simulation with fast-weight cells that read sequences, rehearsed by the fast weights alone.
 
-    Args:
-        options: Sizes and rates of the sequences and of the cells.
-        protocol: The rest of the sizes.
-        rates: The rest of the rates.
-        percents: Sizes of the parts that are rehearsed.
-
-    Returns:
-        A record of cells as in Ba16, `memory`, and one of the same cells with an eta of 0, `no memory`.
+    The record has a part for cells as in Ba16, `memory`, and one for the same cells with an eta of 0, `no memory`.
     """
     protocol = replace(
         protocol,
@@ -284,10 +221,10 @@ def deblur_sequences(options: Sequences, protocol: Protocol, rates: Rates, perce
         seeds=options.sequence_seeds,
     )
     rates = replace(rates, slow_lr=options.sequence_lr, fast_lr=options.sequence_lr)
-    task = draw_task(protocol, steps=options.sequence_length)
+    task = simulation.draw_task(protocol, steps=options.sequence_length)
     record = {}
     for name, eta in (("memory", options.cell_eta), ("no memory", 0.0)):
-        study = blur(recurrent_nets(protocol, eta, options.cell_decay), task, protocol, rates)
+        study = blur(simulation.recurrent_nets(protocol, eta, options.cell_decay), task, protocol, rates)
         fast_alone = replace(rates, slow_lr=0.0)
         subsets = {str(percent): _rehearse_and_forget(study, fast_alone, percent) for percent in percents}
         learned = _spread(study.learned.errors(task.old).mean(1)[:, 0])

@@ -19,39 +19,23 @@ __all__ = ["Inputs", "descent_cosine", "expected_cosine", "expected_ratio", "exp
 
 @dataclass(frozen=True)
 class Inputs:
-    """Random input vectors.
-
-    Attributes:
-        n: Their length.
-        p: Probability of a component to be 1.
-        signed: Whether a component is -1 with the same probability; otherwise it is 0.
-    """
+    """Random input vectors of length n; a component is 1 with probability p, -1 with the same if `signed`, and 0 otherwise."""
 
     n: int
     p: float
     signed: bool = False
 
     def draw(self, *shape: int, generator: torch.Generator) -> Tensor:
-        """Vectors, [*shape, n].
-
-        Args:
-            *shape: How many.
-            generator: The source of random numbers.
-        """
+        """Vectors, [*shape, n]."""
         u = torch.rand(*shape, self.n, generator=generator, dtype=torch.float64)
         ones = (u < self.p).double()
         return ones - (u > 1 - self.p).double() if self.signed else ones
 
 
 def descent_cosine(a: Tensor, b: Tensor, noise: Tensor) -> Tensor:
-    """The cosine of the angle between the two directions of steepest descent, [...] (HP87 Eq. 1).
+    """The cosine of the angle between the directions of steepest descent for inputs a and b [..., n], [...] (HP87 Eq. 1).
 
     It is the ratio of two improvements of b by a step of fixed length: by retraining a, and by retraining b itself.
-
-    Args:
-        a: An input, [..., n].
-        b: Another, [..., n].
-        noise: What has been added to the weights, [..., n].
     """
     return cosine_similarity(a, b, dim=-1) * torch.sign((a * noise).sum(-1) * (b * noise).sum(-1))
 
@@ -60,10 +44,6 @@ def expected_transfer(a: Tensor, b: Tensor) -> Tensor:
     """The squared cosine of the angle between two inputs, [...]: HP87 Eq. 2, n_ab^2 / (n_a n_b), and Eq. 3 with -1.
 
     It is the ratio of the expected improvements, where the weight change is proportional to the gradient.
-
-    Args:
-        a: An input, [..., n].
-        b: Another, [..., n].
     """
     return cosine_similarity(a, b, dim=-1).square()
 
@@ -71,25 +51,14 @@ def expected_transfer(a: Tensor, b: Tensor) -> Tensor:
 def expected_cosine(a: Tensor, b: Tensor) -> Tensor:
     """The exact mean of Eq. 1 over Gaussian noise, ``2/pi c asin(c)`` with c the cosine of the angle between the inputs, [...].
 
-    HP87 gets from Eq. 1 to Eq. 2 by taking numerator and denominator for themselves, which gives c^2. That is not the mean of
-    Eq. 1, but it is the ratio of the expected improvements (footnote 2 of the paper).
-
-    Args:
-        a: An input, [..., n].
-        b: Another, [..., n].
+    HP87 gets from Eq. 1 to c^2, which is not its mean, but the ratio of the expected improvements (footnote 2 of the paper).
     """
     cosine = cosine_similarity(a, b, dim=-1)
     return 2 / math.pi * cosine * torch.asin(cosine.clamp(-1, 1))
 
 
 def mean_transfer(inputs: Inputs) -> float:
-    """The transfer between two random associations, ``E[(a . b)^2] / E[|a|^4]``: 1/4 for large n and 0/1 with p = 1/2.
-
-    With -1 it is of order 1/n (HP87 §5.2), without it tends to p^2.
-
-    Args:
-        inputs: How the two are drawn.
-    """
+    """The transfer between two random associations, ``E[(a . b)^2] / E[|a|^4]``: of order 1/n with -1, else near p^2 (§5.2)."""
     n, p = inputs.n, inputs.p
     if inputs.signed:
         return 4 * p**2 * n / (2 * p * (1 - 2 * p) * n + 4 * p**2 * n**2)
@@ -104,32 +73,15 @@ def measure_transfer(inputs: Inputs, pairs: int, generator: torch.Generator) -> 
 
 
 def expected_ratio(transfer: float, retrained: int) -> float:
-    """Improvement of an unretrained over that of a retrained association at the start: ``k t / (1 + (k - 1) t)`` (HP87 §5.1).
-
-    Args:
-        transfer: The transfer t between two associations.
-        retrained: The number k of retrained associations.
-
-    Example:
-        >>> round(expected_ratio(0.25, retrained=50), 3)
-        0.943
-    """
+    """Improvement of an unretrained over that of one of k retrained associations: ``k t / (1 + (k - 1) t)`` (HP87 §5.1)."""
     return retrained * transfer / (1 + (retrained - 1) * transfer)
 
 
-class PairCheck(NamedTuple):
-    """Means over random pairs of Eq. 2 or 3 and of Eq. 1, and the standard error of the difference to Monte Carlo."""
+def check_pairs(inputs: Inputs, pairs: int, noises: int, generator: torch.Generator) -> dict[str, float]:
+    """Means over random pairs of Eq. 2 or 3 and of Eq. 1, and the standard error of the difference to Monte Carlo over noises.
 
-    transfer_formula: float
-    transfer_measured: float
-    transfer_error: float
-    cosine_formula: float
-    cosine_measured: float
-    cosine_error: float
-
-
-def check_pairs(inputs: Inputs, pairs: int, noises: int, generator: torch.Generator) -> PairCheck:
-    """Draw pairs of inputs, and noise for each; a pair with a zero vector, of which nothing can be learned, is drawn again."""
+    A pair with a zero vector, of which nothing can be learned, is drawn again.
+    """
     rows: list[Tensor] = []
     while len(rows) < pairs:
         a, b = inputs.draw(2, generator=generator)
@@ -144,7 +96,8 @@ def check_pairs(inputs: Inputs, pairs: int, noises: int, generator: torch.Genera
     table = torch.stack(rows)
     means = table.mean(0).tolist()
     errors = ((table[:, [1, 3]] - table[:, [0, 2]]).std(0) / math.sqrt(len(table))).tolist()
-    return PairCheck(means[0], means[1], errors[0], means[2], means[3], errors[1])
+    transfer = dict(transfer_formula=means[0], transfer_measured=means[1], transfer_error=errors[0])
+    return transfer | dict(cosine_formula=means[2], cosine_measured=means[3], cosine_error=errors[1])
 
 
 class Fall(NamedTuple):
@@ -166,10 +119,7 @@ class Fall(NamedTuple):
 
 
 def rehearse_linear(inputs: Inputs, cases: int, retrained: int, sweeps: int, runs: int, generator: torch.Generator) -> Fall:
-    """Retrain linear nets, whose weights have got noise, on the first `retrained` of their random associations.
-
-    A sweep is a step of steepest descent, short enough not to overshoot.
-    """
+    """Retrain linear nets, whose weights have got noise, on some of their random associations, by short steps of descent."""
     x = inputs.draw(runs, cases, generator=generator)
     noise = torch.randn(runs, inputs.n, 1, generator=generator, dtype=x.dtype)
     shown = x[:, :retrained]
@@ -192,10 +142,9 @@ def _means(values: Tensor, retrained: int) -> Tensor:
 
 
 class Plane:
-    """The weight space of HP87 Figures 3 and 4: two inputs, one linear output unit, two associations.
+    """The weight space of HP87 Figures 3 and 4, for two associations of an input [2] with one linear output unit.
 
-    It has inputs [2, 2], a row for each association, and targets [2]; the path [sweeps + 1, 2] of gradient descent on both ends
-    at the solution [2], which satisfies both.
+    The path [sweeps + 1, 2] of gradient descent on both ends at the solution [2], which satisfies both.
     """
 
     def __init__(self, inputs: Tensor, targets: Tensor, start: Tensor, sweeps: int = 2000, lr: float = 0.2) -> None:

@@ -1,11 +1,8 @@
-"""Two uses of fast weights that HP87 §1 names: temporary learning in one trial, and temporary bindings.
-
-Both are cases presented to a linear layer whose fast weights are a `fw_rl.memory`, as in the fast-weight cell of Ba16.
-"""
+"""Two uses of fast weights that HP87 §1 names, as a `fw_rl.memory`: temporary learning in one trial, and temporary bindings."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,38 +12,18 @@ from fw_rl.fast_slow import associate, recall
 from fw_rl.memory import Memory
 from fw_rl.tasks.deblur.simulation import Ensemble, Task
 
-__all__ = ["Bindings", "OneTrial", "bind", "learn_in_one_trial"]
-
-
-class OneTrial(NamedTuple):
-    """Shares of the bits that are right.
-
-    Attributes:
-        untaught: Of a new association before it is presented, [S].
-        blank: Of all old ones before that, [S].
-        new: Of the new association after one presentation, [time, S].
-        old: Of all old ones after that, [time, S].
-    """
-
-    untaught: Tensor
-    blank: Tensor
-    new: Tensor
-    old: Tensor
+__all__ = ["bind", "learn_in_one_trial"]
 
 
 @torch.no_grad()
-def learn_in_one_trial(nets: Ensemble, task: Task, decay: float, times: list[int], logit: float = 3.0) -> OneTrial:
+def learn_in_one_trial(nets: Ensemble, task: Task, decay: float, times: list[int], logit: float = 3.0) -> dict[str, Tensor]:
     """Show each net its new associations, one by one and once, and store them in the fast weights of the last layer.
 
     The hidden vector h is the key, and what the output units lack of +-`logit` is the value; a rate of 1 / |h|^2 stores all of
     it. Every new association starts from fast weights at zero.
 
-    Args:
-        nets: The nets.
-        task: The associations.
-        decay: What a step of time leaves of the fast weights.
-        times: Steps of time after the presentation at which to ask.
-        logit: What the output units are to have before the sigmoid.
+    Returns shares of bits that are right: of a new association and of all old ones before the new one is presented, `untaught`
+    and `blank` [S], and at these times after one presentation, `new` and `old` [time, S].
     """
     rows = []
     for seed in range(len(task.new.inputs)):
@@ -68,50 +45,27 @@ def learn_in_one_trial(nets: Ensemble, task: Task, decay: float, times: list[int
             answers = recall(layer, later, key, decay), recall(layer, copies, asked, decay)
             taught.append((_right(answers[0], new_target), _right(answers[1], wanted)))
         rows.append((untaught, blank, *(torch.stack(parts) for parts in zip(*taught, strict=True))))
-    untaught, blank, new, old = (torch.stack(parts, dim=-1) for parts in zip(*rows, strict=True))
-    return OneTrial(untaught, blank, new, old)
+    shares = (torch.stack(parts, dim=-1) for parts in zip(*rows, strict=True))
+    return dict(zip(("untaught", "blank", "new", "old"), shares, strict=True))
 
 
 def _right(logits: Tensor, target: Tensor) -> Tensor:
     return ((logits > 0) == (target > 0.5)).double().mean()
 
 
-class Bindings(NamedTuple):
-    """Shares of the questions "what colour has this shape".
-
-    Attributes:
-        first: With the right answer after a first scene.
-        second: With the right answer after a second scene with the same shapes in other colours.
-        stale: Whose answer is still the colour of the first scene then.
-        answered: With any answer when the fast weights have decayed.
-        chance: With the right answer by a guess.
-    """
-
-    first: float
-    second: float
-    stale: float
-    answered: float
-    chance: float
-
-
 @torch.no_grad()
 def bind(
     scenes: int, objects: int, vocabulary: int, size: int, decay: float, later: int, generator: torch.Generator
-) -> Bindings:
+) -> dict[str, float]:
     """Show scenes of objects, each a shape in a colour, and ask for the colours.
 
     Shapes and colours are random vectors of length `size` from a vocabulary. Each object is presented once, the shape as the
     input of a linear layer that knows nothing and the colour as its target. The colour that is nearest is the answer, if what
     comes back is at least half as long as a colour.
 
-    Args:
-        scenes: Number of scenes.
-        objects: Objects of a scene.
-        vocabulary: Number of shapes, and of colours.
-        size: Length of their vectors.
-        decay: What a step of time leaves of the fast weights.
-        later: Steps of time until `answered` is asked.
-        generator: The source of random numbers.
+    Returns the shares of right answers after a first scene, `first`, and after a second one with the same shapes in other
+    colours, `second`; of answers that are `stale` then, those of the first scene; of shapes for which anything is `answered`
+    when the fast weights have decayed for `later` steps; and the `chance` of a guess.
     """
     shapes, colours = (2.0 * torch.randint(2, (2, vocabulary, size), generator=generator) - 1).unbind()
     layer = nn.Linear(size, size, bias=False)
@@ -136,7 +90,7 @@ def bind(
     again = present(fast, second)
     faded = memory.fade(again, decay**later)
     changed = first != second
-    return Bindings(
+    return dict(
         first=_share(answers(fast) == first),
         second=_share(answers(again) == second),
         stale=_share((answers(again) == first)[changed]),
