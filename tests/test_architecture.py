@@ -28,24 +28,24 @@ FILES = {
 TREES = {module: ast.parse(path.read_text()) for module, path in FILES.items()}
 
 
-def imports(module):
-    """The modules of the package that a module imports, anywhere in its file: for types only and inside functions too.
+def imports(tree):
+    """The modules of the package that a file imports, wherever it does: for types only and inside functions too.
 
     `from package import name` is an import of the submodule of that name if there is one, and else of `package/__init__.py`.
     Python runs the `__init__.py` of a package before any of its submodules; that is no import of the submodule's.
     """
     found = set()
-    for node in ast.walk(TREES[module]):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module} has a relative import"
+            assert node.level == 0, "imports must not be relative"
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if name in FILES else node.module for name in names}
     return found & FILES.keys()
 
 
-IMPORTS = {module: imports(module) for module in FILES}
+IMPORTS = {module: imports(tree) for module, tree in TREES.items()}
 
 
 def circle(graph):
@@ -72,12 +72,28 @@ def rooms():
 ROOMS = rooms()
 
 
+SOURCE = """
+from typing import TYPE_CHECKING
+import numpy
+import fw_rl.files
+from fw_rl import memory
+from fw_rl.cells import Cell, gru
+if TYPE_CHECKING:
+    from fw_rl.envs.sb3 import VecEnvAdapter
+def late():
+    from fw_rl.agents import rllib
+"""
+
+
 def test_imports_are_found_wherever_they_stand():
-    assert "fw_rl.envs.sb3" in IMPORTS["fw_rl.envs"]  # for types only
-    assert "fw_rl.agents.rllib" in IMPORTS["fw_rl.experiments.agents"]  # in a function
-    assert "fw_rl.memory" in IMPORTS["fw_rl.cells.fast_weights"]  # `from fw_rl import memory`
-    assert "fw_rl.cells" in IMPORTS["fw_rl.agents.policy"]
-    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) and not circle({"a": {"b", "c"}, "b": {"c"}})
+    modules = ("agents.rllib", "cells", "cells.gru", "envs.sb3", "files", "memory")
+    assert imports(ast.parse(SOURCE)) == {f"fw_rl.{module}" for module in modules}
+    assert "fw_rl.envs.sb3" in IMPORTS["fw_rl.envs"]
+
+
+def test_a_circle_is_found():
+    assert set(circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
+    assert circle({"a": {"b", "c"}, "b": {"c"}}) == []
 
 
 def test_no_imports_go_in_a_circle():
