@@ -1,10 +1,15 @@
-.PHONY: test test-ray slow lint format docs bench
+.PHONY: test test-processes test-all test-ray slow lint format docs bench
 
-test:  # on all cores
-	python -m pytest -n auto
+test:  # what is fast, on all cores
+	python -m pytest -n auto --dist worksteal
+
+test-processes:  # what starts processes or trains
+	python -m pytest -n auto --dist worksteal -m 'processes and not slow'
+
+test-all: test test-processes
 
 test-ray:  # where fw-rl[ray] is installed
-	timeout --kill-after=30 1800 python -m pytest tests/ray tests/commands/test_ray_engine.py
+	timeout --kill-after=30 1800 python -m pytest -m 'not slow' tests/ray tests/commands/test_ray_engine.py
 
 slow:
 	python -m pytest -m slow

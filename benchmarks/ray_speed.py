@@ -40,7 +40,7 @@ CONTENDERS: dict[str, dict[str, Any]] = {
     "lstm": dict(cell="lstm"),
     PEER: {},
 }
-"""What a state is made of depends on the decay; see `FastWeightsCell.with_compact_state`."""
+"""What a state is made of depends on the decay, see `FastWeightsCell`: only a slow one has a matrix."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ def test_every_example_is_tried():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(SAYS)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", SAYS)
 def test_an_example_runs(name):
     timesteps, said = SAYS[name]

@@ -30,6 +30,7 @@ def test_python_code_runs(page, tmp_path, monkeypatch):
         exec(compile(code, f"{page}, example {number}", "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.processes
 def test_the_main_command_ends_with_a_training_that_runs(tmp_path):
     *setup, train = command("main").split(" && ")
     assert setup == ["python3 -m venv .venv", ". .venv/bin/activate", "pip install -c constraints.txt -e ."]
@@ -45,6 +46,7 @@ def test_the_test_command_ends_with_a_target_of_the_makefile():
     assert re.search(r"^test:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 
 
+@pytest.mark.processes
 def test_every_option_that_is_named_exists():
     commands = (["train.py"], *(["-m", "fw_rl", name] for name in ("sweep", "play", "export")))
     asked = [
