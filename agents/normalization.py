@@ -17,11 +17,7 @@ SETTINGS = ("training", "norm_obs", "norm_reward", "clip_obs", "clip_reward", "g
 
 
 def describe_normalization(normalizer: VecNormalize) -> dict[str, Any]:
-    """Settings, running statistics, and the discounted returns [B] of the running episodes.
-
-    Args:
-        normalizer: The wrapper.
-    """
+    """Settings, running statistics, and the discounted returns [B] of the running episodes."""
     return {name: getattr(normalizer, name) for name in SETTINGS} | dict(
         observations=_map(_describe, normalizer.obs_rms) if normalizer.norm_obs else None,
         rewards=_describe(normalizer.ret_rms),
@@ -39,12 +35,7 @@ def restore_normalization(normalizer: VecNormalize, stored: dict[str, Any]) -> N
 
 
 def normalize_as(env: VecEnv, stored: dict[str, Any]) -> VecNormalize:
-    """The environments in a `VecNormalize` of these settings and statistics; images are still to be transposed.
-
-    Args:
-        env: The environments.
-        stored: What `describe_normalization` returned.
-    """
+    """The environments in a `VecNormalize` of these settings and statistics; images are still to be transposed."""
     inner = env.venv if isinstance(env, VecTransposeImage) else env
     normalizer = VecNormalize(inner, **{name: stored[name] for name in SETTINGS})
     restore_normalization(normalizer, stored)

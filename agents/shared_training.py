@@ -15,23 +15,14 @@ from fw_rl.processes import Send
 
 
 class SharedTraining(NamedTuple):
-    """What the main process and the workers have in common, in shared memory and without locks.
-
-    Attributes:
-        parameters: The policy's state by name.
-        statistics: The optimizer's, for each parameter; a worker may have its own.
-        frames: Of each worker since `learn` began, which only that worker writes.
-        wants_memory_metrics: Whether the next report is to have the memory's metrics.
-        started_at: Frames before `learn` began.
-        total: Frames at which training ends.
-    """
+    """What the main process and the workers have in common, in shared memory and without locks."""
 
     parameters: dict[str, Tensor]
-    statistics: list[dict[str, Tensor]]
-    frames: Tensor
-    wants_memory_metrics: Tensor
+    statistics: list[dict[str, Tensor]]  # the optimizer's for each parameter; a worker may have its own
+    frames: Tensor  # of each worker since `learn` began, which only that worker writes
+    wants_memory_metrics: Tensor  # whether the next report is to have them
     started_at: int
-    total: int
+    total: int  # frames at which training ends, with those before it started
 
     @property
     def timesteps(self) -> int:
