@@ -34,9 +34,14 @@ class BatchFirstPolicy(nn.Module):
         self, observation_space: spaces.Space, action_space: spaces.Space, policy_kwargs: dict[str, Any] | None = None
     ) -> None:
         super().__init__()
-        _check_actions(action_space, policy_kwargs or {})
+        vector = isinstance(action_space, spaces.Box | spaces.MultiDiscrete) and len(action_space.shape) == 1
+        if not (vector or isinstance(action_space, spaces.Discrete)):
+            raise ValueError(f"action_space must be Discrete, or a Box or a MultiDiscrete of vectors, got {action_space}")
+        options = policy_kwargs or {}
+        if options.get("squash_output"):
+            raise ValueError("squash_output must be False, since squashed actions have no such parameters, got True")
         seen = channels_first(observation_space)
-        self.policy = RecurrentActorCriticPolicy(seen, action_space, lambda progress: 0.0, **policy_kwargs or {})
+        self.policy = RecurrentActorCriticPolicy(seen, action_space, lambda progress: 0.0, **options)
         self.raw_space = observation_space
 
     def initial_state(self, batch_size: int) -> State:
@@ -45,7 +50,8 @@ class BatchFirstPolicy(nn.Module):
 
     def forward(self, observations: Observation, state: State) -> tuple[Tensor, State]:
         """The cell's outputs [B, T, H] for observations [B, T, ...] without episode starts, and the state after them."""
-        encoded = self.policy.encode(map_observation(_time_first, self._as_sb3_sees(observations)))
+        seen = _as_sb3_sees(observations, self.raw_space)
+        encoded = self.policy.encode(map_observation(lambda part: part.transpose(0, 1), seen))
         latent, state = self.policy.cell(encoded, state)
         return latent.transpose(0, 1), state
 
@@ -63,20 +69,6 @@ class BatchFirstPolicy(nn.Module):
         """The critic's values [B, T] from the cell's outputs [B, T, H]."""
         return self.policy._value(latent)
 
-    def _as_sb3_sees(self, observations: Observation) -> Observation:
-        if isinstance(observations, dict):
-            parts = self.raw_space.spaces  # type: ignore[attr-defined]
-            return {key: _transposed(observations[key], space) for key, space in parts.items()}
-        return _transposed(observations, self.raw_space)
-
-
-def _check_actions(space: spaces.Space, policy_kwargs: dict[str, Any]) -> None:
-    vector = isinstance(space, spaces.Box | spaces.MultiDiscrete) and len(space.shape) == 1
-    if not (vector or isinstance(space, spaces.Discrete)):
-        raise ValueError(f"action_space must be Discrete, or a Box or a MultiDiscrete of vectors, got {space}")
-    if policy_kwargs.get("squash_output"):
-        raise ValueError("squash_output must be False, since squashed actions have no such parameters, got True")
-
 
 def channels_first(space: spaces.Space) -> spaces.Space:
     """The space as SB3's algorithms see it, which put images into a `VecTransposeImage`."""
@@ -89,9 +81,7 @@ def _has_channels_last(space: spaces.Space) -> bool:
     return is_image_space(space) and not is_image_space_channels_first(space)  # type: ignore[arg-type]
 
 
-def _transposed(part: Tensor, space: spaces.Space) -> Tensor:
-    return part.movedim(-1, -3) if _has_channels_last(space) else part
-
-
-def _time_first(part: Tensor) -> Tensor:
-    return part.transpose(0, 1)
+def _as_sb3_sees(observation: Any, space: spaces.Space) -> Any:
+    if isinstance(space, spaces.Dict):
+        return {key: _as_sb3_sees(observation[key], part) for key, part in space.spaces.items()}
+    return observation.movedim(-1, -3) if _has_channels_last(space) else observation

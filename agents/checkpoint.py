@@ -167,12 +167,8 @@ def _typed(tree: dict[str, Any], name: str, kind: Any) -> Any:
 
 def constructor_arguments(model: OnPolicyAlgorithm) -> dict[str, Any]:
     """The constructor's arguments that the agent keeps as attributes, with its policy by its alias."""
-    attributes = vars(model)
-    values = {}
-    for name in argument_names(type(model)):
-        for attribute in (name, f"_{name}"):
-            if attribute in attributes:
-                values[name] = attributes[attribute]
+    attributes, names = vars(model), argument_names(type(model))
+    values = {name: attributes[key] for name in names for key in (name, f"_{name}") if key in attributes}
     aliases = {policy_class: alias for alias, policy_class in model.policy_aliases.items()}
     return values | dict(policy=aliases.get(model.policy_class, model.policy_class))
 

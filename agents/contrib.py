@@ -114,5 +114,4 @@ class _CellAsLstm(nn.Module):
         y, state = self.cell(x, state, episode_starts)
         flat = torch.cat([part.reshape(len(part), -1) for part in state], dim=1)
         both = nn.functional.pad(flat, (0, 2 * self.hidden_size - flat.shape[1])).unsqueeze(0)
-        first, second = both.chunk(2, dim=2)
-        return y, (first, second)
+        return y, both.chunk(2, dim=2)  # type: ignore[return-value]

@@ -101,10 +101,8 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        for name, value, known in (
-            ("optimizer", optimizer, OPTIMIZERS),
-            ("matmul_precision", matmul_precision, PRECISIONS),
-        ):
+        choices = ("optimizer", optimizer, OPTIMIZERS), ("matmul_precision", matmul_precision, PRECISIONS)
+        for name, value, known in choices:
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         if n_steps < 1:

@@ -243,7 +243,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         deterministic: bool = False,
         action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, State]:
-        """One step of B environments, as SB3's `forward`: actions [B, ...], values [B], log-probabilities [B], and the state."""
+        """One step of B environments, as SB3's `forward`: actions, values [B], log-probabilities [B], and the new state."""
         latent, state = self.remember(map_observation(_add_time, observation), state, episode_starts[None])
         distribution = self._distribution(latent[0], action_masks)
         actions = distribution.get_actions(deterministic=deterministic)
@@ -313,7 +313,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         return torch.as_tensor(check_masks(action_masks, self.action_space, n_envs), device=self.device)
 
     def to_env_actions(self, actions: Tensor) -> np.ndarray:
-        """Sampled actions [B, ...] as the environment takes them: NumPy, in the space's shape, and within the bounds of a Box."""
+        """Sampled actions [B, ...] as the environment takes them: in the space's shape, and within the bounds of a Box."""
         numpy_actions = actions.cpu().numpy().reshape(-1, *(self.action_space.shape or ()))
         if isinstance(self.action_space, spaces.Box):
             if self.squash_output:

@@ -15,6 +15,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
 
 from fw_rl.agents import RecurrentA2C, RecurrentActorCriticPolicy
 from fw_rl.cells import Cell, base
+from fw_rl.processes import START_METHOD, START_METHODS
+
+FASTEST = "fork" if "fork" in START_METHODS else START_METHOD
+"""What starts workers at once; how they are started otherwise is tested apart."""
 
 CELLS = {
     "fast-weights": ("fast-weights", {}),
