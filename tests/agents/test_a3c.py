@@ -511,7 +511,7 @@ def test_without_environments_it_predicts(tmp_path):
 def test_a_file_of_a2c_may_go_on_as_a3c(tmp_path):
     a2c = make_a2c().learn(10 * ROLLOUT)
     a2c.save(tmp_path / "a2c")
-    model = A3C.load(tmp_path / "a2c", catch, n_workers=2)
+    model = A3C.load(tmp_path / "a2c", catch, n_workers=2, start_method=FASTEST)
     assert_same_training(model, a2c)
     assert model.learn(2 * ROLLOUT, reset_num_timesteps=False).num_timesteps >= 12 * ROLLOUT
 

@@ -123,7 +123,7 @@ def test_all_cells_and_spaces_are_tried():
     assert set(kinds) == set(SPACES)
 
 
-QUICK = {("fast-weights", "image"), ("fast-weights, delta, learned rates", "numbers"), ("lstm", "bounded Box")}
+QUICK = {("fast-weights, delta, learned rates", "numbers"), ("lstm", "bounded Box")}
 
 
 @pytest.mark.parametrize(
