@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -44,18 +43,15 @@ def normalize_as(env: VecEnv, stored: dict[str, Any]) -> VecEnv:
     return env
 
 
-def normalize_without_envs(
-    observation_space: spaces.Space, action_space: spaces.Space, n_envs: int, stored: dict[str, Any]
-) -> VecEnv:
-    """A `VecNormalize` of these settings and statistics that has `normalize_obs`, but no environments to step."""
-    return normalize_as(DummyVecEnv([partial(_PlaceholderEnv, observation_space, action_space)] * n_envs), stored)
+def environments_without_steps(observation_space: spaces.Space, action_space: spaces.Space, n_envs: int) -> VecEnv:
+    """Environments that have spaces, which is enough for the `normalize_obs` of a `VecNormalize`."""
 
+    def make() -> gym.Env:
+        env: gym.Env = gym.Env()
+        env.observation_space, env.action_space = observation_space, action_space
+        return env
 
-class _PlaceholderEnv(gym.Env):
-    """The spaces of an environment that is elsewhere."""
-
-    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
-        self.observation_space, self.action_space = observation_space, action_space
+    return DummyVecEnv([make] * n_envs)
 
 
 def _describe(statistics: RunningMeanStd) -> tuple[Any, Any, float]:

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 
 from fw_rl.agents.checkpoint import Checkpoint, argument_names, policy_parameters
 from fw_rl.agents.document import CLASS_NAMES, CheckpointError, one_line, problems_named
 from fw_rl.agents.environments import WorkerVecEnv
-from fw_rl.agents.normalization import normalize_as, normalize_without_envs
+from fw_rl.agents.normalization import environments_without_steps, normalize_as
 from fw_rl.cells import available_cells
 
 OPTIMIZER_KWARGS = ("policy_kwargs.optimizer_class", "policy_kwargs.optimizer_kwargs")
@@ -56,9 +56,8 @@ def build_agent(
             model.ep_info_buffer = deque(map(dict, checkpoint.statistics["episodes"]), maxlen=window)
             model.ep_success_buffer = deque(map(float, checkpoint.statistics["successes"]), maxlen=window)
         if env is None and checkpoint.normalization is not None:
-            model._vec_normalize_env = normalize_without_envs(
-                model.observation_space, model.action_space, model.n_envs, checkpoint.normalization
-            )
+            blank = environments_without_steps(model.observation_space, model.action_space, model.n_envs)
+            model._vec_normalize_env = unwrap_vec_normalize(normalize_as(blank, checkpoint.normalization))
     return model
 
 

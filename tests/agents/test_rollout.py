@@ -17,6 +17,7 @@ from tests.agents.helpers import (
     CELLS,
     VECTORIZATIONS,
     Scripted,
+    every_cell_with,
     make_model,
     register_for_a_test,
     rollouts_of,
@@ -279,8 +280,7 @@ def action_probabilities(policy, observation, state, starts):
     return torch.stack(log_prob, dim=1).exp()
 
 
-@EVERY_VECTORIZATION
-@EVERY_CELL
+@every_cell_with("vectorize", VECTORIZATIONS)
 def test_outputs_depend_on_their_own_episode_only(cell, options, vectorize):
     model = scripted_model(vectorize, cell, cell_kwargs=options)
     firsts = 0
