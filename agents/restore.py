@@ -68,7 +68,7 @@ def _merge_arguments(
     known = argument_names(agent_class)
     for name in overrides:
         if name not in known:
-            raise ValueError(f"load has no argument {name!r}: it takes env, device, {', '.join(known)}")
+            raise ValueError(f"an argument of load must be one of env, device, {', '.join(known)}, got {name!r}")
     for name in checkpoint.arguments:
         if name not in known:
             raise CheckpointError(f"{checkpoint.path} has the argument {name!r}, which {agent_class.__name__} does not take")

@@ -898,7 +898,9 @@ def test_a_module_that_a_file_names_is_not_imported(tmp_path, monkeypatch):
 
 
 def test_unknown_overrides(saved):
-    with pytest.raises(ValueError, match=r"^load has no argument 'gama': it takes env, device, policy, learning_rate, .*$"):
+    with pytest.raises(
+        ValueError, match=r"^an argument of load must be one of env, device, policy, learning_rate, .*, got 'gama'$"
+    ):
         RecurrentA2C.load(saved[1], gama=0.9)
 
 
