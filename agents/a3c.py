@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any, Self
 
@@ -152,9 +153,7 @@ class A3C(RecurrentOnPolicyAlgorithm):
         share_memory([*self.policy.parameters(), *self.policy.buffers()])
         statistics = optimizer_statistics(self.policy.optimizer)
         copies = 0 if self.shared_statistics else self.n_workers
-        self._own_statistics = [
-            [{name: part.clone() for name, part in of_parameter.items()} for of_parameter in statistics] for _ in range(copies)
-        ]
+        self._own_statistics = [copy.deepcopy(statistics) for _ in range(copies)]
         for each in self._own_statistics or [statistics]:
             share_memory([part for of_parameter in each for part in of_parameter.values()])
         return SharedTraining(

@@ -23,15 +23,6 @@ class BatchFirstPolicy(nn.Module):
     Images come as they are, Discrete numbers are not one-hot yet: the net does what SB3's wrappers and preprocessing do. All
     parameters are those of `policy`, so that `policy.state_dict()` moves weights between this net and SB3's agents.
 
-    Args:
-        observation_space: The environment's.
-        action_space: The environment's.
-        policy_kwargs: Arguments of `RecurrentActorCriticPolicy`.
-
-    Raises:
-        ValueError: For what the policy does not take, and for an action space or a `squash_output` for which there are no
-            `action_parameters`.
-
     Example:
         >>> net = BatchFirstPolicy(spaces.Discrete(5), spaces.Discrete(3), dict(cell="gru", hidden_size=8))
         >>> latent, state = net(torch.zeros(2, 7, dtype=torch.int64), net.initial_state(2))  # two sequences of seven steps
@@ -43,41 +34,31 @@ class BatchFirstPolicy(nn.Module):
         self, observation_space: spaces.Space, action_space: spaces.Space, policy_kwargs: dict[str, Any] | None = None
     ) -> None:
         super().__init__()
-        _check_actions(action_space, policy_kwargs or {})
+        vector = isinstance(action_space, spaces.Box | spaces.MultiDiscrete) and len(action_space.shape) == 1
+        if not (vector or isinstance(action_space, spaces.Discrete)):
+            raise ValueError(f"action_space must be Discrete, or a Box or a MultiDiscrete of vectors, got {action_space}")
+        options = policy_kwargs or {}
+        if options.get("squash_output"):
+            raise ValueError("squash_output must be False, since squashed actions have no such parameters, got True")
         seen = channels_first(observation_space)
-        self.policy = RecurrentActorCriticPolicy(seen, action_space, lambda progress: 0.0, **policy_kwargs or {})
+        self.policy = RecurrentActorCriticPolicy(seen, action_space, lambda progress: 0.0, **options)
         self.raw_space = observation_space
 
     def initial_state(self, batch_size: int) -> State:
-        """The memory's state at the start of an episode, a tuple of tensors with the batch first.
-
-        Args:
-            batch_size: B.
-        """
+        """The memory's state at the start of an episode, a tuple of tensors with the batch first."""
         return self.policy.initial_state(batch_size)
 
     def forward(self, observations: Observation, state: State) -> tuple[Tensor, State]:
-        """Run the cell over sequences without episode starts.
-
-        Args:
-            observations: [B, T, ...], or a dictionary of such tensors.
-            state: The memory's state before them.
-
-        Returns:
-            The cell's outputs [B, T, H], and the state after them.
-        """
-        encoded = self.policy.encode(map_observation(_time_first, self._as_sb3_sees(observations)))
+        """The cell's outputs [B, T, H] for observations [B, T, ...] without episode starts, and the state after them."""
+        seen = _as_sb3_sees(observations, self.raw_space)
+        encoded = self.policy.encode(map_observation(lambda part: part.transpose(0, 1), seen))
         latent, state = self.policy.cell(encoded, state)
         return latent.transpose(0, 1), state
 
     def action_parameters(self, latent: Tensor) -> Tensor:
-        """The parameters of the distribution over actions, [B, T, D].
+        """The parameters of the distribution over actions, [B, T, D], from the cell's outputs [B, T, H].
 
-        They are logits, those of all parts of a MultiDiscrete in a row; for a Box the means, then the logarithms of the
-        standard deviations.
-
-        Args:
-            latent: The cell's outputs, [B, T, H].
+        They are logits, those of all parts of a MultiDiscrete in a row; for a Box means, then logarithms of the deviations.
         """
         parameters: Tensor = self.policy.action_net(self.policy._actor_latent(latent))
         if isinstance(self.policy.action_space, spaces.Box):
@@ -85,34 +66,12 @@ class BatchFirstPolicy(nn.Module):
         return parameters
 
     def values(self, latent: Tensor) -> Tensor:
-        """The critic's values, [B, T].
-
-        Args:
-            latent: The cell's outputs, [B, T, H].
-        """
+        """The critic's values [B, T] from the cell's outputs [B, T, H]."""
         return self.policy._value(latent)
-
-    def _as_sb3_sees(self, observations: Observation) -> Observation:
-        if isinstance(observations, dict):
-            parts = self.raw_space.spaces  # type: ignore[attr-defined]
-            return {key: _transposed(observations[key], space) for key, space in parts.items()}
-        return _transposed(observations, self.raw_space)
-
-
-def _check_actions(space: spaces.Space, policy_kwargs: dict[str, Any]) -> None:
-    vector = isinstance(space, spaces.Box | spaces.MultiDiscrete) and len(space.shape) == 1
-    if not (vector or isinstance(space, spaces.Discrete)):
-        raise ValueError(f"action_space must be Discrete, or a Box or a MultiDiscrete of vectors, got {space}")
-    if policy_kwargs.get("squash_output"):
-        raise ValueError("squash_output must be False, since squashed actions have no such parameters, got True")
 
 
 def channels_first(space: spaces.Space) -> spaces.Space:
-    """The space as SB3's algorithms see it, which put images into a `VecTransposeImage`.
-
-    Args:
-        space: The environment's.
-    """
+    """The space as SB3's algorithms see it, which put images into a `VecTransposeImage`."""
     if isinstance(space, spaces.Dict):
         return spaces.Dict({key: channels_first(part) for key, part in space.spaces.items()})
     return VecTransposeImage.transpose_space(space) if _has_channels_last(space) else space  # type: ignore[arg-type]
@@ -122,9 +81,7 @@ def _has_channels_last(space: spaces.Space) -> bool:
     return is_image_space(space) and not is_image_space_channels_first(space)  # type: ignore[arg-type]
 
 
-def _transposed(part: Tensor, space: spaces.Space) -> Tensor:
-    return part.movedim(-1, -3) if _has_channels_last(space) else part
-
-
-def _time_first(part: Tensor) -> Tensor:
-    return part.transpose(0, 1)
+def _as_sb3_sees(observation: Any, space: spaces.Space) -> Any:
+    if isinstance(space, spaces.Dict):
+        return {key: _as_sb3_sees(observation[key], part) for key, part in space.spaces.items()}
+    return observation.movedim(-1, -3) if _has_channels_last(space) else observation

@@ -81,9 +81,6 @@ class Checkpoint:
 def checkpoint_path(path: str | os.PathLike[str]) -> Path:
     """The path with the ending .safetensors, which also takes the place of SB3's .zip.
 
-    Args:
-        path: With any ending or none.
-
     Example:
         >>> [checkpoint_path(name).name for name in ("agent", "agent.zip", "agent-0.5", "agent.safetensors")]
         ['agent.safetensors', 'agent.safetensors', 'agent-0.5.safetensors', 'agent.safetensors']
@@ -96,11 +93,6 @@ def write_checkpoint(path: str | os.PathLike[str], model: OnPolicyAlgorithm, epi
     """Write all of an agent into one file, which gets its name only when it is whole.
 
     What a file cannot hold, such as a learning rate that is a function, is left out with a warning.
-
-    Args:
-        path: File, which gets the ending .safetensors.
-        model: An agent.
-        episodes: Its running episodes, or None to leave them out.
     """
     required = dict(
         observation_space=describe_space(model.observation_space),
@@ -175,12 +167,8 @@ def _typed(tree: dict[str, Any], name: str, kind: Any) -> Any:
 
 def constructor_arguments(model: OnPolicyAlgorithm) -> dict[str, Any]:
     """The constructor's arguments that the agent keeps as attributes, with its policy by its alias."""
-    attributes = vars(model)
-    values = {}
-    for name in argument_names(type(model)):
-        for attribute in (name, f"_{name}"):
-            if attribute in attributes:
-                values[name] = attributes[attribute]
+    attributes, names = vars(model), argument_names(type(model))
+    values = {name: attributes[key] for name in names for key in (name, f"_{name}") if key in attributes}
     aliases = {policy_class: alias for alias, policy_class in model.policy_aliases.items()}
     return values | dict(policy=aliases.get(model.policy_class, model.policy_class))
 

@@ -110,9 +110,8 @@ class _CellAsLstm(nn.Module):
         """x [T, B, I], states [1, B, S] twice, episode starts [T, B] bool: y [T, B, H] and the states."""
         both = torch.cat(states, dim=2).squeeze(0)[:, : sum(self._sizes)]
         parts = both.split(self._sizes, dim=1)
-        state = tuple(part.unflatten(1, shape) for part, shape in zip(parts, self._shapes, strict=True))
+        state = tuple(part.reshape(len(part), *shape) for part, shape in zip(parts, self._shapes, strict=True))
         y, state = self.cell(x, state, episode_starts)
-        flat = torch.cat([part.flatten(1) for part in state], dim=1)
+        flat = torch.cat([part.reshape(len(part), -1) for part in state], dim=1)
         both = nn.functional.pad(flat, (0, 2 * self.hidden_size - flat.shape[1])).unsqueeze(0)
-        first, second = both.chunk(2, dim=2)
-        return y, (first, second)
+        return y, both.chunk(2, dim=2)  # type: ignore[return-value]

@@ -27,15 +27,7 @@ def wrap_env(env: GymEnv | VectorEnv | str, verbose: int = 0, monitor_wrapper: b
 
 
 class WorkerVecEnv(VecEnvWrapper):
-    """The environments of one worker in the main process, which needs their spaces and may evaluate there.
-
-    Args:
-        make: A function that makes the environments of one worker, or an id.
-        monitor_wrapper: Report the returns and lengths of episodes.
-
-    Raises:
-        ValueError: If `make` is an environment, or makes a `VecNormalize`.
-    """
+    """The environments of one worker in the main process, which needs their spaces and may evaluate there."""
 
     def __init__(self, make: MakeEnv | str, monitor_wrapper: bool = True) -> None:
         if isinstance(make, str):

@@ -6,7 +6,6 @@ from typing import Any
 
 from sb3_contrib.common.maskable.utils import get_action_masks
 from stable_baselines3.common.callbacks import EvalCallback
-from stable_baselines3.common.vec_env import VecEnv
 
 __all__ = ["MaskedEvalCallback"]
 
@@ -20,22 +19,10 @@ class MaskedEvalCallback(EvalCallback):
     """
 
     def _on_step(self) -> bool:
-        agent = self.model
-        self.model = _MaskedAgent(agent, self.eval_env)  # type: ignore[assignment]
+        agent: Any = self.model
+        predict = agent.predict
+        agent.predict = lambda *args, **kwargs: predict(*args, **kwargs, action_masks=get_action_masks(self.eval_env))
         try:
             return super()._on_step()
         finally:
-            self.model = agent
-
-
-class _MaskedAgent:
-    """An agent that predicts under the masks of an environment."""
-
-    def __init__(self, agent: Any, env: VecEnv) -> None:
-        self._agent, self._env = agent, env
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._agent, name)
-
-    def predict(self, *arguments: Any, **options: Any) -> Any:
-        return self._agent.predict(*arguments, **options, action_masks=get_action_masks(self._env))
+            del agent.predict

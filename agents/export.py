@@ -22,7 +22,6 @@ from fw_rl.agents.masks import mask_size
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rollout import Observation, map_observation
-from fw_rl.cells import State
 from fw_rl.files import write_file
 
 __all__ = ["export_onnx"]
@@ -49,7 +48,7 @@ def export_onnx(model: RecurrentOnPolicyAlgorithm, path: str | os.PathLike[str],
 
     Raises:
         ModuleNotFoundError: Without the packages of `pip install 'fw-rl[onnx]'`.
-        ValueError: For a cell whose state changes its shape from step to step, and for actions that have no masks.
+        ValueError: For `action_masks` where actions have none.
 
     Example:
         >>> export_onnx(model, "agent.onnx")  # doctest: +SKIP
@@ -68,14 +67,13 @@ def export_onnx(model: RecurrentOnPolicyAlgorithm, path: str | os.PathLike[str],
         size = mask_size(policy.action_space)
         inputs["action_masks"] = torch.ones(_EXAMPLES, size, dtype=torch.bool, device=policy.device)
     state = step.cell.initial_state(_EXAMPLES)
-    step.check(observation, inputs, state)
 
     several = isinstance(observation, dict)
     seen = [f"observation.{key}" for key in observation] if several else ["observation"]
     parts = [f"state_{i}" for i in range(len(state))]
     batch = {0: "batch"}
     rest = (*inputs.values(), *state)
-    with _quiet(), _unchecked_distributions():
+    with _traceable():
         program = torch.onnx.export(
             step,
             (observation, *rest),
@@ -130,16 +128,6 @@ class _GreedyStep(nn.Module):
             action = action.clamp(low, high)
         return action
 
-    @torch.no_grad()
-    def check(self, observation: Observation, inputs: dict[str, Tensor], state: State) -> None:
-        """Raises ValueError if a step changes the shapes of the state, as that of a user's cell may."""
-        _, *after = self(observation, *inputs.values(), *state)
-        if [part.shape for part in after] != [part.shape for part in state]:
-            raise ValueError(
-                f"the state of the cell {self.policy.cell_name!r} must keep its shapes from step to step to be exported, got "
-                f"{[list(part.shape) for part in after]} after {[list(part.shape) for part in state]}"
-            )
-
 
 def _normalize(part: Tensor, learned: RunningMeanStd, normalizer: VecNormalize) -> Tensor:
     mean = torch.as_tensor(learned.mean, device=part.device)
@@ -160,25 +148,15 @@ def _blank(space: spaces.Space, device: torch.device) -> Observation:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps back what the exporter says about packages that are not needed, and about itself."""
+def _traceable() -> Iterator[None]:
+    """Quiet about packages that are not needed; distributions do not look at their values, which would be a branch."""
     logger = logging.getLogger("torch.onnx")
-    level = logger.level
+    level, checked = logger.level, Distribution._validate_args  # type: ignore[attr-defined]
     logger.setLevel(logging.ERROR)
+    Distribution.set_default_validate_args(False)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logger.setLevel(level)
-
-
-@contextmanager
-def _unchecked_distributions() -> Iterator[None]:
-    """Lets distributions be traced: looking at their values would be a branch."""
-    checked = Distribution._validate_args  # type: ignore[attr-defined]
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
         Distribution.set_default_validate_args(checked)

@@ -16,16 +16,7 @@ __all__ = ["ActorCriticLoss", "ClippedLoss", "Minibatch", "actor_critic_loss", "
 
 
 class ActorCriticLoss(NamedTuple):
-    """The loss of advantage actor-critic, and what it was computed from.
-
-    Attributes:
-        total: The weighted sum of the next three.
-        policy: The policy's part.
-        value: The critic's part.
-        entropy: The negative mean entropy.
-        values: The critic's values, [T, B].
-        returns: What they should have been, [T, B].
-    """
+    """The loss of advantage actor-critic, its three parts, and the critic's values [T, B] with what they should have been."""
 
     total: Tensor
     policy: Tensor
@@ -47,13 +38,6 @@ def actor_critic_loss(
         loss = - log pi(a) A + vf_coef (R - V)^2 - ent_coef H(pi),    R = A + V
 
     One pass over each sequence gives values, log-probabilities and entropies; A and R are constants in it.
-
-    Args:
-        policy: The policy that acted.
-        rollout: A whole rollout.
-        ent_coef: Weight of the entropy.
-        vf_coef: Weight of the value error.
-        normalize_advantage: Scale A to mean 0 and standard deviation 1.
     """
     evaluated = [policy.evaluate_actions(*sequences) for sequences in rollout.sequences()]
     values, log_prob, entropy = (torch.cat(parts) for parts in zip(*evaluated, strict=True))
@@ -71,15 +55,7 @@ def actor_critic_loss(
 
 
 class Minibatch(NamedTuple):
-    """Sequences with what is to be learned from them, and what the acting policy said of them.
-
-    Attributes:
-        sequences: S sequences of L steps.
-        advantages: [L, S].
-        returns: [L, S].
-        values: The acting policy's, [L, S].
-        log_prob: The acting policy's, [L, S].
-    """
+    """S sequences of L steps, what is to be learned from them, and values and log-probabilities of the policy that acted."""
 
     sequences: RolloutSequences
     advantages: Tensor
@@ -89,16 +65,7 @@ class Minibatch(NamedTuple):
 
 
 class ClippedLoss(NamedTuple):
-    """The loss of PPO, and how far the policy is from the one that acted.
-
-    Attributes:
-        total: The weighted sum of the next three.
-        policy: The policy's part.
-        value: The critic's part.
-        entropy: The negative mean entropy.
-        approx_kl: The divergence of the acting policy from this one, estimated as the mean of q - 1 - log q.
-        clip_fraction: The share of steps that are clipped.
-    """
+    """The loss of PPO, its three parts, how far the policy is from the one that acted, and the share of clipped steps."""
 
     total: Tensor
     policy: Tensor
@@ -122,16 +89,8 @@ def clipped_loss(
         q = pi(a) / pi_old(a)
         loss = - min(q A, clip(q, 1 - c, 1 + c) A) + vf_coef (R - V)^2 - ent_coef H(pi)
 
-    The cell runs anew from the state that the memory had before each sequence.
-
-    Args:
-        policy: The policy that learns.
-        batch: What it learns from.
-        ent_coef: Weight of the entropy.
-        vf_coef: Weight of the value error.
-        clip_range: c.
-        clip_range_vf: How far V may be from the old value; None for as far as it likes.
-        normalize_advantage: Scale A to mean 0 and standard deviation 1 over the minibatch.
+    c is `clip_range`. The cell runs anew from the state that the memory had before each sequence. `approx_kl`, the divergence
+    of the acting policy from this one, is estimated as the mean of q - 1 - log q.
     """
     values, log_prob, entropy = policy.evaluate_actions(*batch.sequences)
     advantages = _normalized(batch.advantages) if normalize_advantage else batch.advantages

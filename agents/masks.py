@@ -17,15 +17,7 @@ def check_masks(masks: ArrayLike, space: spaces.Space, n_envs: int) -> NDArray[n
     """The allowed actions of B environments as an array [B, D], in the order of sb3-contrib.
 
     D is n for Discrete; for MultiDiscrete the sum of the choices of all its parts, one part after another; for MultiBinary 2 n,
-    off and on for each bit.
-
-    Args:
-        masks: B * D booleans in any shape.
-        space: The space of one action.
-        n_envs: B.
-
-    Raises:
-        ValueError: For actions that have no mask, for another size, and where nothing is allowed.
+    off and on for each bit. The masks may have any shape.
     """
     parts = _choices(space)
     mask = np.asarray(masks, dtype=bool)

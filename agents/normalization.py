@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, VecTransposeImage
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, VecTransposeImage, unwrap_vec_normalize
+
+from fw_rl.agents.rollout import map_observation
 
 __all__ = ["describe_normalization", "normalize_as"]
 
@@ -17,56 +18,40 @@ SETTINGS = ("training", "norm_obs", "norm_reward", "clip_obs", "clip_reward", "g
 
 
 def describe_normalization(normalizer: VecNormalize) -> dict[str, Any]:
-    """Settings, running statistics, and the discounted returns [B] of the running episodes.
-
-    Args:
-        normalizer: The wrapper.
-    """
+    """Settings, running statistics, and the discounted returns [B] of the running episodes."""
     return {name: getattr(normalizer, name) for name in SETTINGS} | dict(
-        observations=_map(_describe, normalizer.obs_rms) if normalizer.norm_obs else None,
+        observations=map_observation(_describe, normalizer.obs_rms) if normalizer.norm_obs else None,
         rewards=_describe(normalizer.ret_rms),
         returns=normalizer.returns,
     )
 
 
-def restore_normalization(normalizer: VecNormalize, stored: dict[str, Any]) -> None:
-    """Take over the statistics; the settings stay as they are."""
+def normalize_as(env: VecEnv, stored: dict[str, Any]) -> VecEnv:
+    """The environments with these statistics, in their own `VecNormalize`, or else in one with these settings.
+
+    In a new one, images are still to be transposed.
+    """
+    normalizer = unwrap_vec_normalize(env)
+    if normalizer is None:
+        inner = env.venv if isinstance(env, VecTransposeImage) else env
+        env = normalizer = VecNormalize(inner, **{name: stored[name] for name in SETTINGS})
     if normalizer.norm_obs and stored["observations"] is not None:
         normalizer.obs_rms = _fitting(stored["observations"], normalizer.obs_rms)
     normalizer.ret_rms = _fitting(stored["rewards"], normalizer.ret_rms)
     if len(stored["returns"]) == normalizer.num_envs:
         normalizer.returns = np.array(stored["returns"], dtype=np.float64)
+    return env
 
 
-def normalize_as(env: VecEnv, stored: dict[str, Any]) -> VecNormalize:
-    """The environments in a `VecNormalize` of these settings and statistics; images are still to be transposed.
+def environments_without_steps(observation_space: spaces.Space, action_space: spaces.Space, n_envs: int) -> VecEnv:
+    """Environments that have spaces, which is enough for the `normalize_obs` of a `VecNormalize`."""
 
-    Args:
-        env: The environments.
-        stored: What `describe_normalization` returned.
-    """
-    inner = env.venv if isinstance(env, VecTransposeImage) else env
-    normalizer = VecNormalize(inner, **{name: stored[name] for name in SETTINGS})
-    restore_normalization(normalizer, stored)
-    return normalizer
+    def make() -> gym.Env:
+        env: gym.Env = gym.Env()
+        env.observation_space, env.action_space = observation_space, action_space
+        return env
 
-
-def normalize_without_envs(
-    observation_space: spaces.Space, action_space: spaces.Space, n_envs: int, stored: dict[str, Any]
-) -> VecNormalize:
-    """A `VecNormalize` of these settings and statistics that has `normalize_obs`, but no environments to step."""
-    return normalize_as(DummyVecEnv([partial(_PlaceholderEnv, observation_space, action_space)] * n_envs), stored)
-
-
-class _PlaceholderEnv(gym.Env):
-    """The spaces of an environment that is elsewhere."""
-
-    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
-        self.observation_space, self.action_space = observation_space, action_space
-
-
-def _map(function: Any, statistics: Any) -> Any:
-    return {key: function(part) for key, part in statistics.items()} if isinstance(statistics, dict) else function(statistics)
+    return DummyVecEnv([make] * n_envs)
 
 
 def _describe(statistics: RunningMeanStd) -> tuple[Any, Any, float]:

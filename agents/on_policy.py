@@ -101,10 +101,8 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        for name, value, known in (
-            ("optimizer", optimizer, OPTIMIZERS),
-            ("matmul_precision", matmul_precision, PRECISIONS),
-        ):
+        choices = ("optimizer", optimizer, OPTIMIZERS), ("matmul_precision", matmul_precision, PRECISIONS)
+        for name, value, known in choices:
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         if n_steps < 1:
@@ -277,10 +275,10 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
 
         Args:
             path: File, which gets the ending .safetensors.
-            include_state: Whether the file has the running episodes: the memory's state, with the observations and episode
-                starts that belong to it (`read_checkpoint(path).episodes`). None: if the environment goes with them, as a
-                vector environment with the methods `get_state` and `set_state` does, such as `CatchVectorEnv`. True: with
-                any environment; see `force_reset` of `load`. Workers of A3C and of Ray keep their episodes to themselves.
+            include_state: Whether the file has the running episodes (`read_checkpoint(path).episodes`): the memory's state,
+                with its observations and episode starts. None: if the environment has the methods `get_state` and `set_state`,
+                as `CatchVectorEnv` has. True: with any environment; see `force_reset` of `load`. False: never. Workers of A3C
+                and of Ray keep their episodes to themselves.
         """
         episodes = None
         if include_state is not False and self.env is not None and self._last_obs is not None and self._last_state is not None:

@@ -139,11 +139,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         return self.cell.first if isinstance(self.cell, CellPair) else self.cell
 
     def initial_state(self, n_envs: int) -> State:
-        """The memory's state at the start of an episode.
-
-        Args:
-            n_envs: Environments.
-        """
+        """The memory's state at the start of an episode, for `n_envs` environments."""
         return self.cell.initial_state(n_envs)
 
     def encode(self, observations: Observation, actor_only: bool = False) -> Tensor:
@@ -213,15 +209,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         """Values, log-probabilities and entropies of actions, each [T, B].
 
         The entropy of squashed actions has no closed form: it is minus the log-probability of one more sample, and its gradient
-        goes through that sample.
-
-        Args:
-            observations: [T, B, ...], or a dictionary of such tensors.
-            actions: [T, B, ...].
-            state: The memory's state before them.
-            episode_starts: [T, B] bool.
-            outputs: The cell's outputs while acting, [T, B, H], if the parameters are still the same: see `Cell.replay`.
-            action_masks: The allowed actions, [T, B, D]; None if all are.
+        goes through that sample. `outputs` are the cell's while acting, [T, B, H], if the parameters are still the same: see
+        `Cell.replay`. `action_masks` are the allowed actions, [T, B, D].
         """
         if outputs is None:
             latent, _ = self.remember(observations, state, episode_starts)
@@ -254,18 +243,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         deterministic: bool = False,
         action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, State]:
-        """One step of B environments, as SB3's `forward`.
-
-        Args:
-            observation: [B, ...], or a dictionary of such tensors.
-            state: The memory's state before it.
-            episode_starts: [B] bool.
-            deterministic: Take the likeliest action; else draw one.
-            action_masks: The allowed actions, [B, D]; None if all are.
-
-        Returns:
-            Actions [B, ...], values [B], log-probabilities [B], and the new state.
-        """
+        """One step of B environments, as SB3's `forward`: actions, values [B], log-probabilities [B], and the new state."""
         latent, state = self.remember(map_observation(_add_time, observation), state, episode_starts[None])
         distribution = self._distribution(latent[0], action_masks)
         actions = distribution.get_actions(deterministic=deterministic)
@@ -287,13 +265,9 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         Args:
             observation: [B, ...] or [...], or a dictionary of such arrays.
             state: What the last call returned; None begins episodes.
-            episode_start: [B] bool, or one for all, True where the observation is the first of an episode; a state needs it, or
-                an episode would remember the one before.
+            episode_start: [B] bool, or one for all, True where the observation is the first of an episode; a state needs it.
             deterministic: Take the likeliest action; else draw one.
-            action_masks: The allowed actions, [B, D] or [D], see `check_masks`.
-
-        Returns:
-            The actions, and the state for the next call.
+            action_masks: The allowed actions, [B, D] or [D], in the order of sb3-contrib.
 
         Raises:
             ValueError: For a state without `episode_start`, for one of another number of rows, and for masks that do not fit.
@@ -333,22 +307,13 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         raise NotImplementedError("load the agent, RecurrentA2C.load(path), and take its policy")
 
     def mask_tensor(self, action_masks: ArrayLike | None, n_envs: int) -> Tensor | None:
-        """Checked masks of B environments as a tensor [B, D]; None stays None.
-
-        Args:
-            action_masks: [B, D], or [D] for one environment.
-            n_envs: B.
-        """
+        """Checked masks of B environments as a tensor [B, D]; None stays None."""
         if action_masks is None:
             return None
         return torch.as_tensor(check_masks(action_masks, self.action_space, n_envs), device=self.device)
 
     def to_env_actions(self, actions: Tensor) -> np.ndarray:
-        """Actions [B, ...] as the environment takes them: NumPy, in the space's shape, and within the bounds of a Box.
-
-        Args:
-            actions: As they were sampled, [B, ...].
-        """
+        """Sampled actions [B, ...] as the environment takes them: in the space's shape, and within the bounds of a Box."""
         numpy_actions = actions.cpu().numpy().reshape(-1, *(self.action_space.shape or ()))
         if isinstance(self.action_space, spaces.Box):
             if self.squash_output:

@@ -24,16 +24,8 @@ __all__ = ["ray_session"]
 def ray_session(address: str | None, cores: int) -> Iterator[None]:
     """A context in which this process is connected to Ray; where it is connected already, it stays so.
 
-    Args:
-        address: Of a cluster that runs; None starts Ray here and ends it with the context.
-        cores: Cores that a Ray of our own has at least.
-
-    Raises:
-        WorkerError: If there is no Ray at the address.
-
-    Example:
-        >>> with ray_session("10.0.0.5:6379", cores=2):  # doctest: +SKIP
-        ...     model.learn(100_000)
+    Without the address of a cluster, Ray starts here with at least so many cores, and ends with the context. Raises WorkerError
+    where there is no Ray.
     """
     if ray.is_initialized():
         yield

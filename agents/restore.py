@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fw_rl.agents.checkpoint import Checkpoint, argument_names, policy_parameters
 from fw_rl.agents.document import CLASS_NAMES, CheckpointError, one_line, problems_named
 from fw_rl.agents.environments import WorkerVecEnv
-from fw_rl.agents.normalization import normalize_as, normalize_without_envs, restore_normalization
+from fw_rl.agents.normalization import environments_without_steps, normalize_as
 from fw_rl.cells import available_cells
 
 OPTIMIZER_KWARGS = ("policy_kwargs.optimizer_class", "policy_kwargs.optimizer_kwargs")
@@ -41,7 +41,7 @@ def build_agent(
             if isinstance(env, WorkerVecEnv):
                 raise CheckpointError(f"{checkpoint.path} goes with a VecNormalize, which workers cannot share")
             with problems_named(f"{checkpoint.path}: its environment cannot be normalized"):
-                env = agent_class._wrap_env(_normalized(env, checkpoint.normalization))
+                env = agent_class._wrap_env(normalize_as(env, checkpoint.normalization))
         _check_spaces(checkpoint, env)
     with problems_named(f"{checkpoint.path}: its agent cannot be built"):
         model = _construct(agent_class, checkpoint, arguments, env, device, seed=overrides.get("seed"))
@@ -49,11 +49,15 @@ def build_agent(
         _load_parameters(model.policy, checkpoint)
         if not _changes_optimizer(checkpoint, overrides):
             _load_optimizer(model.policy.optimizer, checkpoint)
-        _load_counters(model, checkpoint)
+        for name, value in checkpoint.counters.items():
+            setattr(model, name, value)
+        if checkpoint.statistics is not None:
+            window = model._stats_window_size
+            model.ep_info_buffer = deque(map(dict, checkpoint.statistics["episodes"]), maxlen=window)
+            model.ep_success_buffer = deque(map(float, checkpoint.statistics["successes"]), maxlen=window)
         if env is None and checkpoint.normalization is not None:
-            model._vec_normalize_env = normalize_without_envs(
-                model.observation_space, model.action_space, model.n_envs, checkpoint.normalization
-            )
+            blank = environments_without_steps(model.observation_space, model.action_space, model.n_envs)
+            model._vec_normalize_env = unwrap_vec_normalize(normalize_as(blank, checkpoint.normalization))
     return model
 
 
@@ -64,7 +68,7 @@ def _merge_arguments(
     known = argument_names(agent_class)
     for name in overrides:
         if name not in known:
-            raise ValueError(f"load has no argument {name!r}: it takes env, device, {', '.join(known)}")
+            raise ValueError(f"an argument of load must be one of env, device, {', '.join(known)}, got {name!r}")
     for name in checkpoint.arguments:
         if name not in known:
             raise CheckpointError(f"{checkpoint.path} has the argument {name!r}, which {agent_class.__name__} does not take")
@@ -103,15 +107,6 @@ def _is_registered(cell: str) -> bool:
 def _changes_optimizer(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> bool:
     given = {*overrides, *(f"policy_kwargs.{name}" for name in overrides.get("policy_kwargs") or {})}
     return not given.isdisjoint({"optimizer", *OPTIMIZER_KWARGS}.difference(checkpoint.not_stored))
-
-
-def _normalized(env: VecEnv, stored: dict[str, Any]) -> VecEnv:
-    """The environments with the stored statistics, in their own `VecNormalize` or else in one with the stored settings."""
-    normalizer = unwrap_vec_normalize(env)
-    if normalizer is None:
-        return normalize_as(env, stored)
-    restore_normalization(normalizer, stored)
-    return env
 
 
 def _check_spaces(checkpoint: Checkpoint, env: VecEnv) -> None:
@@ -177,15 +172,6 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) ->
 def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
     sizes = zip(reversed(shape), reversed(target), strict=False)
     return len(shape) <= len(target) and all(size in (1, wanted) for size, wanted in sizes)
-
-
-def _load_counters(model: OnPolicyAlgorithm, checkpoint: Checkpoint) -> None:
-    for name, value in checkpoint.counters.items():
-        setattr(model, name, value)
-    if checkpoint.statistics is not None:
-        window = model._stats_window_size
-        model.ep_info_buffer = deque(map(dict, checkpoint.statistics["episodes"]), maxlen=window)
-        model.ep_success_buffer = deque(map(float, checkpoint.statistics["successes"]), maxlen=window)
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:

@@ -32,12 +32,7 @@ _Out = TypeVar("_Out")
 
 
 def map_observation(function: Callable[[_In], _Out], observation: _In | dict[str, _In]) -> _Out | dict[str, _Out]:
-    """Apply a function to an observation, or to each part of a Dict observation.
-
-    Args:
-        function: From an array, a tensor or a space to what takes its place.
-        observation: One of them, or a dictionary.
-    """
+    """The function of an observation, or of each part of a Dict observation."""
     if isinstance(observation, dict):
         return {key: function(part) for key, part in observation.items()}
     return function(observation)
@@ -46,13 +41,8 @@ def map_observation(function: Callable[[_In], _Out], observation: _In | dict[str
 class RolloutSequences(NamedTuple):
     """S sequences of L steps through which a gradient flows, as the policy's `evaluate_actions` takes them.
 
-    Attributes:
-        observations: [L, S, ...], or a dictionary of such tensors.
-        actions: [L, S, ...].
-        state: The memory's state before the first step, S rows.
-        episode_starts: Where an episode begins, [L, S] bool.
-        outputs: The cell's outputs while acting, [L, S, H]; None if the parameters have changed since.
-        action_masks: The allowed actions, [L, S, D]; None if all are.
+    Tensors are [L, S, ...], but for the memory's state before the first step, [S, ...]. `outputs` are the cell's while acting,
+    None if the parameters have changed since.
     """
 
     observations: Observation
@@ -67,20 +57,7 @@ class RecurrentRollout:
     """`n_steps` steps of `n_envs` environments in [T, B, ...] arrays, with the memory's state where a sequence begins.
 
     The states in between are not kept: the cell finds them again from `state`. It takes the place of SB3's `RolloutBuffer` and
-    is constructed like it.
-
-    Args:
-        n_steps: T, steps of each environment.
-        observation_space: The space of one observation.
-        action_space: The space of one action.
-        device: Device of the tensors.
-        gamma: Discount.
-        gae_lambda: Lambda of the generalised advantages.
-        n_envs: B, environments.
-        bptt_length: L, steps of a sequence (the last one may be shorter); None takes all T.
-
-    Raises:
-        ValueError: If a space has no shape.
+    is constructed like it; a sequence has `bptt_length` steps, the last one what is left of `n_steps`.
     """
 
     def __init__(
@@ -125,23 +102,11 @@ class RecurrentRollout:
         return self.pos == len(self.states) * self.bptt_length
 
     def add_state(self, state: State) -> None:
-        """Begin a sequence.
-
-        Args:
-            state: The memory's state before this step.
-        """
+        """Begin a sequence with the memory's state before this step."""
         self.states.append(state)
 
     def add_observation(self, observation: NumpyObservation, episode_starts: NDArray[np.bool_]) -> tuple[Observation, Tensor]:
-        """Keep the observation of this step, and return it as tensors.
-
-        Args:
-            observation: [B, ...], or a dictionary of such arrays.
-            episode_starts: Where an episode begins, [B] bool.
-
-        Returns:
-            The observation [B, ...] and the episode starts [B].
-        """
+        """Keep observation [B, ...] and episode starts [B] of this step, and return them as tensors."""
         if isinstance(self._observations, dict):
             for key, part in self._observations.items():
                 part[self.pos] = observation[key]
@@ -152,36 +117,21 @@ class RecurrentRollout:
         return seen, self._tensor(self._episode_starts[self.pos])
 
     def add_action_masks(self, masks: NDArray[np.bool_]) -> Tensor:
-        """Keep the allowed actions of this step, and return them as a tensor [B, D].
-
-        Args:
-            masks: [B, D] bool.
-        """
+        """Keep the allowed actions [B, D] of this step, and return them as a tensor."""
         if self._action_masks is None:
             self._action_masks = np.ones((self.n_steps, *masks.shape), dtype=bool)
         self._action_masks[self.pos] = masks
         return self._tensor(self._action_masks[self.pos])
 
     def add(self, actions: Tensor, rewards: NDArray[np.float32], outputs: Tensor) -> None:
-        """Keep what came of this step, and go on to the next.
-
-        Args:
-            actions: As they were sampled, [B, ...].
-            rewards: [B].
-            outputs: The cell's, [B, H].
-        """
+        """Keep sampled actions [B, ...], rewards [B] and the cell's outputs [B, H] of this step, and go on to the next."""
         self._outputs.append(outputs)
         self._actions[self.pos] = actions.cpu().numpy().reshape(self._actions.shape[1:])
         self.rewards[self.pos] = rewards
         self.pos += 1
 
     def finish(self, last_dones: NDArray[np.bool_], last_values: NDArray[np.float32]) -> None:
-        """End the rollout.
-
-        Args:
-            last_dones: Where an episode ended with the last step, [B] bool.
-            last_values: The values of the observations that come next, [B]; 0 where an episode ended.
-        """
+        """End the rollout with the last dones [B] and the values [B] of the observations after it, 0 where it is done."""
         self.last_dones, self.last_values = last_dones, last_values
 
     def sequences(self) -> Iterator[RolloutSequences]:
@@ -222,11 +172,7 @@ class RecurrentRollout:
         return self._tensor(self._episode_starts)
 
     def advantages(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Generalised advantages [T, B].
-
-        Args:
-            values: Of the observations, [T, B].
-        """
+        """Generalised advantages [T, B], given the values [T, B] of the observations."""
         ends = np.vstack([self._episode_starts[1:], self.last_dones])
         return generalized_advantages(self.rewards, values, ends, self.last_values, self.gamma, self.gae_lambda)
 
@@ -235,14 +181,10 @@ class RecurrentRollout:
 
 
 class SequenceSampler:
-    """The sequences of a rollout in random minibatches: each iteration draws all of them once, from all time windows.
+    """The sequences of a rollout in random minibatches of `batch_size` steps; each iteration draws all of them once.
 
-    A rollout has ceil(T / L) * B sequences. Those of a minibatch are equally long, so that no step is padded: if L does not
-    divide T, the shorter last sequences of the environments are drawn among themselves.
-
-    Args:
-        rollout: A whole rollout.
-        batch_size: Steps of a minibatch, at least L: it has `batch_size // L` sequences.
+    Those of a minibatch are equally long, so that no step is padded: if L does not divide T, the shorter last sequences of the
+    environments are drawn among themselves.
     """
 
     def __init__(self, rollout: RecurrentRollout, batch_size: int) -> None:
@@ -296,16 +238,7 @@ def generalized_advantages(
 
         delta(t) = r(t) + gamma V(t+1) - V(t),    A(t) = delta(t) + gamma lambda A(t+1)
 
-    Args:
-        rewards: [T, B].
-        values: [T, B].
-        ends: Where an episode ends with step t, [T, B] bool.
-        last_values: V after the rollout, [B].
-        gamma: Discount.
-        gae_lambda: Lambda.
-
-    Returns:
-        The advantages, [T, B].
+    `ends` [T, B] says where an episode ends with step t; `last_values` [B] are V after the rollout.
     """
     advantages = np.empty_like(rewards)
     advantage = np.zeros_like(last_values)

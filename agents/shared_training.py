@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,23 +16,14 @@ from fw_rl.processes import Send
 
 
 class SharedTraining(NamedTuple):
-    """What the main process and the workers have in common, in shared memory and without locks.
-
-    Attributes:
-        parameters: The policy's state by name.
-        statistics: The optimizer's, for each parameter; a worker may have its own.
-        frames: Of each worker since `learn` began, which only that worker writes.
-        wants_memory_metrics: Whether the next report is to have the memory's metrics.
-        started_at: Frames before `learn` began.
-        total: Frames at which training ends.
-    """
+    """What the main process and the workers have in common, in shared memory and without locks."""
 
     parameters: dict[str, Tensor]
-    statistics: list[dict[str, Tensor]]
-    frames: Tensor
-    wants_memory_metrics: Tensor
+    statistics: list[dict[str, Tensor]]  # the optimizer's for each parameter; a worker may have its own
+    frames: Tensor  # of each worker since `learn` began, which only that worker writes
+    wants_memory_metrics: Tensor  # whether the next report is to have them
     started_at: int
-    total: int
+    total: int  # frames at which training ends, with those before it started
 
     @property
     def timesteps(self) -> int:
@@ -104,18 +96,13 @@ def optimizer_statistics(optimizer: torch.optim.Optimizer) -> list[dict[str, Ten
     """The optimizer's state for each parameter, made at zero if it has not begun."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if not optimizer.state:
-        rates = [group["lr"] for group in optimizer.param_groups]
-        for group in optimizer.param_groups:
-            group["lr"] = 0.0
-        for parameter in parameters:
+        twin = copy.deepcopy(optimizer)
+        twins = [parameter for group in twin.param_groups for parameter in group["params"]]
+        for parameter in twins:
             parameter.grad = torch.zeros_like(parameter)
-        optimizer.step()
-        optimizer.zero_grad()
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-        for parameter in parameters:
-            for part in optimizer.state[parameter].values():
-                part.zero_()
+        twin.step()
+        for own, parameter in zip(parameters, twins, strict=True):
+            optimizer.state[own] = {name: torch.zeros_like(part) for name, part in twin.state[parameter].items()}
     return [optimizer.state[parameter] for parameter in parameters]
 
 

@@ -230,7 +230,8 @@ class FastWeightsCell(AcceleratedCell):
         """
         fast = memory.pad(self._bound(fast), self.length)
         if self.has_matrix and fast.matrix is None:
-            fast = fast._replace(matrix=h.new_zeros(len(h), self.hidden_size, self.hidden_size), faded=h.new_zeros(len(h)))
+            rows = h.shape[0]  # len() would make a constant of it in an export
+            fast = fast._replace(matrix=h.new_zeros(rows, self.hidden_size, self.hidden_size), faded=h.new_zeros(rows))
         return (h, *(part for part in fast if part is not None))
 
     def unpack(self, state: State) -> tuple[Tensor, Memory]:

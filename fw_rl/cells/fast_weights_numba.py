@@ -136,7 +136,8 @@ class _FastWeightsStepper(Stepper):
         self._count = fast.keys.shape[1]
         self._keys[:, : self._count] = fast.keys
         self._strengths[:, : self._count] = fast.strengths
-        self._matrix, self._faded = (part.contiguous() for part in matrix_of(fast))
+        matrix, faded = matrix_of(fast)
+        self._matrix, self._faded = matrix.contiguous(), faded.clone()  # which fades in place
 
     def _forget(self, rows: Tensor) -> None:
         if rows.all():

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
@@ -15,6 +16,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
 
 from fw_rl.agents import RecurrentA2C, RecurrentActorCriticPolicy
 from fw_rl.cells import Cell, base
+from fw_rl.processes import START_METHOD, START_METHODS
+
+FASTEST = "fork" if "fork" in START_METHODS else START_METHOD
+"""What starts workers at once; how they are started otherwise is tested apart."""
 
 CELLS = {
     "fast-weights": ("fast-weights", {}),
@@ -25,6 +30,17 @@ CELLS = {
     "lstm": ("lstm", {}),
     "gru": ("gru", {}),
 }
+
+
+def every_cell_with(name, values, cells=CELLS, rounds=1):
+    """Marks a test for every cell; the values, by their labels, take turns, in as many rounds as each cell is to have."""
+    cases, labels = [], list(values)
+    for turn in range(rounds):
+        for i, (cell, options) in enumerate(cells.items()):
+            label = labels[(i + turn) % len(labels)]
+            value = values[label] if isinstance(values[label], tuple) else (values[label],)
+            cases.append(pytest.param(*options, *value, id=f"{cell}-{label}"))
+    return pytest.mark.parametrize(f"cell, options, {name}", cases)
 
 
 class Scripted(gym.Env):

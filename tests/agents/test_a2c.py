@@ -401,8 +401,8 @@ def test_the_precision_is_that_of_learning_alone(agent_class):
         (dict(bptt_length=17), "bptt_length must be from 1 to n_steps, which is 16, got 17"),
         (dict(optimizer="sgd"), "optimizer must be one of rmsprop, adam, got 'sgd'"),
         (dict(matmul_precision="low"), "matmul_precision must be one of highest, high, medium, got 'low'"),
-        (dict(cell="elephant"), "unknown cell 'elephant'"),
-        (dict(cell_kwargs=dict(eta=1.0)), "has no option 'eta'"),
+        (dict(cell="elephant"), "cell must be one of .*, got 'elephant'"),
+        (dict(cell_kwargs=dict(eta=1.0)), "an option of cell 'gru' must be one of none, got 'eta'"),
     ],
 )
 def test_what_does_not_exist_is_refused_in_one_line(kwargs, message):

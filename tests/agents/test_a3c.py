@@ -29,8 +29,8 @@ from fw_rl.agents import A3C, CheckpointError, RecurrentA2C, WorkerError, a3c
 from fw_rl.agents.shared_training import WorkerA2C, optimizer_statistics
 from fw_rl.envs import CatchVectorEnv
 from fw_rl.envs.sb3 import VecEnvAdapter
-from fw_rl.processes import START_METHODS
-from tests.agents.helpers import Recorder, Scripted, same_parameters, scramble, scripted_envs
+from fw_rl.processes import START_METHOD, START_METHODS
+from tests.agents.helpers import FASTEST, Recorder, Scripted, same_parameters, scramble, scripted_envs
 from tests.agents.test_a2c import Written
 from tests.agents.test_loss import SlowNet, assert_near, slow_loss
 from tests.helpers import processes_of_session
@@ -43,7 +43,8 @@ catch = partial(CatchVectorEnv, N_ENVS, n=5, m=2)
 
 def make_agent(env=catch, cell="gru", agent_class=A3C, policy_kwargs=None, **kwargs):
     policy_kwargs = dict(cell=cell, hidden_size=6, encoder_arch=(4,)) | (policy_kwargs or {})
-    kwargs = dict(n_steps=N_STEPS, seed=0, learning_rate=1e-2) | kwargs
+    started = dict(start_method=FASTEST) if agent_class is A3C else {}
+    kwargs = dict(n_steps=N_STEPS, seed=0, learning_rate=1e-2) | started | kwargs
     return agent_class("RecurrentPolicy", env, policy_kwargs=policy_kwargs, **kwargs)
 
 
@@ -111,7 +112,8 @@ def test_one_worker_is_a2c_to_the_last_bit(tmp_path, optimizer, shared_statistic
     )
 
 
-@pytest.mark.parametrize("start_method", sorted({*START_METHODS} - {"forkserver"}))
+@pytest.mark.processes
+@pytest.mark.parametrize("start_method", sorted({*START_METHODS} - {FASTEST}))
 def test_one_worker_is_a2c_however_it_is_started(start_method):
     a2c = make_a2c().learn(4 * ROLLOUT)
     assert_same_training(make_agent(n_workers=1, start_method=start_method).learn(4 * ROLLOUT), a2c)
@@ -417,9 +419,10 @@ ENVS = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("env, n_envs", ENVS.values(), ids=ENVS)
 def test_it_takes_any_function_that_makes_environments(env, n_envs):
-    model = make_agent(env, n_steps=20)
+    model = make_agent(env, n_steps=20, start_method=START_METHOD)
     before = copy.deepcopy(model.policy.state_dict())
     model.learn(100 * n_envs)
     assert model.n_envs == n_envs
@@ -446,7 +449,7 @@ def test_workers_and_their_substitutes_play_differently():
     "kwargs, message",
     [
         (dict(env=lambda: None, n_workers=0), r"^n_workers must be at least 1, got 0$"),
-        (dict(start_method="thread"), r"^start_method is 'thread': choose from .*forkserver"),
+        (dict(start_method="thread"), "^start_method must be one of .*fork.*, got 'thread'"),
         (dict(device="cuda"), r"^device must be 'cpu', in whose memory the workers share their parameters, got 'cuda'$"),
         (dict(device=torch.device("cuda:0")), r"^device must be 'cpu', .*, got device\(type='cuda', index=0\)$"),
         (
@@ -508,7 +511,7 @@ def test_without_environments_it_predicts(tmp_path):
 def test_a_file_of_a2c_may_go_on_as_a3c(tmp_path):
     a2c = make_a2c().learn(10 * ROLLOUT)
     a2c.save(tmp_path / "a2c")
-    model = A3C.load(tmp_path / "a2c", catch, n_workers=2)
+    model = A3C.load(tmp_path / "a2c", catch, n_workers=2, start_method=FASTEST)
     assert_same_training(model, a2c)
     assert model.learn(2 * ROLLOUT, reset_num_timesteps=False).num_timesteps >= 12 * ROLLOUT
 
@@ -602,6 +605,7 @@ class Numbered(gym.Env):
         return self.observation_space.sample(), 1.0, True, False, dict(is_success=success)
 
 
+@pytest.mark.processes
 @pytest.mark.filterwarnings("ignore:worker . was killed by signal 9")
 @pytest.mark.parametrize("start_method, kills, total", [("forkserver", 4, 4000), ("fork", 6, 4000), ("spawn", 1, 1000)])
 def test_workers_are_killed_at_random(start_method, kills, total):
@@ -658,6 +662,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 @pytest.mark.parametrize("start_method", START_METHODS)
 def test_no_worker_outlives_ctrl_c_or_the_main_process(tmp_path, start_method):

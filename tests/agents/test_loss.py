@@ -15,9 +15,18 @@ from torch.testing import assert_close
 from fw_rl.agents.loss import actor_critic_loss
 from fw_rl.agents.rollout import RecurrentRollout, RolloutSequences
 from fw_rl.envs.sb3 import VecEnvAdapter
-from tests.agents.helpers import CELLS, Recorder, act, make_model, make_policy, rollouts_of, scramble, scripted_envs
+from tests.agents.helpers import (
+    CELLS,
+    Recorder,
+    act,
+    every_cell_with,
+    make_model,
+    make_policy,
+    rollouts_of,
+    scramble,
+    scripted_envs,
+)
 
-EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)
 STEPS, ROWS, GAMMA = 5, 3, 0.9
 NO_START = torch.zeros(1, 1, dtype=torch.bool)
 
@@ -151,9 +160,15 @@ def assert_near(actual, expected, tolerance=2e-4):
     assert any(other.any() for other in expected)
 
 
-@pytest.mark.parametrize("replayed", [True, False], ids=["with outputs", "without outputs"])
-@pytest.mark.parametrize("rollouts", [1, 3])
-@EVERY_CELL
+WAYS = {
+    "1-with outputs": (1, True),
+    "3-with outputs": (3, True),
+    "3-without outputs": (3, False),
+    "1-without outputs": (1, False),
+}
+
+
+@every_cell_with("rollouts, replayed", WAYS, rounds=2)
 def test_the_loss_is_that_of_every_episode_replayed_alone(cell, options, rollouts, replayed):
     policy = scramble(make_policy(cell, cell_kwargs=options))
     for seed, end_probability in enumerate((0.0, 0.25, 0.6)):
@@ -186,8 +201,7 @@ def one_window(**parts):
 CUT_CELLS = CELLS | {"fast-weights, delta": ("fast-weights", dict(rule="delta", window=0, learn_decay=True))}
 
 
-@pytest.mark.parametrize("bptt_length", [1, 2, 4, STEPS])
-@pytest.mark.parametrize("cell, options", CUT_CELLS.values(), ids=CUT_CELLS)
+@every_cell_with("bptt_length", {str(length): length for length in (1, 2, 4, STEPS)}, CUT_CELLS, rounds=2)
 def test_back_propagation_ends_where_it_is_asked_to(cell, options, bptt_length):
     policy = scramble(make_policy(cell, cell_kwargs=options))
     rollout, history = random_rollouts(policy, 2, end_probability=0.1, bptt_length=bptt_length)
@@ -205,9 +219,13 @@ def test_back_propagation_ends_where_it_is_asked_to(cell, options, bptt_length):
             assert_near(gradients(policy, actor_critic_loss(policy, rollout, 0.3, 0.7).total), net.gradients(whole.total))
 
 
-@pytest.mark.parametrize("normalize_advantage", [False, True])
-@pytest.mark.parametrize("ent_coef, vf_coef", [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.01, 0.5)])
-@pytest.mark.parametrize("gae_lambda", [0.0, 0.95, 1.0])
+WEIGHTS = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.01, 0.5)]
+
+
+@pytest.mark.parametrize(
+    "gae_lambda, ent_coef, vf_coef, normalize_advantage",
+    [((0.0, 0.95, 1.0)[i % 3], *WEIGHTS[i % 4], i >= 6) for i in range(12)],  # every pair
+)
 def test_the_coefficients(gae_lambda, ent_coef, vf_coef, normalize_advantage):
     policy = scramble(make_policy("gru"))
     rollout, history = random_rollouts(policy, 2, gae_lambda=gae_lambda)
@@ -410,8 +428,7 @@ def learns_with_the_gradient_of_what_was_seen(cell, options, vectorize, bptt_len
     assert_near([parameter.grad for parameter in model.policy.parameters()], net.gradients(slow.total))
 
 
-@pytest.mark.parametrize("vectorize", END_TO_END.values(), ids=END_TO_END)
-@EVERY_CELL
+@every_cell_with("vectorize", END_TO_END)
 def test_learning_has_the_gradient_of_what_was_observed(cell, options, vectorize):
     learns_with_the_gradient_of_what_was_seen(cell, options, vectorize, bptt_length=None)
 

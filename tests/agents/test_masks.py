@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from fw_rl.agents import A3C, MaskedEvalCallback, Player, RecurrentPPO
 from fw_rl.agents.loss import actor_critic_loss
 from fw_rl.agents.masks import check_masks, mask_logits
-from tests.agents.helpers import make_model, make_policy, rollouts_of, scramble
+from tests.agents.helpers import FASTEST, make_model, make_policy, rollouts_of, scramble
 from tests.agents.test_ppo import minibatches
 
 SPACES = {
@@ -222,7 +222,8 @@ def make_picky():
 
 def test_workers_take_no_forbidden_action():
     policy = dict(hidden_size=4, encoder_arch=(4,), cell="gru")
-    A3C("RecurrentPolicy", make_picky, n_workers=2, n_steps=5, policy_kwargs=policy, seed=0).learn(200)
+    settings = dict(n_workers=2, n_steps=5, policy_kwargs=policy, seed=0, start_method=FASTEST)
+    A3C("RecurrentPolicy", make_picky, **settings).learn(200)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fw_rl.agents import RecurrentActorCriticPolicy
-from tests.agents.helpers import CELLS, act, make_policy, register_for_a_test, scramble
+from tests.agents.helpers import CELLS, act, every_cell_with, make_policy, register_for_a_test, scramble
 
 EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)
 ACTION_SPACES = {
@@ -94,10 +94,10 @@ def test_a_cell_of_one_s_own(monkeypatch):
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        (dict(cell="elephant"), "unknown cell 'elephant'"),
-        (dict(cell="gru", cell_kwargs=dict(eta=0.5)), "has no option 'eta'"),
-        (dict(cell="fast-weights", cell_kwargs=dict(decay=2.0)), "decay is 2.0"),
-        (dict(cell="gru", hidden_size=0), "hidden_size is 0"),
+        (dict(cell="elephant"), "cell must be one of .*, got 'elephant'"),
+        (dict(cell="gru", cell_kwargs=dict(eta=0.5)), "an option of cell 'gru' must be one of none, got 'eta'"),
+        (dict(cell="fast-weights", cell_kwargs=dict(decay=2.0)), "decay must lie between 0 and 1, got 2.0"),
+        (dict(cell="gru", hidden_size=0), "hidden_size must be at least 1, got 0"),
         (dict(cell="gru", use_sde=True), "use_sde must be False, .*, got True"),
     ],
 )
@@ -139,8 +139,7 @@ def test_layers_after_the_cell(net_arch, actor, critic):
     assert_close(values, policy.value_net(results[1]).squeeze(2))
 
 
-@EVERY_ACTION_SPACE
-@EVERY_CELL
+@every_cell_with("action_space", ACTION_SPACES)
 def test_acting_step_by_step_agrees_with_the_evaluation(cell, options, action_space):
     policy = scramble(make_policy(cell, cell_kwargs=options, action_space=action_space))
     observations, starts = rand(6, 3, 4), rand(6, 3, seed=1) > 0.8

@@ -170,12 +170,15 @@ def test_it_learns_and_goes_on_from_a_file(cell, options, tmp_path):
     assert not same_parameters(model, ways[0])
 
 
-@pytest.mark.parametrize("cell", ["fast-weights", "lstm"])
-def test_a_cell_learns_to_recall(cell):
+@pytest.mark.parametrize("cell, bptt_length", [("fast-weights", 6), ("fast-weights", 4), ("lstm", 4)])
+def test_a_cell_learns_to_recall(cell, bptt_length):
+    """Where sequences are short, those of a minibatch begin at different steps of their episodes."""
+    settings = dict(n_steps=12 if bptt_length == 4 else 6, bptt_length=bptt_length, batch_size=96, n_epochs=4, anneal=True)
     sizes = dict(cell=cell, hidden_size=32, encoder_arch=(32,))
-    settings = dict(n_steps=6, batch_size=96, n_epochs=4, learning_rate=3e-3, seed=0, device="cpu", policy_kwargs=sizes)
-    model = RecurrentPPO("RecurrentPolicy", Recall(64), **settings)
-    model.learn(64 * 6 * 30)
+    model = RecurrentPPO(
+        "RecurrentPolicy", Recall(64), learning_rate=3e-3, seed=0, device="cpu", policy_kwargs=sizes, **settings
+    )
+    model.learn(64 * 6 * 20)
     mean_reward, _ = evaluate_policy(model, model.get_env(), n_eval_episodes=256, warn=False)
     assert mean_reward > 0.95
 

@@ -13,7 +13,7 @@ from fw_rl.cells import CellPair, FastWeightsCell
 from fw_rl.envs import CatchEnv, CatchVectorEnv
 from fw_rl.experiments.attention import attention_shares
 from fw_rl.experiments.episodes import play_episode
-from tests.agents.helpers import CELLS, act, make_model, make_policy, same_parameters, scramble, scripted_envs
+from tests.agents.helpers import CELLS, act, every_cell_with, make_model, make_policy, same_parameters, scramble, scripted_envs
 from tests.agents.test_loss import gradients, random_rollouts
 
 EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)
@@ -49,8 +49,7 @@ def test_actions_are_the_actor_s_and_values_the_critic_s(cell, options):
     assert_close(states[0], states[1] + states[2])
 
 
-@pytest.mark.parametrize("bptt_length", [None, 2])
-@EVERY_CELL
+@every_cell_with("bptt_length", {"whole": None, "2": 2})
 def test_each_learns_from_its_part_of_the_loss(cell, options, bptt_length):
     both, actor, critic = two_and_each(cell, options)
     rollout, _ = random_rollouts(both, 2, bptt_length=bptt_length)

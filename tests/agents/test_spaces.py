@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.testing import assert_close
 
 from fw_rl.agents import Player, RecurrentA2C, RecurrentPPO
-from tests.agents.helpers import CELLS, make_model, make_policy, same_parameters, scramble
+from tests.agents.helpers import CELLS, every_cell_with, make_model, make_policy, same_parameters, scramble
 
 OBSERVATION_SPACES = {
     "Box": spaces.Box(-1, 1, (3,), np.float32),
@@ -107,8 +107,14 @@ def test_every_action_space(action_space, policy_kwargs, tmp_path):
     goes_through_its_life(noise(action_space=action_space), tmp_path / "agent", **policy_kwargs)
 
 
-@pytest.mark.parametrize("seen, done", [("Dict", "Discrete"), ("image", "Discrete"), ("Box", "MultiDiscrete")])
-@pytest.mark.parametrize("cell, options", EVERY_CELL.values(), ids=EVERY_CELL)
+SEEN_AND_DONE = {
+    "Dict-Discrete": ("Dict", "Discrete"),
+    "image": ("image", "Discrete"),
+    "MultiDiscrete": ("Box", "MultiDiscrete"),
+}
+
+
+@every_cell_with("seen, done", SEEN_AND_DONE, EVERY_CELL, rounds=2)
 def test_every_cell(cell, options, seen, done, tmp_path):
     env = noise(OBSERVATION_SPACES[seen], ACTION_SPACES[done][0])
     goes_through_its_life(env, tmp_path / "agent", cell, options)
