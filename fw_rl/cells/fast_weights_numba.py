@@ -136,8 +136,7 @@ class _FastWeightsStepper(Stepper):
         self._count = fast.keys.shape[1]
         self._keys[:, : self._count] = fast.keys
         self._strengths[:, : self._count] = fast.strengths
-        matrix, faded = matrix_of(fast)
-        self._matrix, self._faded = matrix.contiguous(), faded.clone()  # which fades in place
+        self._matrix, self._faded = (part.contiguous() for part in matrix_of(fast))
 
     def _forget(self, rows: Tensor) -> None:
         if rows.all():
