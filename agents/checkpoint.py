@@ -1,6 +1,6 @@
 """Checkpoints: an agent, trained or half-trained, in one safetensors file.
 
-What a file names is looked up among the classes of `fw_rl.agents.document`, the registered cells and the agent's policies;
+What a file names is looked up among the classes of `fw_rl.document`, the registered cells and the agent's policies;
 nothing in it is run. `fw_rl.agents.restore` makes an agent of what was read.
 """
 
@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common import torch_layers
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import Tensor, nn
 
-from fw_rl.agents.document import (
+from fw_rl.agents.normalization import describe_normalization
+from fw_rl.agents.spaces import describe_space, make_space
+from fw_rl.document import (
     CheckpointError,
-    describe_space,
-    make_space,
+    allow_classes,
     one_line,
     pack,
     pack_if_possible,
@@ -31,11 +33,11 @@ from fw_rl.agents.document import (
     read_document,
     write_document,
 )
-from fw_rl.agents.normalization import describe_normalization
 
 __all__ = ["Checkpoint", "CheckpointError", "checkpoint_path", "read_checkpoint"]
 
 SUFFIX = ".safetensors"
+allow_classes(torch_layers)
 
 NUMBER = int | float | np.bool_ | np.integer | np.floating
 COUNTERS = ("num_timesteps", "_total_timesteps", "_current_progress_remaining", "_n_updates", "_episode_num")

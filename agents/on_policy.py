@@ -21,7 +21,6 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from fw_rl.agents.document import problems_named
 from fw_rl.agents.environments import MakeEnv, wrap_env
 from fw_rl.agents.masks import check_masks
 from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS
@@ -30,6 +29,7 @@ from fw_rl.agents.restore import build_agent, set_random_state
 from fw_rl.agents.rollout import RecurrentRollout
 from fw_rl.agents.running_episodes import describe_episodes, restore_episodes
 from fw_rl.cells import State, Stepper
+from fw_rl.document import problems_named
 
 __all__ = ["RecurrentOnPolicyAlgorithm"]
 

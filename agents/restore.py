@@ -15,10 +15,10 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 
 from fw_rl.agents.checkpoint import Checkpoint, argument_names, policy_parameters
-from fw_rl.agents.document import CLASS_NAMES, CheckpointError, one_line, problems_named
 from fw_rl.agents.environments import WorkerVecEnv
 from fw_rl.agents.normalization import environments_without_steps, normalize_as
 from fw_rl.cells import available_cells
+from fw_rl.document import CLASS_NAMES, CheckpointError, one_line, problems_named
 
 OPTIMIZER_KWARGS = ("policy_kwargs.optimizer_class", "policy_kwargs.optimizer_kwargs")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor, VecNormalize, VecTransposeImage
 
-from fw_rl.agents.document import one_line
 from fw_rl.agents.environments import WorkerVecEnv
+from fw_rl.document import one_line
 from fw_rl.envs.previous import VecPreviousStep
 from fw_rl.envs.sb3 import VecEnvAdapter
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from fw_rl.files import write_file
+from fw_rl.document import one_line, pack, read_document, write_document
 from fw_rl.tasks.base import Data, Split
 
 __all__ = ["Epoch", "Training", "best_epoch", "evaluate", "train"]
@@ -143,31 +140,22 @@ def _done(history: list[Epoch]) -> bool:
 
 
 def _save(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, history: list[Epoch]) -> None:
-    adam = optimizer.state_dict()["state"].items()
-    tensors = {f"net.{name}": tensor.contiguous() for name, tensor in net.state_dict().items()}
-    tensors |= {f"adam.{number}.{name}": tensor for number, state in adam for name, tensor in state.items()}
-    write_file(path, safetensors.torch.save(tensors, {"history": json.dumps(history)}))
+    tensors: dict[str, Tensor] = {}
+    run = dict(net=net.state_dict(), adam=optimizer.state_dict()["state"], history=history)
+    write_document(path, pack(run, "run", tensors), tensors)
 
 
 def _load(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> list[Epoch]:
     """Put net and optimiser into the state of the file; the epochs done."""
     try:
-        with safe_open(path, framework="pt") as file:
-            history: list[Epoch] = json.loads(file.metadata()["history"])
-            check_history(history)
-            # Clones, since the file will be replaced while these are in use.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        net.load_state_dict({name.removeprefix("net."): tensors[name] for name in tensors if name.startswith("net.")})
-        state: dict[int, dict[str, Tensor]] = {}
-        for name in tensors:
-            if name.startswith("adam."):
-                _, number, key = name.split(".")
-                state.setdefault(int(number), {})[key] = tensors[name]
-        _check_adam(state, net)
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} is no checkpoint of this run ({reason}): delete it to begin the run anew") from error
+        run = read_document(path)
+        check_history(run["history"])
+        net.load_state_dict(run["net"])
+        _check_adam(run["adam"], net)
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": run["adam"]})
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"{path} is no checkpoint of this run ({one_line(error)}): delete it to begin the run anew") from error
+    history: list[Epoch] = run["history"]
     return history
 
 

@@ -28,8 +28,9 @@ from stable_baselines3.common.utils import ConstantSchedule
 from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor
 
 from fw_rl.agents import CheckpointError, RecurrentA2C, RecurrentActorCriticPolicy, RecurrentPPO, document, read_checkpoint
-from fw_rl.agents.document import describe_space, make_space, pack, unpack
+from fw_rl.agents.spaces import describe_space, make_space
 from fw_rl.cells import LSTMCell, base, register_cell
+from fw_rl.document import pack, unpack
 from fw_rl.envs import CatchVectorEnv
 from fw_rl.envs.sb3 import VecEnvAdapter
 

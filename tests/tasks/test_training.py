@@ -5,10 +5,10 @@ import math
 import pytest
 import safetensors.torch
 import torch
-from safetensors import safe_open
 from torch import nn
 from torch.testing import assert_close
 
+from fw_rl.document import pack, read_document, write_document
 from fw_rl.tasks.base import Data, Split, layers
 from fw_rl.tasks.training import Training, best_epoch, evaluate, train
 
@@ -177,7 +177,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(number):
 
 
 @pytest.mark.parametrize(
-    "damage", ["cut", "foreign", "other net", "no history", "history of numbers", "half of Adam", "no Adam"]
+    "damage", ["cut", "foreign", "other net", "no document", "no history", "history of numbers", "half of Adam", "no Adam"]
 )
 def test_a_damaged_checkpoint_is_named_in_one_line(damage, tmp_path):
     path = tmp_path / "a.safetensors"
@@ -186,17 +186,17 @@ def test_a_damaged_checkpoint_is_named_in_one_line(damage, tmp_path):
         path.write_bytes(path.read_bytes()[:-10])
     elif damage == "foreign":
         path.write_bytes(b"PK" * 100)
-    elif damage == "no history":
+    elif damage == "no document":
         safetensors.torch.save_file({"net.0.weight": torch.zeros(1)}, path)
-    elif damage in ("history of numbers", "half of Adam", "no Adam"):
-        tensors = safetensors.torch.load_file(path)
+    elif damage != "other net":
+        run, tensors = read_document(path), {}
         if damage == "half of Adam":  # torch itself would crash
-            tensors = {name: part[:1] if name.endswith("exp_avg") else part for name, part in tensors.items()}
-        elif damage == "no Adam":
-            tensors = {name: part for name, part in tensors.items() if not name.startswith("adam")}
-        with safe_open(path, framework="pt") as file:
-            history = "[1, 2]" if damage == "history of numbers" else file.metadata()["history"]
-        safetensors.torch.save_file(tensors, path, {"history": history})
+            run["adam"] = {number: part | dict(exp_avg=part["exp_avg"][:1]) for number, part in run["adam"].items()}
+        else:
+            run |= {"no history": dict(history=None), "history of numbers": dict(history=[1, 2]), "no Adam": dict(adam={})}[
+                damage
+            ]
+        write_document(path, pack(run, "run", tensors), tensors)
     net = layers(4, 9, 2, last_relu=False) if damage == "other net" else make_net()
     with pytest.raises(ValueError, match=r"a\.safetensors is no checkpoint of this run") as error:
         train(net, DATA, TRAINING, checkpoint=path)

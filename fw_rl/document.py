@@ -12,19 +12,16 @@ import json
 import math
 import os
 import zipfile
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
-from gymnasium import spaces
-from numpy.typing import NDArray
 from safetensors import safe_open
-from stable_baselines3.common import torch_layers
 from torch import Tensor, nn
 
 from fw_rl.files import write_file
@@ -33,18 +30,25 @@ __all__ = ["CheckpointError"]
 
 FORMAT, VERSION = "fw_rl", 1
 
-CLASSES: dict[str, type] = {
-    f"{module.__name__}.{name}": value
-    for module in (torch.nn, torch.optim, torch_layers)
-    for name, value in vars(module).items()
-    if isinstance(value, type) and issubclass(value, nn.Module | torch.optim.Optimizer)
-}
+CLASSES: dict[str, type] = {}
 """The classes that a file may name, as for `policy_kwargs=dict(activation_fn=torch.nn.Tanh)`."""
 
-CLASS_NAMES = {cls: name for name, cls in CLASSES.items()}
+CLASS_NAMES: dict[type, str] = {}
 
 Json = Any
 """What `json.dumps` takes."""
+
+
+def allow_classes(module: ModuleType) -> None:
+    """Let files name the modules and optimizers of a Python module."""
+    for name, value in vars(module).items():
+        if isinstance(value, type) and issubclass(value, nn.Module | torch.optim.Optimizer):
+            CLASSES[f"{module.__name__}.{name}"] = value
+            CLASS_NAMES[value] = f"{module.__name__}.{name}"
+
+
+for _module in (torch.nn, torch.optim):
+    allow_classes(_module)
 
 
 class CheckpointError(ValueError):
@@ -131,46 +135,6 @@ def _take(name: Json, tensors: dict[str, Tensor]) -> Tensor:
     if name not in tensors:
         raise ValueError(f"the tensor {one_line(repr(name))} is missing")
     return tensors.pop(name)
-
-
-def describe_space(space: spaces.Space) -> dict[str, Any]:
-    """A space as values that `pack` takes; `make_space` makes it again."""
-    if isinstance(space, spaces.Dict):
-        return dict(type="Dict", spaces={key: describe_space(part) for key, part in space.spaces.items()})
-    if isinstance(space, spaces.MultiBinary):
-        return dict(type="MultiBinary", n=space.n)
-    dtype = np.dtype(space.dtype).name
-    if isinstance(space, spaces.Box):
-        return dict(type="Box", low=_compact(space.low), high=_compact(space.high), shape=space.shape, dtype=dtype)
-    if isinstance(space, spaces.Discrete):
-        return dict(type="Discrete", n=space.n, start=space.start, dtype=dtype)
-    if isinstance(space, spaces.MultiDiscrete):
-        return dict(type="MultiDiscrete", nvec=space.nvec, start=space.start, dtype=dtype)
-    raise ValueError(f"a checkpoint cannot hold the space {one_line(space)}")
-
-
-def _compact(bound: NDArray[Any]) -> Any:
-    """The number that is everywhere in the array, or else the array."""
-    return bound.flat[0] if bound.size and (bound == bound.flat[0]).all() else bound
-
-
-def make_space(description: dict[str, Any]) -> spaces.Space:
-    """The space that `describe_space` described."""
-    kind = description["type"]
-    if kind == "Dict":
-        return spaces.Dict(OrderedDict((key, make_space(part)) for key, part in description["spaces"].items()))
-    if kind == "MultiBinary":
-        return spaces.MultiBinary(description["n"])
-    dtype = np.dtype(description["dtype"])
-    if kind == "Box":
-        low, high = (np.full(description["shape"], description[bound], dtype) for bound in ("low", "high"))
-        return spaces.Box(low, high, dtype=dtype.type)
-    if kind == "Discrete":
-        other_dtype = {} if dtype == np.int64 else dict(dtype=dtype.type)  # an argument only since Gymnasium 1.2
-        return spaces.Discrete(description["n"], start=description["start"], **other_dtype)
-    if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(description["nvec"], dtype=dtype.type, start=description["start"])
-    raise ValueError(f"there is no space {one_line(repr(kind))}")
 
 
 def write_document(path: Path, document: Json, tensors: dict[str, Tensor]) -> None:
