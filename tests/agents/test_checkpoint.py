@@ -27,7 +27,8 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from stable_baselines3.common.utils import ConstantSchedule
 from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor
 
-from fw_rl.agents import CheckpointError, RecurrentA2C, RecurrentActorCriticPolicy, RecurrentPPO, document, read_checkpoint
+from fw_rl import document
+from fw_rl.agents import CheckpointError, RecurrentA2C, RecurrentActorCriticPolicy, RecurrentPPO, read_checkpoint
 from fw_rl.agents.spaces import describe_space, make_space
 from fw_rl.cells import LSTMCell, base, register_cell
 from fw_rl.document import pack, unpack
