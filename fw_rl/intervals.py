@@ -27,12 +27,6 @@ _BATCH = 500  # resamples at a time, which bounds the memory and keeps it in the
 def mean_interval(values: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """The mean with its 95 % interval by Student's t.
 
-    Args:
-        values: One of each seed, [S, ...].
-
-    Returns:
-        The mean and the two ends of the interval, which are nan for one value alone, each [...].
-
     Example:
         >>> mean, low, high = mean_interval(np.array([1.0, 2.0, 3.0]))  # 2 +- 4.303 * 1 / sqrt(3)
     """
@@ -48,11 +42,6 @@ class Estimate(NamedTuple):
     """A statistic with its 95 % interval, that of the percentile bootstrap (Agarwal et al. 2021, §4.1).
 
     Ten seeds are enough for the interval to be nearly what it claims; of three it is much too narrow.
-
-    Attributes:
-        value: The statistic, [...].
-        low: Lower end of the interval, nan if some environment has one seed alone, [...].
-        high: Upper end of the interval, [...].
     """
 
     value: Scores
@@ -65,12 +54,6 @@ def interquartile_mean(*scores: Scores) -> Estimate:
 
     A quarter of the scores, rounded down, is left out at each end. Pooling asks for scores on one scale. The interval resamples
     the seeds of each environment among themselves.
-
-    Args:
-        *scores: For each environment those of its seeds, [S, ...], where S may be different.
-
-    Returns:
-        Estimates [...], each on its own, such as one for each point of a curve.
 
     Example:
         >>> float(interquartile_mean(np.array([0.0, 1.0, 2.0, 9.0])).value)  # without 0 and 9
@@ -91,9 +74,6 @@ def probability_of_improvement(*pairs: tuple[Scores, Scores]) -> Estimate:
     In one environment it is the share of the S R pairs in which X has more, a tie being a half: Mann and Whitney's U over S R.
     The result is the mean over environments. Only ranks count, so their scores may be on different scales. The interval
     resamples the seeds of X and of Y in each environment among themselves.
-
-    Args:
-        *pairs: For each environment the scores of X, [S], and those of Y, [R].
 
     Example:
         >>> x, y = np.array([1.0, 3.0]), np.array([0.0, 1.0, 2.0])
@@ -116,14 +96,7 @@ def _share_above(x: Scores, y: Scores) -> Scores:
 def estimate(
     statistic: Callable[..., Scores], samples: Sequence[Scores], paired: bool = False, resamples: int = RESAMPLES
 ) -> Estimate:
-    """A statistic with its percentile bootstrap interval over seeds, [...].
-
-    Args:
-        statistic: Takes each sample as [..., S], and `axis`.
-        samples: One or more samples, [S, ...] each.
-        paired: Whether the samples are of the same seeds, which are resampled together, and not each sample on its own.
-        resamples: How often the seeds are resampled.
-    """
+    """A statistic with its percentile bootstrap interval over seeds, [...]."""
     from scipy.stats import bootstrap
 
     samples = [np.moveaxis(sample, 0, -1) for sample in samples]

@@ -34,12 +34,7 @@ class CurvesOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl curves") -> int:
-    """Run the command; returns its exit code: 0 done, 2 bad input.
-
-    Args:
-        arguments: Its options.
-        program: Its name.
-    """
+    """Run the command; returns its exit code: 0 done, 2 bad input."""
     options = tyro.cli(CurvesOptions, args=arguments, prog=program)
     try:
         if not options.runs:

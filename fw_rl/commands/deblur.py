@@ -62,15 +62,7 @@ class DeblurOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
-    """Run the command.
-
-    Args:
-        arguments: Its options.
-        program: Name of the program in messages.
-
-    Returns:
-        The exit code: 0 done, 1 diverged, 2 bad input.
-    """
+    """Run the command."""
     options = tyro.cli(DeblurOptions, args=arguments, prog=program, config=(tyro.conf.OmitArgPrefixes,))
     try:
         _check(options)

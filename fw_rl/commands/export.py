@@ -40,15 +40,7 @@ class ExportOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl export") -> int:
-    """Run the command.
-
-    Args:
-        arguments: Its words.
-        program: Its name.
-
-    Returns:
-        The exit code: 0 done, 2 bad input.
-    """
+    """Run the command."""
     options = tyro.cli(ExportOptions, args=arguments, prog=program)
     torch.set_num_threads(1)
     try:

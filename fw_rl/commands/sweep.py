@@ -74,12 +74,7 @@ class SweepOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
-    """Run the command; returns its exit code: 0 done, 1 a worker failed, 2 bad input, 130 interrupted.
-
-    Args:
-        arguments: Its options.
-        program: Its name.
-    """
+    """Run the command; returns its exit code: 0 done, 1 a worker failed, 2 bad input, 130 interrupted."""
     options = tyro.cli(SweepOptions, args=arguments, prog=program)
     try:
         sweep = _prepare(options)

@@ -21,16 +21,7 @@ __all__ = ["main"]
 
 
 def main(name: str, arguments: Sequence[str], program: str | None = None) -> int:
-    """Run the command of a task.
-
-    Args:
-        name: Name of the task.
-        arguments: Options, those of the table and those that are fields of the task.
-        program: Name of the program in messages; None is that of the command.
-
-    Returns:
-        The exit code: 0 done, 2 bad input, 130 interrupted.
-    """
+    """Run the command of a task."""
     program = program or f"fw-rl {name}"
     task_class = resolve_name(TASKS[name].path)
     shows = {method: function for method, function in vars(task_class).items() if method.startswith("show_")}

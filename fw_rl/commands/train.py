@@ -53,15 +53,7 @@ class TrainOptions(RunSettings):
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
-    """Run the command.
-
-    Args:
-        arguments: Its words.
-        program: Its name.
-
-    Returns:
-        The exit code: 0 done, 1 diverged or a worker failed, 2 bad input, 130 interrupted.
-    """
+    """Run the command."""
     try:
         defaults = _defaults(arguments, program)
     except BAD_INPUT as error:

@@ -30,16 +30,7 @@ EVALUATION_ENVS = 100
 
 
 def make_model(config: RunSettings, device: str = "cpu", ray_address: str | None = None) -> RecurrentOnPolicyAlgorithm:
-    """A new agent for the settings of a run.
-
-    Args:
-        config: The settings.
-        device: Where it learns: cpu, cuda or auto.
-        ray_address: A running Ray cluster, see `RLlibAgent`.
-
-    Raises:
-        ValueError: If the settings cannot be those of an agent, or the run needs Ray and Ray is not installed.
-    """
+    """A new agent for the settings of a run."""
     agent, env, where = _constructor(config, device, ray_address)
     settings = {name: getattr(config, name) for name in argument_names(agent) if getattr(config, name, None) is not None}
     return agent("RecurrentPolicy", env, policy_kwargs=_policy_kwargs(config), **where, **settings)
@@ -48,17 +39,7 @@ def make_model(config: RunSettings, device: str = "cpu", ray_address: str | None
 def load_model(
     config: RunSettings, checkpoint: Path, device: str = "cpu", ray_address: str | None = None
 ) -> RecurrentOnPolicyAlgorithm:
-    """The agent of a run as a checkpoint has it, ready to go on.
-
-    Args:
-        config: The settings of the run.
-        checkpoint: Its file.
-        device: Where it learns: cpu, cuda or auto.
-        ray_address: A running Ray cluster, see `RLlibAgent`.
-
-    Raises:
-        ValueError: If the checkpoint is damaged, or of another run.
-    """
+    """The agent of a run as a checkpoint has it, ready to go on."""
     find_cell(config.cell)  # a checkpoint imports nothing
     agent, env, where = _constructor(config, device, ray_address)
     model = agent.load(checkpoint, env, **where)
@@ -110,13 +91,7 @@ def _is_numbers(space: spaces.Space) -> bool:
 
 
 def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int) -> NDArray[np.float64]:
-    """The returns of greedy episodes from a seed of their own, [episodes].
-
-    Args:
-        config: The settings of the run.
-        model: Its agent.
-        episodes: How many episodes.
-    """
+    """The returns of greedy episodes from a seed of their own, [episodes]."""
     env = _adapted(config, min(episodes, EVALUATION_ENVS))
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
@@ -128,15 +103,7 @@ def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: i
 
 
 def load_trained(run: Path, checkpoint: Path | None = None) -> tuple[RunSettings, RecurrentOnPolicyAlgorithm]:
-    """The settings of a run, and its agent without an environment.
-
-    Args:
-        run: Folder of the run.
-        checkpoint: File of the agent; None is the run's last one.
-
-    Raises:
-        ValueError: If there is no run, no checkpoint, or a damaged one.
-    """
+    """The settings of a run, and its agent without an environment."""
     folder, config = RunFolder.open(run)
     find_cell(config.cell)  # a checkpoint imports nothing
     agent: type[RecurrentOnPolicyAlgorithm]

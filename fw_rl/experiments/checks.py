@@ -9,55 +9,23 @@ __all__ = ["check_count", "check_output", "flag", "make_folder", "require"]
 
 
 def flag(name: str) -> str:
-    """The option of a setting: --n-envs for n_envs.
-
-    Args:
-        name: Name of the setting.
-    """
+    """The option of a setting: --n-envs for n_envs."""
     return "--" + name.replace("_", "-")
 
 
 def require(name: str, value: object, fits: bool, wanted: str) -> None:
-    """Say what a setting must be, if it is not.
-
-    Args:
-        name: Name of the setting.
-        value: Its value.
-        fits: Whether the value is allowed.
-        wanted: What it must be, as in "at least 1".
-
-    Raises:
-        ValueError: If the value does not fit.
-    """
+    """Say what a setting must be, if it is not."""
     if not fits:
         raise ValueError(f"{flag(name)} must be {wanted}, got {str(value) if isinstance(value, Path) else value!r}")
 
 
 def check_count(name: str, value: int | None, least: int = 1) -> None:
-    """Check a whole number.
-
-    Args:
-        name: Name of the setting.
-        value: Its value, None if it was left out.
-        least: The least that it may be.
-
-    Raises:
-        ValueError: If the value is smaller.
-    """
+    """Check a whole number."""
     require(name, value, value is None or value >= least, f"at least {least}")
 
 
 def check_output(path: Path, *endings: str) -> None:
-    """Make the folder of a file that a command is going to write.
-
-    Args:
-        path: The file.
-        *endings: Endings that its name may have, such as .gif.
-
-    Raises:
-        ValueError: If the name has none of the endings or is that of a folder.
-        OSError: If the folder can't be made.
-    """
+    """Make the folder of a file that a command is going to write."""
     if path.suffix.lower() not in endings:
         raise ValueError(f"the file must end in {' or '.join(endings)}, got {path}")
     if path.is_dir():
@@ -66,15 +34,7 @@ def check_output(path: Path, *endings: str) -> None:
 
 
 def make_folder(name: str, folder: Path) -> None:
-    """Make the folder that an option names.
-
-    Args:
-        name: Name of the option.
-        folder: Its value.
-
-    Raises:
-        ValueError: If nothing can be written there.
-    """
+    """Make the folder that an option names."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

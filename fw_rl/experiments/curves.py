@@ -31,14 +31,7 @@ POINTS = 300
 
 @dataclass(frozen=True)
 class Run:
-    """What one run learned.
-
-    Attributes:
-        path: Its folder.
-        config: Its settings.
-        frames: Where its curve has points, [P].
-        returns: The smoothed mean returns there, [P].
-    """
+    """What one run learned."""
 
     path: Path
     config: RunSettings
@@ -51,14 +44,7 @@ Kind = list[Run]
 
 
 def read_run(path: Path) -> Run:
-    """The learning curve of a run.
-
-    Args:
-        path: Its folder.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """The learning curve of a run."""
     folder, config = RunFolder.open(path)
     rows = [row for row in folder.read_progress() if RETURN in row]
     if not rows:
@@ -68,14 +54,7 @@ def read_run(path: Path) -> Run:
 
 
 def group(runs: Sequence[Run]) -> dict[str, dict[str, Kind]]:
-    """The runs by environment and by the label of their kind, in the order in which they come.
-
-    Args:
-        runs: All runs.
-
-    Raises:
-        ValueError: If two have the seed in common too, since the same run twice would narrow the interval.
-    """
+    """The runs by environment and by the label of their kind, in the order in which they come."""
     kinds: dict[str, dict[str, Kind]] = {}
     for run in runs:
         of_env = kinds.setdefault(run.config.short_env, {})
@@ -119,11 +98,7 @@ def mean_curve(runs: Kind) -> tuple[NDArray[Any], ...]:
 
 
 def draw(panels: dict[str, dict[str, Kind]]) -> bytes:
-    """A panel for each environment, with a line for each kind of run, as a PNG file.
-
-    Args:
-        panels: What `group` returns.
-    """
+    """A panel for each environment, with a line for each kind of run, as a PNG file."""
     labels = dict.fromkeys(label for kinds in panels.values() for label in kinds)
     colors = {label: COLORS[i % len(COLORS)] for i, label in enumerate(labels)}
     columns = min(len(panels), 3)
@@ -147,47 +122,26 @@ def draw(panels: dict[str, dict[str, Kind]]) -> bytes:
 
 
 def plot_mean(axes: Axes, frames: Any, band: Iterable[Any], color: str) -> None:
-    """A line in the middle of a band.
-
-    Args:
-        axes: The panel.
-        frames: Places of the points, [P].
-        band: The mean and the two ends of its interval, [3, P].
-        color: Color of both.
-    """
+    """A line in the middle of a band."""
     mean, low, high = band
     axes.fill_between(frames, low, high, color=color, alpha=0.18, linewidth=0)
     axes.plot(frames, mean, color=color, linewidth=2)
 
 
 def put_titles(axes: Axes, title: str, subtitle: str) -> None:
-    """A title, and a smaller line below it.
-
-    Args:
-        axes: The panel.
-        title: The title.
-        subtitle: The line.
-    """
+    """A title, and a smaller line below it."""
     axes.set_title(f"{title}\n", fontsize=12)
     axes.text(0.5, 1.02, subtitle, transform=axes.transAxes, ha="center", va="bottom", fontsize=9, color="#4b5563")
 
 
 def count_of(groups: Iterable[Sequence[Any]]) -> str:
-    """How many each of the groups has: "5", or "3 to 5".
-
-    Args:
-        groups: Groups of anything.
-    """
+    """How many each of the groups has: "5", or "3 to 5"."""
     counts = [len(group) for group in groups]
     return " to ".join(dict.fromkeys(str(count) for count in (min(counts), max(counts))))
 
 
 def as_png(figure: Figure) -> bytes:
-    """A picture as a PNG file, which is the same for the same picture.
-
-    Args:
-        figure: The picture.
-    """
+    """A picture as a PNG file, which is the same for the same picture."""
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()

@@ -18,14 +18,7 @@ STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": Fa
 
 
 def draw_learning_curve(rows: list[dict[str, float]], path: Path, title: str, greedy: float | None = None) -> None:
-    """Draw the mean return of the training episodes over frames.
-
-    Args:
-        rows: Rows of progress.csv.
-        path: The picture's file.
-        title: Words above it.
-        greedy: Mean return of greedy episodes at the end.
-    """
+    """Draw the mean return of the training episodes over frames."""
     rows = [row for row in rows if "rollout/ep_rew_mean" in row]
     frames = [row["time/total_timesteps"] for row in rows]
     with matplotlib.rc_context(STYLE):
@@ -45,11 +38,6 @@ def draw_learning_curve(rows: list[dict[str, float]], path: Path, title: str, gr
 
 
 def smooth(values: NDArray[np.float64], share: float = 0.05) -> NDArray[np.float64]:
-    """The mean over a window around each value.
-
-    Args:
-        values: The values, [N].
-        share: The window's part of all values.
-    """
+    """The mean over a window around each value."""
     half = int(len(values) * share / 2)
     return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])

@@ -10,11 +10,7 @@ __all__ = ["ray_needed"]
 
 @contextmanager
 def ray_needed() -> Iterator[None]:
-    """A context for what imports Ray.
-
-    Raises:
-        ValueError: If Ray is not installed, with the command that installs it.
-    """
+    """A context for what imports Ray."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -30,17 +30,7 @@ NOT_ON_RAY = ("bptt_length", "optimizer", "normalize_advantage", "matmul_precisi
 
 
 def parse_cell_options(words: Sequence[str]) -> dict[str, Any]:
-    """The options of a cell as the command line has them.
-
-    Args:
-        words: Words such as eta=0.1 and rule=delta.
-
-    Returns:
-        The values by name.
-
-    Raises:
-        ValueError: If a word has another form.
-    """
+    """The options of a cell as the command line has them."""
     for word in words:
         require("cell_options", word, "=" in word, "name=value")
     return {name: _parse_value(name, value) for name, value in (word.split("=", 1) for word in words)}
@@ -167,11 +157,7 @@ class RunSettings:
         return self.engine == "ray" or "n_workers" in argument_names(ALGORITHMS[self.algo].agent)
 
     def check(self) -> None:
-        """Check every setting, and that they go together.
-
-        Raises:
-            ValueError: If a number or a name is not allowed, or two settings do not go together.
-        """
+        """Check every setting, and that they go together."""
         on_ray = self.engine == "ray"
         where = "--engine ray" if on_ray else f"--algo {self.algo}"
         for name in sorted(_not_had(self.engine, self.algo)):
@@ -203,14 +189,7 @@ class RunSettings:
 
     @staticmethod
     def from_json(text: str) -> RunSettings:
-        """The settings of a run as its folder has them; one that an older version did not write has its default.
-
-        Args:
-            text: JSON with an entry settings.
-
-        Raises:
-            ValueError: If the text is not the settings of a run.
-        """
+        """The settings of a run as its folder has them; one that an older version did not write has its default."""
         try:
             settings = json.loads(text)["settings"]
             if missing := {"env", "cell", "algo", "seed", "timesteps"} - set(settings):
@@ -223,14 +202,6 @@ class RunSettings:
 
 def resolve(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
     """The complete settings: those that are given, then tuned values, then the defaults.
-
-    Args:
-        tuned_for_cell: The tuned values are those for the environment and its cell, not those for any cell there.
-        **given: Settings by name, as in `RunSettings`. None is one that is not given. Options of the cell keep their tuned
-            values if they are not given.
-
-    Raises:
-        ValueError: If a value is not allowed, in one line.
 
     Example:
         >>> resolve(env="Catch-16-3", cell="gru", n_envs=8).gae_lambda

@@ -20,13 +20,7 @@ BEST = 5
 
 
 def report(title: str, swept: Swept, importances: dict[str, float]) -> Iterator[str]:
-    """What came out of a sweep, as paragraphs of Markdown.
-
-    Args:
-        title: What was searched.
-        swept: The trainings.
-        importances: Share of each setting in what makes a trial good.
-    """
+    """What came out of a sweep, as paragraphs of Markdown."""
     diverged, pruned = (sum(getattr(trial, name) for trial in swept.trials) for name in ("diverged", "pruned"))
     yield f"## {title}: {len(swept.trials)} trials, {diverged} diverged, {pruned} pruned"
     chosen = swept.chosen
@@ -59,29 +53,17 @@ def _of_seeds(chosen: Learning, swept: Swept) -> str:
 
 
 def scores(learning: Learning) -> tuple[str, str, str]:
-    """The area under the curve, the return in its last tenth and that of the greedy agent, for a table.
-
-    Args:
-        learning: A training.
-    """
+    """The area under the curve, the return in its last tenth and that of the greedy agent, for a table."""
     return number(learning.area), number(learning.final), number(learning.greedy)
 
 
 def number(value: float | None) -> str:
-    """Three decimals, or nothing for what is not known.
-
-    Args:
-        value: A number, nan or None.
-    """
+    """Three decimals, or nothing for what is not known."""
     return "" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
 def words(parameters: dict[str, Any]) -> str:
-    """Settings as name=value.
-
-    Args:
-        parameters: Values by name.
-    """
+    """Settings as name=value."""
     return " ".join(f"{name}={_word(value)}" for name, value in parameters.items())
 
 

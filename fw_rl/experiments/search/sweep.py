@@ -26,14 +26,7 @@ FIRST_NEW_SEED = 10_000
 
 @dataclass(frozen=True)
 class Sweep:
-    """The trainings of a sweep; those that its folder has are not made again.
-
-    Attributes:
-        study: The trials of the search.
-        folder: Folder of trials.json, finals.json, seeds.json and report.md.
-        open_trainings: Makes the context in which trainings run.
-        quiet: Print a line for each training that ends, and no table.
-    """
+    """The trainings of a sweep; those that its folder has are not made again."""
 
     study: SettingsStudy
     folder: Path
@@ -41,16 +34,7 @@ class Sweep:
     quiet: bool = False
 
     def run(self, trials: int, finalists: int = 1, retrain: int = 0) -> str:
-        """Make the trainings that are missing; returns the report, as report.md has it.
-
-        Args:
-            trials: Trials of the search.
-            finalists: Best settings that are trained with three new seeds, if more than one.
-            retrain: New seeds of the chosen settings.
-
-        Raises:
-            ValueError: If there are no settings to retrain, or if seeds.json is of others.
-        """
+        """Make the trainings that are missing; returns the report, as report.md has it."""
         self._search(trials)
         if self.study.running:
             print(f"{self.study.running} trials still run elsewhere: once they have ended, the same command chooses the best.")

@@ -19,13 +19,7 @@ TRIALS, FINALS, SEEDS = "trials.json", "finals.json", "seeds.json"
 
 @dataclass(frozen=True)
 class Swept:
-    """The trainings of a cell on an environment.
-
-    Attributes:
-        trials: Those of the search.
-        finals: Those of its best settings with new seeds.
-        seeds: Those of the chosen settings with others.
-    """
+    """The trainings of a cell on an environment."""
 
     trials: Sequence[Learning]
     finals: Sequence[Learning] = ()
@@ -33,11 +27,7 @@ class Swept:
 
     @staticmethod
     def read(folder: Path) -> Swept:
-        """What a folder has.
-
-        Args:
-            folder: Folder of trials.json, finals.json and seeds.json.
-        """
+        """What a folder has."""
         return Swept(*(read_learnings(folder / name) for name in (TRIALS, FINALS, SEEDS)))
 
     @property
@@ -63,11 +53,7 @@ class Swept:
         return max(tried, key=self._worth, default=ranked[0] if ranked else None)
 
     def finals_of(self, trial: Learning) -> list[Learning]:
-        """The trainings of a trial's settings with new seeds.
-
-        Args:
-            trial: One of the trials.
-        """
+        """The trainings of a trial's settings with new seeds."""
         return [final for final in self.finals if final.parameters == trial.parameters]
 
     def _worth(self, trial: Learning) -> float:
