@@ -24,6 +24,8 @@ __all__ = ["NumbaAssociativeLSTM"]
 class NumbaAssociativeLSTM(Backend[AssociativeLSTMCell]):
     """Kernels for the processor."""
 
+    kernels = (step_forward, step_back)
+
     def can_run(self, cell: AssociativeLSTMCell, *tensors: Tensor) -> bool:
         return can_run(cell.recurrent_map.weight, *tensors)
 

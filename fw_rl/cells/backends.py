@@ -22,6 +22,9 @@ _Cell = TypeVar("_Cell", bound="AcceleratedCell")
 class Backend(Generic[_Cell]):
     """One way to compute the steps of a cell; this one is plain Torch, which runs everywhere."""
 
+    kernels: ClassVar[tuple[Any, ...]] = ()
+    """What is compiled when it runs for the first time on a machine."""
+
     def can_run(self, cell: _Cell, *tensors: Tensor) -> bool:
         """Whether it takes this cell with its options, and these tensors.
 

@@ -24,7 +24,7 @@ from fw_rl.cells.fast_weights_function import (
     matrix_of,
     written,
 )
-from fw_rl.cells.fast_weights_kernels import step_forward
+from fw_rl.cells.fast_weights_kernels import run_back, run_forward, step_forward
 from fw_rl.cells.kernels import can_run
 from fw_rl.memory import Memory
 
@@ -37,6 +37,8 @@ _LONGEST = 64
 @register_backend(FastWeightsCell)
 class NumbaFastWeights(Backend[FastWeightsCell]):
     """Kernels for the processor."""
+
+    kernels = (step_forward, run_forward, run_back)
 
     def can_run(self, cell: FastWeightsCell, *tensors: Tensor) -> bool:
         learned = cell.log_eta is not None or cell.logit_decay is not None

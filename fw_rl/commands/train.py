@@ -13,6 +13,8 @@ import torch
 import tyro
 
 from fw_rl.agents import WorkerError
+from fw_rl.cells.backends import AcceleratedCell
+from fw_rl.cells.kernels import are_cached
 from fw_rl.commands.command_line import fail
 from fw_rl.experiments.checks import check_count, require
 from fw_rl.experiments.run_folder import RunFolder
@@ -66,6 +68,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
     except WorkerError as error:
         return fail(program, error.summary, code=1, details=error.details)
     resume = f"{program} --resume {training.folder.path}"
+    _say_what_is_compiled(training)
     try:
         training.run(progress_bar=not options.quiet)
     except KeyboardInterrupt:
@@ -120,6 +123,14 @@ def _check_machine(options: TrainOptions) -> None:
         require("device", options.device, on_cpu, "cpu or auto with --engine ray, whose learner is on this machine's processor")
     else:
         require("ray_address", options.ray_address, options.ray_address is None, f"left out with --engine {options.engine}")
+
+
+def _say_what_is_compiled(training: Training) -> None:
+    cell = training.model.policy.actor_cell
+    kernels = cell.backend(*cell.parameters()).kernels if isinstance(cell, AcceleratedCell) else ()
+    if not are_cached(*kernels):
+        name = training.config.short_cell
+        print(f"Compiling the kernels of {name}, which takes some seconds once on a machine ...", flush=True)
 
 
 def _report(training: Training, episodes: int) -> None:

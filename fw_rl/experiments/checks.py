@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["check_count", "check_output", "flag", "make_folder", "require"]
+__all__ = ["check_count", "check_output", "flag", "make_folder", "ray_needed", "require"]
 
 
 def flag(name: str) -> str:
@@ -40,3 +42,15 @@ def make_folder(name: str, folder: Path) -> None:
     except OSError as error:
         raise ValueError(f"{flag(name)} must be a folder that can be made, got {folder} ({error.strerror})") from error
     require(name, folder, os.access(folder, os.W_OK), "a folder that can be written to")
+
+
+@contextmanager
+def ray_needed() -> Iterator[None]:
+    """A context for what imports Ray; ValueError, with the command that installs it, if it is not there."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "ray":
+            raise
+        install = "pip install 'fw-rl[ray]', in an environment of its own"
+        raise ValueError(f"the engine ray needs Ray, which is not installed: {install}") from error

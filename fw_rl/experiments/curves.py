@@ -1,4 +1,4 @@
-"""The learning curves of many runs as one picture, and what it has in common with Figure 5."""
+"""The learning curve of a run, those of many runs as one picture, and what these have in common with Figure 5."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
-from fw_rl.experiments.pictures import STYLE, smooth
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.intervals import mean_interval
 
-__all__ = ["COLORS", "Run", "as_png", "count_of", "draw", "group", "plot_mean", "put_titles", "read_run"]
+__all__ = ["COLORS", "STYLE", "Run", "as_png", "count_of", "draw", "draw_learning_curve", "group", "plot_mean"]
+__all__ += ["put_titles", "read_run"]
 
 RETURN, FRAMES = "rollout/ep_rew_mean", "time/total_timesteps"
 COLORS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#db2777", "#4b5563")
 POINTS = 300
+STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
+"""What the pictures of learning have in common, for `matplotlib.rc_context`."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,32 @@ def draw(panels: dict[str, dict[str, Kind]]) -> bytes:
         handles = [Line2D([], [], linewidth=2, color=color, label=label) for label, color in colors.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=4 if columns > 1 else 2, frameon=False)
         return as_png(figure)
+
+
+def draw_learning_curve(rows: list[dict[str, float]], path: Path, title: str, greedy: float | None = None) -> None:
+    """Draw the mean return of the training episodes over frames."""
+    rows = [row for row in rows if RETURN in row]
+    frames = [row[FRAMES] for row in rows]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
+        axes = figure.subplots()
+        returns = np.array([row[RETURN] for row in rows])
+        axes.plot(frames, returns, color="#2563eb", alpha=0.25, linewidth=1)
+        axes.plot(frames, smooth(returns), color="#2563eb", linewidth=2, label="training episodes")
+        if greedy is not None and frames:
+            axes.plot(
+                frames[-1], greedy, "o", color="#dc2626", clip_on=False, zorder=3, label=f"greedy at the end: {greedy:.3f}"
+            )
+        axes.set(title=title, xlabel="frames", ylabel="mean return")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.legend(frameon=False, loc="lower right")
+        figure.savefig(path)
+
+
+def smooth(values: NDArray[np.float64], share: float = 0.05) -> NDArray[np.float64]:
+    """The mean over a window around each value."""
+    half = int(len(values) * share / 2)
+    return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
 
 
 def plot_mean(axes: Axes, frames: Any, band: Iterable[Any], color: str) -> None:

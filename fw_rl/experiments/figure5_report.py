@@ -15,9 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 from tabulate import tabulate
 
-from fw_rl.experiments.curves import COLORS, as_png, count_of, plot_mean, put_titles
-from fw_rl.experiments.pictures import STYLE
-from fw_rl.experiments.search.report import number
+from fw_rl.experiments.curves import COLORS, STYLE, as_png, count_of, plot_mean, put_titles
+from fw_rl.experiments.search.swept import number
 
 __all__ = ["describe", "draw"]
 

@@ -23,7 +23,10 @@ from fw_rl.experiments.checks import check_count, require
 from fw_rl.experiments.environments import environment_id
 from fw_rl.modules import without_module
 
-__all__ = ["RunSettings", "parse_cell_options", "resolve"]
+__all__ = ["ALWAYS_WRITTEN", "RunSettings", "parse_cell_options", "resolve"]
+
+ALWAYS_WRITTEN = {"env", "cell", "algo", "seed", "timesteps"}
+"""What every version of a file has; what came later has its default where a file lacks it."""
 
 NOT_ON_RAY = ("bptt_length", "optimizer", "normalize_advantage", "matmul_precision")
 """What RLlib does in its own way."""
@@ -192,7 +195,7 @@ class RunSettings:
         """The settings of a run as its folder has them; one that an older version did not write has its default."""
         try:
             settings = json.loads(text)["settings"]
-            if missing := {"env", "cell", "algo", "seed", "timesteps"} - set(settings):
+            if missing := ALWAYS_WRITTEN - set(settings):
                 raise KeyError(*sorted(missing))
             unused = _not_had(settings.get("engine", RunSettings.engine), settings["algo"])
             return RunSettings(**settings | dict.fromkeys(unused))  # older versions wrote what an engine does not have

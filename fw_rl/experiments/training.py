@@ -14,8 +14,8 @@ from fw_rl.experiments.agents import evaluate, load_model, make_model
 from fw_rl.experiments.animation import write_gif
 from fw_rl.experiments.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
 from fw_rl.experiments.checks import require
+from fw_rl.experiments.curves import draw_learning_curve
 from fw_rl.experiments.episodes import open_env, play_episode
-from fw_rl.experiments.pictures import draw_learning_curve
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_json

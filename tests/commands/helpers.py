@@ -17,6 +17,11 @@ def other_run(catch_run, folder, env_id, cell="fast-weights"):
     return folder
 
 
+def rows(text):
+    """The lines of a report, without the spaces that align its tables."""
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
 def train(log_dir, *arguments, timesteps=480):
     """Run the command in this process; returns its exit code and the folder of the run."""
     code = main([*SMALL, "--timesteps", str(timesteps), "--log-dir", str(log_dir), "--quiet", *arguments])

@@ -18,7 +18,7 @@ def test_a_run_becomes_one_file(catch_run, tmp_path, capsys):
     assert main([str(catch_run), "--onnx", str(out)]) == 0
     assert list(out.parent.iterdir()) == [out]
     names = [part.name for part in onnxruntime.InferenceSession(out).get_inputs()]
-    assert names == ["observation", "episode_start", "state_0", "state_1"]
+    assert names == ["observation", "episode_start", "state_0", "state_1", "state_2"]
     assert str(out) in capsys.readouterr().out
 
 

@@ -12,6 +12,7 @@ from fw_rl.commands.figure5 import main
 from fw_rl.experiments.figure5 import read_sweeps, summarise
 from fw_rl.experiments.figure5_report import describe, draw
 from fw_rl.experiments.search.learning import Learning, write_learnings
+from tests.commands.helpers import rows
 
 CATCH, LARGE = "Catch-16-3", "Catch-24-5"
 
@@ -51,11 +52,6 @@ def data(tmp_path):
     store(folder, LARGE, "fast-weights", trials_with([0.2] * 5), seeds_with([0.2, 0.4]))
     store(folder, LARGE, "rnn", trials_with([-0.5, -0.7, -0.9]))
     return folder
-
-
-def rows(text):
-    """The lines of a report, without the spaces that align its tables."""
-    return [" ".join(line.split()) for line in text.splitlines()]
 
 
 def of_cell(tmp_path, trials, seeds=None, finals=None):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
 from fw_rl.experiments.agents import evaluate, make_model
-from fw_rl.experiments.settings import RunSettings
+from fw_rl.experiments.settings import ALWAYS_WRITTEN, RunSettings
 from fw_rl.files import write_file
 from fw_rl.processes import START_METHOD, Send, Workers
 
@@ -23,7 +23,7 @@ __all__ = ["CURVE_POINTS", "DEFAULTS", "Job", "Learning", "Progress", "Trainings
 
 _PRELOAD = ("torch._dynamo",)  # which Torch imports with the first optimizer of a process, for two seconds
 
-DEFAULTS = asdict(RunSettings())
+DEFAULTS = {name: value for name, value in asdict(RunSettings()).items() if name not in ALWAYS_WRITTEN}
 """Of settings that did not exist when an older file was written."""
 
 CURVE_POINTS = 100

@@ -12,8 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from fw_rl.experiments.search.learning import CURVE_POINTS, Job, Learning, Progress, Trainings, read_learnings, write_learnings
-from fw_rl.experiments.search.report import BEST, number, scores, words
-from fw_rl.experiments.search.swept import Swept
+from fw_rl.experiments.search.swept import BEST, Swept, number, scores, words
 
 __all__ = ["LiveTable", "train_missing"]
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from fw_rl.experiments.search.learning import Job, Learning, Progress, Trainings, read_learnings, write_learnings
 from fw_rl.experiments.search.live import LiveTable, train_missing
-from fw_rl.experiments.search.report import report
 from fw_rl.experiments.search.study import GRACE, HEARTBEAT, SettingsStudy
-from fw_rl.experiments.search.swept import FINALS, SEEDS, TRIALS, Swept
+from fw_rl.experiments.search.swept import FINALS, SEEDS, TRIALS, Swept, report
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 
