@@ -1,8 +1,11 @@
 """What tests of several commands share."""
 
+import pytest
+
 from fw_rl.agents import RecurrentA2C
 from fw_rl.commands.train import main
 
+A3C = pytest.param("a3c", marks=pytest.mark.processes)
 SMALL = ["--env", "Catch-5-2", "--n-envs", "4", "--n-steps", "6", "--hidden-size", "8", "--eval-episodes", "20"]
 
 

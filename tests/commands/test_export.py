@@ -22,6 +22,7 @@ def test_a_run_becomes_one_file(catch_run, tmp_path, capsys):
     assert str(out) in capsys.readouterr().out
 
 
+@pytest.mark.processes
 def test_another_checkpoint_gives_another_agent(catch_run, tmp_path):
     first, *_, last = sorted((catch_run / "checkpoints").iterdir())
     for name, checkpoint in (("first", ["--checkpoint", str(first)]), ("last", ["--checkpoint", str(last)]), ("default", [])):
@@ -43,6 +44,7 @@ class OneWay(gym.Wrapper):
 gym.register("tests/OneWay-v0", OneWay)
 
 
+@pytest.mark.processes
 def test_what_the_environment_forbids_the_exported_agent_can_be_told(catch_run, tmp_path):
     run = other_run(catch_run, tmp_path / "run", "tests/OneWay-v0")
     assert main([str(run), "--onnx", str(tmp_path / "agent.onnx")]) == 0

@@ -232,6 +232,7 @@ def test_the_command_leaves_a_picture_a_table_and_numbers(data, tmp_path, capsys
         assert picture.size[1] >= 1000
 
 
+@pytest.mark.processes
 def test_the_same_trainings_leave_the_same_files(data, tmp_path):
     out = tmp_path / "out"
     left = []

@@ -52,6 +52,7 @@ def test_its_options_make_another_row(fading_cell, tmp_path, capsys):
         assert any(row.startswith(f"| {name} | 4 |") for row in printed)
 
 
+@pytest.mark.processes
 def test_every_registered_cell_and_every_row_of_the_table(tmp_path, capsys):
     cells = [*available_cells(), "delta-rule", "method-2"]
     assert retrieval(tmp_path, "--cells", *cells) == 0

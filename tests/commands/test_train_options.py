@@ -8,7 +8,7 @@ import pytest
 from fw_rl.commands.play import main as play
 from fw_rl.commands.train import main
 from fw_rl.experiments.agents import load_trained
-from tests.commands.helpers import train
+from tests.commands.helpers import A3C, train
 
 
 def test_any_cell_and_its_options_can_be_chosen(tmp_path):
@@ -19,7 +19,7 @@ def test_any_cell_and_its_options_can_be_chosen(tmp_path):
     assert options | {"rule": "delta", "inner_steps": 2, "eta": 0.5, "layer_norm": False} == options
 
 
-@pytest.mark.parametrize("algo", ["a2c", "a3c", "ppo"])
+@pytest.mark.parametrize("algo", ["a2c", A3C, "ppo"])
 def test_layers_and_sequences_that_are_chosen_reach_the_agent(algo, tmp_path, capsys):
     chosen = ["--bptt-length", "3", "--net-arch", "5", "7", "--encoder-arch", "9", "--shared-cell", "False", "--algo", algo]
     code, run = train(tmp_path, *chosen)
