@@ -40,7 +40,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl curves") -> int:
         if not options.runs:
             raise ValueError("RUN must be the folder of at least one run, got none")
         panels = group([read_run(path) for path in options.runs])
-        check_output(options.out, ".png")
+        check_output("out", options.out, ".png")
         write_file(options.out, draw(panels))
     except (ValueError, OSError) as error:
         return fail(program, error)

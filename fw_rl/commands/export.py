@@ -45,7 +45,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl export") -> int:
     torch.set_num_threads(1)
     try:
         config, model = load_trained(options.run, options.checkpoint)
-        check_output(options.onnx, ".onnx")
+        check_output("onnx", options.onnx, ".onnx")
         env = open_env(config, None, model)
         export_onnx(model, options.onnx, action_masks=is_masking_supported(env))
         env.close()

@@ -89,9 +89,9 @@ def _check(options: PlayOptions) -> None:
         check_count(name, getattr(options, name), least)
     if options.mp4:
         require_video()
-    for path, *endings in ((options.gif, ".gif"), (options.mp4, ".mp4"), (options.show_attention, ".png", ".gif")):
-        if path:
-            check_output(path, *endings)
+    for name, *endings in (("gif", ".gif"), ("mp4", ".mp4"), ("show_attention", ".png", ".gif")):
+        if path := getattr(options, name):
+            check_output(name, path, *endings)
 
 
 def _play(options: PlayOptions, model: RecurrentOnPolicyAlgorithm, env: gym.Env) -> Iterator[Episode]:

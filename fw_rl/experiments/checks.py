@@ -26,12 +26,10 @@ def check_count(name: str, value: int | None, least: int = 1) -> None:
     require(name, value, value is None or value >= least, f"at least {least}")
 
 
-def check_output(path: Path, *endings: str) -> None:
-    """Make the folder of a file that a command is going to write."""
-    if path.suffix.lower() not in endings:
-        raise ValueError(f"the file must end in {' or '.join(endings)}, got {path}")
-    if path.is_dir():
-        raise ValueError(f"the file must be none yet or a file, got the folder {path}")
+def check_output(name: str, path: Path, *endings: str) -> None:
+    """Check the file that an option names, which is going to be written, and make the folder for it."""
+    require(name, path, path.suffix.lower() in endings, f"a file whose name ends in {' or '.join(endings)}")
+    require(name, path, not path.is_dir(), "a file, not a folder")
     path.parent.mkdir(parents=True, exist_ok=True)
 
 

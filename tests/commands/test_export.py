@@ -75,7 +75,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(case, catch_run, tmp_path, caps
         (tmp_path / "damaged.safetensors").write_bytes(b"\x00" * 100)
         extra, expected = ["--checkpoint", str(tmp_path / "damaged.safetensors")], "damaged.safetensors"
     else:
-        out, expected = tmp_path / "agent.pt", "must end in .onnx"
+        out, expected = tmp_path / "agent.pt", "--onnx must be a file whose name ends in .onnx"
     assert main([str(run), "--onnx", str(out), *extra]) == 2
     printed = capsys.readouterr().err
     assert printed.startswith("fw-rl export: error: ")

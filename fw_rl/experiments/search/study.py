@@ -151,17 +151,16 @@ class SettingsStudy:
             if learning.seed not in taken:
                 self._study.add_trial(_as_trial(learning, self.space))
 
-    def is_hopeless(self, number: int, progress: Progress) -> bool:
-        """Whether a trial is to be pruned: it is below the median of the others at the same point of the curve."""
+    def prune(self, number: int, progress: Progress) -> Learning | None:
+        """What to tell of a trial that is to end, being below the median of the others at the same point of the curve, or None."""
+        trial = self._own[number]
         with suppress(UpdateFinishedTrialError):
             if np.isfinite(progress.area):
-                self._own[number].report(progress.area, progress.points)
-        return self._own[number].should_prune()
-
-    def pruned(self, number: int) -> Learning:
-        """What to tell of a trial that was ended early."""
-        parameters = self._own[number].params
-        return Learning(asdict(self._settings(number, parameters)), parameters, [None] * CURVE_POINTS, None, None, pruned=True)
+                trial.report(progress.area, progress.points)
+        if not trial.should_prune():
+            return None
+        settings = asdict(self._settings(number, trial.params))
+        return Learning(settings, trial.params, [None] * CURVE_POINTS, None, None, pruned=True)
 
     def forget_running(self) -> None:
         """End the trials of this process of which nothing is known; they are to be made again."""

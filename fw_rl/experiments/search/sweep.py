@@ -61,9 +61,9 @@ class Sweep:
                         trainings.start(job.config.seed, job)
                         table.begin(job.config.seed, job)
                     for number, event in trainings.events():
-                        if isinstance(event, Progress) and study.is_hopeless(number, event):
+                        if isinstance(event, Progress) and (pruned := study.prune(number, event)):
                             trainings.stop(number)
-                            event = study.pruned(number)
+                            event = pruned
                         if isinstance(event, Learning):
                             study.tell(event)
                             write_learnings(self.folder / TRIALS, study.learnings)
