@@ -26,7 +26,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the first word names."""
+    """Run the command that the first word names; returns its exit code, 2 if there is none of that name."""
     name, *rest = arguments if arguments is not None else sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         return _exit_code(_help, "fw-rl")
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(name: str, arguments: Sequence[str], program: str) -> int:
-    """Run a command."""
+    """Run a command by the name that `program` says; returns its exit code, 130 if it was interrupted."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # as with `python -m`: for the environments and cells of --env and --cell module:name
 

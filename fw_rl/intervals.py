@@ -25,7 +25,7 @@ _BATCH = 500  # resamples at a time, which bounds the memory and keeps it in the
 
 
 def mean_interval(values: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The mean with its 95 % interval by Student's t.
+    """The mean over seeds of values [S, ...], and both ends of its 95 % interval by Student's t, nan for one value alone.
 
     Example:
         >>> mean, low, high = mean_interval(np.array([1.0, 2.0, 3.0]))  # 2 +- 4.303 * 1 / sqrt(3)
@@ -39,9 +39,10 @@ def mean_interval(values: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[A
 
 
 class Estimate(NamedTuple):
-    """A statistic with its 95 % interval, that of the percentile bootstrap (Agarwal et al. 2021, §4.1).
+    """A statistic with the ends of its 95 % interval, that of the percentile bootstrap (Agarwal et al. 2021, §4.1), [...] each.
 
-    Ten seeds are enough for the interval to be nearly what it claims; of three it is much too narrow.
+    The ends are nan if some environment has one seed alone. Ten seeds are enough for the interval to be nearly what it claims;
+    of three it is much too narrow.
     """
 
     value: Scores
@@ -50,7 +51,7 @@ class Estimate(NamedTuple):
 
 
 def interquartile_mean(*scores: Scores) -> Estimate:
-    """The mean of the middle half of all scores, pooled over environments (Agarwal et al. 2021, §4.3).
+    """The mean of the middle half of all scores, those [S, ...] of each environment together (Agarwal et al. 2021, §4.3).
 
     A quarter of the scores, rounded down, is left out at each end. Pooling asks for scores on one scale. The interval resamples
     the seeds of each environment among themselves.
@@ -73,7 +74,7 @@ def probability_of_improvement(*pairs: tuple[Scores, Scores]) -> Estimate:
 
     In one environment it is the share of the S R pairs in which X has more, a tie being a half: Mann and Whitney's U over S R.
     The result is the mean over environments. Only ranks count, so their scores may be on different scales. The interval
-    resamples the seeds of X and of Y in each environment among themselves.
+    resamples the seeds of X and of Y in each environment among themselves. A pair is [S] and [R].
 
     Example:
         >>> x, y = np.array([1.0, 3.0]), np.array([0.0, 1.0, 2.0])
@@ -96,7 +97,10 @@ def _share_above(x: Scores, y: Scores) -> Scores:
 def estimate(
     statistic: Callable[..., Scores], samples: Sequence[Scores], paired: bool = False, resamples: int = RESAMPLES
 ) -> Estimate:
-    """A statistic with its percentile bootstrap interval over seeds, [...]."""
+    """A statistic of samples [S, ...], which takes them as [..., S] and `axis`, with its bootstrap interval over seeds.
+
+    Seeds of `paired` samples are resampled together, others each sample on its own.
+    """
     from scipy.stats import bootstrap
 
     samples = [np.moveaxis(sample, 0, -1) for sample in samples]

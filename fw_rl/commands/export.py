@@ -40,7 +40,7 @@ class ExportOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl export") -> int:
-    """Run the command."""
+    """Run the command; returns its exit code: 0 done, 2 bad input."""
     options = tyro.cli(ExportOptions, args=arguments, prog=program)
     torch.set_num_threads(1)
     try:

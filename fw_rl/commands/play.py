@@ -52,7 +52,7 @@ class PlayOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
-    """Run the command."""
+    """Run the command; returns its exit code: 0 done, 2 bad input, 130 interrupted."""
     options = tyro.cli(PlayOptions, args=arguments, prog=program)
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)

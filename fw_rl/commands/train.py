@@ -55,7 +55,7 @@ class TrainOptions(RunSettings):
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
-    """Run the command."""
+    """Run the command; returns its exit code: 0 done, 1 diverged or a worker failed, 2 bad input, 130 interrupted."""
     try:
         defaults = _defaults(arguments, program)
     except BAD_INPUT as error:

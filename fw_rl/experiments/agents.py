@@ -108,7 +108,7 @@ def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: i
 
 
 def load_trained(run: Path, checkpoint: Path | None = None) -> tuple[RunSettings, RecurrentOnPolicyAlgorithm]:
-    """The settings of a run, and its agent without an environment."""
+    """The settings of a run, and its agent, by default the last, without an environment; ValueError if there is none."""
     folder, config = RunFolder.open(run)
     find_cell(config.cell)  # a checkpoint imports nothing
     agent = RecurrentA2C if config.engine == "ray" else _agent_class(config)  # to act needs no Ray

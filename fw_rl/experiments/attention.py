@@ -38,7 +38,7 @@ FAINTEST = 1e-3
 
 
 def attention_shares(model: RecurrentOnPolicyAlgorithm, episode: Episode) -> NDArray[np.float64]:
-    """For each step of an episode the share of its attention that each step before it gets; a row sums to 1, or 0.
+    """What share of its attention each of T steps gives to each earlier one, [T, T]; a row sums to 1, or 0.
 
     It is the weight of Ba16 Eq. 4, ``strength * (key . query)``, without its sign, over the sum of its row.
     """
@@ -82,7 +82,7 @@ class AttentionPicture:
             self.figure.text((left + SIDE / 2) / self.size[0], 1 - 0.15 / self.size[1], title, ha="center", va="top")
 
     def draw(self, steps: int | None = None) -> Image:
-        """The picture, [height, width, 3]."""
+        """The picture, [height, width, 3], after so many steps, or all."""
         steps = len(self.shares) if steps is None else steps
         later = np.arange(len(self.shares))[:, None] >= steps
         self.image.set_data(np.where(later, 0.0, self.shares))

@@ -52,11 +52,8 @@ class ProgressBar(_BetweenRollouts):
             self.bar.set_postfix_str(f"return {mean_return:.3f}", refresh=False)
         self.bar.update(min(self.model.num_timesteps, self.total) - self.bar.n)
 
-    def _on_training_end(self) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Leave the bar as it stands; also after training was interrupted."""
+        """Leave the bar as it stands, however the training ended."""
         if hasattr(self, "bar"):
             self.bar.close()
 

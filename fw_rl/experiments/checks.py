@@ -16,7 +16,7 @@ def flag(name: str) -> str:
 
 
 def require(name: str, value: object, fits: bool, wanted: str) -> None:
-    """Say what a setting must be, if it is not."""
+    """Say by ValueError what a setting must be, such as "at least 1", if its value does not fit."""
     if not fits:
         raise ValueError(f"{flag(name)} must be {wanted}, got {str(value) if isinstance(value, Path) else value!r}")
 
@@ -34,7 +34,7 @@ def check_output(name: str, path: Path, *endings: str) -> None:
 
 
 def make_folder(name: str, folder: Path) -> None:
-    """Make the folder that an option names."""
+    """Make the folder that an option names; ValueError if nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -33,7 +33,7 @@ STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": Fa
 
 @dataclass(frozen=True)
 class Run:
-    """What one run learned."""
+    """What one run learned: the smoothed mean returns [P] at some frames [P]."""
 
     path: Path
     config: RunSettings
@@ -46,7 +46,7 @@ Kind = list[Run]
 
 
 def read_run(path: Path) -> Run:
-    """The learning curve of a run."""
+    """The learning curve of a run; ValueError if it has none."""
     folder, config = RunFolder.open(path)
     rows = [row for row in folder.read_progress() if RETURN in row]
     if not rows:
@@ -56,7 +56,7 @@ def read_run(path: Path) -> Run:
 
 
 def group(runs: Sequence[Run]) -> dict[str, dict[str, Kind]]:
-    """The runs by environment and by the label of their kind, in the order in which they come."""
+    """The runs by environment and by the label of their kind, in the order in which they come; ValueError for a seed twice."""
     kinds: dict[str, dict[str, Kind]] = {}
     for run in runs:
         of_env = kinds.setdefault(run.config.short_env, {})
@@ -150,7 +150,7 @@ def smooth(values: NDArray[np.float64], share: float = 0.05) -> NDArray[np.float
 
 
 def plot_mean(axes: Axes, frames: Any, band: Iterable[Any], color: str) -> None:
-    """A line in the middle of a band."""
+    """A line in the middle of a band, which is [3, P]: the mean and the two ends of its interval."""
     mean, low, high = band
     axes.fill_between(frames, low, high, color=color, alpha=0.18, linewidth=0)
     axes.plot(frames, mean, color=color, linewidth=2)

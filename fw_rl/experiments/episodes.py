@@ -21,7 +21,10 @@ __all__ = ["Episode", "open_env", "play_episode"]
 
 @dataclass
 class Episode:
-    """What was seen, earned and drawn in an episode of T steps."""
+    """An episode of T steps: T observations, T rewards, and T + 1 frames [height, width, 3].
+
+    There are no frames if the environment shows itself or does not draw; it wants to be watched at so many `fps`.
+    """
 
     observations: list[Any] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
@@ -33,7 +36,10 @@ class Episode:
 
 
 def open_env(config: RunSettings, render_mode: str | None, model: RecurrentOnPolicyAlgorithm | None = None) -> gym.Env:
-    """One environment of a run."""
+    """One environment of a run, which draws itself as "rgb_array" or "human", or not at all.
+
+    ValueError if it does not exist, cannot be drawn so, or is none for the model that is going to act in it.
+    """
     env_id = environment_id(config.env)
     mode: dict[str, Any] = {} if render_mode is None else dict(render_mode=render_mode)  # which not every one takes
     try:

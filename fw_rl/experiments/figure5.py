@@ -34,7 +34,7 @@ Sweeps = dict[str, dict[str, Swept]]
 
 
 def read_sweeps(data: Path) -> Sweeps:
-    """All trainings in a folder, by environment and cell."""
+    """All trainings in a folder, by environment and cell; ValueError if there are none, or they can't be compared."""
     sweeps: Sweeps = {}
     for path in sorted(data.glob(f"*/*/{TRIALS}")):
         swept = Swept.read(path.parent)

@@ -47,7 +47,7 @@ class RunFolder:
 
     @staticmethod
     def open(path: Path) -> tuple[RunFolder, RunSettings]:
-        """The folder of an earlier run and its settings."""
+        """The folder of an earlier run and its settings; ValueError if it is none."""
         folder = RunFolder(path)
         if not folder.config.is_file():
             raise ValueError(f"{path} is not the folder of a run: it has no {folder.config.name}")
@@ -69,14 +69,14 @@ class RunFolder:
         return sorted(path for path in self.checkpoints.glob("*.safetensors") if path.stem.isdigit())
 
     def last_checkpoint(self) -> Path:
-        """The latest checkpoint."""
+        """The latest checkpoint; ValueError if there is none."""
         saved = self.saved_checkpoints()
         if not saved:
             raise ValueError(f"{self.path} has no checkpoint: its training has hardly begun, start it anew")
         return saved[-1]
 
     def logger(self, timesteps: int = 0) -> Logger:
-        """SB3's logger to TensorBoard and progress.csv."""
+        """SB3's logger to TensorBoard and progress.csv; what an interrupted run logged after so many frames is dropped."""
         rows = self.read_progress()
         tensorboard = TensorBoardOutputFormat(str(self.path))
         if timesteps:

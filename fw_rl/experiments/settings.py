@@ -33,7 +33,7 @@ NOT_ON_RAY = ("bptt_length", "optimizer", "normalize_advantage", "matmul_precisi
 
 
 def parse_cell_options(words: Sequence[str]) -> dict[str, Any]:
-    """The options of a cell as the command line has them."""
+    """The options of a cell by name, from words such as eta=0.1 and rule=delta; ValueError for a word of another form."""
     for word in words:
         require("cell_options", word, "=" in word, "name=value")
     return {name: _parse_value(name, value) for name, value in (word.split("=", 1) for word in words)}
@@ -160,7 +160,7 @@ class RunSettings:
         return self.engine == "ray" or "n_workers" in argument_names(ALGORITHMS[self.algo].agent)
 
     def check(self) -> None:
-        """Check every setting, and that they go together."""
+        """Check every setting, and that they go together; ValueError, in one line, if not."""
         on_ray = self.engine == "ray"
         where = "--engine ray" if on_ray else f"--algo {self.algo}"
         for name in sorted(_not_had(self.engine, self.algo)):
@@ -204,7 +204,9 @@ class RunSettings:
 
 
 def resolve(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
-    """The complete settings: those that are given, then tuned values, then the defaults.
+    """The complete settings: those that are given and not None, then tuned values, then the defaults.
+
+    ValueError, in one line, if one is not allowed. Without `tuned_for_cell` the tuned values are those for any cell.
 
     Example:
         >>> resolve(env="Catch-16-3", cell="gru", n_envs=8).gae_lambda

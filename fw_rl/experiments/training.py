@@ -39,7 +39,7 @@ class Training:
 
     @staticmethod
     def begin(config: RunSettings, log_dir: Path, device: str = "cpu", ray_address: str | None = None) -> Training:
-        """A new run, whose folder is made last."""
+        """A new run, whose folder is made last; ValueError if the settings cannot be those of an agent."""
         model = make_model(config, device, ray_address)
         folder = RunFolder.create(log_dir, config)
         model.set_logger(folder.logger())
@@ -47,7 +47,7 @@ class Training:
 
     @staticmethod
     def resume(run: Path, workers: int, timesteps: int, device: str = "cpu", ray_address: str | None = None) -> Training:
-        """A run that goes on where its last checkpoint is."""
+        """A run that goes on where its last checkpoint is, to so many frames in all; ValueError if it can't."""
         folder, stored = RunFolder.open(run)
         config = replace(stored, workers=workers, timesteps=timesteps)
         config.check()
@@ -60,7 +60,7 @@ class Training:
         return Training(folder, config, model)
 
     def run(self, progress_bar: bool = True) -> None:
-        """Train to the end."""
+        """Train to the end; a checkpoint is written before a KeyboardInterrupt or a WorkerError goes on."""
         config, model = self.config, self.model
         checkpoints = Checkpoints(self.folder, interval=math.ceil(config.timesteps / CHECKPOINTS))
         stop, bar = StopOnInterrupt(checkpoints), ProgressBar()
@@ -92,7 +92,7 @@ class Training:
             model.get_env().close()  # type: ignore[union-attr]
 
     def evaluate(self, episodes: int) -> dict[str, Any]:
-        """Play greedy episodes, and write down how well, in eval.json."""
+        """Play greedy episodes; returns what eval.json has, whose interval is None for a single episode."""
         returns = evaluate(self.config, self.model, episodes)
         mean, low, high = (float(number) for number in mean_interval(returns))
         interval = None if math.isnan(low) else [low, high]
@@ -102,7 +102,7 @@ class Training:
         return record
 
     def draw(self, greedy: float) -> tuple[list[Path], str]:
-        """Draw the learning curve, and some episodes if the environment can draw itself."""
+        """Draw the learning curve and some episodes; returns the files, and why there is no animation, if so."""
         config, folder = self.config, self.folder
         title = f"{config.short_env}, {config.short_cell}, seed {config.seed}"
         draw_learning_curve(folder.read_progress(), folder.curve, title, greedy)

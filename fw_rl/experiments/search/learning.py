@@ -31,7 +31,7 @@ CURVE_POINTS = 100
 
 
 class Job(NamedTuple):
-    """A training that is to be made."""
+    """A training that is to be made: all its settings, and by name those that are searched."""
 
     config: RunSettings
     parameters: dict[str, Any]
@@ -39,7 +39,11 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Learning:
-    """What one training came to."""
+    """What one training came to; one that diverged or was pruned has no greedy return.
+
+    `returns` are the means over the training episodes that ended in each part of the frames, None where none did. `greedy` is
+    the mean return of greedy episodes at the end, `seconds` the length of the training.
+    """
 
     settings: dict[str, Any]
     parameters: dict[str, Any]
@@ -93,13 +97,13 @@ class Learning:
         return float(self.curve[-max(len(self.returns) // 10, 1) :].mean())
 
     def frames_to(self, level: float) -> float:
-        """Frames until the curve reaches a level for the first time; infinite if it never does."""
+        """Frames until the curve reaches a mean return for the first time; infinite if it never does."""
         reached = self.curve >= level
         return float(self.frames[reached.argmax()]) if reached.any() else float("inf")
 
 
 def read_learnings(path: Path) -> list[Learning]:
-    """The trainings that `write_learnings` wrote; none where nothing was written yet."""
+    """The trainings that `write_learnings` wrote, none where nothing was written yet; ValueError for another kind of file."""
     if not path.exists():
         return []
     try:
@@ -133,7 +137,7 @@ def write_learnings(path: Path, learnings: list[Learning]) -> None:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is."""
+    """How far a training is: points of its curve that are done, and their mean, nan before the first episode's end."""
 
     points: int
     area: float
@@ -210,7 +214,7 @@ class Trainings:
         return len(self._running) < self.jobs
 
     def start(self, key: int, job: Job) -> None:
-        """Begin a training."""
+        """Begin a training, which has the key as its name here."""
         self._running[key] = Workers(
             learn, lambda number, restarts: (job, self.eval_episodes), 1, START_METHOD, preload=_PRELOAD
         )
@@ -221,7 +225,10 @@ class Trainings:
         self._running.pop(key).stop()
 
     def events(self, timeout: float = 0.5) -> Iterator[tuple[int, Progress | Learning]]:
-        """What the trainings have to tell, by their keys; one that tells a `Learning` has ended."""
+        """What the trainings tell within some seconds, by their keys; one that tells a `Learning` has ended.
+
+        WorkerError if a training meets an exception, or its process is lost again and again.
+        """
         for key in self.keys:
             told = self._running[key].next_report(timeout / len(self._running))
             if told is not None:

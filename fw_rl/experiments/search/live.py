@@ -18,7 +18,10 @@ __all__ = ["LiveTable", "train_missing"]
 
 
 class LiveTable:
-    """The trainings that run and the best of those that are done; a context while which it is on the screen."""
+    """The trainings that run and the best of those that are done; a context while which it is on the screen.
+
+    Without a terminal, and with `quiet`, there is a line for each training that ends.
+    """
 
     def __init__(self, title: str, total: int, done: Sequence[Learning], quiet: bool) -> None:
         self.title, self.total, self.done = title, total, list(done)

@@ -19,7 +19,10 @@ __all__ = ["OnRay"]
 
 
 class OnRay(Trainings):
-    """Trainings as tasks that take one core, on whichever machine has it; Ray begins a task anew if its machine is lost."""
+    """Trainings as tasks that take one core, on whichever machine has it; Ray begins a task anew if its machine is lost.
+
+    Without an address, HOST:PORT of the cluster, Ray is started on this machine.
+    """
 
     def __init__(self, jobs: int, eval_episodes: int, address: str | None = None) -> None:
         super().__init__(jobs, eval_episodes)

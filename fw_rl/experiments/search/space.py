@@ -26,7 +26,7 @@ _SETTINGS = {name: kind.__name__ for name, kind in _TYPES.items() if name not in
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The ranges of what is searched, as in `spaces.yaml`."""
+    """The ranges of what is searched, as in `spaces.yaml`: of the settings of every cell, and of the own options of one."""
 
     shared: dict[str, dict[str, Any]]
     own: dict[str, dict[str, Any]]
@@ -43,7 +43,7 @@ class SearchSpace:
         return replace(config, **shared, cell_options=config.cell_options | own)
 
     def check(self, config: RunSettings) -> None:
-        """Try the ends of all ranges, and all choices."""
+        """Try the ends of all ranges, and all choices; ValueError if one is not allowed."""
         for name, entry in (self.shared | self.own).items():
             for value in entry.get("choices") or (entry["low"], entry["high"]):
                 try:
@@ -57,7 +57,7 @@ class SearchSpace:
 
 
 def search_space(cell: str, path: Path | None = None) -> SearchSpace:
-    """The search space for a cell."""
+    """The search space for a cell, from a YAML file or else the package's; ValueError if the file has another form."""
     text = (resources.files("fw_rl.experiments.search").joinpath("spaces.yaml") if path is None else path).read_text()
     name = "spaces.yaml" if path is None else str(path)
     try:

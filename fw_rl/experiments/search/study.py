@@ -135,7 +135,7 @@ class SettingsStudy:
             self._study.tell(trial, learning.area if learning.is_ranked else None, _state(learning))
 
     def adopt(self, learnings: Sequence[Learning], where: str) -> None:
-        """Take over trials that were made before, as a file has them, where the study does not know them."""
+        """Take over trials that were made before, as a file has them; ValueError if the study has others in their place."""
         known = {learning.seed: learning for learning in self.learnings}
         for learning in learnings:
             if not self._is_ours(learning):
@@ -152,7 +152,7 @@ class SettingsStudy:
                 self._study.add_trial(_as_trial(learning, self.space))
 
     def prune(self, number: int, progress: Progress) -> Learning | None:
-        """What to tell of a trial that is to end, being below the median of the others at the same point of the curve, or None."""
+        """What to tell of a trial that is to end as it is below the median of the others at the same frames, else None."""
         trial = self._own[number]
         with suppress(UpdateFinishedTrialError):
             if np.isfinite(progress.area):

@@ -33,7 +33,10 @@ class Sweep:
     quiet: bool = False
 
     def run(self, trials: int, finalists: int = 1, retrain: int = 0) -> str:
-        """Make the trainings that are missing; returns the report, as report.md has it."""
+        """Make the trainings that are missing; returns the report, as report.md has it.
+
+        Finalists, if more than one, are trained with three new seeds each, and the best of them with `retrain` others.
+        """
         self._search(trials)
         if self.study.running:
             print(f"{self.study.running} trials still run elsewhere: once they have ended, the same command chooses the best.")

@@ -17,7 +17,7 @@ from fw_rl.intervals import mean_interval
 __all__ = ["BEST", "FINALS", "SEEDS", "TRIALS", "Swept", "number", "report", "scores", "words"]
 
 TRIALS, FINALS, SEEDS = "trials.json", "finals.json", "seeds.json"
-"""Files of a sweep, by environment and cell: the search, its best settings with new seeds, the best of these with others."""
+"""Files of a sweep, by environment and cell: the search, its best with new seeds, the best of these with others."""
 
 BEST = 5
 """Trials that are shown."""
@@ -25,7 +25,7 @@ BEST = 5
 
 @dataclass(frozen=True)
 class Swept:
-    """The trainings of a cell on an environment."""
+    """The trainings of a cell on an environment: the search, its best settings with new seeds, the best of these with others."""
 
     trials: Sequence[Learning]
     finals: Sequence[Learning] = ()
@@ -67,7 +67,7 @@ class Swept:
 
 
 def report(title: str, swept: Swept, importances: dict[str, float]) -> Iterator[str]:
-    """What came out of a sweep, as paragraphs of Markdown."""
+    """What came out of a sweep, as paragraphs of Markdown, with the share of each setting in what makes a trial good."""
     diverged, pruned = (sum(getattr(trial, name) for trial in swept.trials) for name in ("diverged", "pruned"))
     yield f"## {title}: {len(swept.trials)} trials, {diverged} diverged, {pruned} pruned"
     chosen = swept.chosen
