@@ -243,6 +243,7 @@ def test_the_same_trainings_leave_the_same_files(data, tmp_path):
     assert left[0] == left[1]
 
 
+@pytest.mark.processes
 def test_the_picture_shows_the_curves_and_their_band(data, monkeypatch):
     monkeypatch.setitem(matplotlib.rcParams, "savefig.dpi", 50)
     record = summarise(read_sweeps(data))

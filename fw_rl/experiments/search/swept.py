@@ -25,7 +25,7 @@ BEST = 5
 
 @dataclass(frozen=True)
 class Swept:
-    """The trainings of a cell on an environment: the search, its best settings with new seeds, the best of these with others."""
+    """The trainings of a cell on an environment: the search, its best settings with new seeds, the best of these again."""
 
     trials: Sequence[Learning]
     finals: Sequence[Learning] = ()
