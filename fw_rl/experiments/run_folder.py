@@ -50,7 +50,7 @@ class RunFolder:
         """The folder of an earlier run and its settings; ValueError if it is none."""
         folder = RunFolder(path)
         if not folder.config.is_file():
-            raise ValueError(f"{path} is not the folder of a run: it has no {folder.config.name}")
+            raise ValueError(f"RUN must be the folder of a run, which has {folder.config.name}, got {path}")
         try:
             return folder, RunSettings.from_json(folder.config.read_text())
         except ValueError as error:
@@ -72,7 +72,7 @@ class RunFolder:
         """The latest checkpoint; ValueError if there is none."""
         saved = self.saved_checkpoints()
         if not saved:
-            raise ValueError(f"{self.path} has no checkpoint: its training has hardly begun, start it anew")
+            raise ValueError(f"{self.path} must have a checkpoint, got none: its training has hardly begun, start it anew")
         return saved[-1]
 
     def logger(self, timesteps: int = 0) -> Logger:

@@ -66,9 +66,9 @@ def without_checkpoints(run, to):
 def test_bad_input_gets_one_line_and_exit_code_2(case, catch_run, tmp_path, capsys):
     out, extra, run, expected = tmp_path / "agent.onnx", [], catch_run, ""
     if case == "no run":
-        run, expected = tmp_path, "is not the folder of a run"
+        run, expected = tmp_path, "RUN must be the folder of a run"
     elif case == "no checkpoint":
-        run, expected = without_checkpoints(catch_run, tmp_path / "copy"), "has no checkpoint"
+        run, expected = without_checkpoints(catch_run, tmp_path / "copy"), "must have a checkpoint, got none"
     elif case == "no file":
         extra, expected = ["--checkpoint", str(tmp_path / "nothing.safetensors")], "nothing.safetensors"
     elif case == "damaged":

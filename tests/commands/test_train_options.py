@@ -129,7 +129,7 @@ BAD_INPUT = {
     "unknown engine": (["--engine", "spark"], "--engine must be one of local, ray, got 'spark'"),
     "cluster without its engine": (["--ray-address", "auto"], "--ray-address must be left out with --engine local, got 'auto'"),
     "device of the cluster": (["--engine", "ray", "--device", "cuda"], "--device must be"),
-    "no run to resume": (["--resume", "no/such/run"], "not the folder of a run"),
+    "no run to resume": (["--resume", "no/such/run"], "RUN must be the folder of a run"),
 }
 
 
