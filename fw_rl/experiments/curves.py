@@ -123,8 +123,8 @@ def draw(panels: dict[str, dict[str, Kind]]) -> bytes:
         return as_png(figure)
 
 
-def draw_learning_curve(rows: list[dict[str, float]], path: Path, title: str, greedy: float | None = None) -> None:
-    """Draw the mean return of the training episodes over frames."""
+def draw_learning_curve(rows: list[dict[str, float]], title: str, greedy: float) -> bytes:
+    """The mean return of the training episodes over frames, and of greedy ones at the end, as a PNG file."""
     rows = [row for row in rows if RETURN in row]
     frames = [row[FRAMES] for row in rows]
     with matplotlib.rc_context(STYLE):
@@ -133,14 +133,14 @@ def draw_learning_curve(rows: list[dict[str, float]], path: Path, title: str, gr
         returns = np.array([row[RETURN] for row in rows])
         axes.plot(frames, returns, color="#2563eb", alpha=0.25, linewidth=1)
         axes.plot(frames, smooth(returns), color="#2563eb", linewidth=2, label="training episodes")
-        if greedy is not None and frames:
+        if frames:
             axes.plot(
                 frames[-1], greedy, "o", color="#dc2626", clip_on=False, zorder=3, label=f"greedy at the end: {greedy:.3f}"
             )
         axes.set(title=title, xlabel="frames", ylabel="mean return")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.legend(frameon=False, loc="lower right")
-        figure.savefig(path)
+        return as_png(figure)
 
 
 def smooth(values: NDArray[np.float64], share: float = 0.05) -> NDArray[np.float64]:

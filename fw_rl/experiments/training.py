@@ -18,7 +18,7 @@ from fw_rl.experiments.curves import draw_learning_curve
 from fw_rl.experiments.episodes import open_env, play_episode
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
-from fw_rl.files import write_json
+from fw_rl.files import write_file, write_json
 from fw_rl.intervals import mean_interval
 
 __all__ = ["Training"]
@@ -105,7 +105,7 @@ class Training:
         """Draw the learning curve and some episodes; returns the files, and why there is no animation, if so."""
         config, folder = self.config, self.folder
         title = f"{config.short_env}, {config.short_cell}, seed {config.seed}"
-        draw_learning_curve(folder.read_progress(), folder.curve, title, greedy)
+        write_file(folder.curve, draw_learning_curve(folder.read_progress(), title, greedy))
         try:
             env = open_env(config, "rgb_array")
             seeds = range(config.seed + 1, config.seed + 1 + EPISODES)
