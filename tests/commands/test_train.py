@@ -18,6 +18,8 @@ import torch
 from PIL import Image
 
 from fw_rl.cells import base
+from fw_rl.cells.fast_weights_numba import NumbaFastWeights
+from fw_rl.cells.kernels import are_cached
 from fw_rl.commands.play import main as play
 from fw_rl.commands.train import main
 from fw_rl.experiments.agents import evaluate, load_trained
@@ -72,6 +74,10 @@ def test_only_what_must_be_compiled_is_said_to_be(cell, cached, said, tmp_path, 
     monkeypatch.setattr("fw_rl.commands.train.are_cached", lambda *kernels: cached or not kernels)
     assert train(tmp_path, "--cell", cell, timesteps=24)[0] == 0
     assert capsys.readouterr().out.count(f"Compiling the kernels of {cell}") == said
+
+
+def test_what_numba_does_not_tell_counts_as_compiled(finished_run):
+    assert are_cached() and are_cached(object()) and are_cached(*NumbaFastWeights.kernels)
 
 
 @pytest.mark.processes
