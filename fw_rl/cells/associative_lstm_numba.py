@@ -24,10 +24,11 @@ __all__ = ["NumbaAssociativeLSTM"]
 class NumbaAssociativeLSTM(Backend[AssociativeLSTMCell]):
     """Kernels for the processor."""
 
-    kernels = (step_forward, step_back)
-
     def can_run(self, cell: AssociativeLSTMCell, *tensors: Tensor) -> bool:
         return can_run(cell.recurrent_map.weight, *tensors)
+
+    def kernels(self, replays: bool) -> tuple[Any, ...]:
+        return step_forward, step_back
 
     def sequence(
         self, cell: AssociativeLSTMCell, x: Tensor, state: State, episode_starts: Tensor | None, **signals: Tensor | None

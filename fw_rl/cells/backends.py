@@ -22,9 +22,6 @@ _Cell = TypeVar("_Cell", bound="AcceleratedCell")
 class Backend(Generic[_Cell]):
     """One way to compute the steps of a cell; this one is plain Torch, which runs everywhere."""
 
-    kernels: ClassVar[tuple[Any, ...]] = ()
-    """What is compiled when it runs for the first time on a machine."""
-
     def can_run(self, cell: _Cell, *tensors: Tensor) -> bool:
         """Whether it takes this cell with its options, and these tensors.
 
@@ -33,6 +30,14 @@ class Backend(Generic[_Cell]):
             tensors: What the cell is called with.
         """
         return True
+
+    def kernels(self, replays: bool) -> tuple[Any, ...]:
+        """What is compiled when a cell acts and learns for the first time on a machine.
+
+        Args:
+            replays: Whether it learns by `replay` alone, not by `sequence`.
+        """
+        return ()
 
     def sequence(
         self, cell: _Cell, x: Tensor, state: State, episode_starts: Tensor | None, **signals: Tensor | None

@@ -38,12 +38,13 @@ _LONGEST = 64
 class NumbaFastWeights(Backend[FastWeightsCell]):
     """Kernels for the processor."""
 
-    kernels = (step_forward, run_forward, run_back)
-
     def can_run(self, cell: FastWeightsCell, *tensors: Tensor) -> bool:
         learned = cell.log_eta is not None or cell.logit_decay is not None
         as_published = cell.rule == "hebb" and cell.method == 1 and cell.norm_placement == "sum"
         return as_published and not learned and can_run(cell.recurrent_map.weight, *tensors)
+
+    def kernels(self, replays: bool) -> tuple[Any, ...]:
+        return (step_forward, run_back) if replays else (step_forward, run_forward, run_back)
 
     def sequence(
         self, cell: FastWeightsCell, x: Tensor, state: State, episode_starts: Tensor | None, **signals: Tensor | None

@@ -13,6 +13,7 @@ import torch
 import tyro
 
 from fw_rl.agents import WorkerError
+from fw_rl.agents.algorithms import ENGINES
 from fw_rl.cells.backends import AcceleratedCell
 from fw_rl.cells.kernels import are_cached
 from fw_rl.commands.command_line import fail
@@ -126,11 +127,12 @@ def _check_machine(options: TrainOptions) -> None:
 
 
 def _say_what_is_compiled(training: Training) -> None:
-    cell = training.model.policy.actor_cell
-    kernels = cell.backend(*cell.parameters()).kernels if isinstance(cell, AcceleratedCell) else ()
-    if not are_cached(*kernels):
-        name = training.config.short_cell
-        print(f"Compiling the kernels of {name}, which takes some seconds once on a machine ...", flush=True)
+    config, cell = training.config, training.model.policy.actor_cell
+    if not isinstance(cell, AcceleratedCell):
+        return
+    replays = config.engine == "local" and "n_epochs" not in ENGINES["local"][config.algo].settings  # else weights change
+    if not are_cached(*cell.backend(*cell.parameters()).kernels(replays)):
+        print(f"Compiling the kernels of {config.short_cell}, which takes some seconds once on a machine ...", flush=True)
 
 
 def _report(training: Training, episodes: int) -> None:
