@@ -62,7 +62,7 @@ class DeblurOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
-    """Run the command; returns its exit code: 0 done, 1 diverged, 2 bad input."""
+    """Run the command; the exit code is 0 when it is done, 1 if the nets diverged, 2 for bad input."""
     options = tyro.cli(DeblurOptions, args=arguments, prog=program, config=(tyro.conf.OmitArgPrefixes,))
     try:
         _check(options)

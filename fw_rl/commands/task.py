@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 
 def main(name: str, arguments: Sequence[str], program: str | None = None) -> int:
-    """Run the command of a task; returns its exit code: 0 done, 2 bad input, 130 interrupted."""
+    """Run the command of a task; the exit code is 0 when it is done, 2 for bad input, 130 when it was interrupted."""
     program = program or f"fw-rl {name}"
     task_class = resolve_name(TASKS[name].path)
     shows = {method: function for method, function in vars(task_class).items() if method.startswith("show_")}
