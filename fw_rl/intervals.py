@@ -27,7 +27,7 @@ _BATCH = 500  # resamples at a time, which bounds the memory and keeps it in the
 def mean_interval(values: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """The mean over seeds of values [S, ...], and both ends of its 95 % interval by Student's t, nan for one value alone.
 
-    Example:
+    Examples:
         >>> mean, low, high = mean_interval(np.array([1.0, 2.0, 3.0]))  # 2 +- 4.303 * 1 / sqrt(3)
     """
     mean, count = values.mean(axis=0), len(values)
@@ -56,7 +56,7 @@ def interquartile_mean(*scores: Scores) -> Estimate:
     A quarter of the scores, rounded down, is left out at each end. Pooling asks for scores on one scale. The interval resamples
     the seeds of each environment among themselves.
 
-    Example:
+    Examples:
         >>> float(interquartile_mean(np.array([0.0, 1.0, 2.0, 9.0])).value)  # without 0 and 9
         1.5
     """
@@ -76,7 +76,7 @@ def probability_of_improvement(*pairs: tuple[Scores, Scores]) -> Estimate:
     The result is the mean over environments. Only ranks count, so their scores may be on different scales. The interval
     resamples the seeds of X and of Y in each environment among themselves. A pair is [S] and [R].
 
-    Example:
+    Examples:
         >>> x, y = np.array([1.0, 3.0]), np.array([0.0, 1.0, 2.0])
         >>> float(probability_of_improvement((x, y)).value)  # 1 + 1/2 + 0, and 3, of 6
         0.75

@@ -21,7 +21,7 @@ from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.intervals import mean_interval
 
-__all__ = ["COLORS", "STYLE", "Run", "as_png", "count_of", "draw", "draw_learning_curve", "group", "plot_mean"]
+__all__ = ["COLORS", "STYLE", "LearningCurve", "as_png", "count_of", "draw", "draw_learning_curve", "group", "plot_mean"]
 __all__ += ["put_titles", "read_run"]
 
 RETURN, FRAMES = "rollout/ep_rew_mean", "time/total_timesteps"
@@ -32,7 +32,7 @@ STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": Fa
 
 
 @dataclass(frozen=True)
-class Run:
+class LearningCurve:
     """What one run learned: the smoothed mean returns [P] at some frames [P]."""
 
     path: Path
@@ -41,21 +41,21 @@ class Run:
     returns: NDArray[np.float64]
 
 
-Kind = list[Run]
+Kind = list[LearningCurve]
 """Runs that differ in nothing but the seed."""
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> LearningCurve:
     """The learning curve of a run; ValueError if it has none."""
     folder, config = RunFolder.open(path)
     rows = [row for row in folder.read_progress() if RETURN in row]
     if not rows:
         raise ValueError(f"{path} must have a learning curve, got none yet: no episode has ended")
     frames, returns = (np.array([row[name] for row in rows]) for name in (FRAMES, RETURN))
-    return Run(path, config, frames, smooth(returns))
+    return LearningCurve(path, config, frames, smooth(returns))
 
 
-def group(runs: Sequence[Run]) -> dict[str, dict[str, Kind]]:
+def group(runs: Sequence[LearningCurve]) -> dict[str, dict[str, Kind]]:
     """The runs by environment and by the label of their kind, in the order in which they come; ValueError for a seed twice."""
     kinds: dict[str, dict[str, Kind]] = {}
     for run in runs:
@@ -68,7 +68,7 @@ def group(runs: Sequence[Run]) -> dict[str, dict[str, Kind]]:
     return {env: _label(list(of_env.values())) for env, of_env in kinds.items()}
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def _settings(run: LearningCurve) -> dict[str, Any]:
     """What makes the kind of a run, by name, the most telling first."""
     settings = asdict(run.config)
     for name in ("seed", "env"):

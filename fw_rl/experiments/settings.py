@@ -208,7 +208,7 @@ def resolve(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
 
     ValueError, in one line, if one is not allowed. Without `tuned_for_cell` the tuned values are those for any cell.
 
-    Example:
+    Examples:
         >>> resolve(env="Catch-16-3", cell="gru", n_envs=8).gae_lambda
         1.0
     """

@@ -21,7 +21,7 @@ from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file, write_json
 from fw_rl.intervals import mean_interval
 
-__all__ = ["Training"]
+__all__ = ["TrainingRun"]
 
 LOG_ROWS = 200
 CHECKPOINTS = 20
@@ -30,7 +30,7 @@ EPISODES, EPISODE_STEPS = 6, 100
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingRun:
     """A run that is trained."""
 
     folder: RunFolder
@@ -38,15 +38,15 @@ class Training:
     model: RecurrentOnPolicyAlgorithm
 
     @staticmethod
-    def begin(config: RunSettings, log_dir: Path, device: str = "cpu", ray_address: str | None = None) -> Training:
+    def begin(config: RunSettings, log_dir: Path, device: str = "cpu", ray_address: str | None = None) -> TrainingRun:
         """A new run, whose folder is made last; ValueError if the settings cannot be those of an agent."""
         model = make_model(config, device, ray_address)
         folder = RunFolder.create(log_dir, config)
         model.set_logger(folder.logger())
-        return Training(folder, config, model)
+        return TrainingRun(folder, config, model)
 
     @staticmethod
-    def resume(run: Path, workers: int, timesteps: int, device: str = "cpu", ray_address: str | None = None) -> Training:
+    def resume(run: Path, workers: int, timesteps: int, device: str = "cpu", ray_address: str | None = None) -> TrainingRun:
         """A run that goes on where its last checkpoint is, to so many frames in all; ValueError if it can't."""
         folder, stored = RunFolder.open(run)
         config = replace(stored, workers=workers, timesteps=timesteps)
@@ -57,7 +57,7 @@ class Training:
             require("timesteps", config.timesteps, config.timesteps >= done, f"at least {done}, the frames that the run has")
             folder.keep(config)
         model.set_logger(folder.logger(done))
-        return Training(folder, config, model)
+        return TrainingRun(folder, config, model)
 
     def run(self, progress_bar: bool = True) -> None:
         """Train to the end; a checkpoint is written before a KeyboardInterrupt or a WorkerError goes on."""
