@@ -47,8 +47,7 @@ from torch import nn
 
 from fw_rl.agents import RecurrentA2C
 from fw_rl.agents import RecurrentPPO as OwnPPO
-from fw_rl.experiments.curves import COLORS
-from fw_rl.experiments.pictures import STYLE
+from fw_rl.experiments.curves import COLORS, STYLE
 from fw_rl.files import write_file
 from fw_rl.intervals import mean_interval
 

@@ -26,14 +26,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the first word names.
-
-    Args:
-        arguments: Words of the command line.
-
-    Returns:
-        The command's exit code, 2 if there is no such command.
-    """
+    """Run the command that the first word names; returns its exit code, 2 if there is none of that name."""
     name, *rest = arguments if arguments is not None else sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         return _exit_code(_help, "fw-rl")
@@ -43,16 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(name: str, arguments: Sequence[str], program: str) -> int:
-    """Run a command.
-
-    Args:
-        name: The command's.
-        arguments: Words after it.
-        program: The name that it gives itself.
-
-    Returns:
-        Its exit code, 130 if it was interrupted.
-    """
+    """Run a command by the name that `program` says; returns its exit code, 130 if it was interrupted."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # as with `python -m`: for the environments and cells of --env and --cell module:name
 

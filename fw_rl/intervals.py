@@ -25,15 +25,9 @@ _BATCH = 500  # resamples at a time, which bounds the memory and keeps it in the
 
 
 def mean_interval(values: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The mean with its 95 % interval by Student's t.
+    """The mean over seeds of values [S, ...], and both ends of its 95 % interval by Student's t, nan for one value alone.
 
-    Args:
-        values: One of each seed, [S, ...].
-
-    Returns:
-        The mean and the two ends of the interval, which are nan for one value alone, each [...].
-
-    Example:
+    Examples:
         >>> mean, low, high = mean_interval(np.array([1.0, 2.0, 3.0]))  # 2 +- 4.303 * 1 / sqrt(3)
     """
     mean, count = values.mean(axis=0), len(values)
@@ -45,14 +39,10 @@ def mean_interval(values: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[A
 
 
 class Estimate(NamedTuple):
-    """A statistic with its 95 % interval, that of the percentile bootstrap (Agarwal et al. 2021, §4.1).
+    """A statistic with the ends of its 95 % interval, that of the percentile bootstrap (Agarwal et al. 2021, §4.1), [...] each.
 
-    Ten seeds are enough for the interval to be nearly what it claims; of three it is much too narrow.
-
-    Attributes:
-        value: The statistic, [...].
-        low: Lower end of the interval, nan if some environment has one seed alone, [...].
-        high: Upper end of the interval, [...].
+    The ends are nan if some environment has one seed alone. Ten seeds are enough for the interval to be nearly what it claims;
+    of three it is much too narrow.
     """
 
     value: Scores
@@ -61,18 +51,12 @@ class Estimate(NamedTuple):
 
 
 def interquartile_mean(*scores: Scores) -> Estimate:
-    """The mean of the middle half of all scores, pooled over environments (Agarwal et al. 2021, §4.3).
+    """The mean of the middle half of all scores, those [S, ...] of each environment together (Agarwal et al. 2021, §4.3).
 
     A quarter of the scores, rounded down, is left out at each end. Pooling asks for scores on one scale. The interval resamples
     the seeds of each environment among themselves.
 
-    Args:
-        *scores: For each environment those of its seeds, [S, ...], where S may be different.
-
-    Returns:
-        Estimates [...], each on its own, such as one for each point of a curve.
-
-    Example:
+    Examples:
         >>> float(interquartile_mean(np.array([0.0, 1.0, 2.0, 9.0])).value)  # without 0 and 9
         1.5
     """
@@ -90,12 +74,9 @@ def probability_of_improvement(*pairs: tuple[Scores, Scores]) -> Estimate:
 
     In one environment it is the share of the S R pairs in which X has more, a tie being a half: Mann and Whitney's U over S R.
     The result is the mean over environments. Only ranks count, so their scores may be on different scales. The interval
-    resamples the seeds of X and of Y in each environment among themselves.
+    resamples the seeds of X and of Y in each environment among themselves. A pair is [S] and [R].
 
-    Args:
-        *pairs: For each environment the scores of X, [S], and those of Y, [R].
-
-    Example:
+    Examples:
         >>> x, y = np.array([1.0, 3.0]), np.array([0.0, 1.0, 2.0])
         >>> float(probability_of_improvement((x, y)).value)  # 1 + 1/2 + 0, and 3, of 6
         0.75
@@ -116,13 +97,9 @@ def _share_above(x: Scores, y: Scores) -> Scores:
 def estimate(
     statistic: Callable[..., Scores], samples: Sequence[Scores], paired: bool = False, resamples: int = RESAMPLES
 ) -> Estimate:
-    """A statistic with its percentile bootstrap interval over seeds, [...].
+    """A statistic of samples [S, ...], which takes them as [..., S] and `axis`, with its bootstrap interval over seeds.
 
-    Args:
-        statistic: Takes each sample as [..., S], and `axis`.
-        samples: One or more samples, [S, ...] each.
-        paired: Whether the samples are of the same seeds, which are resampled together, and not each sample on its own.
-        resamples: How often the seeds are resampled.
+    Seeds of `paired` samples are resampled together, others each sample on its own.
     """
     from scipy.stats import bootstrap
 

@@ -85,6 +85,7 @@ PROGRAMS = ["-m fw_rl --help", "-m fw_rl retrieval --help", "-m fw_rl train --he
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.processes
 def test_a_closed_pipe_ends_a_command_without_a_traceback(program):
     command = [sys.executable, *program.split()]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
@@ -94,6 +95,7 @@ def test_a_closed_pipe_ends_a_command_without_a_traceback(program):
 
 
 @pytest.mark.parametrize("reader", ["head -3", "true"])
+@pytest.mark.processes
 def test_a_reader_may_leave_the_help_of_a_training(reader):
     command = f"{shlex.quote(sys.executable)} -u train.py --help | {reader}"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)

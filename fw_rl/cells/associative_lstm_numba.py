@@ -27,6 +27,9 @@ class NumbaAssociativeLSTM(Backend[AssociativeLSTMCell]):
     def can_run(self, cell: AssociativeLSTMCell, *tensors: Tensor) -> bool:
         return can_run(cell.recurrent_map.weight, *tensors)
 
+    def kernels(self, replays: bool) -> tuple[Any, ...]:
+        return step_forward, step_back
+
     def sequence(
         self, cell: AssociativeLSTMCell, x: Tensor, state: State, episode_starts: Tensor | None, **signals: Tensor | None
     ) -> tuple[Tensor, State]:

@@ -31,6 +31,14 @@ class Backend(Generic[_Cell]):
         """
         return True
 
+    def kernels(self, replays: bool) -> tuple[Any, ...]:
+        """What is compiled when a cell acts and learns for the first time on a machine.
+
+        Args:
+            replays: Whether it learns by `replay` alone, not by `sequence`.
+        """
+        return ()
+
     def sequence(
         self, cell: _Cell, x: Tensor, state: State, episode_starts: Tensor | None, **signals: Tensor | None
     ) -> tuple[Tensor, State]:

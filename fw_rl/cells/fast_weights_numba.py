@@ -24,7 +24,7 @@ from fw_rl.cells.fast_weights_function import (
     matrix_of,
     written,
 )
-from fw_rl.cells.fast_weights_kernels import step_forward
+from fw_rl.cells.fast_weights_kernels import run_back, run_forward, step_forward
 from fw_rl.cells.kernels import can_run
 from fw_rl.memory import Memory
 
@@ -42,6 +42,9 @@ class NumbaFastWeights(Backend[FastWeightsCell]):
         learned = cell.log_eta is not None or cell.logit_decay is not None
         as_published = cell.rule == "hebb" and cell.method == 1 and cell.norm_placement == "sum"
         return as_published and not learned and can_run(cell.recurrent_map.weight, *tensors)
+
+    def kernels(self, replays: bool) -> tuple[Any, ...]:
+        return (step_forward, run_back) if replays else (step_forward, run_forward, run_back)
 
     def sequence(
         self, cell: FastWeightsCell, x: Tensor, state: State, episode_starts: Tensor | None, **signals: Tensor | None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-__all__ = ["Array", "Kernel", "Real", "can_run", "compiled", "helper", "inlined"]
+__all__ = ["Array", "Kernel", "Real", "are_cached", "can_run", "compiled", "helper", "inlined"]
 
 Array = NDArray[np.floating]
 Real = float | np.floating
@@ -50,3 +50,16 @@ def can_run(*tensors: Tensor) -> bool:
         part.device.type == "cpu" and part.dtype in (torch.float32, torch.float64) and not is_functorch_wrapped_tensor(part)
         for part in tensors
     )
+
+
+def are_cached(*kernels: Any) -> bool:
+    """Whether an earlier process has compiled the kernels for float32 and for this processor; True where nobody can tell."""
+    try:
+        for kernel in kernels:
+            machine = kernel.targetctx.codegen().magic_tuple()
+            known = kernel._cache._cache_file._load_index()
+            if not any(other == machine and "float32" in str(types) for types, other, _ in known):
+                return False
+    except Exception:  # Numba promises none of these names, nor that its file can be read
+        return True
+    return True

@@ -34,18 +34,13 @@ class CurvesOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl curves") -> int:
-    """Run the command; returns its exit code: 0 done, 2 bad input.
-
-    Args:
-        arguments: Its options.
-        program: Its name.
-    """
+    """Run the command; returns its exit code: 0 done, 2 bad input."""
     options = tyro.cli(CurvesOptions, args=arguments, prog=program)
     try:
         if not options.runs:
             raise ValueError("RUN must be the folder of at least one run, got none")
         panels = group([read_run(path) for path in options.runs])
-        check_output(options.out, ".png")
+        check_output("out", options.out, ".png")
         write_file(options.out, draw(panels))
     except (ValueError, OSError) as error:
         return fail(program, error)

@@ -40,20 +40,12 @@ class ExportOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl export") -> int:
-    """Run the command.
-
-    Args:
-        arguments: Its words.
-        program: Its name.
-
-    Returns:
-        The exit code: 0 done, 2 bad input.
-    """
+    """Run the command; returns its exit code: 0 done, 2 bad input."""
     options = tyro.cli(ExportOptions, args=arguments, prog=program)
     torch.set_num_threads(1)
     try:
         config, model = load_trained(options.run, options.checkpoint)
-        check_output(options.onnx, ".onnx")
+        check_output("onnx", options.onnx, ".onnx")
         env = open_env(config, None, model)
         export_onnx(model, options.onnx, action_masks=is_masking_supported(env))
         env.close()

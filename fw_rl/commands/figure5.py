@@ -34,12 +34,7 @@ class Figure5Options:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl figure5") -> int:
-    """Run the command; returns its exit code: 0 done, 2 bad input.
-
-    Args:
-        arguments: Its options.
-        program: Its name.
-    """
+    """Run the command; returns its exit code: 0 done, 2 bad input."""
     options = tyro.cli(Figure5Options, args=arguments, prog=program)
     command = shlex.join([*program.split(), *arguments])
     try:

@@ -52,15 +52,7 @@ class PlayOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
-    """Run the command.
-
-    Args:
-        arguments: Its words.
-        program: Its name.
-
-    Returns:
-        The exit code: 0 done, 2 bad input, 130 interrupted.
-    """
+    """Run the command; returns its exit code: 0 done, 2 bad input, 130 interrupted."""
     options = tyro.cli(PlayOptions, args=arguments, prog=program)
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
@@ -97,9 +89,9 @@ def _check(options: PlayOptions) -> None:
         check_count(name, getattr(options, name), least)
     if options.mp4:
         require_video()
-    for path, *endings in ((options.gif, ".gif"), (options.mp4, ".mp4"), (options.show_attention, ".png", ".gif")):
-        if path:
-            check_output(path, *endings)
+    for name, *endings in (("gif", ".gif"), ("mp4", ".mp4"), ("show_attention", ".png", ".gif")):
+        if path := getattr(options, name):
+            check_output(name, path, *endings)
 
 
 def _play(options: PlayOptions, model: RecurrentOnPolicyAlgorithm, env: gym.Env) -> Iterator[Episode]:

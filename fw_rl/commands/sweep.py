@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import gymnasium as gym
 import tyro
 
+from fw_rl.agents.algorithms import ENGINES
 from fw_rl.commands.command_line import fail
-from fw_rl.experiments.checks import check_count, make_folder
-from fw_rl.experiments.ray_engine import ray_needed
+from fw_rl.experiments.checks import check_count, make_folder, ray_needed, require
 from fw_rl.experiments.search.learning import Trainings, read_learnings
 from fw_rl.experiments.search.swept import TRIALS
 from fw_rl.experiments.settings import resolve
@@ -74,12 +74,7 @@ class SweepOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
-    """Run the command; returns its exit code: 0 done, 1 a worker failed, 2 bad input, 130 interrupted.
-
-    Args:
-        arguments: Its options.
-        program: Its name.
-    """
+    """Run the command; returns its exit code: 0 done, 1 a worker failed, 2 bad input, 130 interrupted."""
     options = tyro.cli(SweepOptions, args=arguments, prog=program)
     try:
         sweep = _prepare(options)
@@ -109,8 +104,7 @@ def _prepare(options: SweepOptions) -> Sweep:
     for name, least in (("trials", 0), ("finalists", 1), ("retrain", 0), ("jobs", 1), ("eval_episodes", 1), ("seed", 0)):
         check_count(name, getattr(options, name), least)
     open_trainings = _engine(options)
-    if options.sampler not in SAMPLERS:
-        raise ValueError(f"--sampler must be one of {', '.join(SAMPLERS)}, got {options.sampler!r}")
+    require("sampler", options.sampler, options.sampler in SAMPLERS, f"one of {', '.join(SAMPLERS)}")
     config = resolve(env=options.env, cell=options.cell, timesteps=options.timesteps, tuned_for_cell=False)
     space = search_space(config.short_cell, options.space)
     space.check(config)
@@ -123,11 +117,9 @@ def _prepare(options: SweepOptions) -> Sweep:
 
 
 def _engine(options: SweepOptions) -> Callable[[], Trainings]:
-    if options.engine not in ("local", "ray"):
-        raise ValueError(f"--engine must be one of local, ray, got {options.engine!r}")
+    require("engine", options.engine, options.engine in ENGINES, f"one of {', '.join(ENGINES)}")
     if options.engine == "local":
-        if options.ray_address is not None:
-            raise ValueError(f"--ray-address must be left out where --engine is local, got {options.ray_address}")
+        require("ray_address", options.ray_address, options.ray_address is None, "left out with --engine local")
         return partial(Trainings, options.jobs, options.eval_episodes)
     with ray_needed():
         from fw_rl.experiments.search.on_ray import OnRay

@@ -13,11 +13,14 @@ import torch
 import tyro
 
 from fw_rl.agents import WorkerError
+from fw_rl.agents.algorithms import ENGINES
+from fw_rl.cells.backends import AcceleratedCell
+from fw_rl.cells.kernels import are_cached
 from fw_rl.commands.command_line import fail
 from fw_rl.experiments.checks import check_count, require
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings, resolve
-from fw_rl.experiments.training import Training
+from fw_rl.experiments.training import TrainingRun
 
 __all__ = ["TrainOptions", "main"]
 
@@ -53,15 +56,7 @@ class TrainOptions(RunSettings):
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
-    """Run the command.
-
-    Args:
-        arguments: Its words.
-        program: Its name.
-
-    Returns:
-        The exit code: 0 done, 1 diverged or a worker failed, 2 bad input, 130 interrupted.
-    """
+    """Run the command; returns its exit code: 0 done, 1 diverged or a worker failed, 2 bad input, 130 interrupted."""
     try:
         defaults = _defaults(arguments, program)
     except BAD_INPUT as error:
@@ -74,6 +69,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
     except WorkerError as error:
         return fail(program, error.summary, code=1, details=error.details)
     resume = f"{program} --resume {training.folder.path}"
+    _say_what_is_compiled(training)
     try:
         training.run(progress_bar=not options.quiet)
     except KeyboardInterrupt:
@@ -101,18 +97,18 @@ def _defaults(arguments: Sequence[str], program: str) -> TrainOptions:
     return TrainOptions(**asdict(tuned) | dict(env=named.env))
 
 
-def _prepare(options: TrainOptions, defaults: TrainOptions) -> Training:
+def _prepare(options: TrainOptions, defaults: TrainOptions) -> TrainingRun:
     """Everything that can go wrong by a user's slip, before a folder is made."""
     _check_machine(options)
     torch.set_num_threads(options.threads)
     device, address = options.device, options.ray_address
     if options.resume is None:
         config = resolve(**{field.name: getattr(options, field.name) for field in fields(RunSettings)})
-        return Training.begin(config, options.log_dir, device, address)
+        return TrainingRun.begin(config, options.log_dir, device, address)
     for name, value in vars(options).items():
         if name not in FREE_WHEN_RESUMING:
             require(name, value, value == getattr(defaults, name), "left out with --resume")
-    return Training.resume(options.resume, options.workers, options.timesteps, device, address)
+    return TrainingRun.resume(options.resume, options.workers, options.timesteps, device, address)
 
 
 def _check_machine(options: TrainOptions) -> None:
@@ -130,7 +126,16 @@ def _check_machine(options: TrainOptions) -> None:
         require("ray_address", options.ray_address, options.ray_address is None, f"left out with --engine {options.engine}")
 
 
-def _report(training: Training, episodes: int) -> None:
+def _say_what_is_compiled(training: TrainingRun) -> None:
+    config, cell = training.config, training.model.policy.actor_cell
+    if not isinstance(cell, AcceleratedCell):
+        return
+    replays = config.engine == "local" and "n_epochs" not in ENGINES["local"][config.algo].settings  # else weights change
+    if not are_cached(*cell.backend(*cell.parameters()).kernels(replays)):
+        print(f"Compiling the kernels of {config.short_cell}, which takes some seconds once on a machine ...", flush=True)
+
+
+def _report(training: TrainingRun, episodes: int) -> None:
     """Evaluate the agent, draw its pictures, and say where everything is."""
     folder = training.folder
     print(f"Evaluating {episodes:,} greedy episodes ...", flush=True)

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from fw_rl.agents import Player, RecurrentA2C, RecurrentActorCriticPolicy, RecurrentOnPolicyAlgorithm
-from fw_rl.agents.algorithms import ALGORITHMS
+from fw_rl.agents.algorithms import ENGINES
 from fw_rl.agents.checkpoint import argument_names
 from fw_rl.agents.normalization import describe_normalization, normalize_as
 from fw_rl.cells import find_cell
 from fw_rl.envs import VecEnvAdapter, VecPreviousStep
+from fw_rl.experiments.checks import ray_needed
 from fw_rl.experiments.environments import make_vector_env
-from fw_rl.experiments.ray_engine import ray_needed
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
 
@@ -30,59 +30,45 @@ EVALUATION_ENVS = 100
 
 
 def make_model(config: RunSettings, device: str = "cpu", ray_address: str | None = None) -> RecurrentOnPolicyAlgorithm:
-    """A new agent for the settings of a run.
-
-    Args:
-        config: The settings.
-        device: Where it learns: cpu, cuda or auto.
-        ray_address: A running Ray cluster, see `RLlibAgent`.
-
-    Raises:
-        ValueError: If the settings cannot be those of an agent, or the run needs Ray and Ray is not installed.
-    """
-    agent, env, where = _constructor(config, device, ray_address)
+    """A new agent for the settings of a run; ValueError if they cannot be those of one, or Ray is needed and not installed."""
+    agent = _agent_class(config)
     settings = {name: getattr(config, name) for name in argument_names(agent) if getattr(config, name, None) is not None}
-    return agent("RecurrentPolicy", env, policy_kwargs=_policy_kwargs(config), **where, **settings)
+    machine = _machine(config, agent, device, ray_address)
+    return agent("RecurrentPolicy", _environments(config), policy_kwargs=_policy_kwargs(config), **settings, **machine)
 
 
 def load_model(
     config: RunSettings, checkpoint: Path, device: str = "cpu", ray_address: str | None = None
 ) -> RecurrentOnPolicyAlgorithm:
-    """The agent of a run as a checkpoint has it, ready to go on.
-
-    Args:
-        config: The settings of the run.
-        checkpoint: Its file.
-        device: Where it learns: cpu, cuda or auto.
-        ray_address: A running Ray cluster, see `RLlibAgent`.
-
-    Raises:
-        ValueError: If the checkpoint is damaged, or of another run.
-    """
+    """The agent of a run as a checkpoint has it, ready to go on; ValueError if the file is damaged, or of another run."""
     find_cell(config.cell)  # a checkpoint imports nothing
-    agent, env, where = _constructor(config, device, ray_address)
-    model = agent.load(checkpoint, env, **where)
+    agent = _agent_class(config)
+    model = agent.load(checkpoint, _environments(config), **_machine(config, agent, device, ray_address))
     wanted, policy = _policy_kwargs(config), model.policy
     if wanted != {name: getattr(policy, name) for name in wanted} | dict(cell=policy.cell_name):
         raise ValueError(f"{checkpoint} is of another run: its net is not that of the run's settings")
     return model
 
 
-def _constructor(
-    config: RunSettings, device: str, ray_address: str | None
-) -> tuple[type[RecurrentOnPolicyAlgorithm], Any, dict[str, Any]]:
-    """The class of a run's agent, its environments, and what it takes besides the settings."""
+def _agent_class(config: RunSettings) -> type[RecurrentOnPolicyAlgorithm]:
+    with ray_needed():
+        return ENGINES[config.engine][config.algo].agent
+
+
+def _machine(config: RunSettings, agent: type[RecurrentOnPolicyAlgorithm], device: str, address: str | None) -> dict[str, Any]:
+    """What the agent takes besides its settings: where it learns, and in which processes."""
+    given = dict(n_workers=config.workers, algorithm=config.algo, ray_address=address)
+    return dict(device=device) | {name: given[name] for name in given if name in argument_names(agent)}
+
+
+def _environments(config: RunSettings) -> Any:
+    """The environments as the agent of a run takes them: a function that makes those of a worker where these learn apart."""
     of_worker = config.n_envs // config.workers
     if config.engine == "ray":
-        make = partial(make_vector_env, config.env, of_worker, autoreset_mode=AutoresetMode.NEXT_STEP)  # as RLlib takes them
-        with ray_needed():
-            from fw_rl.agents.rllib import RLlibAgent
-        return RLlibAgent, make, dict(algorithm=config.algo, n_workers=config.workers, ray_address=ray_address)
-    agent = ALGORITHMS[config.algo].agent
+        return partial(make_vector_env, config.env, of_worker, autoreset_mode=AutoresetMode.NEXT_STEP)  # as RLlib takes them
     if config.learns_apart:
-        return agent, partial(_adapted, config, of_worker), dict(n_workers=config.workers, device=device)
-    env = (_normalized if config.normalize else _adapted)(config, config.n_envs, config.workers)
-    return agent, env, dict(device=device)
+        return partial(_adapted, config, of_worker)
+    return (_normalized if config.normalize else _adapted)(config, config.n_envs, config.workers)
 
 
 def _policy_kwargs(config: RunSettings) -> dict[str, Any]:
@@ -110,13 +96,7 @@ def _is_numbers(space: spaces.Space) -> bool:
 
 
 def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int) -> NDArray[np.float64]:
-    """The returns of greedy episodes from a seed of their own, [episodes].
-
-    Args:
-        config: The settings of the run.
-        model: Its agent.
-        episodes: How many episodes.
-    """
+    """The returns of greedy episodes from a seed of their own, [episodes]."""
     env = _adapted(config, min(episodes, EVALUATION_ENVS))
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
@@ -128,17 +108,8 @@ def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: i
 
 
 def load_trained(run: Path, checkpoint: Path | None = None) -> tuple[RunSettings, RecurrentOnPolicyAlgorithm]:
-    """The settings of a run, and its agent without an environment.
-
-    Args:
-        run: Folder of the run.
-        checkpoint: File of the agent; None is the run's last one.
-
-    Raises:
-        ValueError: If there is no run, no checkpoint, or a damaged one.
-    """
+    """The settings of a run, and its agent, by default the last, without an environment; ValueError if there is none."""
     folder, config = RunFolder.open(run)
     find_cell(config.cell)  # a checkpoint imports nothing
-    agent: type[RecurrentOnPolicyAlgorithm]
-    agent = RecurrentA2C if config.engine == "ray" else ALGORITHMS[config.algo].agent  # to act needs no Ray
+    agent = RecurrentA2C if config.engine == "ray" else _agent_class(config)  # to act needs no Ray
     return config, agent.load(checkpoint or folder.last_checkpoint(), device="cpu")

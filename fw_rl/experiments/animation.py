@@ -24,13 +24,7 @@ REST = 1.0
 
 
 def write_gif(path: Path, episodes: Sequence[Frames], fps: float) -> None:
-    """Episodes as a GIF that repeats, and rests on the last frame of each.
-
-    Args:
-        path: The file.
-        episodes: Frames of each episode.
-        fps: Frames a second.
-    """
+    """Episodes as a GIF that repeats, and rests on the last frame of each."""
     pictures, milliseconds = [], []
     for frames in episodes:
         # Unlike Pillow's default, this quantiser keeps the colour of what is only a few pixels large.
@@ -44,16 +38,7 @@ def write_gif(path: Path, episodes: Sequence[Frames], fps: float) -> None:
 
 
 def write_mp4(path: Path, episodes: Sequence[Frames], fps: float) -> None:
-    """Episodes as a video (H.264) that rests on the last frame of each.
-
-    Args:
-        path: The file.
-        episodes: Frames of each episode.
-        fps: Frames a second.
-
-    Raises:
-        ModuleNotFoundError: See `require_video`.
-    """
+    """Episodes as a video (H.264) that rests on the last frame of each."""
     frames = [frame for episode in episodes for frame in (*episode, *[episode[-1]] * round(fps * REST))]
     even = [frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames]  # as the codec wants them
     content = require_video().imwrite("<bytes>", even, extension=".mp4", plugin="FFMPEG", fps=fps, macro_block_size=2)
@@ -61,11 +46,7 @@ def write_mp4(path: Path, episodes: Sequence[Frames], fps: float) -> None:
 
 
 def require_video() -> Any:
-    """The module that writes videos.
-
-    Raises:
-        ModuleNotFoundError: If it is not installed, in one line.
-    """
+    """The module that writes videos."""
     try:
         importlib.import_module("imageio_ffmpeg")
         return importlib.import_module("imageio.v3")

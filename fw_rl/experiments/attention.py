@@ -38,19 +38,9 @@ FAINTEST = 1e-3
 
 
 def attention_shares(model: RecurrentOnPolicyAlgorithm, episode: Episode) -> NDArray[np.float64]:
-    """For each step of an episode the share of its attention that each step before it gets; a row sums to 1, or 0.
+    """What share of its attention each of T steps gives to each earlier one, [T, T]; a row sums to 1, or 0.
 
     It is the weight of Ba16 Eq. 4, ``strength * (key . query)``, without its sign, over the sum of its row.
-
-    Args:
-        model: The agent.
-        episode: An episode of T steps.
-
-    Returns:
-        The shares, [T, T].
-
-    Raises:
-        ValueError: If the agent's cell does not attend.
     """
     cell: Any = model.policy.actor_cell
     if not cell.attends:
@@ -67,12 +57,6 @@ class AttentionPicture:
     """A row for each step of an episode, and along it the steps before; frames on both sides, if there are any.
 
     The frames above the matrix show the steps that are attended to, those at its left the steps that attend.
-
-    Args:
-        episode: An episode of T steps.
-        shares: What each step attends to, [T, T].
-        title: Words above the matrix.
-        dpi: Pixels an inch.
     """
 
     def __init__(self, episode: Episode, shares: NDArray[np.float64], title: str, dpi: int = 150) -> None:
@@ -98,11 +82,7 @@ class AttentionPicture:
             self.figure.text((left + SIDE / 2) / self.size[0], 1 - 0.15 / self.size[1], title, ha="center", va="top")
 
     def draw(self, steps: int | None = None) -> Image:
-        """The picture, [height, width, 3].
-
-        Args:
-            steps: How many steps are done, None for all.
-        """
+        """The picture, [height, width, 3], after so many steps, or all."""
         steps = len(self.shares) if steps is None else steps
         later = np.arange(len(self.shares))[:, None] >= steps
         self.image.set_data(np.where(later, 0.0, self.shares))

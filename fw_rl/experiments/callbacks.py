@@ -52,21 +52,14 @@ class ProgressBar(_BetweenRollouts):
             self.bar.set_postfix_str(f"return {mean_return:.3f}", refresh=False)
         self.bar.update(min(self.model.num_timesteps, self.total) - self.bar.n)
 
-    def _on_training_end(self) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Leave the bar as it stands; also after training was interrupted."""
+        """Leave the bar as it stands, however the training ended."""
         if hasattr(self, "bar"):
             self.bar.close()
 
 
 class LogRows(_BetweenRollouts):
-    """A row of the log every so many frames and at the end, at the same frames whether or not the run was interrupted.
-
-    Args:
-        interval: Frames between two rows.
-    """
+    """A row of the log every so many frames and at the end, at the same frames whether or not the run was interrupted."""
 
     def __init__(self, interval: int) -> None:
         super().__init__()
@@ -78,13 +71,7 @@ class LogRows(_BetweenRollouts):
 
 
 class Checkpoints(_BetweenRollouts):
-    """A checkpoint at the first rollout and then every so many frames, between two rollouts, where nothing is half done.
-
-    Args:
-        folder: The run's folder.
-        interval: Frames between two checkpoints.
-        keep: How many stay, the last ones.
-    """
+    """A checkpoint at the first rollout and then every so many frames, between two rollouts, where nothing is half done."""
 
     def __init__(self, folder: RunFolder, interval: int, keep: int = 3) -> None:
         super().__init__()
@@ -107,9 +94,6 @@ class StopOnInterrupt(_BetweenRollouts):
     """Turns Ctrl-C, or a polite kill, into a KeyboardInterrupt between two rollouts, after a checkpoint.
 
     A second Ctrl-C acts at once.
-
-    Args:
-        checkpoints: What writes the checkpoint.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -141,11 +125,6 @@ class AttentionPictures(_BetweenRollouts):
 
     The episode is played apart from those that are trained on, always from the same seed, and whatever random numbers it takes
     from the global generators are put back: the training does not notice.
-
-    Args:
-        config: The settings of the run.
-        interval: Frames between two pictures.
-        max_steps: Longer episodes are cut off.
     """
 
     model: RecurrentOnPolicyAlgorithm

@@ -3,80 +3,52 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["check_count", "check_output", "flag", "make_folder", "require"]
+__all__ = ["check_count", "check_output", "flag", "make_folder", "ray_needed", "require"]
 
 
 def flag(name: str) -> str:
-    """The option of a setting: --n-envs for n_envs.
-
-    Args:
-        name: Name of the setting.
-    """
+    """The option of a setting: --n-envs for n_envs."""
     return "--" + name.replace("_", "-")
 
 
 def require(name: str, value: object, fits: bool, wanted: str) -> None:
-    """Say what a setting must be, if it is not.
-
-    Args:
-        name: Name of the setting.
-        value: Its value.
-        fits: Whether the value is allowed.
-        wanted: What it must be, as in "at least 1".
-
-    Raises:
-        ValueError: If the value does not fit.
-    """
+    """Say by ValueError what a setting must be, such as "at least 1", if its value does not fit."""
     if not fits:
         raise ValueError(f"{flag(name)} must be {wanted}, got {str(value) if isinstance(value, Path) else value!r}")
 
 
 def check_count(name: str, value: int | None, least: int = 1) -> None:
-    """Check a whole number.
-
-    Args:
-        name: Name of the setting.
-        value: Its value, None if it was left out.
-        least: The least that it may be.
-
-    Raises:
-        ValueError: If the value is smaller.
-    """
+    """Check a whole number."""
     require(name, value, value is None or value >= least, f"at least {least}")
 
 
-def check_output(path: Path, *endings: str) -> None:
-    """Make the folder of a file that a command is going to write.
-
-    Args:
-        path: The file.
-        *endings: Endings that its name may have, such as .gif.
-
-    Raises:
-        ValueError: If the name has none of the endings or is that of a folder.
-        OSError: If the folder can't be made.
-    """
-    if path.suffix.lower() not in endings:
-        raise ValueError(f"the file must end in {' or '.join(endings)}, got {path}")
-    if path.is_dir():
-        raise ValueError(f"the file must be none yet or a file, got the folder {path}")
+def check_output(name: str, path: Path, *endings: str) -> None:
+    """Check the file that an option names, which is going to be written, and make the folder for it."""
+    require(name, path, path.suffix.lower() in endings, f"a file whose name ends in {' or '.join(endings)}")
+    require(name, path, not path.is_dir(), "a file, not a folder")
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def make_folder(name: str, folder: Path) -> None:
-    """Make the folder that an option names.
-
-    Args:
-        name: Name of the option.
-        folder: Its value.
-
-    Raises:
-        ValueError: If nothing can be written there.
-    """
+    """Make the folder that an option names; ValueError if nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{flag(name)} must be a folder that can be made, got {folder} ({error.strerror})") from error
     require(name, folder, os.access(folder, os.W_OK), "a folder that can be written to")
+
+
+@contextmanager
+def ray_needed() -> Iterator[None]:
+    """A context for what imports Ray; ValueError, with the command that installs it, if it is not there."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "ray":
+            raise
+        install = "pip install 'fw-rl[ray]', in an environment of its own"
+        raise ValueError(f"the engine ray needs Ray, which is not installed: {install}") from error

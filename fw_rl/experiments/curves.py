@@ -1,4 +1,4 @@
-"""The learning curves of many runs as one picture, and what it has in common with Figure 5."""
+"""The learning curve of a run, those of many runs as one picture, and what these have in common with Figure 5."""
 
 from __future__ import annotations
 
@@ -17,28 +17,23 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
-from fw_rl.experiments.pictures import STYLE, smooth
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.intervals import mean_interval
 
-__all__ = ["COLORS", "Run", "as_png", "count_of", "draw", "group", "plot_mean", "put_titles", "read_run"]
+__all__ = ["COLORS", "STYLE", "LearningCurve", "as_png", "count_of", "draw", "draw_learning_curve", "group", "plot_mean"]
+__all__ += ["put_titles", "read_run"]
 
 RETURN, FRAMES = "rollout/ep_rew_mean", "time/total_timesteps"
 COLORS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#db2777", "#4b5563")
 POINTS = 300
+STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
+"""What the pictures of learning have in common, for `matplotlib.rc_context`."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """What one run learned.
-
-    Attributes:
-        path: Its folder.
-        config: Its settings.
-        frames: Where its curve has points, [P].
-        returns: The smoothed mean returns there, [P].
-    """
+class LearningCurve:
+    """What one run learned: the smoothed mean returns [P] at some frames [P]."""
 
     path: Path
     config: RunSettings
@@ -46,36 +41,22 @@ class Run:
     returns: NDArray[np.float64]
 
 
-Kind = list[Run]
+Kind = list[LearningCurve]
 """Runs that differ in nothing but the seed."""
 
 
-def read_run(path: Path) -> Run:
-    """The learning curve of a run.
-
-    Args:
-        path: Its folder.
-
-    Raises:
-        ValueError: If there is none.
-    """
+def read_run(path: Path) -> LearningCurve:
+    """The learning curve of a run; ValueError if it has none."""
     folder, config = RunFolder.open(path)
     rows = [row for row in folder.read_progress() if RETURN in row]
     if not rows:
         raise ValueError(f"{path} must have a learning curve, got none yet: no episode has ended")
     frames, returns = (np.array([row[name] for row in rows]) for name in (FRAMES, RETURN))
-    return Run(path, config, frames, smooth(returns))
+    return LearningCurve(path, config, frames, smooth(returns))
 
 
-def group(runs: Sequence[Run]) -> dict[str, dict[str, Kind]]:
-    """The runs by environment and by the label of their kind, in the order in which they come.
-
-    Args:
-        runs: All runs.
-
-    Raises:
-        ValueError: If two have the seed in common too, since the same run twice would narrow the interval.
-    """
+def group(runs: Sequence[LearningCurve]) -> dict[str, dict[str, Kind]]:
+    """The runs by environment and by the label of their kind, in the order in which they come; ValueError for a seed twice."""
     kinds: dict[str, dict[str, Kind]] = {}
     for run in runs:
         of_env = kinds.setdefault(run.config.short_env, {})
@@ -87,7 +68,7 @@ def group(runs: Sequence[Run]) -> dict[str, dict[str, Kind]]:
     return {env: _label(list(of_env.values())) for env, of_env in kinds.items()}
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def _settings(run: LearningCurve) -> dict[str, Any]:
     """What makes the kind of a run, by name, the most telling first."""
     settings = asdict(run.config)
     for name in ("seed", "env"):
@@ -119,11 +100,7 @@ def mean_curve(runs: Kind) -> tuple[NDArray[Any], ...]:
 
 
 def draw(panels: dict[str, dict[str, Kind]]) -> bytes:
-    """A panel for each environment, with a line for each kind of run, as a PNG file.
-
-    Args:
-        panels: What `group` returns.
-    """
+    """A panel for each environment, with a line for each kind of run, as a PNG file."""
     labels = dict.fromkeys(label for kinds in panels.values() for label in kinds)
     colors = {label: COLORS[i % len(COLORS)] for i, label in enumerate(labels)}
     columns = min(len(panels), 3)
@@ -146,48 +123,53 @@ def draw(panels: dict[str, dict[str, Kind]]) -> bytes:
         return as_png(figure)
 
 
-def plot_mean(axes: Axes, frames: Any, band: Iterable[Any], color: str) -> None:
-    """A line in the middle of a band.
+def draw_learning_curve(rows: list[dict[str, float]], title: str, greedy: float) -> bytes:
+    """The mean return of the training episodes over frames, and of greedy ones at the end, as a PNG file."""
+    rows = [row for row in rows if RETURN in row]
+    frames = [row[FRAMES] for row in rows]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
+        axes = figure.subplots()
+        returns = np.array([row[RETURN] for row in rows])
+        axes.plot(frames, returns, color="#2563eb", alpha=0.25, linewidth=1)
+        axes.plot(frames, smooth(returns), color="#2563eb", linewidth=2, label="training episodes")
+        if frames:
+            axes.plot(
+                frames[-1], greedy, "o", color="#dc2626", clip_on=False, zorder=3, label=f"greedy at the end: {greedy:.3f}"
+            )
+        axes.set(title=title, xlabel="frames", ylabel="mean return")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.legend(frameon=False, loc="lower right")
+        return as_png(figure)
 
-    Args:
-        axes: The panel.
-        frames: Places of the points, [P].
-        band: The mean and the two ends of its interval, [3, P].
-        color: Color of both.
-    """
+
+def smooth(values: NDArray[np.float64], share: float = 0.05) -> NDArray[np.float64]:
+    """The mean over a window around each value."""
+    half = int(len(values) * share / 2)
+    return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
+
+
+def plot_mean(axes: Axes, frames: Any, band: Iterable[Any], color: str) -> None:
+    """A line in the middle of a band, which is [3, P]: the mean and the two ends of its interval."""
     mean, low, high = band
     axes.fill_between(frames, low, high, color=color, alpha=0.18, linewidth=0)
     axes.plot(frames, mean, color=color, linewidth=2)
 
 
 def put_titles(axes: Axes, title: str, subtitle: str) -> None:
-    """A title, and a smaller line below it.
-
-    Args:
-        axes: The panel.
-        title: The title.
-        subtitle: The line.
-    """
+    """A title, and a smaller line below it."""
     axes.set_title(f"{title}\n", fontsize=12)
     axes.text(0.5, 1.02, subtitle, transform=axes.transAxes, ha="center", va="bottom", fontsize=9, color="#4b5563")
 
 
 def count_of(groups: Iterable[Sequence[Any]]) -> str:
-    """How many each of the groups has: "5", or "3 to 5".
-
-    Args:
-        groups: Groups of anything.
-    """
+    """How many each of the groups has: "5", or "3 to 5"."""
     counts = [len(group) for group in groups]
     return " to ".join(dict.fromkeys(str(count) for count in (min(counts), max(counts))))
 
 
 def as_png(figure: Figure) -> bytes:
-    """A picture as a PNG file, which is the same for the same picture.
-
-    Args:
-        figure: The picture.
-    """
+    """A picture as a PNG file, which is the same for the same picture."""
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()

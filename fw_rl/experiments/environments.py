@@ -15,14 +15,7 @@ __all__ = ["environment_id", "make_vector_env"]
 
 
 def environment_id(name: str) -> str:
-    """The Gymnasium id of an environment.
-
-    Args:
-        name: A short Catch name, an id, or module:id for one that a module registers, which is imported.
-
-    Raises:
-        ValueError: If there is no such environment.
-    """
+    """The Gymnasium id of a short Catch name, an id, or module:id, whose module is imported; ValueError if there is none."""
     own_id = import_for(name, "environment")
     if own_id.removeprefix("fw_rl/").startswith("Catch-") and own_id != "fw_rl/Catch-v0":
         return catch_id(own_id)
@@ -37,14 +30,7 @@ def environment_id(name: str) -> str:
 def make_vector_env(
     name: str, n_envs: int, workers: int = 1, autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP
 ) -> VectorEnv:
-    """Environments side by side: those of Catch in arrays, others one by one.
-
-    Args:
-        name: See `environment_id`.
-        n_envs: How many.
-        workers: Processes that step them; 1 is this one.
-        autoreset_mode: Whether an episode begins in the step that ends another or in the next.
-    """
+    """Environments side by side, stepped by so many processes: those of Catch in arrays, others one by one."""
     if workers > 1:
         return ParallelVectorEnv(partial(make_vector_env, name, autoreset_mode=autoreset_mode), n_envs, workers)
     env_id = environment_id(name)

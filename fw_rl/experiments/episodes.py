@@ -21,13 +21,9 @@ __all__ = ["Episode", "open_env", "play_episode"]
 
 @dataclass
 class Episode:
-    """What was seen, earned and drawn in an episode of T steps.
+    """An episode of T steps: T observations, T rewards, and T + 1 frames [height, width, 3].
 
-    Attributes:
-        observations: T, without the last, at which nobody acts.
-        rewards: T numbers.
-        frames: T + 1 pictures [height, width, 3], uint8; none if the environment shows itself or does not draw.
-        fps: Frames a second at which the environment wants to be watched.
+    There are no frames if the environment shows itself or does not draw; it wants to be watched at so many `fps`.
     """
 
     observations: list[Any] = field(default_factory=list)
@@ -40,15 +36,9 @@ class Episode:
 
 
 def open_env(config: RunSettings, render_mode: str | None, model: RecurrentOnPolicyAlgorithm | None = None) -> gym.Env:
-    """One environment of a run.
+    """One environment of a run, which draws itself as "rgb_array" or "human", or not at all.
 
-    Args:
-        config: The settings of the run.
-        render_mode: How it draws itself: "rgb_array", "human", or None for not at all.
-        model: The agent that is going to act in it.
-
-    Raises:
-        ValueError: If it does not exist, cannot be drawn so, or is none for the agent.
+    ValueError if it does not exist, cannot be drawn so, or is none for the model that is going to act in it.
     """
     env_id = environment_id(config.env)
     mode: dict[str, Any] = {} if render_mode is None else dict(render_mode=render_mode)  # which not every one takes
@@ -73,15 +63,7 @@ def open_env(config: RunSettings, render_mode: str | None, model: RecurrentOnPol
 def play_episode(
     model: RecurrentOnPolicyAlgorithm, env: gym.Env, seed: int, greedy: bool = True, max_steps: int | None = None
 ) -> Episode:
-    """One episode; its observations are those that the agent sees, normalized if it has learned so.
-
-    Args:
-        model: The agent.
-        env: The environment.
-        seed: Seed of the episode.
-        greedy: Take the most probable actions, not random ones by their probabilities.
-        max_steps: A longer episode is cut off.
-    """
+    """One episode; its observations are those that the agent sees, normalized if it has learned so."""
     player, normalizer = Player(model), model.get_vec_normalize_env()
     episode = Episode(fps=float(env.metadata.get("render_fps") or 10))
     allowed = env.get_wrapper_attr("action_masks") if is_masking_supported(env) else lambda: None

@@ -34,15 +34,7 @@ Sweeps = dict[str, dict[str, Swept]]
 
 
 def read_sweeps(data: Path) -> Sweeps:
-    """All trainings in a folder, by environment and cell.
-
-    Args:
-        data: The folder, with ENV/CELL/trials.json.
-
-    Raises:
-        ValueError: If there are none, or if those of an environment can't be compared.
-        OSError: If a file can't be read.
-    """
+    """All trainings in a folder, by environment and cell; ValueError if there are none, or they can't be compared."""
     sweeps: Sweeps = {}
     for path in sorted(data.glob(f"*/*/{TRIALS}")):
         swept = Swept.read(path.parent)
@@ -86,11 +78,7 @@ def _require_new_seeds(path: Path, swept: Swept) -> None:
 
 
 def summarise(sweeps: Sweeps) -> Record:
-    """All numbers of the picture and of the table, as JSON has them: what is not known, or infinite, is None.
-
-    Args:
-        sweeps: What `read_sweeps` returns.
-    """
+    """All numbers of the picture and of the table, as JSON has them: what is not known, or infinite, is None."""
     environments = {env: _of_environment(cells) for env, cells in sweeps.items()}
     record = dict(level=LEVEL, greedy_levels=GREEDY_LEVELS, top=TOP, resamples=RESAMPLES, environments=environments)
     if len(sweeps) > 1:

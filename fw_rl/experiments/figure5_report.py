@@ -15,9 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 from tabulate import tabulate
 
-from fw_rl.experiments.curves import COLORS, as_png, count_of, plot_mean, put_titles
-from fw_rl.experiments.pictures import STYLE
-from fw_rl.experiments.search.report import number
+from fw_rl.experiments.curves import COLORS, STYLE, as_png, count_of, plot_mean, put_titles
+from fw_rl.experiments.search.swept import number
 
 __all__ = ["describe", "draw"]
 
@@ -27,11 +26,7 @@ LEVEL_LINE: Any = dict(color="#4b5563", linewidth=0.8, linestyle=":")
 
 
 def describe(record: Record) -> str:
-    """All tables, with what their columns mean, as Markdown.
-
-    Args:
-        record: What `summarise` returns, and the command.
-    """
+    """All tables, with what their columns mean, as Markdown."""
     parts = (_introduction(record), *_search(record), *_finals(record), *_seeds(record), *_improvement(record))
     return "\n\n".join((*parts, *_all_trials(record))) + "\n"
 
@@ -171,11 +166,7 @@ def _estimate(estimate: list[float | None] | None) -> str:
 
 
 def draw(record: Record) -> bytes:
-    """A row of panels for each environment as a PNG file: the top trials, the best settings with new seeds, all trials.
-
-    Args:
-        record: What `summarise` returns.
-    """
+    """A row of panels for each environment as a PNG file: the top trials, the best settings with new seeds, all trials."""
     cells = sorted({cell for _, cell, _ in _cells(record)})
     colors = {cell: COLORS[i % len(COLORS)] for i, cell in enumerate(cells)}
     environments = record["environments"]

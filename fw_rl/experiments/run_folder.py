@@ -22,19 +22,7 @@ _PACKAGES = ("fw-rl", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", 
 
 
 class RunFolder:
-    """Paths in the folder of one run, and what is written there as a whole or not at all.
-
-    Args:
-        path: The folder.
-
-    Attributes:
-        config: File of settings, versions and commit.
-        checkpoints: Folder of the agent at several moments of its training.
-        progress: File with one row of numbers every so many frames.
-        evaluation: File of the greedy return at the end.
-        curve: Picture of the mean return over frames.
-        episodes: Greedy episodes as an animation.
-    """
+    """Paths in the folder of one run, and what is written there as a whole or not at all."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.config, self.checkpoints = path, path / "config.json", path / "checkpoints"
@@ -43,12 +31,7 @@ class RunFolder:
 
     @staticmethod
     def create(log_dir: Path, config: RunSettings) -> RunFolder:
-        """A new folder with the settings in it, named after environment, cell, seed and time.
-
-        Args:
-            log_dir: Where the folder goes.
-            config: The settings.
-        """
+        """A new folder with the settings in it, named after environment, cell, seed and time."""
         name = f"{config.short_env}_{config.short_cell}_seed{config.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
         path = log_dir / name
         for attempt in range(2, 1000):
@@ -64,36 +47,21 @@ class RunFolder:
 
     @staticmethod
     def open(path: Path) -> tuple[RunFolder, RunSettings]:
-        """The folder of an earlier run and its settings.
-
-        Args:
-            path: The folder.
-
-        Raises:
-            ValueError: If it is not the folder of a run.
-        """
+        """The folder of an earlier run and its settings; ValueError if it is none."""
         folder = RunFolder(path)
         if not folder.config.is_file():
-            raise ValueError(f"{path} is not the folder of a run: it has no {folder.config.name}")
+            raise ValueError(f"RUN must be the folder of a run, which has {folder.config.name}, got {path}")
         try:
             return folder, RunSettings.from_json(folder.config.read_text())
         except ValueError as error:
             raise ValueError(f"{folder.config} is damaged: {error}") from error
 
     def keep(self, config: RunSettings) -> None:
-        """Write down the settings, with versions and commit.
-
-        Args:
-            config: The settings.
-        """
+        """Write down the settings, with versions and commit."""
         write_json(self.config, dict(settings=dataclasses.asdict(config), versions=_versions(), git_commit=_git_commit()))
 
     def checkpoint(self, timesteps: int) -> Path:
-        """Where a checkpoint lies; names sort by frames.
-
-        Args:
-            timesteps: Frames that the agent was trained on.
-        """
+        """Where a checkpoint lies; names sort by frames."""
         return self.checkpoints / f"{timesteps:012d}.safetensors"
 
     def saved_checkpoints(self) -> list[Path]:
@@ -101,22 +69,14 @@ class RunFolder:
         return sorted(path for path in self.checkpoints.glob("*.safetensors") if path.stem.isdigit())
 
     def last_checkpoint(self) -> Path:
-        """The latest checkpoint.
-
-        Raises:
-            ValueError: If there is none.
-        """
+        """The latest checkpoint; ValueError if there is none."""
         saved = self.saved_checkpoints()
         if not saved:
-            raise ValueError(f"{self.path} has no checkpoint: its training has hardly begun, start it anew")
+            raise ValueError(f"{self.path} must have a checkpoint, got none: its training has hardly begun, start it anew")
         return saved[-1]
 
     def logger(self, timesteps: int = 0) -> Logger:
-        """SB3's logger to TensorBoard and progress.csv.
-
-        Args:
-            timesteps: Frames after which what an interrupted run logged is dropped.
-        """
+        """SB3's logger to TensorBoard and progress.csv; what an interrupted run logged after so many frames is dropped."""
         rows = self.read_progress()
         tensorboard = TensorBoardOutputFormat(str(self.path))
         if timesteps:

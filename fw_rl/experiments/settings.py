@@ -23,24 +23,17 @@ from fw_rl.experiments.checks import check_count, require
 from fw_rl.experiments.environments import environment_id
 from fw_rl.modules import without_module
 
-__all__ = ["RunSettings", "parse_cell_options", "resolve"]
+__all__ = ["ALWAYS_WRITTEN", "RunSettings", "parse_cell_options", "resolve"]
+
+ALWAYS_WRITTEN = {"env", "cell", "algo", "seed", "timesteps"}
+"""What every version of a file has; what came later has its default where a file lacks it."""
 
 NOT_ON_RAY = ("bptt_length", "optimizer", "normalize_advantage", "matmul_precision")
 """What RLlib does in its own way."""
 
 
 def parse_cell_options(words: Sequence[str]) -> dict[str, Any]:
-    """The options of a cell as the command line has them.
-
-    Args:
-        words: Words such as eta=0.1 and rule=delta.
-
-    Returns:
-        The values by name.
-
-    Raises:
-        ValueError: If a word has another form.
-    """
+    """The options of a cell by name, from words such as eta=0.1 and rule=delta; ValueError for a word of another form."""
     for word in words:
         require("cell_options", word, "=" in word, "name=value")
     return {name: _parse_value(name, value) for name, value in (word.split("=", 1) for word in words)}
@@ -167,11 +160,7 @@ class RunSettings:
         return self.engine == "ray" or "n_workers" in argument_names(ALGORITHMS[self.algo].agent)
 
     def check(self) -> None:
-        """Check every setting, and that they go together.
-
-        Raises:
-            ValueError: If a number or a name is not allowed, or two settings do not go together.
-        """
+        """Check every setting, and that they go together; ValueError, in one line, if not."""
         on_ray = self.engine == "ray"
         where = "--engine ray" if on_ray else f"--algo {self.algo}"
         for name in sorted(_not_had(self.engine, self.algo)):
@@ -203,17 +192,10 @@ class RunSettings:
 
     @staticmethod
     def from_json(text: str) -> RunSettings:
-        """The settings of a run as its folder has them; one that an older version did not write has its default.
-
-        Args:
-            text: JSON with an entry settings.
-
-        Raises:
-            ValueError: If the text is not the settings of a run.
-        """
+        """The settings of a run as its folder has them; one that an older version did not write has its default."""
         try:
             settings = json.loads(text)["settings"]
-            if missing := {"env", "cell", "algo", "seed", "timesteps"} - set(settings):
+            if missing := ALWAYS_WRITTEN - set(settings):
                 raise KeyError(*sorted(missing))
             unused = _not_had(settings.get("engine", RunSettings.engine), settings["algo"])
             return RunSettings(**settings | dict.fromkeys(unused))  # older versions wrote what an engine does not have
@@ -222,17 +204,11 @@ class RunSettings:
 
 
 def resolve(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
-    """The complete settings: those that are given, then tuned values, then the defaults.
+    """The complete settings: those that are given and not None, then tuned values, then the defaults.
 
-    Args:
-        tuned_for_cell: The tuned values are those for the environment and its cell, not those for any cell there.
-        **given: Settings by name, as in `RunSettings`. None is one that is not given. Options of the cell keep their tuned
-            values if they are not given.
+    ValueError, in one line, if one is not allowed. Without `tuned_for_cell` the tuned values are those for any cell.
 
-    Raises:
-        ValueError: If a value is not allowed, in one line.
-
-    Example:
+    Examples:
         >>> resolve(env="Catch-16-3", cell="gru", n_envs=8).gae_lambda
         1.0
     """

@@ -14,14 +14,14 @@ from fw_rl.experiments.agents import evaluate, load_model, make_model
 from fw_rl.experiments.animation import write_gif
 from fw_rl.experiments.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
 from fw_rl.experiments.checks import require
+from fw_rl.experiments.curves import draw_learning_curve
 from fw_rl.experiments.episodes import open_env, play_episode
-from fw_rl.experiments.pictures import draw_learning_curve
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
-from fw_rl.files import write_json
+from fw_rl.files import write_file, write_json
 from fw_rl.intervals import mean_interval
 
-__all__ = ["Training"]
+__all__ = ["TrainingRun"]
 
 LOG_ROWS = 200
 CHECKPOINTS = 20
@@ -30,52 +30,24 @@ EPISODES, EPISODE_STEPS = 6, 100
 
 
 @dataclass(frozen=True)
-class Training:
-    """A run that is trained.
-
-    Attributes:
-        folder: Its folder.
-        config: Its settings.
-        model: Its agent.
-    """
+class TrainingRun:
+    """A run that is trained."""
 
     folder: RunFolder
     config: RunSettings
     model: RecurrentOnPolicyAlgorithm
 
     @staticmethod
-    def begin(config: RunSettings, log_dir: Path, device: str = "cpu", ray_address: str | None = None) -> Training:
-        """A new run, whose folder is made last.
-
-        Args:
-            config: The settings.
-            log_dir: Where the folder goes.
-            device: Where the agent learns: cpu, cuda or auto.
-            ray_address: A running Ray cluster, see `RLlibAgent`.
-
-        Raises:
-            ValueError: If the settings cannot be those of an agent.
-            OSError: If the folder can't be made.
-        """
+    def begin(config: RunSettings, log_dir: Path, device: str = "cpu", ray_address: str | None = None) -> TrainingRun:
+        """A new run, whose folder is made last; ValueError if the settings cannot be those of an agent."""
         model = make_model(config, device, ray_address)
         folder = RunFolder.create(log_dir, config)
         model.set_logger(folder.logger())
-        return Training(folder, config, model)
+        return TrainingRun(folder, config, model)
 
     @staticmethod
-    def resume(run: Path, workers: int, timesteps: int, device: str = "cpu", ray_address: str | None = None) -> Training:
-        """A run that goes on where its last checkpoint is.
-
-        Args:
-            run: Folder of the run.
-            workers: Processes from now on.
-            timesteps: Frames of the whole run.
-            device: Where the agent learns: cpu, cuda or auto.
-            ray_address: A running Ray cluster, see `RLlibAgent`.
-
-        Raises:
-            ValueError: If there is no such run or it has no checkpoint, and for fewer timesteps than it has already.
-        """
+    def resume(run: Path, workers: int, timesteps: int, device: str = "cpu", ray_address: str | None = None) -> TrainingRun:
+        """A run that goes on where its last checkpoint is, to so many frames in all; ValueError if it can't."""
         folder, stored = RunFolder.open(run)
         config = replace(stored, workers=workers, timesteps=timesteps)
         config.check()
@@ -85,19 +57,10 @@ class Training:
             require("timesteps", config.timesteps, config.timesteps >= done, f"at least {done}, the frames that the run has")
             folder.keep(config)
         model.set_logger(folder.logger(done))
-        return Training(folder, config, model)
+        return TrainingRun(folder, config, model)
 
     def run(self, progress_bar: bool = True) -> None:
-        """Train to the end.
-
-        Args:
-            progress_bar: Whether to show how far it is.
-
-        Raises:
-            KeyboardInterrupt: If the user stops it; a checkpoint is written before.
-            WorkerError: If a worker fails; a checkpoint is written before.
-            FloatingPointError: If the net diverges.
-        """
+        """Train to the end; a checkpoint is written before a KeyboardInterrupt or a WorkerError goes on."""
         config, model = self.config, self.model
         checkpoints = Checkpoints(self.folder, interval=math.ceil(config.timesteps / CHECKPOINTS))
         stop, bar = StopOnInterrupt(checkpoints), ProgressBar()
@@ -129,14 +92,7 @@ class Training:
             model.get_env().close()  # type: ignore[union-attr]
 
     def evaluate(self, episodes: int) -> dict[str, Any]:
-        """Play greedy episodes, and write down how well, in eval.json.
-
-        Args:
-            episodes: How many.
-
-        Returns:
-            The mean return, its 95 % interval (None for a single episode), the standard deviation, and how it was measured.
-        """
+        """Play greedy episodes; returns what eval.json has, whose interval is None for a single episode."""
         returns = evaluate(self.config, self.model, episodes)
         mean, low, high = (float(number) for number in mean_interval(returns))
         interval = None if math.isnan(low) else [low, high]
@@ -146,17 +102,10 @@ class Training:
         return record
 
     def draw(self, greedy: float) -> tuple[list[Path], str]:
-        """Draw the learning curve, and some episodes if the environment can draw itself.
-
-        Args:
-            greedy: Mean return of greedy episodes at the end.
-
-        Returns:
-            The files, and why there is no animation: nothing if there is one.
-        """
+        """Draw the learning curve and some episodes; returns the files, and why there is no animation, if so."""
         config, folder = self.config, self.folder
         title = f"{config.short_env}, {config.short_cell}, seed {config.seed}"
-        draw_learning_curve(folder.read_progress(), folder.curve, title, greedy)
+        write_file(folder.curve, draw_learning_curve(folder.read_progress(), title, greedy))
         try:
             env = open_env(config, "rgb_array")
             seeds = range(config.seed + 1, config.seed + 1 + EPISODES)

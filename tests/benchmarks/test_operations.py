@@ -40,6 +40,6 @@ def test_a_matrix_before_the_sequence_is_read_too():
     cell = make_cell("fast-weights", 3, 8, decay=0.5, window=0)
     _, state = cell(torch.randn(1, 4, 3), cell.initial_state(4))
     with torch.no_grad(), counted() as operations:
-        cell._run(torch.randn(1, 4, 3), state)
+        cell(torch.randn(1, 4, 3), state)
     folded = 8 * 8  # after the step, its one write goes into the matrix
     assert operations.total == 2 * 4 * (3 * 8 + 8 * 8 + 8 * 8 + folded)

@@ -96,10 +96,10 @@ def bad_input(tmp_path, runs):
     picture = tmp_path / "curves.png"
     return {
         "no runs": ([], picture, "RUN must be the folder of at least one run, got none"),
-        "no run": ([tmp_path / "nothing"], picture, "not the folder of a run"),
+        "no run": ([tmp_path / "nothing"], picture, "RUN must be the folder of a run"),
         "a run without a curve": ([empty], picture, "must have a learning curve, got none yet"),
         "the same run twice": ([runs[0], runs[0]], picture, "runs must have different settings or seeds"),
-        "no PNG": ([runs[0]], tmp_path / "curves.jpg", "must end in .png"),
+        "no PNG": ([runs[0]], tmp_path / "curves.jpg", "--out must be a file whose name ends in .png"),
         "a file as folder": ([runs[0]], tmp_path / "file" / "curves.png", "file"),
     }
 

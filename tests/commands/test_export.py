@@ -18,10 +18,11 @@ def test_a_run_becomes_one_file(catch_run, tmp_path, capsys):
     assert main([str(catch_run), "--onnx", str(out)]) == 0
     assert list(out.parent.iterdir()) == [out]
     names = [part.name for part in onnxruntime.InferenceSession(out).get_inputs()]
-    assert names == ["observation", "episode_start", "state_0", "state_1"]
+    assert names == ["observation", "episode_start", "state_0", "state_1", "state_2"]
     assert str(out) in capsys.readouterr().out
 
 
+@pytest.mark.processes
 def test_another_checkpoint_gives_another_agent(catch_run, tmp_path):
     first, *_, last = sorted((catch_run / "checkpoints").iterdir())
     for name, checkpoint in (("first", ["--checkpoint", str(first)]), ("last", ["--checkpoint", str(last)]), ("default", [])):
@@ -43,6 +44,7 @@ class OneWay(gym.Wrapper):
 gym.register("tests/OneWay-v0", OneWay)
 
 
+@pytest.mark.processes
 def test_what_the_environment_forbids_the_exported_agent_can_be_told(catch_run, tmp_path):
     run = other_run(catch_run, tmp_path / "run", "tests/OneWay-v0")
     assert main([str(run), "--onnx", str(tmp_path / "agent.onnx")]) == 0
@@ -64,16 +66,16 @@ def without_checkpoints(run, to):
 def test_bad_input_gets_one_line_and_exit_code_2(case, catch_run, tmp_path, capsys):
     out, extra, run, expected = tmp_path / "agent.onnx", [], catch_run, ""
     if case == "no run":
-        run, expected = tmp_path, "is not the folder of a run"
+        run, expected = tmp_path, "RUN must be the folder of a run"
     elif case == "no checkpoint":
-        run, expected = without_checkpoints(catch_run, tmp_path / "copy"), "has no checkpoint"
+        run, expected = without_checkpoints(catch_run, tmp_path / "copy"), "must have a checkpoint, got none"
     elif case == "no file":
         extra, expected = ["--checkpoint", str(tmp_path / "nothing.safetensors")], "nothing.safetensors"
     elif case == "damaged":
         (tmp_path / "damaged.safetensors").write_bytes(b"\x00" * 100)
         extra, expected = ["--checkpoint", str(tmp_path / "damaged.safetensors")], "damaged.safetensors"
     else:
-        out, expected = tmp_path / "agent.pt", "must end in .onnx"
+        out, expected = tmp_path / "agent.pt", "--onnx must be a file whose name ends in .onnx"
     assert main([str(run), "--onnx", str(out), *extra]) == 2
     printed = capsys.readouterr().err
     assert printed.startswith("fw-rl export: error: ")

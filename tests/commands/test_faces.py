@@ -26,6 +26,7 @@ def faces(folder, *arguments):
     return main("faces", [*small, "--out", str(folder), "--log-dir", str(folder / "logs"), *arguments])
 
 
+@pytest.mark.processes
 def test_the_table_has_accuracies_and_names_the_drawn_faces(few_faces, tmp_path, capsys):
     assert faces(tmp_path, "--cells", "convnet", "fast-weights", "--hidden-size", "200") == 0
     printed = capsys.readouterr().out

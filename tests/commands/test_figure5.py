@@ -12,6 +12,7 @@ from fw_rl.commands.figure5 import main
 from fw_rl.experiments.figure5 import read_sweeps, summarise
 from fw_rl.experiments.figure5_report import describe, draw
 from fw_rl.experiments.search.learning import Learning, write_learnings
+from tests.commands.helpers import rows
 
 CATCH, LARGE = "Catch-16-3", "Catch-24-5"
 
@@ -51,11 +52,6 @@ def data(tmp_path):
     store(folder, LARGE, "fast-weights", trials_with([0.2] * 5), seeds_with([0.2, 0.4]))
     store(folder, LARGE, "rnn", trials_with([-0.5, -0.7, -0.9]))
     return folder
-
-
-def rows(text):
-    """The lines of a report, without the spaces that align its tables."""
-    return [" ".join(line.split()) for line in text.splitlines()]
 
 
 def of_cell(tmp_path, trials, seeds=None, finals=None):
@@ -236,6 +232,7 @@ def test_the_command_leaves_a_picture_a_table_and_numbers(data, tmp_path, capsys
         assert picture.size[1] >= 1000
 
 
+@pytest.mark.processes
 def test_the_same_trainings_leave_the_same_files(data, tmp_path):
     out = tmp_path / "out"
     left = []
@@ -246,6 +243,7 @@ def test_the_same_trainings_leave_the_same_files(data, tmp_path):
     assert left[0] == left[1]
 
 
+@pytest.mark.processes
 def test_the_picture_shows_the_curves_and_their_band(data, monkeypatch):
     monkeypatch.setitem(matplotlib.rcParams, "savefig.dpi", 50)
     record = summarise(read_sweeps(data))

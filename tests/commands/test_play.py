@@ -181,13 +181,13 @@ def test_the_command_writes_what_is_attended_to(name, frames, catch_run, tmp_pat
 
 
 BAD_INPUT = {
-    "no run": "is not the folder of a run",
-    "no checkpoint": "has no checkpoint",
+    "no run": "RUN must be the folder of a run",
+    "no checkpoint": "must have a checkpoint, got none",
     "no episodes": "--episodes must be at least 1, got 0",
     "no steps": "--max-steps must be at least 1, got 0",
     "a negative seed": "--seed must be at least 0, got -1",
-    "no GIF": "must end in .gif",
-    "no picture": "must end in .png or .gif",
+    "no GIF": "--gif must be a file whose name ends in .gif",
+    "no picture": "--show-attention must be a file whose name ends in .png or .gif",
     "unknown environment": "got 'tests/Gone-v0'",
     "another environment": "its spaces are not those of",
     "another cell": "--show-attention must be left out with the cell lstm, which does not attend to past steps",

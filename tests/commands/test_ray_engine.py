@@ -38,7 +38,7 @@ def test_a_sweep_without_ray_says_the_same(no_ray, tmp_path, capsys):
     "arguments, message",
     [
         (["--engine", "spark"], "--engine must be one of local, ray, got 'spark'"),
-        (["--ray-address", "auto"], "--ray-address must be left out where --engine is local, got auto"),
+        (["--ray-address", "auto"], "--ray-address must be left out with --engine local, got 'auto'"),
     ],
 )
 def test_what_a_sweep_does_not_take(arguments, message, tmp_path, capsys):

@@ -18,11 +18,13 @@ import torch
 from PIL import Image
 
 from fw_rl.cells import base
+from fw_rl.cells.fast_weights_numba import NumbaFastWeights
+from fw_rl.cells.kernels import are_cached
 from fw_rl.commands.play import main as play
 from fw_rl.commands.train import main
 from fw_rl.experiments.agents import evaluate, load_trained
 from fw_rl.experiments.episodes import open_env, play_episode
-from tests.commands.helpers import SMALL, train
+from tests.commands.helpers import A3C, SMALL, train
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,6 +65,28 @@ def test_a_run_leaves_its_settings_with_versions(finished_run):
     assert record["settings"]["n_steps"] == 6
     assert record["versions"]["torch"] == torch.__version__
     assert "git_commit" in record
+
+
+@pytest.mark.parametrize(
+    ("cell", "cached", "said"), [("fast-weights", False, 1), ("fast-weights", True, 0), ("lstm", False, 0)]
+)
+def test_only_what_must_be_compiled_is_said_to_be(cell, cached, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("fw_rl.commands.train.are_cached", lambda *kernels: cached or not kernels)
+    assert train(tmp_path, "--cell", cell, timesteps=24)[0] == 0
+    assert capsys.readouterr().out.count(f"Compiling the kernels of {cell}") == said
+
+
+def test_what_numba_does_not_tell_counts_as_compiled(finished_run):
+    assert are_cached() and are_cached(object()) and are_cached(*NumbaFastWeights().kernels(replays=True))
+
+
+@pytest.mark.processes
+def test_kernels_are_compiled_by_the_first_run_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    arguments = [*SMALL, "--timesteps", "48", "--quiet", "--log-dir", str(tmp_path / "runs"), "--algo"]
+    algorithms = ("a2c", "a2c", "a3c", "ppo", "ppo")  # the first does without the way forward of the last
+    said = [start(*arguments, algo).communicate()[0].count("Compiling the kernels") for algo in algorithms]
+    assert said == [1, 0, 0, 1, 0]
 
 
 def test_a_run_leaves_its_log_under_the_names_of_sb3(finished_run):
@@ -140,12 +164,15 @@ gym.register("camera/Dict-v0", Camera, kwargs=dict(as_dict=True))
 """
 
 
-@pytest.mark.parametrize("algo", ["a2c", "a3c"])
+@pytest.mark.parametrize(
+    ("algo", "workers"),
+    [("a2c", 1), *(pytest.param(algo, 2, marks=pytest.mark.processes) for algo in ("a2c", "a3c"))],
+)
 @pytest.mark.parametrize("kind", ["Image", "Dict"])
-def test_an_environment_of_a_module_of_ones_own(kind, algo, tmp_path, monkeypatch):
+def test_an_environment_of_a_module_of_ones_own(kind, algo, workers, tmp_path, monkeypatch):
     (tmp_path / "camera.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
-    chosen = ["--env", f"camera:camera/{kind}-v0", "--algo", algo, "--workers", "2"]
+    chosen = ["--env", f"camera:camera/{kind}-v0", "--algo", algo, "--workers", str(workers)]
     code, run = train(tmp_path / "runs", *chosen, timesteps=96)
     assert code == 0
     assert run.name.startswith(f"camera-{kind}_fast-weights")
@@ -161,7 +188,7 @@ class Own(LSTMCell): ...
 """
 
 
-@pytest.mark.parametrize("algo", ["a2c", "a3c"])
+@pytest.mark.parametrize("algo", ["a2c", A3C])
 def test_a_cell_of_a_module_of_ones_own(algo, tmp_path, monkeypatch):
     monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
     (tmp_path / "own_cells.py").write_text(CELL)
@@ -216,7 +243,7 @@ def test_the_same_seed_gives_the_same_run(tmp_path):
     assert not all(torch.equal(policies[0][name], policies[2][name]) for name in policies[0])
 
 
-@pytest.mark.parametrize("algo", ["a2c", "a3c", "ppo"])
+@pytest.mark.parametrize("algo", ["a2c", A3C, "ppo"])
 def test_an_agent_that_sees_its_previous_step_can_be_played(algo, tmp_path, capsys):
     code, run = train(tmp_path, "--previous-step", "True", "--algo", algo)
     assert code == 0
@@ -228,6 +255,7 @@ def test_an_agent_that_sees_its_previous_step_can_be_played(algo, tmp_path, caps
     assert "Episode 1: return" in capsys.readouterr().out
 
 
+@pytest.mark.processes
 def test_workers_that_step_the_environments_change_nothing(tmp_path):
     settings = ["--env", "CartPole-v1", "--eval-episodes", "2"]
     one, two = (weights(train(tmp_path / workers, *settings, "--workers", workers)[1]) for workers in "12")
@@ -236,6 +264,7 @@ def test_workers_that_step_the_environments_change_nothing(tmp_path):
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.processes
 def test_a_run_goes_on_after_a_worker_was_killed(tmp_path, capsys):
     def kill():
         while not list(tmp_path.rglob("*.safetensors")):
@@ -260,6 +289,7 @@ def test_a_run_goes_on_after_a_worker_was_killed(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.processes
 def test_a_stopped_run_goes_on_as_if_it_never_stopped(tmp_path, number):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     arguments = [*SMALL, "--timesteps", "24000", "--quiet", "--log-dir"]
@@ -288,7 +318,7 @@ def test_a_finished_run_can_be_resumed_and_is_evaluated_again(finished_run, caps
     assert json.loads((finished_run / "eval.json").read_text())["episodes"] == 10
 
 
-@pytest.mark.parametrize("algo", ["a2c", "ppo"])
+@pytest.mark.parametrize("algo", ["a2c", pytest.param("ppo", marks=pytest.mark.processes)])
 def test_a_finished_run_can_be_made_longer(algo, tmp_path, capsys):
     _, run = train(tmp_path, "--algo", algo)
     assert main(["--resume", str(run), "--quiet", "--eval-episodes", "10", "--timesteps", "960"]) == 0
@@ -336,6 +366,7 @@ def test_a_damaged_run_gets_one_line(damage, tmp_path, capsys):
     assert run.name in printed
 
 
+@pytest.mark.processes
 def test_a_checkpoint_of_another_net_gets_one_line(tmp_path, capsys):
     _, run = train(tmp_path / "a")
     _, other = train(tmp_path / "b", "--hidden-size", "9")

@@ -8,7 +8,7 @@ import pytest
 from fw_rl.commands.play import main as play
 from fw_rl.commands.train import main
 from fw_rl.experiments.agents import load_trained
-from tests.commands.helpers import train
+from tests.commands.helpers import A3C, train
 
 
 def test_any_cell_and_its_options_can_be_chosen(tmp_path):
@@ -19,7 +19,7 @@ def test_any_cell_and_its_options_can_be_chosen(tmp_path):
     assert options | {"rule": "delta", "inner_steps": 2, "eta": 0.5, "layer_norm": False} == options
 
 
-@pytest.mark.parametrize("algo", ["a2c", "a3c", "ppo"])
+@pytest.mark.parametrize("algo", ["a2c", A3C, "ppo"])
 def test_layers_and_sequences_that_are_chosen_reach_the_agent(algo, tmp_path, capsys):
     chosen = ["--bptt-length", "3", "--net-arch", "5", "7", "--encoder-arch", "9", "--shared-cell", "False", "--algo", algo]
     code, run = train(tmp_path, *chosen)
@@ -88,9 +88,9 @@ BAD_INPUT = {
     "no whole number": (["--env", "Catch-16-3.5"], "Catch-<n>-<m>"),
     "no number": (["--env", "Catch-a-b"], "Catch-<n>-<m>"),
     "unknown environment": (["--env", "Chase-16-3"], "got 'Chase-16-3'"),
-    "unknown cell": (["--cell", "lsmt"], "unknown cell 'lsmt': choose from associative-lstm, fast-weights"),
-    "unknown cell option": (["--cell-options", "etta=1"], "has no option 'etta'"),
-    "cell option out of range": (["--cell-options", "decay=2"], "decay is 2"),
+    "unknown cell": (["--cell", "lsmt"], "cell must be one of associative-lstm, fast-weights, gru, lstm, rnn, or module:name"),
+    "unknown cell option": (["--cell-options", "etta=1"], "got 'etta'"),
+    "cell option out of range": (["--cell-options", "decay=2"], "decay must"),
     "cell option of a wrong type": (["--cell-options", "decay=high"], "decay"),
     "cell option without a value": (["--cell-options", "decay"], "--cell-options must be name=value, got 'decay'"),
     "unknown optimizer": (["--optimizer", "sgd"], "--optimizer must be one of rmsprop, adam, got 'sgd'"),
@@ -129,7 +129,7 @@ BAD_INPUT = {
     "unknown engine": (["--engine", "spark"], "--engine must be one of local, ray, got 'spark'"),
     "cluster without its engine": (["--ray-address", "auto"], "--ray-address must be left out with --engine local, got 'auto'"),
     "device of the cluster": (["--engine", "ray", "--device", "cuda"], "--device must be"),
-    "no run to resume": (["--resume", "no/such/run"], "not the folder of a run"),
+    "no run to resume": (["--resume", "no/such/run"], "RUN must be the folder of a run"),
 }
 
 

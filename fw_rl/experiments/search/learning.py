@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
 from fw_rl.experiments.agents import evaluate, make_model
-from fw_rl.experiments.settings import RunSettings
+from fw_rl.experiments.settings import ALWAYS_WRITTEN, RunSettings
 from fw_rl.files import write_file
 from fw_rl.processes import START_METHOD, Send, Workers
 
@@ -23,7 +23,7 @@ __all__ = ["CURVE_POINTS", "DEFAULTS", "Job", "Learning", "Progress", "Trainings
 
 _PRELOAD = ("torch._dynamo",)  # which Torch imports with the first optimizer of a process, for two seconds
 
-DEFAULTS = asdict(RunSettings())
+DEFAULTS = {name: value for name, value in asdict(RunSettings()).items() if name not in ALWAYS_WRITTEN}
 """Of settings that did not exist when an older file was written."""
 
 CURVE_POINTS = 100
@@ -31,12 +31,7 @@ CURVE_POINTS = 100
 
 
 class Job(NamedTuple):
-    """A training that is to be made.
-
-    Attributes:
-        config: All settings.
-        parameters: Those that are searched, by name.
-    """
+    """A training that is to be made: all its settings, and by name those that are searched."""
 
     config: RunSettings
     parameters: dict[str, Any]
@@ -44,16 +39,10 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Learning:
-    """What one training came to.
+    """What one training came to; one that diverged or was pruned has no greedy return.
 
-    Attributes:
-        settings: All, see `RunSettings`.
-        parameters: Those that were searched, by name.
-        returns: Mean return of the training episodes that ended in each part of the frames, None where none did.
-        greedy: Mean return of greedy episodes at the end.
-        seconds: Length of the training.
-        diverged: The net did, and was not trained or evaluated any further.
-        pruned: It was ended early, and has neither a curve nor a score.
+    `returns` are the means over the training episodes that ended in each part of the frames, None where none did. `greedy` is
+    the mean return of greedy episodes at the end, `seconds` the length of the training.
     """
 
     settings: dict[str, Any]
@@ -79,11 +68,7 @@ class Learning:
         return not self.diverged and math.isfinite(self.area)
 
     def differs_by_seed(self, other: Learning) -> bool:
-        """Whether it is the same training but for its seed.
-
-        Args:
-            other: The training to compare with.
-        """
+        """Whether it is the same training but for its seed."""
         return self.settings | dict(seed=other.seed) == other.settings and self.parameters == other.parameters
 
     @property
@@ -112,24 +97,13 @@ class Learning:
         return float(self.curve[-max(len(self.returns) // 10, 1) :].mean())
 
     def frames_to(self, level: float) -> float:
-        """Frames until the curve reaches a level for the first time; infinite if it never does.
-
-        Args:
-            level: A mean return.
-        """
+        """Frames until the curve reaches a mean return for the first time; infinite if it never does."""
         reached = self.curve >= level
         return float(self.frames[reached.argmax()]) if reached.any() else float("inf")
 
 
 def read_learnings(path: Path) -> list[Learning]:
-    """The trainings that `write_learnings` wrote; none where nothing was written yet.
-
-    Args:
-        path: The file.
-
-    Raises:
-        ValueError: If it holds something else.
-    """
+    """The trainings that `write_learnings` wrote, none where nothing was written yet; ValueError for another kind of file."""
     if not path.exists():
         return []
     try:
@@ -156,37 +130,21 @@ _FORM: dict[str, Callable[[Any], bool]] = dict(
 
 
 def write_learnings(path: Path, learnings: list[Learning]) -> None:
-    """Write trainings as JSON, one a line.
-
-    Args:
-        path: The file.
-        learnings: The trainings.
-    """
+    """Write trainings as JSON, one a line."""
     lines = ",\n".join(json.dumps(asdict(learning)) for learning in learnings)
     write_file(path, f"[\n{lines}\n]\n".encode())
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is.
-
-    Attributes:
-        points: Points of its curve that are done.
-        area: Their mean, nan before the first episode's end.
-    """
+    """How far a training is: points of its curve that are done, and their mean, nan before the first episode's end."""
 
     points: int
     area: float
 
 
 def learn(send: Send, job: Job, eval_episodes: int) -> None:
-    """The task of a worker: train, with a `Progress` sent at every point of the curve and the `Learning` at the end.
-
-    Args:
-        send: Takes what there is to tell.
-        job: The training.
-        eval_episodes: Greedy episodes at the end.
-    """
+    """The task of a worker: train, with a `Progress` sent at every point of the curve and the `Learning` at the end."""
     config, parameters = job
     begin = time.perf_counter()
     model, curve = make_model(config), _Curve(config.timesteps, send)
@@ -232,12 +190,7 @@ class _Curve(BaseCallback):
 
 
 class Trainings:
-    """Trainings side by side, each in a process with one thread; a context, at whose end all have ended.
-
-    Args:
-        jobs: Trainings at a time.
-        eval_episodes: Greedy episodes at the end of each.
-    """
+    """Trainings side by side, each in a process with one thread; a context, at whose end all have ended."""
 
     def __init__(self, jobs: int, eval_episodes: int) -> None:
         self.jobs, self.eval_episodes = jobs, eval_episodes
@@ -261,33 +214,20 @@ class Trainings:
         return len(self._running) < self.jobs
 
     def start(self, key: int, job: Job) -> None:
-        """Begin a training.
-
-        Args:
-            key: Its name here.
-            job: Its settings.
-        """
+        """Begin a training, which has the key as its name here."""
         self._running[key] = Workers(
             learn, lambda number, restarts: (job, self.eval_episodes), 1, START_METHOD, preload=_PRELOAD
         )
         self._running[key].start()
 
     def stop(self, key: int) -> None:
-        """End a training, whose result is lost if it has not been told yet.
-
-        Args:
-            key: The key with which it was started.
-        """
+        """End a training, whose result is lost if it has not been told yet."""
         self._running.pop(key).stop()
 
     def events(self, timeout: float = 0.5) -> Iterator[tuple[int, Progress | Learning]]:
-        """What the trainings have to tell, by their keys; one that tells a `Learning` has ended.
+        """What the trainings tell within some seconds, by their keys; one that tells a `Learning` has ended.
 
-        Args:
-            timeout: Seconds to wait for it, at most.
-
-        Raises:
-            WorkerError: If a training meets an exception, or its process is lost again and again.
+        WorkerError if a training meets an exception, or its process is lost again and again.
         """
         for key in self.keys:
             told = self._running[key].next_report(timeout / len(self._running))

@@ -12,8 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from fw_rl.experiments.search.learning import CURVE_POINTS, Job, Learning, Progress, Trainings, read_learnings, write_learnings
-from fw_rl.experiments.search.report import BEST, number, scores, words
-from fw_rl.experiments.search.swept import Swept
+from fw_rl.experiments.search.swept import BEST, Swept, number, scores, words
 
 __all__ = ["LiveTable", "train_missing"]
 
@@ -21,11 +20,7 @@ __all__ = ["LiveTable", "train_missing"]
 class LiveTable:
     """The trainings that run and the best of those that are done; a context while which it is on the screen.
 
-    Args:
-        title: What is trained.
-        total: How many trainings there will be.
-        done: Those that were made before.
-        quiet: Print a line for each training that ends, as where there is no screen.
+    Without a terminal, and with `quiet`, there is a line for each training that ends.
     """
 
     def __init__(self, title: str, total: int, done: Sequence[Learning], quiet: bool) -> None:
@@ -45,22 +40,12 @@ class LiveTable:
             self._live.stop()
 
     def begin(self, key: int, job: Job) -> None:
-        """Show a training.
-
-        Args:
-            key: Its name here.
-            job: Its settings.
-        """
+        """Show a training."""
         self.running[key] = job, Progress(0, math.nan)
         self._refresh()
 
     def show(self, key: int, event: Progress | Learning) -> None:
-        """Show what a training has told.
-
-        Args:
-            key: The key with which it began.
-            event: How far it is, or what it came to.
-        """
+        """Show what a training has told."""
         if isinstance(event, Progress):
             self.running[key] = self.running[key][0], event
         else:
@@ -91,13 +76,6 @@ def train_missing(path: Path, wanted: Sequence[Job], title: str, trainings: Trai
     """Make the trainings that a file does not have yet; returns what was learned in all that are wanted, in their order.
 
     The file is written after each; what it has besides is left there.
-
-    Args:
-        path: The file.
-        wanted: The trainings.
-        title: What they are.
-        trainings: The context in which they run.
-        quiet: Print a line for each training that ends, and no table.
     """
     known = read_learnings(path)
     done = {key: training for key, job in enumerate(wanted) for training in known if _is_of(training, job)}

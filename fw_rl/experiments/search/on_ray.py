@@ -21,10 +21,7 @@ __all__ = ["OnRay"]
 class OnRay(Trainings):
     """Trainings as tasks that take one core, on whichever machine has it; Ray begins a task anew if its machine is lost.
 
-    Args:
-        jobs: Tasks at a time.
-        eval_episodes: Greedy episodes at the end of each training.
-        address: HOST:PORT of the cluster; None starts Ray on this machine.
+    Without an address, HOST:PORT of the cluster, Ray is started on this machine.
     """
 
     def __init__(self, jobs: int, eval_episodes: int, address: str | None = None) -> None:

@@ -26,12 +26,7 @@ _SETTINGS = {name: kind.__name__ for name, kind in _TYPES.items() if name not in
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The ranges of what is searched, as in `spaces.yaml`.
-
-    Attributes:
-        shared: Those of the settings of every cell, by name.
-        own: Those of the options of one cell, by name.
-    """
+    """The ranges of what is searched, as in `spaces.yaml`: of the settings of every cell, and of the own options of one."""
 
     shared: dict[str, dict[str, Any]]
     own: dict[str, dict[str, Any]]
@@ -42,25 +37,13 @@ class SearchSpace:
         return {name: _distribution(name, entry) for name, entry in (self.shared | self.own).items()}
 
     def apply(self, config: RunSettings, parameters: dict[str, Any]) -> RunSettings:
-        """The settings with what was drawn.
-
-        Args:
-            config: The settings that are not searched.
-            parameters: What was drawn, by name.
-        """
+        """The settings with what was drawn."""
         shared = {name: value for name, value in parameters.items() if name in self.shared}
         own = {name: value for name, value in parameters.items() if name in self.own}
         return replace(config, **shared, cell_options=config.cell_options | own)
 
     def check(self, config: RunSettings) -> None:
-        """Try the ends of all ranges, and all choices.
-
-        Args:
-            config: The settings that are not searched.
-
-        Raises:
-            ValueError: If one is not allowed.
-        """
+        """Try the ends of all ranges, and all choices; ValueError if one is not allowed."""
         for name, entry in (self.shared | self.own).items():
             for value in entry.get("choices") or (entry["low"], entry["high"]):
                 try:
@@ -74,16 +57,7 @@ class SearchSpace:
 
 
 def search_space(cell: str, path: Path | None = None) -> SearchSpace:
-    """The search space for a cell.
-
-    Args:
-        cell: Name of the cell.
-        path: A YAML file of the form of `spaces.yaml`, which is that of the package if None.
-
-    Raises:
-        ValueError: If the file has another form.
-        OSError: If it can't be read.
-    """
+    """The search space for a cell, from a YAML file or else the package's; ValueError if the file has another form."""
     text = (resources.files("fw_rl.experiments.search").joinpath("spaces.yaml") if path is None else path).read_text()
     name = "spaces.yaml" if path is None else str(path)
     try:

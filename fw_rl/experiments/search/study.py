@@ -43,18 +43,6 @@ class SettingsStudy:
 
     Trials are numbered from 0, and one that is lost is made again under its number, which is its seed. Drawn at random,
     number k has the same settings however often the search was stopped, and the same shared ones for every cell.
-
-    Args:
-        config: The settings that are not searched.
-        space: The ranges of those that are.
-        database: SQLite file that holds the study where no `storage` is given.
-        storage: URL of a database that many machines share.
-        sampler: How settings are drawn, "random" or "tpe".
-        seed: Seed of the draws.
-        prune: Whether `is_hopeless` ever says so.
-
-    Raises:
-        ValueError: If the storage can't be opened, or holds this study with other settings.
     """
 
     def __init__(
@@ -115,11 +103,7 @@ class SettingsStudy:
         return get_param_importances(self._study, evaluator=evaluator)
 
     def ask(self, trials: int) -> Job | None:
-        """Begin the first trial that was lost, or is missing, whose number is its seed; None if so many have begun.
-
-        Args:
-            trials: How many the study is to have.
-        """
+        """Begin the first trial that was lost, or is missing, whose number is its seed; None if so many have begun."""
         while self.begun < trials:
             taken = self._numbers(TrialState.RUNNING, TrialState.WAITING)
             missing = next(number for number in count() if number not in taken)
@@ -144,26 +128,14 @@ class SettingsStudy:
             self._last_heartbeat = time.monotonic()
 
     def tell(self, learning: Learning) -> None:
-        """End a trial; one that diverged, or was pruned, has no value.
-
-        Args:
-            learning: What it came to.
-        """
+        """End a trial; one that diverged, or was pruned, has no value."""
         trial = self._own.pop(learning.seed)
         with suppress(UpdateFinishedTrialError):  # it was taken for lost, and is made elsewhere
             trial.set_user_attr(_LEARNING, asdict(learning))
             self._study.tell(trial, learning.area if learning.is_ranked else None, _state(learning))
 
     def adopt(self, learnings: Sequence[Learning], where: str) -> None:
-        """Take over trials that were made before, as a file has them, where the study does not know them.
-
-        Args:
-            learnings: The trials.
-            where: Name of their file.
-
-        Raises:
-            ValueError: If one has other settings, or another result than in the study.
-        """
+        """Take over trials that were made before, as a file has them; ValueError if the study has others in their place."""
         known = {learning.seed: learning for learning in self.learnings}
         for learning in learnings:
             if not self._is_ours(learning):
@@ -179,26 +151,16 @@ class SettingsStudy:
             if learning.seed not in taken:
                 self._study.add_trial(_as_trial(learning, self.space))
 
-    def is_hopeless(self, number: int, progress: Progress) -> bool:
-        """Whether a trial is to be pruned: it is below the median of the others at the same point of the curve.
-
-        Args:
-            number: Number of a trial that this process has begun.
-            progress: How far it is.
-        """
+    def prune(self, number: int, progress: Progress) -> Learning | None:
+        """What to tell of a trial that is to end as it is below the median of the others at the same frames, else None."""
+        trial = self._own[number]
         with suppress(UpdateFinishedTrialError):
             if np.isfinite(progress.area):
-                self._own[number].report(progress.area, progress.points)
-        return self._own[number].should_prune()
-
-    def pruned(self, number: int) -> Learning:
-        """What to tell of a trial that was ended early.
-
-        Args:
-            number: Number of a trial that this process has begun.
-        """
-        parameters = self._own[number].params
-        return Learning(asdict(self._settings(number, parameters)), parameters, [None] * CURVE_POINTS, None, None, pruned=True)
+                trial.report(progress.area, progress.points)
+        if not trial.should_prune():
+            return None
+        settings = asdict(self._settings(number, trial.params))
+        return Learning(settings, trial.params, [None] * CURVE_POINTS, None, None, pruned=True)
 
     def forget_running(self) -> None:
         """End the trials of this process of which nothing is known; they are to be made again."""

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from fw_rl.experiments.search.learning import Job, Learning, Progress, Trainings, read_learnings, write_learnings
 from fw_rl.experiments.search.live import LiveTable, train_missing
-from fw_rl.experiments.search.report import report
 from fw_rl.experiments.search.study import GRACE, HEARTBEAT, SettingsStudy
-from fw_rl.experiments.search.swept import FINALS, SEEDS, TRIALS, Swept
+from fw_rl.experiments.search.swept import FINALS, SEEDS, TRIALS, Swept, report
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 
@@ -26,14 +25,7 @@ FIRST_NEW_SEED = 10_000
 
 @dataclass(frozen=True)
 class Sweep:
-    """The trainings of a sweep; those that its folder has are not made again.
-
-    Attributes:
-        study: The trials of the search.
-        folder: Folder of trials.json, finals.json, seeds.json and report.md.
-        open_trainings: Makes the context in which trainings run.
-        quiet: Print a line for each training that ends, and no table.
-    """
+    """The trainings of a sweep; those that its folder has are not made again."""
 
     study: SettingsStudy
     folder: Path
@@ -43,13 +35,7 @@ class Sweep:
     def run(self, trials: int, finalists: int = 1, retrain: int = 0) -> str:
         """Make the trainings that are missing; returns the report, as report.md has it.
 
-        Args:
-            trials: Trials of the search.
-            finalists: Best settings that are trained with three new seeds, if more than one.
-            retrain: New seeds of the chosen settings.
-
-        Raises:
-            ValueError: If there are no settings to retrain, or if seeds.json is of others.
+        Finalists, if more than one, are trained with three new seeds each, and the best of them with `retrain` others.
         """
         self._search(trials)
         if self.study.running:
@@ -78,9 +64,9 @@ class Sweep:
                         trainings.start(job.config.seed, job)
                         table.begin(job.config.seed, job)
                     for number, event in trainings.events():
-                        if isinstance(event, Progress) and study.is_hopeless(number, event):
+                        if isinstance(event, Progress) and (pruned := study.prune(number, event)):
                             trainings.stop(number)
-                            event = study.pruned(number)
+                            event = pruned
                         if isinstance(event, Learning):
                             study.tell(event)
                             write_learnings(self.folder / TRIALS, study.learnings)

@@ -1,31 +1,31 @@
-"""What a sweep has left in its folder, and which of its settings are the best."""
+"""What a sweep has left in its folder, which of its settings are the best, and its report."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from tabulate import tabulate
 
 from fw_rl.experiments.search.learning import Learning, read_learnings
+from fw_rl.intervals import mean_interval
 
-__all__ = ["FINALS", "SEEDS", "TRIALS", "Swept"]
+__all__ = ["BEST", "FINALS", "SEEDS", "TRIALS", "Swept", "number", "report", "scores", "words"]
 
 TRIALS, FINALS, SEEDS = "trials.json", "finals.json", "seeds.json"
-"""Files of a sweep, by environment and cell: the search, its best settings with new seeds, the best of these with others."""
+"""Files of a sweep, by environment and cell: the search, its best with new seeds, the best of these with others."""
+
+BEST = 5
+"""Trials that are shown."""
 
 
 @dataclass(frozen=True)
 class Swept:
-    """The trainings of a cell on an environment.
-
-    Attributes:
-        trials: Those of the search.
-        finals: Those of its best settings with new seeds.
-        seeds: Those of the chosen settings with others.
-    """
+    """The trainings of a cell on an environment: the search, its best settings with new seeds, the best of these again."""
 
     trials: Sequence[Learning]
     finals: Sequence[Learning] = ()
@@ -33,11 +33,7 @@ class Swept:
 
     @staticmethod
     def read(folder: Path) -> Swept:
-        """What a folder has.
-
-        Args:
-            folder: Folder of trials.json, finals.json and seeds.json.
-        """
+        """What a folder has."""
         return Swept(*(read_learnings(folder / name) for name in (TRIALS, FINALS, SEEDS)))
 
     @property
@@ -63,12 +59,60 @@ class Swept:
         return max(tried, key=self._worth, default=ranked[0] if ranked else None)
 
     def finals_of(self, trial: Learning) -> list[Learning]:
-        """The trainings of a trial's settings with new seeds.
-
-        Args:
-            trial: One of the trials.
-        """
+        """The trainings of a trial's settings with new seeds."""
         return [final for final in self.finals if final.parameters == trial.parameters]
 
     def _worth(self, trial: Learning) -> float:
         return float(np.mean([final.area if final.is_ranked else -math.inf for final in self.finals_of(trial)]))
+
+
+def report(title: str, swept: Swept, importances: dict[str, float]) -> Iterator[str]:
+    """What came out of a sweep, as paragraphs of Markdown, with the share of each setting in what makes a trial good."""
+    diverged, pruned = (sum(getattr(trial, name) for trial in swept.trials) for name in ("diverged", "pruned"))
+    yield f"## {title}: {len(swept.trials)} trials, {diverged} diverged, {pruned} pruned"
+    chosen = swept.chosen
+    if chosen is None:
+        yield "No trial has a value."
+        return
+    rows = []
+    for trial in swept.ranked[:BEST]:
+        own = [final.area for final in swept.finals_of(trial)]
+        again = f"{np.mean(own):.3f} ({len(own)})" if own else ""
+        area, *others = scores(trial)
+        rows.append([trial.seed, area, again, *others, *map(_word, trial.parameters.values())])
+    columns = ["trial", "area", "with new seeds", "last tenth", "greedy", *chosen.parameters]
+    yield tabulate(rows, columns, "github", disable_numparse=True)
+    if importances:
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in importances.items())
+        yield f"Importance of the settings for being among the best quarter (PED-ANOVA):\n{shares}."
+    if swept.seeds:
+        yield f"The best settings, those of trial {chosen.seed}, {_of_seeds(chosen, swept)}"
+
+
+def _of_seeds(chosen: Learning, swept: Swept) -> str:
+    if not all(learning.differs_by_seed(chosen) for learning in swept.seeds):
+        return f"have no new seeds: {SEEDS} is of other settings. Move it away, and sweep again with --retrain."
+    count = len(swept.seeds)
+    mean, low, high = mean_interval(np.array([learning.area for learning in swept.seeds]))
+    solved = sum(learning.greedy is not None and learning.greedy >= 0.95 for learning in swept.seeds)
+    interval = "" if count == 1 else f" ({low:.3f} to {high:.3f})"
+    return f"with {count} new seeds: area {mean:.3f}{interval}, {solved} of {count} at 0.95 greedy."
+
+
+def scores(learning: Learning) -> tuple[str, str, str]:
+    """The area under the curve, the return in its last tenth and that of the greedy agent, for a table."""
+    return number(learning.area), number(learning.final), number(learning.greedy)
+
+
+def number(value: float | None) -> str:
+    """Three decimals, or nothing for what is not known."""
+    return "" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def words(parameters: dict[str, Any]) -> str:
+    """Settings as name=value."""
+    return " ".join(f"{name}={_word(value)}" for name, value in parameters.items())
+
+
+def _word(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -107,7 +107,7 @@ def test_a_trial_that_was_taken_over_is_not_told_twice(make_study, lose):
     lose(61)
     other.keep_alive()
     assert other.ask(100) == job
-    assert not slow.is_hopeless(0, Progress(50, 0.5))
+    assert slow.prune(0, Progress(50, 0.5)) is None
     slow.tell(learning(0, 0.1))
     assert make_study().learnings == []
     other.tell(learning(0, 0.2))
@@ -169,14 +169,15 @@ def test_hopeless_trials_are_pruned_on_request(make_study):
         study = make_study(prune=prune)
         for _ in range(5):
             good = study.ask(100).config.seed
-            assert not study.is_hopeless(good, Progress(50, 0.5))
+            assert study.prune(good, Progress(50, 0.5)) is None
             study.tell(learning(good, 0.5))
         bad = study.ask(100).config.seed
-        assert not study.is_hopeless(bad, Progress(10, -1.0))  # too early to say
-        assert study.is_hopeless(bad, Progress(50, -1.0)) == prune
-        study.tell(study.pruned(bad))
-    assert [known.pruned for known in study.learnings] == [*[False] * 5, True] * 2
-    assert not study.learnings[5].is_ranked
+        assert study.prune(bad, Progress(10, -1.0)) is None  # too early to say
+        pruned = study.prune(bad, Progress(50, -1.0))
+        assert bool(pruned) == prune
+        study.tell(pruned or learning(bad, -1.0))
+    assert [known.pruned for known in study.learnings] == [*[False] * 11, True]
+    assert not study.learnings[11].is_ranked
     assert make_study().begun == 12
 
 

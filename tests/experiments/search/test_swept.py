@@ -3,8 +3,7 @@
 import math
 
 from fw_rl.experiments.search.learning import Learning
-from fw_rl.experiments.search.report import report
-from fw_rl.experiments.search.swept import Swept
+from fw_rl.experiments.search.swept import Swept, report
 
 
 def of_trial(number, area=0.0, parameters=None, **others):
