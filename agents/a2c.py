@@ -20,7 +20,7 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm):
     Every rollout makes one update. The acting pass keeps no graph: one pass over the whole rollout, with matrix products over
     all its steps at once, then serves values, loss and gradient. The arguments are those of `RecurrentOnPolicyAlgorithm`.
 
-    Example:
+    Examples:
         >>> from fw_rl.envs import CatchVectorEnv
         >>> model = RecurrentA2C("RecurrentPolicy", CatchVectorEnv(64, n=16, m=3), policy_kwargs=dict(cell="fast-weights"))
         >>> model = model.learn(total_timesteps=960)

@@ -48,7 +48,7 @@ class A3C(RecurrentOnPolicyAlgorithm):
         ValueError: For an environment where a function is wanted, for a `VecNormalize`, and for a number or a name that is not
             allowed.
 
-    Example:
+    Examples:
         >>> from functools import partial
         >>> from fw_rl.envs import CatchVectorEnv
         >>> model = A3C("RecurrentPolicy", partial(CatchVectorEnv, 64, n=16, m=3), n_workers=2)

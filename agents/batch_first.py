@@ -23,7 +23,7 @@ class BatchFirstPolicy(nn.Module):
     Images come as they are, Discrete numbers are not one-hot yet: the net does what SB3's wrappers and preprocessing do. All
     parameters are those of `policy`, so that `policy.state_dict()` moves weights between this net and SB3's agents.
 
-    Example:
+    Examples:
         >>> net = BatchFirstPolicy(spaces.Discrete(5), spaces.Discrete(3), dict(cell="gru", hidden_size=8))
         >>> latent, state = net(torch.zeros(2, 7, dtype=torch.int64), net.initial_state(2))  # two sequences of seven steps
         >>> latent.shape, net.action_parameters(latent).shape, net.values(latent).shape

@@ -83,7 +83,7 @@ class Checkpoint:
 def checkpoint_path(path: str | os.PathLike[str]) -> Path:
     """The path with the ending .safetensors, which also takes the place of SB3's .zip.
 
-    Example:
+    Examples:
         >>> [checkpoint_path(name).name for name in ("agent", "agent.zip", "agent-0.5", "agent.safetensors")]
         ['agent.safetensors', 'agent.safetensors', 'agent-0.5.safetensors', 'agent.safetensors']
     """
@@ -135,7 +135,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         CheckpointError: If there is no such file or if it is not a whole checkpoint.
 
-    Example:
+    Examples:
         >>> checkpoint = read_checkpoint("agent.safetensors")  # doctest: +SKIP
         >>> checkpoint.counters["num_timesteps"], checkpoint.policy_kwargs["cell"]  # doctest: +SKIP
         (1000000, 'fast-weights')

@@ -38,7 +38,7 @@ class CellLstmPolicy(LstmPolicy):
         ValueError: For an unknown cell or an option that it does not take, and for a cell whose episodes do not begin at 0,
             since sb3-contrib's do.
 
-    Example:
+    Examples:
         >>> from sb3_contrib import RecurrentPPO
         >>> memory = dict(cell="fast-weights", hidden_size=32)
         >>> model = RecurrentPPO(CellLstmPolicy, "CartPole-v1", n_steps=8, batch_size=8, policy_kwargs=memory)

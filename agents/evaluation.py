@@ -13,7 +13,7 @@ __all__ = ["MaskedEvalCallback"]
 class MaskedEvalCallback(EvalCallback):
     """SB3's `EvalCallback`, with its arguments, for environments with `action_masks`; without masks SB3's own does.
 
-    Example:
+    Examples:
         >>> callback = MaskedEvalCallback(env, eval_freq=1_000, best_model_save_path="best")  # doctest: +SKIP
         >>> model.learn(total_timesteps=100_000, callback=callback)  # doctest: +SKIP
     """

@@ -50,7 +50,7 @@ def export_onnx(model: RecurrentOnPolicyAlgorithm, path: str | os.PathLike[str],
         ModuleNotFoundError: Without the packages of `pip install 'fw-rl[onnx]'`.
         ValueError: For `action_masks` where actions have none.
 
-    Example:
+    Examples:
         >>> export_onnx(model, "agent.onnx")  # doctest: +SKIP
         >>> session = onnxruntime.InferenceSession("agent.onnx")  # doctest: +SKIP
         >>> action, *state = session.run(None, dict(observation=seen, episode_start=starts, state_0=state[0]))  # doctest: +SKIP

@@ -318,7 +318,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
             CheckpointError: For a file that is no whole checkpoint or does not fit `env` and `overrides`. It is a ValueError.
             ValueError: For an unknown override.
 
-        Example:
+        Examples:
             >>> model = RecurrentA2C.load("agent", env)  # doctest: +SKIP
             >>> model = model.learn(1_000_000 - model.num_timesteps, reset_num_timesteps=False)  # doctest: +SKIP
         """

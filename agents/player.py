@@ -28,7 +28,7 @@ class Player:
     Args:
         model: A trained agent.
 
-    Example:
+    Examples:
         >>> from fw_rl.agents import RecurrentA2C
         >>> from fw_rl.envs import CatchVectorEnv
         >>> model = RecurrentA2C("RecurrentPolicy", CatchVectorEnv(64, n=16, m=3))

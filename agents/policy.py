@@ -139,7 +139,11 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         return self.cell.first if isinstance(self.cell, CellPair) else self.cell
 
     def initial_state(self, n_envs: int) -> State:
-        """The memory's state at the start of an episode, for `n_envs` environments."""
+        """The memory's state at the start of an episode.
+
+        Args:
+            n_envs: Rows B of the state.
+        """
         return self.cell.initial_state(n_envs)
 
     def encode(self, observations: Observation, actor_only: bool = False) -> Tensor:
@@ -307,13 +311,22 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         raise NotImplementedError("load the agent, RecurrentA2C.load(path), and take its policy")
 
     def mask_tensor(self, action_masks: ArrayLike | None, n_envs: int) -> Tensor | None:
-        """Checked masks of B environments as a tensor [B, D]; None stays None."""
+        """Checked masks as a tensor [B, D]; None stays None.
+
+        Args:
+            action_masks: The allowed actions, [B, D] bool, or [D] for one environment.
+            n_envs: B.
+        """
         if action_masks is None:
             return None
         return torch.as_tensor(check_masks(action_masks, self.action_space, n_envs), device=self.device)
 
     def to_env_actions(self, actions: Tensor) -> np.ndarray:
-        """Sampled actions [B, ...] as the environment takes them: in the space's shape, and within the bounds of a Box."""
+        """Actions as the environment takes them: in the space's shape, and within the bounds of a Box.
+
+        Args:
+            actions: As they were sampled, [B, ...].
+        """
         numpy_actions = actions.cpu().numpy().reshape(-1, *(self.action_space.shape or ()))
         if isinstance(self.action_space, spaces.Box):
             if self.squash_output:

@@ -48,7 +48,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
     Raises:
         ValueError: For a number or a name that is not allowed.
 
-    Example:
+    Examples:
         >>> from fw_rl.envs import CatchVectorEnv
         >>> model = RecurrentPPO("RecurrentPolicy", CatchVectorEnv(8, n=8, m=2), n_steps=14, policy_kwargs=dict(cell="gru"))
         >>> model = model.learn(total_timesteps=112)

@@ -76,7 +76,7 @@ class RLlibAgent(RecurrentOnPolicyAlgorithm):
         ValueError: For an algorithm that does not exist, a learning rate that is a function, environments in another mode or
             with action masks, and for what `RecurrentOnPolicyAlgorithm` and `BatchFirstPolicy` do not take.
 
-    Example:
+    Examples:
         >>> memory = dict(cell="fast-weights", hidden_size=64)
         >>> model = RLlibAgent("RecurrentPolicy", "CartPole-v1", n_workers=2, policy_kwargs=memory)  # doctest: +SKIP
         >>> model = model.learn(total_timesteps=100_000)  # doctest: +SKIP

@@ -26,7 +26,7 @@ class RecurrentModule(TorchRLModule, TargetNetworkAPI, ValueFunctionAPI):
     `max_seq_len`, the steps over which a gradient flows. The policy is `module.net.policy`: its `state_dict` goes into an agent
     of SB3's and back. Observations come as the environment shows them, without connectors that flatten or scale them.
 
-    Example:
+    Examples:
         >>> from ray.rllib.core.rl_module.rl_module import RLModuleSpec
         >>> memory = dict(cell="fast-weights", hidden_size=64, cell_kwargs=dict(eta=0.1, decay=0.1))
         >>> spec = RLModuleSpec(RecurrentModule, model_config=dict(policy_kwargs=memory, max_seq_len=33))

@@ -47,7 +47,7 @@ class CatchEnv(gym.Env[NDArray[Any], int | np.integer]):
         gymnasium.error.ResetNeeded: For a step or picture before `reset`, and a step after the end.
         gymnasium.error.DependencyNotInstalled: For "human" without pygame.
 
-    Example:
+    Examples:
         >>> env = CatchEnv(n=16, m=3)
         >>> observation, info = env.reset(seed=0, options={"ball": 5, "paddle": 4})
         >>> observation, reward, terminated, truncated, info = env.step(1)

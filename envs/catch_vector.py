@@ -53,7 +53,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         ValueError: If an argument, action, option or seed is none of those above.
         gymnasium.error.ResetNeeded: For a step before all games were reset and, with `DISABLED`, after the end of an episode.
 
-    Example:
+    Examples:
         >>> envs = CatchVectorEnv(num_envs=64, n=16, m=3)
         >>> observations, infos = envs.reset(seed=0)
         >>> actions = envs.action_space.sample()
@@ -179,7 +179,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         Raises:
             ValueError: If `state` is none that these envs can have. The envs are left as they were.
 
-        Example:
+        Examples:
             >>> envs = CatchVectorEnv(num_envs=2)
             >>> _ = envs.reset(seed=0)
             >>> others = CatchVectorEnv(num_envs=2)

@@ -50,7 +50,7 @@ class ParallelVectorEnv(VectorEnv):
         WorkerError: If a worker is killed, or an environment raises an exception, whose traceback it has.
         gymnasium.error.ClosedEnvironmentError: If it is used after it was closed.
 
-    Example:
+    Examples:
         >>> from functools import partial
         >>> import gymnasium as gym
         >>> from fw_rl.envs import ParallelVectorEnv

@@ -62,7 +62,7 @@ class PreviousStep(gym.Wrapper[Any, Any, Any, Any]):
     Raises:
         ValueError: If neither is told, or if observations are a Dict that has such a key.
 
-    Example:
+    Examples:
         >>> from stable_baselines3.common.env_util import make_vec_env
         >>> env = make_vec_env("CartPole-v1", n_envs=8, wrapper_class=PreviousStep)
         >>> sorted(env.reset())
@@ -98,7 +98,7 @@ class VecPreviousStep(VecEnvWrapper):
     Raises:
         ValueError: If neither is told, or if observations are a Dict that has such a key.
 
-    Example:
+    Examples:
         >>> from fw_rl.envs import CatchVectorEnv, VecEnvAdapter
         >>> env = VecPreviousStep(VecEnvAdapter(CatchVectorEnv(64, n=16, m=3), monitor=True))
         >>> env.reset()["previous_action"].shape

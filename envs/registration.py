@@ -20,7 +20,7 @@ def catch_id(name: str) -> str:
     Raises:
         ValueError: If the name has another form, n < 3, m < 1, m > n, or there are too many distractors.
 
-    Example:
+    Examples:
         >>> catch_id("Catch-20-4")
         'fw_rl/Catch-20-4-v0'
     """

@@ -49,7 +49,7 @@ class VecEnvAdapter(VecEnv):
             its mode says (`AsyncVectorEnv` without shared memory, `CartPoleVectorEnv`), and reset options that differ between
             environments; when some but not all episodes end, for any environment of the last two modes that ignores the mask.
 
-    Example:
+    Examples:
         >>> from fw_rl.envs import CatchVectorEnv, VecEnvAdapter
         >>> env = VecEnvAdapter(CatchVectorEnv(num_envs=64))
         >>> env.reset().shape

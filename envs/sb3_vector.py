@@ -29,7 +29,7 @@ class VectorEnvAdapter(VectorEnv):
     Raises:
         ValueError: For a "reset_mask" that leaves some environments out, which no `VecEnv` can do.
 
-    Example:
+    Examples:
         >>> import gymnasium as gym
         >>> from fw_rl.envs import VectorEnvAdapter
         >>> from stable_baselines3.common.env_util import make_vec_env

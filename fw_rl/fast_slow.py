@@ -62,7 +62,7 @@ def fast_slow(module: _Module, names: Iterable[str] | None = None) -> _Module:
     Raises:
         ValueError: If a name is that of no plain parameter, or there is none to choose.
 
-    Example:
+    Examples:
         >>> net = fast_slow(nn.Linear(2, 1, bias=False))
         >>> [name for name, _ in net.named_parameters()]
         ['parametrizations.weight.original', 'parametrizations.weight.0.fast']
@@ -112,7 +112,7 @@ def fast_weights(module: nn.Module) -> dict[str, Tensor]:
     Args:
         module: After `fast_slow`.
 
-    Example:
+    Examples:
         >>> fast_weights(fast_slow(nn.Linear(2, 1), names=["weight"]))["weight"].tolist()
         [[0.0, 0.0]]
     """
@@ -190,7 +190,7 @@ class FastSlowSGD(torch.optim.SGD):
     Raises:
         ValueError: If an option is outside its range.
 
-    Example:
+    Examples:
         >>> net = fast_slow(nn.Linear(2, 1))
         >>> optimizer = FastSlowSGD(net.named_parameters(), slow_lr=0.02, slow_momentum=0.9, fast_lr=0.02, fast_momentum=0.5)
     """
@@ -240,7 +240,7 @@ def associate(layer: nn.Linear, fast: Memory, x: Tensor, target: Tensor, lr: flo
         lr: Step size, a number or one for each row [B].
         decay: What a step of time leaves of the fast weights.
 
-    Example:
+    Examples:
         >>> layer, x, target = nn.Linear(3, 2), torch.ones(1, 3), torch.ones(1, 2)
         >>> fast = associate(layer, memory.empty(1, 3, value_size=2), x, target, lr=1 / 3, decay=0.99)
         >>> bool((recall(layer, fast, x, decay=1.0) - target).abs().max() < 1e-6)

@@ -91,7 +91,7 @@ def read(memory: Memory, query: Tensor) -> Tensor:
         memory: The fast weights A.
         query: [B, H].
 
-    Example:
+    Examples:
         >>> h = torch.ones(1, 2)
         >>> memory = write(empty(1, 2), h, h, torch.tensor([0.5]), decay=0.9)
         >>> read(memory, h)

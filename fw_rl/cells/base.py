@@ -45,7 +45,7 @@ class Cell(nn.Module, ABC):
     Raises:
         ValueError: If a size is below 1.
 
-    Example:
+    Examples:
         >>> cell = make_cell("fast-weights", input_size=3, hidden_size=8)
         >>> state = cell.initial_state(batch_size=2)
         >>> y, state = cell(torch.zeros(5, 2, 3), state)
@@ -142,7 +142,7 @@ class Stepper:
         cell: The cell.
         state: The state to begin with.
 
-    Example:
+    Examples:
         >>> cell = make_cell("lstm", input_size=3, hidden_size=8)
         >>> stepper = cell.stepper(cell.initial_state(2))
         >>> y = stepper.step(torch.zeros(2, 3), torch.tensor([True, False]))
@@ -192,7 +192,7 @@ def register_cell(name: str) -> Callable[[_CellClass], _CellClass]:
     Raises:
         ValueError: If another class has the name.
 
-    Example:
+    Examples:
         >>> @register_cell("latch")
         ... class Latch(Cell):
         ...     def initial_state(self, batch_size):

@@ -74,7 +74,7 @@ class FastWeightsCell(AcceleratedCell):
     Raises:
         ValueError: If an option is outside its range.
 
-    Example:
+    Examples:
         >>> cell = FastWeightsCell(input_size=4, hidden_size=16, inner_steps=2)
         >>> state = cell.initial_state(batch_size=3)
         >>> y, state = cell(torch.randn(7, 3, 4), state)            # a sequence of 7 steps, while learning

@@ -91,6 +91,7 @@ class _FastWeightsStepper(Stepper):
     """
 
     cell: FastWeightsCell
+    _faded: Tensor
 
     @torch.no_grad()
     def __init__(self, cell: FastWeightsCell, state: State) -> None:

@@ -19,7 +19,7 @@ class CellPair(Cell):
         first: The cell of the first half.
         second: The cell of the second half.
 
-    Example:
+    Examples:
         >>> pair = CellPair(make_cell("gru", 3, 8), make_cell("gru", 3, 8))
         >>> y, state = pair(torch.zeros(5, 2, 6), pair.initial_state(2))
         >>> y.shape

@@ -17,7 +17,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from fw_rl.cells import Cell, make_cell
 from fw_rl.fast_slow import FastSlowSGD, fast_slow, is_fast, merge
 
-__all__ = ["Associations", "Ensemble", "Protocol", "Rates", "Task", "draw_task", "layered_nets", "learn"]
+__all__ = ["Associations", "DeblurTask", "Ensemble", "Protocol", "Rates", "draw_task", "layered_nets", "learn"]
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,14 @@ class Associations(NamedTuple):
     targets: Tensor
 
 
-class Task(NamedTuple):
+class DeblurTask(NamedTuple):
     """What is learned: the old associations, and the new ones that interfere with them."""
 
     old: Associations
     new: Associations
 
 
-def draw_task(protocol: Protocol, steps: int | None = None) -> Task:
+def draw_task(protocol: Protocol, steps: int | None = None) -> DeblurTask:
     """Random binary inputs [S, N, inputs], or sequences [S, N, steps, inputs], all of a seed different, and binary outputs."""
     cases, shape = protocol.associations + protocol.interfering, (-1,) if steps is None else (steps, -1)
     bits = protocol.inputs * (steps or 1)
@@ -96,7 +96,7 @@ def draw_task(protocol: Protocol, steps: int | None = None) -> Task:
         targets.append(torch.randint(2, (cases, protocol.outputs), generator=generator))
     x, y = torch.stack(inputs).float(), torch.stack(targets).float()
     n = protocol.associations
-    return Task(Associations(x[:, :n], y[:, :n]), Associations(x[:, n:], y[:, n:]))
+    return DeblurTask(Associations(x[:, :n], y[:, :n]), Associations(x[:, n:], y[:, n:]))
 
 
 def _distinct(count: int, bits: int, generator: torch.Generator) -> Tensor:
@@ -223,7 +223,7 @@ def choose(protocol: Protocol, count: int) -> Tensor:
     return torch.stack([torch.randperm(cases, generator=generator) < count for generator in protocol.generators("subsets")])
 
 
-def rehearse(nets: Ensemble, task: Task, shown: Tensor, rates: Rates, sweeps: int) -> tuple[Ensemble, Course]:
+def rehearse(nets: Ensemble, task: DeblurTask, shown: Tensor, rates: Rates, sweeps: int) -> tuple[Ensemble, Course]:
     """Retrain a copy of the nets on a subset of the old associations; returns it and the errors at 0 .. `sweeps` sweeps."""
     nets, rows = nets.copy(), list[Course]()
     learn(nets, task.old, rates, sweeps, shown, before_sweep=lambda: rows.append(_look(nets, task, shown)))
@@ -231,12 +231,12 @@ def rehearse(nets: Ensemble, task: Task, shown: Tensor, rates: Rates, sweeps: in
     return nets, _course(rows)
 
 
-def forget(nets: Ensemble, task: Task, shown: Tensor, decay: float, times: Sequence[int]) -> Course:
+def forget(nets: Ensemble, task: DeblurTask, shown: Tensor, decay: float, times: Sequence[int]) -> Course:
     """The errors after so many steps of time without learning, in which the fast weights decay."""
     return _course([_look(nets.faded(decay**time), task, shown) for time in times])
 
 
-def _look(nets: Ensemble, task: Task, shown: Tensor) -> Course:
+def _look(nets: Ensemble, task: DeblurTask, shown: Tensor) -> Course:
     old, share = nets.errors(task.old), shown.float().unsqueeze(2)
     retrained, unretrained = ((old * part).sum(1) / part.sum(1) for part in (share, 1 - share))
     return Course(retrained, unretrained, nets.errors(task.new).mean(1))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fw_rl.intervals import estimate
 from fw_rl.tasks.deblur import simulation, theory
-from fw_rl.tasks.deblur.simulation import Course, Ensemble, Protocol, Rates, Task
+from fw_rl.tasks.deblur.simulation import Course, DeblurTask, Ensemble, Protocol, Rates
 from fw_rl.tasks.deblur.theory import Inputs, Plane
 from fw_rl.tasks.deblur.uses import bind, learn_in_one_trial
 
@@ -36,12 +36,12 @@ class Study:
 
     protocol: Protocol
     rates: Rates
-    task: Task
+    task: DeblurTask
     learned: Ensemble
     blurred: Ensemble
 
 
-def blur(nets: Ensemble, task: Task, protocol: Protocol, rates: Rates) -> Study:
+def blur(nets: Ensemble, task: DeblurTask, protocol: Protocol, rates: Rates) -> Study:
     """Learn the old associations, then the new ones without the old (HP87 §4)."""
     learned = nets.copy()
     simulation.learn(learned, task.old, rates, protocol.learning_sweeps)

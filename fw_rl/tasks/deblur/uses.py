@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from fw_rl import memory
 from fw_rl.fast_slow import associate, recall
 from fw_rl.memory import Memory
-from fw_rl.tasks.deblur.simulation import Ensemble, Task
+from fw_rl.tasks.deblur.simulation import DeblurTask, Ensemble
 
 __all__ = ["bind", "learn_in_one_trial"]
 
 
 @torch.no_grad()
-def learn_in_one_trial(nets: Ensemble, task: Task, decay: float, times: list[int], logit: float = 3.0) -> dict[str, Tensor]:
+def learn_in_one_trial(
+    nets: Ensemble, task: DeblurTask, decay: float, times: list[int], logit: float = 3.0
+) -> dict[str, Tensor]:
     """Show each net its new associations, one by one and once, and store them in the fast weights of the last layer.
 
     The hidden vector h is the key, and what the output units lack of +-`logit` is the value; a rate of 1 / |h|^2 stores all of
