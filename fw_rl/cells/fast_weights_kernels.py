@@ -246,7 +246,8 @@ def _settle(
         if not is_settled:
             _copy(boundary, settled[s])
             _recall(keys, weights, first, last, queries[s], settled[s])
-            _add_product(faded, matrix, queries[s], settled[s])
+            if faded != 0:
+                _add_product(faded, matrix, queries[s], settled[s])
             if len(gain):
                 scales[s] = _normalise(settled[s], eps, settled[s])
         _finish(settled[s], gain, bias, tanh, queries[s + 1])
@@ -295,7 +296,8 @@ def _settle_back(
         _clear(d_h)
         _recall(keys, weights, first, begin, d_read, d_h)
         _recall_back(keys, weights, begin, now, queries[s], d_read, d_h, d_keys)
-        _add_product(faded, matrix, d_read, d_h)
+        if faded != 0:
+            _add_product(faded, matrix, d_read, d_h)
         if len(sources):
             _copy(d_read, sources[b, t, s, 0])
             _copy(queries[s], sources[b, t, s, 1])
@@ -386,11 +388,11 @@ def _dot(a: Array, b: Array) -> Real:
     return total
 
 
-@inlined
+@helper
 def _add_product(scale: Real, matrix: Array, vector: Array, out: Array) -> None:
     """Add `scale` times matrix times vector, four rows at a time, so that the vector is fetched once for them."""
     size = len(vector)
-    rows = len(matrix) if scale != 0.0 else 0
+    rows = len(matrix)
     whole = rows // 4 * 4
     for i in range(0, whole, 4):
         a = b = c = d = vector.dtype.type(0)

@@ -120,7 +120,8 @@ class _FastWeightsStepper(Stepper):
         first = max(self._count - constants.lasting, 0)
         step_forward(boundary.numpy(), *fast, first, self._count, write, *net, self._h.numpy())
         self._count += 1
-        self._faded = self._faded * constants.decay  # anew: what a state was made of stays as it is
+        if self._matrix.shape[1]:
+            self._faded = self._faded * constants.decay  # anew: what a state was made of stays as it is
         if self._count == self._keys.shape[1]:
             self._hold(memory.fold(self._memory) if cell.has_matrix else memory.recent(self._memory, cell.length))
         return self._h
