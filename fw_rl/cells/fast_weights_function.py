@@ -15,7 +15,7 @@ from fw_rl import memory
 from fw_rl.cells.fast_weights_kernels import run_back, run_forward
 from fw_rl.memory import Memory
 
-__all__ = ["Constants", "FastWeightsFunction", "Script", "Weights", "episode_begins", "matrix_of", "written"]
+__all__ = ["Constants", "FastWeightsFunction", "Script", "Weights", "episode_begins", "matrix_of", "room_to_settle", "written"]
 
 
 class Constants(NamedTuple):
@@ -99,7 +99,8 @@ class FastWeightsFunction(torch.autograd.Function):
                 keys_and_room = _with_room(past[0], steps.stop - steps.start)
                 arrays = (_array(driven[steps]), _array(before), keys_and_room.numpy(), *_past(past, script, constants.decay))
                 left = (part.numpy() for part in (*trace, outputs[steps]))
-                run_forward(*arrays, *script, *weights.arrays(), *constants, *left)
+                queries, _, _, firsts = room_to_settle(driven, constants.inner_steps)
+                run_forward(*arrays, *script, *weights.arrays(), *constants, queries, firsts, *left)
                 traces += trace
             if steps.stop < len(driven):
                 before = outputs[steps.stop - 1]
@@ -145,7 +146,8 @@ class FastWeightsFunction(torch.autograd.Function):
             sources = outputs.new_empty(rows, len(before), constants.inner_steps, 2, outputs.shape[2])
             arrays = (_array(trace[0]), all_keys.numpy(), *_past(past, script, constants.decay))
             found = (*trace[1:], d_keys, sources, d_boundary[steps], d_before, d_gain, d_bias)
-            run_back(*arrays, *script, *weights, *constants, *(part.numpy() for part in found))
+            room = room_to_settle(d_boundary, constants.inner_steps)
+            run_back(*arrays, *script, *weights, *constants, *room, *(part.numpy() for part in found))
             torch.addmm(d_recurrent, d_boundary[steps].flatten(0, 1).T, before.flatten(0, 1), out=d_recurrent)
             if len(sources):
                 _back_to_memory(sources, script.begins, past, constants.decay, d_past)
@@ -181,6 +183,13 @@ def matrix_of(fast: Memory) -> tuple[Tensor, Tensor]:
 def _memory(keys: Tensor, strengths: Tensor, matrix: Tensor, faded: Tensor) -> Memory:
     """`matrix_of` back again."""
     return Memory(keys, strengths, None, matrix, faded) if matrix.shape[1] else Memory(keys, strengths)
+
+
+def room_to_settle(like: Tensor, inner_steps: int) -> tuple[NDArray[Any], ...]:
+    """For what a kernel finds in four rows: `queries`, `settled`, `scales` and `firsts`."""
+    size, dtype = like.shape[-1], like.numpy().dtype
+    shapes = (4, inner_steps + 1, size), (4, inner_steps, size), (4, inner_steps)
+    return *(np.empty(shape, dtype) for shape in shapes), np.empty(4, np.int64)
 
 
 def _room_for_trace(driven: Tensor, inner_steps: int) -> list[Tensor]:

@@ -15,6 +15,7 @@ writes can be read, what is older being lost in rounding. The past of a sequence
 a `matrix` [B, H, H], or [B, 0, 0] for none, of which `faded` [T, B] is left at each step ([B] while acting). A sequence writes
 with the strengths `write` [T, B]; `begins` [T, B] is the first step of the episode, -1 if that is before the sequence; where
 `cut` [T, B] is true, h(t-1) is taken as zero.
+`queries` [4, S + 1, H], `settled` [4, S, H], `scales` [4, S] and `firsts` [4] are room for what is found in four rows.
 Everything comes as plain arrays and numbers: tuples of arrays would double what the kernels take to compile.
 """
 
@@ -47,6 +48,10 @@ def step_forward(
     decay: float,
     inner_steps: int,
     tanh: bool,
+    queries: Array,
+    settled: Array,
+    scales: Array,
+    firsts: NDArray[np.integer],
     h: Array,
 ) -> None:
     """One step of all rows from their boundary [B, H]: `h` [B, H] is found, and written to the memory.
@@ -55,17 +60,20 @@ def step_forward(
     after them, with the strength `write` [B].
     """
     rate = boundary.dtype.type(decay)
-    queries, settled, scales = _room_to_settle(boundary[0], inner_steps)
-    for b in range(len(boundary)):
+    for r in range(4):
+        firsts[r] = first
+    for start in range(0, len(boundary), 4):
+        stop = min(start + 4, len(boundary))
         _settle(
-            boundary[b], keys[b], strengths[b], first, count, matrix[b], faded[b], gain, bias, eps, inner_steps, tanh,
-            count < 0, queries, settled, scales,
+            boundary[start:stop], keys[start:stop], strengths[start:stop], firsts, count, matrix[start:stop],
+            faded[start:stop], gain, bias, eps, inner_steps, tanh, count < 0, queries, settled, scales,
         )  # fmt: skip
-        _copy(queries[inner_steps], h[b])
-        _copy(h[b], keys[b, count])
-        for j in range(first, count):
-            strengths[b, j] *= rate
-        strengths[b, count] = write[b]
+        for b in range(start, stop):
+            _copy(queries[b - start, inner_steps], h[b])
+            _copy(h[b], keys[b, count])
+            for j in range(first, count):
+                strengths[b, j] *= rate
+            strengths[b, count] = write[b]
 
 
 @compiled
@@ -87,6 +95,8 @@ def run_forward(
     inner_steps: int,
     tanh: bool,
     lasting: int,
+    queries: Array,
+    firsts: NDArray[np.integer],
     boundary: Array,
     settled: Array,
     scales: Array,
@@ -100,28 +110,29 @@ def run_forward(
     """
     steps, batch, size = driven.shape
     pending = strengths.shape[1]
-    weights = np.empty(pending + steps, driven.dtype)
+    weights = np.empty((4, pending + steps), driven.dtype)
     before, product = np.zeros((4, size), driven.dtype), np.empty((4, size), driven.dtype)
-    queries, _, _ = _room_to_settle(driven[0, 0], inner_steps)
     for start in range(0, batch, 4):
-        rows = min(4, batch - start)
-        for r in range(rows):
-            _copy(h[start + r], before[r])
+        stop = min(start + 4, batch)
+        for b in range(start, stop):
+            _copy(h[b], before[b - start])
         for t in range(steps):
-            for r in range(rows):
-                if cut[t, start + r]:
-                    _clear(before[r])
+            for b in range(start, stop):
+                if cut[t, b]:
+                    _clear(before[b - start])
             _multiply(recurrent, before, product)
-            for r in range(rows):
-                b = start + r
+            for b in range(start, stop):
+                r = b - start
                 _sum_of(driven[t, b], product[r], boundary[t, b])
-                first = _weigh(t, strengths[b], write[:, b], begins[t, b], decay, lasting, weights)
-                _settle(
-                    boundary[t, b], keys[b], weights, first, pending + t, matrix[b], faded[t, b], gain, bias, eps, inner_steps,
-                    tanh, t < 0, queries, settled[t, b], scales[t, b],
-                )  # fmt: skip
-                for place in (before[r], keys[b, pending + t], outputs[t, b]):
-                    _copy(queries[inner_steps], place)
+                firsts[r] = _weigh(t, strengths[b], write[:, b], begins[t, b], decay, lasting, weights[r])
+            _settle(
+                boundary[t, start:stop], keys[start:stop], weights, firsts, pending + t, matrix[start:stop],
+                faded[t, start:stop], gain, bias, eps, inner_steps, tanh, t < 0, queries, settled[t, start:stop],
+                scales[t, start:stop],
+            )  # fmt: skip
+            for b in range(start, stop):
+                for place in (before[b - start], keys[b, pending + t], outputs[t, b]):
+                    _copy(queries[b - start, inner_steps], place)
 
 
 @compiled
@@ -142,6 +153,10 @@ def run_back(
     inner_steps: int,
     tanh: bool,
     lasting: int,
+    queries: Array,
+    own_settled: Array,
+    own_scales: Array,
+    firsts: NDArray[np.integer],
     settled: Array,
     scales: Array,
     d_keys: Array,
@@ -160,42 +175,36 @@ def run_back(
     """
     steps, batch, size = boundary.shape
     pending = strengths.shape[1]
-    weights = np.empty(pending + steps, boundary.dtype)
+    weights = np.empty((4, pending + steps), boundary.dtype)
     d_before, product = np.zeros((4, size), boundary.dtype), np.zeros((4, size), boundary.dtype)
-    queries, own_settled, own_scales = _room_to_settle(boundary[0, 0], inner_steps)
     room, is_settled = np.empty((2, size), boundary.dtype), len(settled) > 0
     for start in range(0, batch, 4):
-        rows = min(4, batch - start)
-        for r in range(rows):
+        stop = min(start + 4, batch)
+        for r in range(stop - start):
             _clear(product[r])
         for t in range(steps - 1, -1, -1):
-            for r in range(rows):
-                b = start + r
-                first = _weigh(t, strengths[b], write[:, b], begins[t, b], decay, lasting, weights)
-                if is_settled:
-                    own_settled, own_scales = settled[t, b], scales[t, b]
-                _settle(
-                    boundary[t, b], keys[b], weights, first, pending + t, matrix[b], faded[t, b], gain, bias, eps, inner_steps,
-                    tanh, is_settled, queries, own_settled, own_scales,
-                )  # fmt: skip
+            for b in range(start, stop):
+                r = b - start
+                firsts[r] = _weigh(t, strengths[b], write[:, b], begins[t, b], decay, lasting, weights[r])
+            if is_settled:
+                own_settled, own_scales = settled[t, start:stop], scales[t, start:stop]
+            _settle(
+                boundary[t, start:stop], keys[start:stop], weights, firsts, pending + t, matrix[start:stop],
+                faded[t, start:stop], gain, bias, eps, inner_steps, tanh, is_settled, queries, own_settled, own_scales,
+            )  # fmt: skip
+            for b in range(start, stop):
+                r = b - start
                 _settle_back(
-                    keys[b], weights, first, pending, pending + t, matrix[b], faded[t, b], gain, inner_steps, tanh,
-                    queries, own_settled, own_scales, product[r], d_keys[b], d_before[r], room, sources,
-                    b, t, d_gain, d_bias,
+                    keys[b], weights[r], firsts[r], pending, pending + t, matrix[b], faded[t, b], gain, inner_steps, tanh,
+                    queries[r], own_settled[r], own_scales[r], product[r], d_keys[b], d_before[r], room, sources, b, t,
+                    d_gain, d_bias,
                 )  # fmt: skip
                 _copy(d_before[r], d_boundary[t, b])
                 if cut[t, b]:
                     _clear(d_before[r])
             _multiply(transposed, d_before, product)
-        for r in range(rows):
-            _copy(product[r], d_first[start + r])
-
-
-@helper
-def _room_to_settle(like: Array, inner_steps: int) -> tuple[Array, Array, Array]:
-    size = len(like)
-    queries = np.empty((inner_steps + 1, size), like.dtype)
-    return queries, np.empty((inner_steps, size), like.dtype), np.empty(inner_steps, like.dtype)
+        for b in range(start, stop):
+            _copy(product[b - start], d_first[b])
 
 
 @inlined
@@ -223,10 +232,10 @@ def _settle(
     boundary: Array,
     keys: Array,
     weights: Array,
-    first: int,
+    firsts: NDArray[np.integer],
     last: int,
     matrix: Array,
-    faded: Real,
+    faded: Array,
     gain: Array,
     bias: Array,
     eps: Real,
@@ -237,20 +246,22 @@ def _settle(
     settled: Array,
     scales: Array,
 ) -> None:
-    """The inner loop (Ba16 Eq. 2 and 5) of one row: each query h_s, `queries` [S + 1, H], leads to the next.
+    """The inner loop (Ba16 Eq. 2 and 5) of up to four rows: each query h_s, `queries` [4, S + 1, H], leads to the next.
 
-    `is_settled`: whether `settled` holds already what the layer normalisation left of the sums, from an earlier call.
+    It reads the writes from `firsts` [4] to before `last`. `is_settled`: whether `settled` holds already what the layer
+    normalisation left of the sums, from an earlier call.
     """
-    _activate(boundary, tanh, queries[0])
-    for s in range(inner_steps):
-        if not is_settled:
-            _copy(boundary, settled[s])
-            _recall(keys, weights, first, last, queries[s], settled[s])
-            if faded != 0:
-                _add_product(faded, matrix, queries[s], settled[s])
-            if len(gain):
-                scales[s] = _normalise(settled[s], eps, settled[s])
-        _finish(settled[s], gain, bias, tanh, queries[s + 1])
+    for r in range(len(boundary)):
+        _activate(boundary[r], tanh, queries[r, 0])
+        for s in range(inner_steps):
+            if not is_settled:
+                _copy(boundary[r], settled[r, s])
+                _recall(keys[r], weights[r], firsts[r], last, queries[r, s], settled[r, s])
+                if faded[r] != 0:
+                    _add_product(faded[r], matrix[r], queries[r, s], settled[r, s])
+                if len(gain):
+                    scales[r, s] = _normalise(settled[r, s], eps, settled[r, s])
+            _finish(settled[r, s], gain, bias, tanh, queries[r, s + 1])
 
 
 @inlined

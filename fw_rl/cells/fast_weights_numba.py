@@ -22,6 +22,7 @@ from fw_rl.cells.fast_weights_function import (
     Weights,
     episode_begins,
     matrix_of,
+    room_to_settle,
     written,
 )
 from fw_rl.cells.fast_weights_kernels import run_back, run_forward, step_forward
@@ -100,6 +101,7 @@ class _FastWeightsStepper(Stepper):
         capacity = cell.length + 1 if cell.has_matrix else 2 * cell.length + 1
         self._keys = self._h.new_empty(len(self._h), capacity, cell.hidden_size)
         self._strengths = self._h.new_empty(len(self._h), capacity)
+        self._room = room_to_settle(self._h, cell.inner_steps)
         self._hold(_without_nothing(fast))
 
     @property
@@ -118,7 +120,7 @@ class _FastWeightsStepper(Stepper):
         fast: tuple[Any, ...] = (self._keys.numpy(), self._strengths.numpy(), self._matrix.numpy(), self._faded.numpy())
         net: tuple[Any, ...] = (*weights.arrays(), *constants[:-1])
         first = max(self._count - constants.lasting, 0)
-        step_forward(boundary.numpy(), *fast, first, self._count, write, *net, self._h.numpy())
+        step_forward(boundary.numpy(), *fast, first, self._count, write, *net, *self._room, self._h.numpy())
         self._count += 1
         if self._matrix.shape[1]:
             self._faded = self._faded * constants.decay  # anew: what a state was made of stays as it is
