@@ -135,17 +135,17 @@ class FastWeightsFunction(torch.autograd.Function):
             d_past[2] = d_folded.clone()
         for i in range(last, -1, -1):
             (steps, script), past = stretches[i], pasts[i]
-            all_keys, d_keys = (_with_writes(past[0], part[steps]) for part in (outputs, d_outputs))
-            d_h = d_keys[:, past[0].shape[1] :]
+            all_keys, d_h = _with_writes(past[0], outputs[steps]), d_outputs[steps].contiguous()
             if i < last:
-                d_h[:, -1] += d_before
+                d_h = d_h.clone()
+                d_h[-1] += d_before
                 d_past = _back_through_fold(d_past[2], past, outputs[steps], script, constants.decay, d_h)
             before = _before(outputs[steps.start - 1] if i else h, outputs[steps], script.cut)
             trace = traces[3 * i : 3 * i + 3] or _trace_of_known(driven[steps], before, recurrent)
             rows = outputs.shape[1] if i or needs_memory else 0
             sources = outputs.new_empty(rows, len(before), constants.inner_steps, 2, outputs.shape[2])
             arrays = (_array(trace[0]), all_keys.numpy(), *_past(past, script, constants.decay))
-            found = (*trace[1:], d_keys, sources, d_boundary[steps], d_before, d_gain, d_bias)
+            found = (*trace[1:], d_h, sources, d_boundary[steps], d_before, d_gain, d_bias)
             room = room_to_settle(d_boundary, constants.inner_steps)
             run_back(*arrays, *script, *weights, *constants, *room, *(part.numpy() for part in found))
             torch.addmm(d_recurrent, d_boundary[steps].flatten(0, 1).T, before.flatten(0, 1), out=d_recurrent)
@@ -218,14 +218,14 @@ def _back_through_fold(
 ) -> list[Tensor]:
     """From the gradient of the matrix into which steps were folded to that of the memory before them.
 
-    A key stands on both sides of its outer product. `d_outputs` [B, T, H] are added to, `d_matrix` is written over.
+    A key stands on both sides of its outer product. `d_outputs` are added to, `d_matrix` is written over.
     """
     keys, _, matrix, faded = past
     all_writes, left = written(_memory(*past), outputs, script, decay), decay ** len(outputs)
     pending = keys.shape[1]
     along = torch.bmm(all_writes.keys, d_matrix + d_matrix.mT)
     d_keys = all_writes.strengths.unsqueeze(2) * along
-    d_outputs += d_keys[:, pending:]
+    d_outputs += d_keys[:, pending:].transpose(0, 1)
     d_strengths = (all_writes.keys[:, :pending] * along[:, :pending]).sum(dim=2) * (left / 2)
     if matrix.shape[1]:
         d_faded = left * (d_matrix * matrix).sum(dim=(1, 2))
@@ -260,8 +260,10 @@ def _back_to_memory(
 def _past(past: Sequence[Tensor], script: Script, decay: float) -> tuple[NDArray[np.floating], ...]:
     """Strengths, matrix, and what is left of the matrix at each step, as the kernels take them."""
     _, strengths, matrix, faded = past
-    left = faded * decay ** torch.arange(len(script.begins), dtype=faded.dtype).unsqueeze(1)
-    return _array(strengths), _array(matrix), _array(left * torch.from_numpy(script.begins < 0))
+    left = np.zeros(script.begins.shape, script.write.dtype)
+    if matrix.shape[1]:
+        left += _array(faded) * decay ** np.arange(len(left))[:, None] * (script.begins < 0)
+    return _array(strengths), _array(matrix), left
 
 
 def _with_room(keys: Tensor, steps: int) -> Tensor:

@@ -159,29 +159,29 @@ def run_back(
     firsts: NDArray[np.integer],
     settled: Array,
     scales: Array,
-    d_keys: Array,
+    d_outputs: Array,
     sources: Array,
     d_boundary: Array,
     d_first: Array,
     d_gain: Array,
     d_bias: Array,
 ) -> None:
-    """From the gradient of every h(t) to `d_boundary` [T, B, H], and `d_first` [B, H] of h before the sequence.
+    """From the gradient of every h(t), `d_outputs` [T, B, H], to `d_boundary` [T, B, H], and `d_first` [B, H] of h before.
 
     `keys`: [B, P + T, H], the writes of the past and then every h(t). `transposed`: W^T. `settled`, `scales`: from
-    `run_forward`; with none, [0, ...], every read is done again. `d_keys`: [B, P + T, H], in which the gradient of h(t) is
-    written over. `sources`: [B, T, S, 2, H], where the pair (dr, q) of every read is left, or [0, ...]. `d_gain`, `d_bias`:
-    [H], added up.
+    `run_forward`; with none, [0, ...], every read is done again. `sources`: [B, T, S, 2, H], where the pair (dr, q) of every
+    read is left, or [0, ...]. `d_gain`, `d_bias`: [H], added up.
     """
     steps, batch, size = boundary.shape
     pending = strengths.shape[1]
-    weights = np.empty((4, pending + steps), boundary.dtype)
+    weights, d_keys = np.empty((4, pending + steps), boundary.dtype), np.empty((4, pending + steps, size), boundary.dtype)
     d_before, product = np.zeros((4, size), boundary.dtype), np.zeros((4, size), boundary.dtype)
     room, is_settled = np.empty((2, size), boundary.dtype), len(settled) > 0
     for start in range(0, batch, 4):
         stop = min(start + 4, batch)
         for r in range(stop - start):
             _clear(product[r])
+            _clear(d_keys[r].ravel())
         for t in range(steps - 1, -1, -1):
             for b in range(start, stop):
                 r = b - start
@@ -196,8 +196,8 @@ def run_back(
                 r = b - start
                 _settle_back(
                     keys[b], weights[r], firsts[r], pending, pending + t, matrix[b], faded[t, b], gain, inner_steps, tanh,
-                    queries[r], own_settled[r], own_scales[r], product[r], d_keys[b], d_before[r], room, sources, b, t,
-                    d_gain, d_bias,
+                    queries[r], own_settled[r], own_scales[r], product[r], d_outputs[t, b], d_keys[r], d_before[r], room,
+                    sources, b, t, d_gain, d_bias,
                 )  # fmt: skip
                 _copy(d_before[r], d_boundary[t, b])
                 if cut[t, b]:
@@ -280,6 +280,7 @@ def _settle_back(
     settled: Array,
     scales: Array,
     d_next: Array,
+    d_output: Array,
     d_keys: Array,
     d_boundary: Array,
     room: Array,
@@ -289,14 +290,15 @@ def _settle_back(
     d_gain: Array,
     d_bias: Array,
 ) -> None:
-    """The way back through `_settle` and the write of its h, whose gradient is `d_keys[now]` and, by the next step, `d_next`.
+    """The way back through `_settle`; h has the gradients `d_output`, `d_next` by the next step, and `d_keys[now]` by reads.
 
     To `d_boundary` [H], and to `d_keys` of what was read. The pairs (dr, q) go to `sources[b, t]`, if there is room.
     `room`: for two vectors, apart from all others, so that a loop that writes one need not mind them.
     """
     d_h, d_read, begin = room[0], room[1], max(first, pending)
     one = d_h.dtype.type(1)
-    _sum_of(d_keys[now], d_next, d_h)
+    _sum_of(d_output, d_next, d_h)
+    _add(one, d_keys[now], d_h)
     _clear(d_boundary)
     for s in range(inner_steps - 1, -1, -1):
         _slope(queries[s + 1], tanh, d_h)
