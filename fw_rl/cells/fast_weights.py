@@ -145,8 +145,10 @@ class FastWeightsCell(AcceleratedCell):
         return self._decay if self.logit_decay is None else self.logit_decay.sigmoid()
 
     def initial_state(self, batch_size: int) -> State:
-        like = self.recurrent_map.weight
-        return self.pack(like.new_zeros(batch_size, self.hidden_size), self._blank(batch_size, like))
+        writes = [(self.length, self.hidden_size)] * (1 if self.rule == "hebb" else 2)
+        matrix = [(self.hidden_size, self.hidden_size), ()] if self.has_matrix else []
+        shapes = [(self.hidden_size,), writes[0], (self.length,), *writes[1:], *matrix]
+        return tuple(self.recurrent_map.weight.new_zeros(batch_size, *shape) for shape in shapes)
 
     def forward(
         self,

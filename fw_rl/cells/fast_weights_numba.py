@@ -196,9 +196,9 @@ def _after(cell: FastWeightsCell, fast: Memory, outputs: Tensor, write: Tensor, 
 
 def _without_nothing(fast: Memory) -> Memory:
     """The memory without the writes and the matrix that hold nothing in any row; as it is if it has a gradient."""
-    if any(part is not None and part.requires_grad for part in fast[1:]):
+    if any(part is not None and part.requires_grad for part in fast):
         return fast
-    written = fast.strengths.ne(0).any(dim=0).nonzero()
+    written = np.flatnonzero(fast.strengths.numpy().any(axis=0))
     fast = memory.recent(fast, fast.strengths.shape[1] - int(written[0]) if len(written) else 0)
     if fast.faded is None or fast.faded.any():
         return fast
