@@ -58,9 +58,8 @@ class NumbaFastWeights(Backend[FastWeightsCell]):
             return y.unsqueeze(0).clone(), stepper.state
         write = x.new_full(x.shape[:2], float(cell.eta))
         write = write if gate is None else write * gate
-        y, folded, length = _run(cell, x, state, episode_starts, write, wipe)
+        y, fast, length = _run(cell, x, state, episode_starts, write, wipe)
         last = slice(len(x) - length, None)
-        fast = _without_nothing(cell.unpack(state)[1]) if folded is None else folded
         fast = _after(cell, fast, y[last], write[last], None if episode_starts is None else episode_starts[last])
         return y, cell.pack(y[-1].clone() if wipe is None else y[-1].masked_fill(wipe[-1, :, None], 0.0), fast)
 
@@ -164,15 +163,17 @@ def _run(
     write: Tensor,
     wipes: Tensor | None = None,
     outputs: Tensor | None = None,
-) -> tuple[Tensor, Memory | None, int]:
-    """Every h(t) [T, B, H], the memory before the last stretch of steps if it was folded there, and the length of that."""
+) -> tuple[Tensor, Memory, int]:
+    """Every h(t) [T, B, H], the memory before the last stretch of steps, and the length of that."""
     h, fast = cell.unpack(state)
     fast = _without_nothing(fast)
     lengths = _stretches(len(x), max(cell.window, _LONGEST), fast.keys.shape[1]) if cell.has_matrix else [len(x)]
     before = (h, fast.keys, fast.strengths, *matrix_of(fast))
     script = (write, starts, wipes, outputs, _constants(cell), lengths)
     y, *folded = FastWeightsFunction.apply(cell.input_map(x), *_weights(cell), *before, *script)
-    return y, Memory(fast.keys[:, :0], fast.strengths[:, :0], None, *folded) if len(lengths) > 1 else None, lengths[-1]
+    if len(lengths) > 1:
+        fast = Memory(fast.keys[:, :0], fast.strengths[:, :0], None, *folded)
+    return y, fast, lengths[-1]
 
 
 def _stretches(steps: int, room: int, pending: int) -> list[int]:
@@ -191,12 +192,13 @@ def _after(cell: FastWeightsCell, fast: Memory, outputs: Tensor, write: Tensor, 
     if (begins >= 0).all():  # nothing of what was before is left
         fast = memory.empty(len(begins), cell.hidden_size, like=outputs)
     script = Script(write.numpy(), begins[None], np.empty(0, dtype=bool))
-    return _without_nothing(written(fast, outputs, script, float(cell.decay)))
+    fast = written(fast, outputs, script, float(cell.decay))
+    return _without_nothing(fast) if cell.has_matrix else fast
 
 
 def _without_nothing(fast: Memory) -> Memory:
     """The memory without the writes and the matrix that hold nothing in any row; as it is if it has a gradient."""
-    if any(part is not None and part.requires_grad for part in fast):
+    if any(part is not None and part.requires_grad for part in fast[1:]):
         return fast
     written = np.flatnonzero(fast.strengths.numpy().any(axis=0))
     fast = memory.recent(fast, fast.strengths.shape[1] - int(written[0]) if len(written) else 0)
