@@ -255,7 +255,7 @@ class Forbidding(Noise):
         ),
         (dict(env=CatchVectorEnv(4)), "env must be a function or an id"),
         (dict(env=Forbidding), "env must be without action_masks"),
-        (dict(policy_kwargs=dict(cell="elephant")), "unknown cell 'elephant'"),
+        (dict(policy_kwargs=dict(cell="elephant")), "cell must be one of .*'elephant'"),
     ],
 )
 def test_what_is_not_allowed(kwargs, message):
