@@ -1,7 +1,7 @@
 """How the steps of a cell are computed: in plain Torch, or by kernels for a device.
 
-A cell says in plain Torch what a sequence is. A backend computes the same numbers and gradients faster, where it can. A backend
-more is one file that registers itself, and is imported in `fw_rl/cells/__init__.py`.
+A cell says in plain Torch what a sequence is. A backend computes the same numbers and gradients faster, where it can. Each
+backend is one file of `fw_rl/cells`, which registers it; the package imports every file there.
 """
 
 from __future__ import annotations
