@@ -15,15 +15,14 @@ def standard_extractor(space: spaces.Space) -> type[BaseFeaturesExtractor]:
     An image has its channels first. In a Dict, too, a smaller one is flattened.
     """
     if isinstance(space, spaces.Dict):
-        small = any(is_image_space(part) and not _fits_cnn(part) for part in space.spaces.values())
+        small = any(is_image_space(part) and not fits_cnn(part) for part in space.spaces.values())
         return _CombinedExtractor if small else CombinedExtractor
-    return NatureCNN if is_image_space(space) and _fits_cnn(space) else FlattenExtractor
+    return NatureCNN if is_image_space(space) and fits_cnn(space) else FlattenExtractor
 
 
-def _fits_cnn(image: spaces.Space) -> bool:
-    """The kernels and strides of `NatureCNN` leave nothing of a smaller one."""
-    assert image.shape is not None
-    return min(image.shape[1:]) >= 36
+def fits_cnn(space: spaces.Space) -> bool:
+    """Whether it has the form of an image, channels first, of which the kernels and strides of `NatureCNN` leave something."""
+    return is_image_space(space, normalized_image=True) and min((space.shape or ())[1:]) >= 36
 
 
 class _CombinedExtractor(CombinedExtractor):
@@ -32,6 +31,6 @@ class _CombinedExtractor(CombinedExtractor):
     def __init__(self, observation_space: spaces.Dict, normalized_image: bool = False, **kwargs: Any) -> None:
         parts = dict(observation_space.spaces)
         for key, part in parts.items():
-            if is_image_space(part, normalized_image=normalized_image) and not _fits_cnn(part):
+            if is_image_space(part, normalized_image=normalized_image) and not fits_cnn(part):
                 parts[key] = spaces.flatten_space(part)
         super().__init__(spaces.Dict(parts), normalized_image=normalized_image, **kwargs)

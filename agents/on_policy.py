@@ -28,6 +28,7 @@ from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.restore import build_agent, set_random_state
 from fw_rl.agents.rollout import RecurrentRollout
 from fw_rl.agents.running_episodes import describe_episodes, restore_episodes
+from fw_rl.agents.scaling import CLIP
 from fw_rl.cells import State, Stepper
 from fw_rl.document import problems_named
 
@@ -56,6 +57,8 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         anneal: Let a learning rate that is a number go down to 0 along `learn`, linearly.
         anneal_entropy: Let `ent_coef` do so.
         normalize_advantage: Scale the advantages to mean 0 and standard deviation 1.
+        norm_reward: Divide rewards by the running deviation of the discounted return, as SB3's `VecNormalize`; values are of
+            such rewards. Observations are scaled by the policy, see its `norm_obs`.
         matmul_precision: Of the matrix products of learning, see `torch.set_float32_matmul_precision`: "highest", "high", or
             "medium", which lets a processor that has bfloat16 use it inside of them.
         stats_window_size: Episodes over which their returns and lengths are averaged for logging.
@@ -91,6 +94,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         anneal: bool = True,
         anneal_entropy: bool = False,
         normalize_advantage: bool = False,
+        norm_reward: bool = True,
         matmul_precision: str = "highest",
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -110,7 +114,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         if bptt_length is not None and not 1 <= bptt_length <= n_steps:
             raise ValueError(f"bptt_length must be from 1 to n_steps, which is {n_steps}, got {bptt_length}")
         self.optimizer, self.anneal, self.anneal_entropy = optimizer, anneal, anneal_entropy
-        self.normalize_advantage, self.matmul_precision = normalize_advantage, matmul_precision
+        self.normalize_advantage, self.norm_reward, self.matmul_precision = normalize_advantage, norm_reward, matmul_precision
         self.bptt_length, self.monitor_wrapper = bptt_length, monitor_wrapper
         policy_kwargs = dict(policy_kwargs or {})
         if "optimizer_class" not in policy_kwargs:
@@ -118,6 +122,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
             policy_kwargs["optimizer_kwargs"] = standard | (policy_kwargs.get("optimizer_kwargs") or {})
         self._stepper: Stepper | None = None
         self._masked = False
+        self._discounted_returns = np.zeros(0)
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -158,6 +163,9 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         self._masked = is_masking_supported(self.env)
         if self._last_state is None or len(self._last_state[0]) != self.n_envs:
             self._last_state = self.policy.initial_state(self.n_envs)
+        if len(self._discounted_returns) != self.n_envs:
+            self._discounted_returns = np.zeros(self.n_envs)
+        self._discounted_returns[self._last_episode_starts] = 0.0
         return total_timesteps, callback
 
     @property
@@ -175,6 +183,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         """Act for `n_rollout_steps` steps of each environment, and fill the rollout; False if a callback asked to stop."""
         assert self._last_obs is not None and self._last_episode_starts is not None and self._stepper is not None
         self.policy.set_training_mode(False)
+        self.policy.observation_scaling.refresh()
         rollout_buffer.reset()
         callback.on_rollout_start()
         for _ in range(n_rollout_steps):
@@ -194,15 +203,26 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
             callback.update_locals(locals())
             if not callback.on_step():
                 return False
+            if self.norm_reward:
+                rewards = self._scale_rewards(rewards, dones)
             if dones.any():
                 self._update_info_buffer(infos, dones)
                 rewards = rewards + self.gamma * self._bootstrap_values(dones, infos)
             rollout_buffer.add(actions, rewards, output)
 
         rollout_buffer.finish(dones, self._last_values(dones))
+        self.policy.observation_scaling.update(rollout_buffer.observations)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _scale_rewards(self, rewards: NDArray[np.float32], dones: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Rewards [B] over the running deviation of the discounted returns."""
+        self._discounted_returns = self._discounted_returns * self.gamma + rewards
+        statistics = self.policy.reward_statistics
+        statistics.update(torch.as_tensor(self._discounted_returns))
+        self._discounted_returns[dones] = 0.0
+        return np.clip(rewards * float(statistics.inverse_deviation), -CLIP, CLIP)
 
     def _bootstrap_values(self, dones: NDArray[np.bool_], infos: list[dict[str, Any]]) -> NDArray[np.float32]:
         """The values [B] of the last observations where a time limit and not the game ended the episode; else 0."""
@@ -283,6 +303,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         episodes = None
         if include_state is not False and self.env is not None and self._last_obs is not None and self._last_state is not None:
             seen = dict(memory=self._last_state, observation=self._last_obs, starts=self._last_episode_starts)
+            seen |= dict(discounted_returns=self._discounted_returns)
             episodes = describe_episodes(self.env, seen, in_any_case=bool(include_state))
         write_checkpoint(path, self, episodes)
 
@@ -362,6 +383,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         if not restore_episodes(self.env, episodes):
             return False
         self._last_obs, self._last_episode_starts, self._last_state = observation, starts, memory
+        self._discounted_returns = np.asarray(episodes["discounted_returns"])
         return True
 
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto") -> None:

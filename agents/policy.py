@@ -12,8 +12,8 @@ import torch
 from gymnasium import spaces
 from numpy.typing import ArrayLike
 from stable_baselines3.common.distributions import CategoricalDistribution, Distribution, SquashedDiagGaussianDistribution
-from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import get_action_dim, preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor, create_mlp
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fw_rl.agents.features import standard_extractor
 from fw_rl.agents.masks import check_masks, mask_logits
 from fw_rl.agents.rollout import Observation, map_observation
+from fw_rl.agents.scaling import ObservationScaling, RunningStatistics
 from fw_rl.cells import Cell, CellPair, State, Stepper, make_cell
 
 __all__ = ["RecurrentActorCriticPolicy"]
@@ -52,6 +53,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         features_extractor_kwargs: Its options.
         share_features_extractor: May be False where `shared_cell` is.
         normalize_images: Divide images by 255.
+        norm_obs: Scale observations by their running mean and deviation, see `fw_rl.agents.scaling.ObservationScaling`.
         optimizer_class: Class of the optimizer.
         optimizer_kwargs: Its options, without the learning rate.
         use_sde: Must be False.
@@ -79,6 +81,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         features_extractor_kwargs: dict[str, Any] | None = None,
         share_features_extractor: bool = True,
         normalize_images: bool = True,
+        norm_obs: bool = True,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
         use_sde: bool = False,
@@ -96,6 +99,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         self.shared_cell = shared_cell
         self.cell_name, self.hidden_size, self.cell_kwargs = cell, hidden_size, cell_kwargs or {}
         self.encoder_arch = list(encoder_arch)
+        self.norm_obs = norm_obs
         super().__init__(
             observation_space,
             action_space,
@@ -116,6 +120,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         if self._squashes:  # set here, since SB3's constructor takes it with state-dependent exploration only
             self._squash_output = True
             self.action_dist = SquashedDiagGaussianDistribution(get_action_dim(self.action_space))
+        self.observation_scaling = ObservationScaling(self.observation_space if self.norm_obs else spaces.Dict())
+        self.reward_statistics = RunningStatistics(())
         super()._build(lr_schedule)
 
     def _build_mlp_extractor(self) -> None:
@@ -146,6 +152,23 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         """
         return self.cell.initial_state(n_envs)
 
+    def preprocess(self, observation: Observation) -> Observation:
+        """What the features extractor takes: choices one-hot, and numbers scaled.
+
+        Args:
+            observation: [B, ...], or a dictionary of such tensors.
+        """
+        return self.observation_scaling(preprocess_obs(observation, self.observation_space, self.normalize_images))
+
+    def extract_features(  # type: ignore[override]
+        self, obs: Observation, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The features [B, F] of observations [B, ...]: for actor and critic apart where each has an extractor of its own."""
+        seen = self.preprocess(obs)
+        if features_extractor is not None or self.share_features_extractor:
+            return (features_extractor or self.features_extractor)(seen)
+        return self.pi_features_extractor(seen), self.vf_features_extractor(seen)
+
     def encode(self, observations: Observation, actor_only: bool = False) -> Tensor:
         """The cell's inputs, [T, B, I], or [T, B, 2 I] for two cells.
 
@@ -157,7 +180,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         steps, batch = part.shape[:2]
         flat = map_observation(lambda part: part.flatten(0, 1), observations)
         if self.shared_cell or actor_only:
-            encoded = self.encoder(BasePolicy.extract_features(self, flat, self.pi_features_extractor))
+            encoded = self.encoder(self.extract_features(flat, self.pi_features_extractor))
         else:
             features = self.extract_features(flat)
             of_actor, of_critic = features if isinstance(features, tuple) else (features, features)

@@ -64,7 +64,7 @@ class WorkerA2C(RecurrentA2C):
         self.policy.optimizer = optimizer
 
     def learn_rollout(self) -> RolloutReport:
-        """Act with a copy of the shared parameters, and update them once."""
+        """Act with a copy of the shared parameters, and update them and the statistics of what is seen once."""
         for own, common in self._pairs:
             own.copy_(common)
         assert self.env is not None
@@ -73,6 +73,8 @@ class WorkerA2C(RecurrentA2C):
         self.num_timesteps = self.shared.timesteps
         self._update_current_progress_remaining(self.num_timesteps, self.shared.total)
         self.train()
+        for name, statistics in self.policy.named_buffers():
+            self.shared.parameters[name].copy_(statistics)  # two workers at once leave those of one
         metrics = {name: float(value) for name, value in self.logger.name_to_value.items()}
         if self.shared.wants_memory_metrics:
             self.shared.wants_memory_metrics.fill_(False)

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents import Player, RecurrentA2C, RecurrentActorCriticPolicy, RecurrentOnPolicyAlgorithm
 from fw_rl.agents.algorithms import ENGINES
 from fw_rl.agents.checkpoint import argument_names
-from fw_rl.agents.normalization import describe_normalization, normalize_as
 from fw_rl.cells import find_cell
 from fw_rl.envs import VecEnvAdapter, VecPreviousStep
 from fw_rl.experiments.checks import ray_needed
@@ -33,6 +31,8 @@ def make_model(config: RunSettings, device: str = "cpu", ray_address: str | None
     """A new agent for the settings of a run; ValueError if they cannot be those of one, or Ray is needed and not installed."""
     agent = _agent_class(config)
     settings = {name: getattr(config, name) for name in argument_names(agent) if getattr(config, name, None) is not None}
+    if config.normalize is not None:
+        settings |= dict(norm_reward=config.normalize)
     machine = _machine(config, agent, device, ray_address)
     return agent("RecurrentPolicy", _environments(config), policy_kwargs=_policy_kwargs(config), **settings, **machine)
 
@@ -68,12 +68,13 @@ def _environments(config: RunSettings) -> Any:
         return partial(make_vector_env, config.env, of_worker, autoreset_mode=AutoresetMode.NEXT_STEP)  # as RLlib takes them
     if config.learns_apart:
         return partial(_adapted, config, of_worker)
-    return (_normalized if config.normalize else _adapted)(config, config.n_envs, config.workers)
+    return _adapted(config, config.n_envs, config.workers)
 
 
 def _policy_kwargs(config: RunSettings) -> dict[str, Any]:
     names = [name for name in signature(RecurrentActorCriticPolicy).parameters if hasattr(config, name)]
-    return {name: getattr(config, name) for name in names} | dict(cell_kwargs=config.cell_options)
+    of_policy = {name: getattr(config, name) for name in names}
+    return of_policy | dict(cell_kwargs=config.cell_options, norm_obs=bool(config.normalize))
 
 
 def _adapted(config: RunSettings, n_envs: int, workers: int = 1) -> VecEnv:
@@ -81,26 +82,9 @@ def _adapted(config: RunSettings, n_envs: int, workers: int = 1) -> VecEnv:
     return VecPreviousStep(env) if config.previous_step else env
 
 
-def _normalized(config: RunSettings, n_envs: int, workers: int) -> VecEnv:
-    env = _adapted(config, n_envs, workers)
-    space = env.observation_space
-    if not isinstance(space, spaces.Dict):
-        return VecNormalize(env, norm_obs=_is_numbers(space), gamma=config.gamma)
-    keys = [key for key, part in space.spaces.items() if _is_numbers(part)]
-    return VecNormalize(env, norm_obs=bool(keys), norm_obs_keys=keys, gamma=config.gamma)
-
-
-def _is_numbers(space: spaces.Space) -> bool:
-    """Whether an observation can be scaled: an image is not, nor is a choice among some."""
-    return isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
-
-
 def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int) -> NDArray[np.float64]:
     """The returns of greedy episodes from a seed of their own, [episodes]."""
     env = _adapted(config, min(episodes, EVALUATION_ENVS))
-    normalizer = model.get_vec_normalize_env()
-    if normalizer is not None:
-        env = normalize_as(env, describe_normalization(normalizer) | dict(training=False, norm_reward=False))
     env.seed(config.seed + 1_000_003)
     returns = Player(model).play(env, episodes)
     env.close()

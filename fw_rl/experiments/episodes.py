@@ -63,17 +63,16 @@ def open_env(config: RunSettings, render_mode: str | None, model: RecurrentOnPol
 def play_episode(
     model: RecurrentOnPolicyAlgorithm, env: gym.Env, seed: int, greedy: bool = True, max_steps: int | None = None
 ) -> Episode:
-    """One episode; its observations are those that the agent sees, normalized if it has learned so."""
-    player, normalizer = Player(model), model.get_vec_normalize_env()
+    """One episode."""
+    player = Player(model)
     episode = Episode(fps=float(env.metadata.get("render_fps") or 10))
     allowed = env.get_wrapper_attr("action_masks") if is_masking_supported(env) else lambda: None
     observation, _ = env.reset(seed=seed)
     _draw(env, episode)
     ended = False
     while not ended and len(episode) != max_steps:
-        seen = observation if normalizer is None else normalizer.normalize_obs(observation)
-        episode.observations.append(seen)
-        observation, reward, terminated, truncated, _ = env.step(player.act(seen, greedy, allowed()))
+        episode.observations.append(observation)
+        observation, reward, terminated, truncated, _ = env.step(player.act(observation, greedy, allowed()))
         episode.rewards.append(float(reward))
         _draw(env, episode)
         ended = terminated or truncated

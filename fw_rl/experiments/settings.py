@@ -28,7 +28,7 @@ __all__ = ["ALWAYS_WRITTEN", "RunSettings", "parse_cell_options", "resolve"]
 ALWAYS_WRITTEN = {"env", "cell", "algo", "seed", "timesteps"}
 """What every version of a file has; what came later has its default where a file lacks it."""
 
-NOT_ON_RAY = ("bptt_length", "optimizer", "normalize_advantage", "matmul_precision")
+NOT_ON_RAY = ("bptt_length", "normalize", "optimizer", "normalize_advantage", "matmul_precision")
 """What RLlib does in its own way."""
 
 
@@ -119,8 +119,8 @@ class RunSettings:
     """Actor and critic share one memory cell; with False the critic has an encoder and a cell of its own."""
     previous_step: _Switch = False
     """Let the agent see its last action and reward beside each observation."""
-    normalize: _Switch = False
-    """Scale observations and rewards by their running mean and deviation, by SB3's VecNormalize."""
+    normalize: _OwnSwitch = True
+    """Scale rewards, and observations but for choices and images, by their running mean and deviation."""
     optimizer: _OwnName = "rmsprop"
     """rmsprop or adam."""
     learning_rate: float = 1e-3
@@ -187,8 +187,6 @@ class RunSettings:
         for name, known in (("matmul_precision", PRECISIONS), ("optimizer", OPTIMIZERS)):
             require(name, getattr(self, name), on_ray or getattr(self, name) in known, f"one of {', '.join(known)}")
         require("previous_step", self.previous_step, not (on_ray and self.previous_step), "False with --engine ray")
-        fits = not (self.normalize and self.learns_apart)
-        require("normalize", self.normalize, fits, f"False with {where}, where no process sees all steps")
 
     @staticmethod
     def from_json(text: str) -> RunSettings:

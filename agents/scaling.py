@@ -1,0 +1,112 @@
+"""Observations and rewards in the same range whatever the environment, by statistics that an agent keeps of what it sees.
+
+The statistics are buffers of the policy. So a prediction takes observations as the environment shows them, and a checkpoint, an
+ONNX file and the workers of A3C have them without further ado.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from fw_rl.agents.features import fits_cnn
+from fw_rl.agents.rollout import Observation
+
+__all__ = ["ObservationScaling", "RunningStatistics"]
+
+CLIP = 10.0
+EPSILON = 1e-8
+
+
+class RunningStatistics(nn.Module):
+    """Mean and variance of all values so far, by the parallel algorithm of Chan et al. (1979)."""
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(shape, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def inverse_deviation(self) -> Tensor:
+        """1 / sqrt(var + epsilon)."""
+        return (self.var + EPSILON).rsqrt()
+
+    @torch.no_grad()
+    def update(self, values: Tensor) -> None:
+        """Take note of N values, [N, ...]."""
+        values = values.to(self.mean)
+        total = self.count + len(values)
+        distance = values.mean(dim=0) - self.mean
+        squares = self.var * self.count + values.var(dim=0, correction=0) * len(values)
+        self.var.copy_((squares + distance.square() * self.count * len(values) / total) / total)
+        self.mean.add_(distance * len(values) / total)
+        self.count.copy_(total)
+
+
+class ObservationScaling(nn.Module):
+    """Observations less their running mean, over their running deviation, clipped at 10, as SB3's `VecNormalize` has them.
+
+    Every Box is scaled but those that lie between 0 and 1 and images that a CNN sees; choices stay as they are. The statistics
+    grow with every rollout, but what `forward` applies changes only by `refresh`: an agent learns from a rollout with the
+    scaling that it acted with. Observations come here as SB3's `preprocess_obs` gives them.
+    """
+
+    def __init__(self, space: spaces.Space) -> None:
+        super().__init__()
+        parts = space.spaces if isinstance(space, spaces.Dict) else {None: space}
+        scaled = {key: part for key, part in parts.items() if _is_scaled(part)}
+        self.keys = list(scaled)
+        self.parts = nn.ModuleList(_Scaling(part.shape or ()) for part in scaled.values())
+
+    def forward(self, observation: Observation) -> Observation:
+        """The scaled observation, of [..., *shape] or a dictionary of such."""
+        if not isinstance(observation, dict):
+            return cast(Tensor, self.parts[0](observation)) if self.keys else observation
+        return observation | {key: part(observation[key]) for key, part in zip(self.keys, self.parts, strict=True)}
+
+    def update(self, observation: Observation) -> None:
+        """Take note of the observations of a rollout, [T, B, ...]."""
+        for key, part in zip(self.keys, self.parts, strict=True):
+            seen = observation[key] if isinstance(observation, dict) else observation
+            cast(_Scaling, part).statistics.update(seen.flatten(0, 1))
+
+    def refresh(self) -> None:
+        """Apply from now on what is known so far."""
+        for part in self.parts:
+            cast(_Scaling, part).refresh()
+
+
+class _Scaling(nn.Module):
+    """The scaling of one part: its statistics, and the mean and the factor that are applied."""
+
+    mean: Tensor
+    factor: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.statistics = RunningStatistics(shape)
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("factor", torch.ones(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x - self.mean) * self.factor).clamp(-CLIP, CLIP)
+
+    def refresh(self) -> None:
+        if self.statistics.count > 0:
+            self.mean.copy_(self.statistics.mean)
+            self.factor.copy_(self.statistics.inverse_deviation)
+
+
+def _is_scaled(space: spaces.Space) -> bool:
+    if not isinstance(space, spaces.Box) or fits_cnn(space):
+        return False
+    return not (np.all(space.low >= 0) and np.all(space.high <= 1))
