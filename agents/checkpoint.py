@@ -169,21 +169,21 @@ def _typed(tree: dict[str, Any], name: str, kind: Any) -> Any:
 
 def constructor_arguments(model: OnPolicyAlgorithm) -> dict[str, Any]:
     """The constructor's arguments that the agent keeps as attributes, with its policy by its alias."""
-    attributes, names = vars(model), argument_names(type(model))
+    attributes, names = vars(model), argument_defaults(type(model))
     values = {name: attributes[key] for name in names for key in (name, f"_{name}") if key in attributes}
     aliases = {policy_class: alias for alias, policy_class in model.policy_aliases.items()}
     return values | dict(policy=aliases.get(model.policy_class, model.policy_class))
 
 
-def argument_names(agent_class: type[OnPolicyAlgorithm]) -> list[str]:
-    """What the constructor takes, also by its **kwargs; not what belongs to the machine rather than the agent."""
-    names: list[str] = []
+def argument_defaults(agent_class: type[OnPolicyAlgorithm]) -> dict[str, Any]:
+    """What the constructor takes, also by its **kwargs, with its default; not what belongs to the machine rather than the agent."""
+    defaults: dict[str, Any] = {}
     for constructor in (vars(ancestor)["__init__"] for ancestor in agent_class.__mro__ if "__init__" in vars(ancestor)):
         parameters = inspect.signature(constructor).parameters.values()
-        names += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        defaults = {p.name: p.default for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} | defaults
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
-    return [name for name in dict.fromkeys(names) if name not in ("self", "env", "device", "_init_setup_model")]
+    return {name: value for name, value in defaults.items() if name not in ("self", "env", "device", "_init_setup_model")}
 
 
 def policy_parameters(policy: nn.Module) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor, nn
 
-from fw_rl.agents.checkpoint import Checkpoint, argument_names, policy_parameters
+from fw_rl.agents.checkpoint import Checkpoint, argument_defaults, policy_parameters
 from fw_rl.agents.environments import WorkerVecEnv
 from fw_rl.agents.normalization import environments_without_steps, normalize_as
 from fw_rl.cells import available_cells
@@ -65,7 +65,7 @@ def _merge_arguments(
     agent_class: type[OnPolicyAlgorithm], checkpoint: Checkpoint, overrides: Mapping[str, Any], predicts_only: bool
 ) -> dict[str, Any]:
     """The arguments of the constructor: the overrides, and for the rest what is stored."""
-    known = argument_names(agent_class)
+    known = argument_defaults(agent_class)
     for name in overrides:
         if name not in known:
             raise ValueError(f"an argument of load must be one of env, device, {', '.join(known)}, got {name!r}")

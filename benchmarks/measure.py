@@ -18,7 +18,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from fw_rl.files import write_json
 
-__all__ = ["Clock", "calls_per_second", "in_new_process", "in_turn", "ratio_row", "write_report"]
+__all__ = ["Clock", "calls_per_second", "in_new_process", "in_turn", "processor", "ratio_row", "write_report"]
 
 _Key = TypeVar("_Key")
 _PACKAGES = ("fw-rl", "torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "numba", "envpool", "bsuite")
@@ -85,12 +85,12 @@ def write_report(path: Path | None, settings: Any, **content: Any) -> None:
         return
     installed = {distribution.name: distribution.version for distribution in distributions()}
     versions = {"python": platform.python_version()} | {name: installed[name] for name in _PACKAGES if name in installed}
-    machine = dict(machine=platform.machine(), processor=_processor(), cores=os.cpu_count(), versions=versions)
+    machine = dict(machine=platform.machine(), processor=processor(), cores=os.cpu_count(), versions=versions)
     given = {name: value for name, value in asdict(settings).items() if not isinstance(value, Path)}
     write_json(path, machine | dict(settings=given) | content)
 
 
-def _processor() -> str:
+def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents import Player, RecurrentA2C, RecurrentActorCriticPolicy, RecurrentOnPolicyAlgorithm
 from fw_rl.agents.algorithms import ENGINES
-from fw_rl.agents.checkpoint import argument_names
+from fw_rl.agents.checkpoint import argument_defaults
 from fw_rl.cells import find_cell
 from fw_rl.envs import VecEnvAdapter, VecPreviousStep
 from fw_rl.experiments.checks import ray_needed
@@ -30,7 +30,7 @@ EVALUATION_ENVS = 100
 def make_model(config: RunSettings, device: str = "cpu", ray_address: str | None = None) -> RecurrentOnPolicyAlgorithm:
     """A new agent for the settings of a run; ValueError if they cannot be those of one, or Ray is needed and not installed."""
     agent = _agent_class(config)
-    settings = {name: getattr(config, name) for name in argument_names(agent) if getattr(config, name, None) is not None}
+    settings = {name: getattr(config, name) for name in argument_defaults(agent) if getattr(config, name, None) is not None}
     if config.normalize is not None:
         settings |= dict(norm_reward=config.normalize)
     machine = _machine(config, agent, device, ray_address)
@@ -58,7 +58,7 @@ def _agent_class(config: RunSettings) -> type[RecurrentOnPolicyAlgorithm]:
 def _machine(config: RunSettings, agent: type[RecurrentOnPolicyAlgorithm], device: str, address: str | None) -> dict[str, Any]:
     """What the agent takes besides its settings: where it learns, and in which processes."""
     given = dict(n_workers=config.workers, algorithm=config.algo, ray_address=address)
-    return dict(device=device) | {name: given[name] for name in given if name in argument_names(agent)}
+    return dict(device=device) | {name: given[name] for name in given if name in argument_defaults(agent)}
 
 
 def _environments(config: RunSettings) -> Any:

@@ -6,17 +6,19 @@ import json
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatch
 from importlib import resources
+from inspect import signature
 from typing import Annotated, Any
 
 import tyro
 import yaml
 from tyro.constructors import PrimitiveConstructorSpec
 
+from fw_rl.agents import RecurrentActorCriticPolicy
 from fw_rl.agents.algorithms import ALGORITHMS, ENGINES
-from fw_rl.agents.checkpoint import argument_names
+from fw_rl.agents.checkpoint import argument_defaults
 from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS
 from fw_rl.cells import find_cell
 from fw_rl.experiments.checks import check_count, require
@@ -157,7 +159,7 @@ class RunSettings:
     @property
     def learns_apart(self) -> bool:
         """Whether each worker makes environments of its own, which no other process sees."""
-        return self.engine == "ray" or "n_workers" in argument_names(ALGORITHMS[self.algo].agent)
+        return self.engine == "ray" or "n_workers" in argument_defaults(ALGORITHMS[self.algo].agent)
 
     def check(self) -> None:
         """Check every setting, and that they go together; ValueError, in one line, if not."""
@@ -202,7 +204,7 @@ class RunSettings:
 
 
 def resolve(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
-    """The complete settings: those that are given and not None, then tuned values, then the defaults.
+    """The complete settings: those that are given and not None, then tuned values, then the defaults of the classes.
 
     ValueError, in one line, if one is not allowed. Without `tuned_for_cell` the tuned values are those for any cell.
 
@@ -216,25 +218,35 @@ def resolve(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
     find_cell(cell)
     require("engine", engine, engine in ENGINES, f"one of {', '.join(ENGINES)}")
     known = ENGINES[engine]
-    algo = given.get("algo", next(iter(known)))
+    tuned = _tuned(env)
+    algo = given.get("algo") or (tuned.get("algo", RunSettings.algo) if engine == RunSettings.engine else next(iter(known)))
     require("algo", algo, algo in known, f"one of {', '.join(known)} with --engine {engine}")
-    tuned = _tuned(env, cell, f"{algo} on Ray" if engine == "ray" else algo, tuned_for_cell)
-    tuned |= dict(workers=known[algo].workers) | dict.fromkeys(_not_had(engine, algo))
-    options = tuned["cell_options"] | given.get("cell_options", {})
-    config = RunSettings(**tuned | given | dict(env=env, cell=cell, engine=engine, algo=algo, cell_options=options))
+    settings = _defaults(algo) if engine == RunSettings.engine else {}
+    name = f"{algo} on Ray" if engine == "ray" else algo
+    keys = ("any", cell, f"any {name}", f"{cell} {name}") if tuned_for_cell else ("any", f"any {name}")
+    fixed = dict(workers=known[algo].workers) | dict.fromkeys(_not_had(engine, algo))
+    options: dict[str, Any] = {}
+    for layer in (*(tuned.get(key, {}) for key in keys), fixed, given):
+        options |= layer.get("cell_options", {})
+        settings |= layer
+    config = RunSettings(**settings | dict(env=env, cell=cell, engine=engine, algo=algo, cell_options=options))
     config.check()
     return config
 
 
-def _tuned(env: str, cell: str, algo: str, for_cell: bool) -> dict[str, Any]:
-    tuned = yaml.safe_load(resources.files("fw_rl.experiments").joinpath("tuned.yaml").read_text())
-    by_cell: dict[str, Any] = next((entry for pattern, entry in tuned["environments"].items() if fnmatch(env, pattern)), {})
-    settings: dict[str, Any] = dict(cell_options={})
-    keys = ("any", cell, f"any {algo}", f"{cell} {algo}") if for_cell else ("any", f"any {algo}")
-    own = [by_cell.get(key, {}) for key in keys]
-    for layer in (tuned["algorithms"].get(algo, {}), tuned["cells"].get(cell, {}), *own):
-        settings |= layer | dict(cell_options=settings["cell_options"] | layer.get("cell_options", {}))
-    return settings
+def _defaults(algo: str) -> dict[str, Any]:
+    """What the classes of an algorithm and of its policy have as defaults."""
+    names = {field.name for field in fields(RunSettings)}
+    policy = signature(RecurrentActorCriticPolicy).parameters.values()
+    defaults = argument_defaults(ALGORITHMS[algo].agent) | {p.name: p.default for p in policy}
+    ours = {name: value for name, value in defaults.items() if name in names and value is not None}
+    return ours | {name: list(ours[name]) for name in ("encoder_arch", "net_arch")}
+
+
+def _tuned(env: str) -> dict[str, Any]:
+    """The entry of the first pattern that fits the environment."""
+    environments = yaml.safe_load(resources.files("fw_rl.experiments").joinpath("tuned.yaml").read_text())
+    return next((entry for pattern, entry in environments.items() if fnmatch(env, pattern)), {})
 
 
 def _not_had(engine: str, algo: str) -> set[str]:

@@ -23,7 +23,7 @@ SCRIPTS = {
     " --seconds 0.1",
     "worker_speed": "--num-envs 2 --microseconds 0 --repeats 1 --seconds 0.05",
 }
-NOT_HERE = {"measure", "operations", "compare_checkouts", "catch_learning", "catch_variants", "control_learning"}
+NOT_HERE = {"measure", "operations", "compare_checkouts", "catch_learning", "catch_variants", "pomdp"}
 """What the others share, scripts whose runs cannot be made short enough, and what has tests of its own."""
 
 
