@@ -25,7 +25,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
 
     It learns from a rollout `n_epochs` times, in minibatches of whole sequences of `bptt_length` steps, each from the state
     that the memory had there while acting. The sequences of a minibatch are drawn at random from all environments and all times
-    of the rollout, see `fw_rl.agents.rollout.SequenceSampler`. The defaults are those of sb3-contrib's class.
+    of the rollout, see `fw_rl.agents.rollout.SequenceSampler`. The defaults are those of sb3-contrib's class. One rollout gives
+    the same parameters as there, but that the critic's error reaches a shared cell, and that no sequence is cut at random.
 
     Args:
         policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`.
