@@ -113,9 +113,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         """Learn `n_epochs` times from the last rollout.
 
         Raises:
-            FloatingPointError: If the net has diverged.
+            FloatingPointError: If loss or gradient is not finite; the parameters are those of the update before.
         """
-        self._require_finite_outputs()
         self._update_learning_rate(self.policy.optimizer)
         evaluated = self._evaluate_rollout()
         sampler = SequenceSampler(self.rollout_buffer, self.batch_size)
@@ -147,7 +146,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
                 return False
             self.policy.zero_grad()
             loss.total.backward()
-        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        self._clip_gradient(loss.total)
         self.policy.optimizer.step()
         return True
 

@@ -56,7 +56,7 @@ class TrainOptions(RunSettings):
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
-    """Run the command; returns its exit code: 0 done, 1 diverged or a worker failed, 2 bad input, 130 interrupted."""
+    """Run the command; returns its exit code: 0 done, 1 not finite or a worker failed, 2 bad input, 130 interrupted."""
     try:
         defaults = _defaults(arguments, program)
     except BAD_INPUT as error:
@@ -84,6 +84,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
     except KeyboardInterrupt:
         print(f"The training is done, the evaluation is not. Make it with: {resume}")
         return 130
+    except FloatingPointError as error:
+        return fail(program, error, code=1)
     return 0
 
 

@@ -10,11 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 import safetensors.torch
 import torch
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from PIL import Image
 
 from fw_rl.cells import base
@@ -24,6 +28,7 @@ from fw_rl.commands.play import main as play
 from fw_rl.commands.train import main
 from fw_rl.experiments.agents import evaluate, load_trained
 from fw_rl.experiments.episodes import open_env, play_episode
+from tests.agents.test_finite import Faulty
 from tests.commands.helpers import A3C, SMALL, train
 
 ROOT = Path(__file__).parents[2]
@@ -339,6 +344,18 @@ def test_a_net_that_diverges_gets_one_line(tmp_path, capsys):
     assert train(tmp_path, *wild)[0] == 1
     printed = capsys.readouterr().err
     assert "not finite" in printed
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("where, at", [("reward", 5), ("observation", 52)], ids=["training", "evaluation"])
+def test_a_number_that_is_not_finite_gets_one_line(where, at, tmp_path, capsys, monkeypatch):
+    settings = dict(number=1, where=where, at=at, value=float("nan"), action_space=spaces.Discrete(2))
+    entry_point = partial(Faulty, **settings)
+    monkeypatch.setitem(gym.registry, "Faulty-v0", EnvSpec("Faulty-v0", entry_point, disable_env_checker=True))
+    longer = "--eval-episodes", "1000"  # 60 steps of each environment, after 24 in training
+    assert train(tmp_path, "--env", "Faulty-v0", "--cell", "gru", *longer, timesteps=96)[0] == 1
+    printed = capsys.readouterr().err
+    assert f"error: {where} must be finite, got nan from environment 0" in printed
     assert printed.count("\n") == 1
 
 
