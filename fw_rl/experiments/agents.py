@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
@@ -95,14 +96,17 @@ def _is_numbers(space: spaces.Space) -> bool:
     return isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
 
 
-def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int) -> NDArray[np.float64]:
-    """The returns of greedy episodes from a seed of their own, [episodes]."""
+def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int, greedy: bool = True) -> NDArray[np.float64]:
+    """The returns of episodes from a seed of their own, [episodes]; greedy ones, or with actions drawn as in training."""
     env = _adapted(config, min(episodes, EVALUATION_ENVS))
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
         env = normalize_as(env, describe_normalization(normalizer) | dict(training=False, norm_reward=False))
-    env.seed(config.seed + 1_000_003)
-    returns = Player(model).play(env, episodes)
+    seed = config.seed + 1_000_003
+    env.seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        returns = Player(model).play(env, episodes, deterministic=greedy)
     env.close()
     return returns
 
