@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Self
 
-import torch
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from fw_rl.agents.loss import actor_critic_loss, explained_variance
@@ -42,9 +41,8 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm):
         """Update the parameters once from the last rollout.
 
         Raises:
-            FloatingPointError: If the net has diverged.
+            FloatingPointError: If loss or gradient is not finite; the parameters are as they were.
         """
-        self._require_finite_outputs()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         weights = self._entropy_weight, self.vf_coef
@@ -52,7 +50,7 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm):
             loss = actor_critic_loss(self.policy, self.rollout_buffer, *weights, self.normalize_advantage)
             self.policy.zero_grad()
             loss.total.backward()
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        grad_norm = self._clip_gradient(loss.total)
         self._apply_gradients()
 
         self._n_updates += 1

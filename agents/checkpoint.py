@@ -176,7 +176,7 @@ def constructor_arguments(model: OnPolicyAlgorithm) -> dict[str, Any]:
 
 
 def argument_defaults(agent_class: type[OnPolicyAlgorithm]) -> dict[str, Any]:
-    """What the constructor takes, also by its **kwargs, with its default; not what belongs to the machine rather than the agent."""
+    """What the constructor takes, also by its **kwargs, with its default; without what belongs to the machine."""
     defaults: dict[str, Any] = {}
     for constructor in (vars(ancestor)["__init__"] for ancestor in agent_class.__mro__ if "__init__" in vars(ancestor)):
         parameters = inspect.signature(constructor).parameters.values()

@@ -19,14 +19,16 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
 
 from fw_rl.agents.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from fw_rl.agents.environments import MakeEnv, wrap_env
+from fw_rl.agents.finite import first_in_rollout, first_not_finite
 from fw_rl.agents.masks import check_masks
 from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.restore import build_agent, set_random_state
-from fw_rl.agents.rollout import RecurrentRollout
+from fw_rl.agents.rollout import RecurrentRollout, map_observation
 from fw_rl.agents.running_episodes import describe_episodes, restore_episodes
 from fw_rl.agents.scaling import CLIP
 from fw_rl.cells import State, Stepper
@@ -77,6 +79,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"RecurrentPolicy": RecurrentActorCriticPolicy}
     policy: RecurrentActorCriticPolicy
     rollout_buffer: RecurrentRollout  # type: ignore[assignment]
+    _of_worker = ""  # which environments an error is about, if each worker has its own
 
     def __init__(
         self,
@@ -194,7 +197,10 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
             masks = None
             if self._masked:
                 masks = rollout_buffer.add_action_masks(check_masks(get_action_masks(env), self.action_space, env.num_envs))
-            actions, output = self.policy.act(observation, self._stepper, starts, action_masks=masks)
+            try:
+                actions, output = self.policy.act(observation, self._stepper, starts, action_masks=masks)
+            except FloatingPointError as error:
+                raise self._not_finite("the distribution over actions") from error
             new_obs, rewards, dones, infos = env.step(self.policy.to_env_actions(actions))
             self.num_timesteps += env.num_envs
             # Before the callback, which may save, or stop: observation and state belong together.
@@ -205,19 +211,25 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
                 return False
             if self.norm_reward:
                 rewards = self._scale_rewards(rewards, dones)
+            rollout_buffer.add(actions, rewards, output)
             if dones.any():
                 self._update_info_buffer(infos, dones)
-                rewards = rewards + self.gamma * self._bootstrap_values(dones, infos)
-            rollout_buffer.add(actions, rewards, output)
+                rollout_buffer.rewards[rollout_buffer.pos - 1] += self.gamma * self._bootstrap_values(dones, infos)
 
         rollout_buffer.finish(dones, self._last_values(dones))
-        self.policy.observation_scaling.update(rollout_buffer.observations)
+        seen, scaling = rollout_buffer.observations, self.policy.observation_scaling
+        finite = rollout_buffer.outputs.sum().isfinite() and np.isfinite(rollout_buffer.rewards).all()
+        if not (finite and scaling.takes(seen)):
+            raise self._not_finite("the memory's output")
+        scaling.update(seen)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
 
     def _scale_rewards(self, rewards: NDArray[np.float32], dones: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Rewards [B] over the running deviation of the discounted returns."""
+        if not np.isfinite(rewards).all():
+            return rewards  # to be named when the rollout is whole
         self._discounted_returns = self._discounted_returns * self.gamma + rewards
         statistics = self.policy.reward_statistics
         statistics.update(torch.as_tensor(self._discounted_returns))
@@ -233,6 +245,9 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
             last = [infos[i]["terminal_observation"] for i in rows]
             several = isinstance(last[0], dict)
             stacked = {key: np.stack([part[key] for part in last]) for key in last[0]} if several else np.stack(last)
+            found = first_not_finite("terminal_observation", map_observation(lambda part: part[None], stacked))
+            if found is not None:
+                raise found._replace(environment=rows[found.environment]).error(self.num_timesteps, self._of_worker)
             values[rows] = self._predict_values(stacked, tuple(part[rows] for part in self._last_state))
         return values
 
@@ -248,17 +263,27 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         tensors, _ = self.policy.obs_to_tensor(observations)
         no_starts = torch.zeros(len(state[0]), dtype=torch.bool, device=self.device)
         values: NDArray[np.float32] = self.policy.predict_values(tensors, state, no_starts).cpu().numpy()
+        if not np.isfinite(values).all():
+            raise self._not_finite("the value of an observation")
         return values
 
     @property
     def _entropy_weight(self) -> float:
         return self.ent_coef * (self._current_progress_remaining if self.anneal_entropy else 1.0)
 
-    def _require_finite_outputs(self) -> None:
-        if not self.rollout_buffer.outputs.sum().isfinite():
-            raise FloatingPointError(
-                f"the memory's output is not finite after {self.num_timesteps:,} frames: train with a lower learning rate"
-            )
+    def _clip_gradient(self, loss: Tensor) -> Tensor:
+        """Clip the gradient of a loss, and return its norm; FloatingPointError if one of them is not finite."""
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        if not (loss.detach() + norm).isfinite():
+            raise self._not_finite("the loss or its gradient")
+        return norm
+
+    def _not_finite(self, what: str) -> FloatingPointError:
+        """The error where something is not finite: an environment is to blame if it gave such numbers, else the training."""
+        frames, found = self.num_timesteps, first_in_rollout(self.rollout_buffer, self._last_obs)  # type: ignore[arg-type]
+        if found is not None:
+            return found.error(frames - (self.rollout_buffer.pos - found.step) * self.n_envs, self._of_worker)
+        return FloatingPointError(f"{what} is not finite after {frames:,} frames: train with a lower learning rate")
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write the log, with the memory's metrics on the last rollout if it was collected in this process."""

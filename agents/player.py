@@ -13,6 +13,7 @@ from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_suppo
 from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents.environments import wrap_env
+from fw_rl.agents.finite import require_finite_observation
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.policy import rows_of
 from fw_rl.cells import State, Stepper
@@ -71,11 +72,13 @@ class Player:
         Raises:
             ValueError: If the number of environments has changed, if nothing was observed since the last act, and for masks
                 that do not fit.
+            FloatingPointError: For an observation that is not finite.
         """
         if self._has_acted:
             raise ValueError("act must come after player.observe(done) or player.reset(), got a second act")
         self.policy.set_training_mode(False)
         tensor, batched = self.policy.obs_to_tensor(observation)
+        require_finite_observation(tensor)
         n_envs = rows_of(tensor)
         if self._stepper is None:
             self._stepper = self.policy.cell.stepper(self.policy.initial_state(n_envs))

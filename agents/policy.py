@@ -19,6 +19,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from fw_rl.agents.features import standard_extractor
+from fw_rl.agents.finite import require_finite_observation
 from fw_rl.agents.masks import check_masks, mask_logits
 from fw_rl.agents.rollout import Observation, map_observation
 from fw_rl.agents.scaling import ObservationScaling, RunningStatistics
@@ -298,11 +299,13 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
 
         Raises:
             ValueError: For a state without `episode_start`, for one of another number of rows, and for masks that do not fit.
+            FloatingPointError: For an observation that is not finite.
         """
         if state is not None and episode_start is None:
             raise ValueError("episode_start must be the dones of the step before where a state is given, got None")
         self.set_training_mode(False)
         tensor, batched = self.obs_to_tensor(observation)
+        require_finite_observation(tensor)
         n_envs = rows_of(tensor)
         if state is None:
             memory = self.initial_state(n_envs)
@@ -370,10 +373,13 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
 
     def _distribution(self, latent: Tensor, masks: Tensor | None = None) -> Distribution:
         of_actor = self._actor_latent(latent)
-        if masks is None:
-            return self._get_action_dist_from_latent(of_actor)
-        logits = mask_logits(self.action_net(of_actor), masks, self.action_space)
-        return self.action_dist.proba_distribution(action_logits=logits)
+        try:
+            if masks is None:
+                return self._get_action_dist_from_latent(of_actor)
+            logits = mask_logits(self.action_net(of_actor), masks, self.action_space)
+            return self.action_dist.proba_distribution(action_logits=logits)
+        except ValueError as error:  # Torch's own prints the tensor
+            raise FloatingPointError("the distribution over actions is not finite: train with a lower learning rate") from error
 
     def _value(self, latent: Tensor) -> Tensor:
         of_critic = latent if self.shared_cell else latent[..., self.hidden_size :]

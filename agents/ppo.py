@@ -25,7 +25,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
 
     It learns from a rollout `n_epochs` times, in minibatches of whole sequences of `bptt_length` steps, each from the state
     that the memory had there while acting. The sequences of a minibatch are drawn at random from all environments and all times
-    of the rollout, see `fw_rl.agents.rollout.SequenceSampler`. The defaults are those of sb3-contrib's class.
+    of the rollout, see `fw_rl.agents.rollout.SequenceSampler`. The defaults are those of sb3-contrib's class. One rollout gives
+    the same parameters as there, but that the critic's error reaches a shared cell, and that no sequence is cut at random.
 
     Args:
         policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`.
@@ -112,9 +113,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         """Learn `n_epochs` times from the last rollout.
 
         Raises:
-            FloatingPointError: If the net has diverged.
+            FloatingPointError: If loss or gradient is not finite; the parameters are those of the update before.
         """
-        self._require_finite_outputs()
         self._update_learning_rate(self.policy.optimizer)
         evaluated = self._evaluate_rollout()
         sampler = SequenceSampler(self.rollout_buffer, self.batch_size)
@@ -146,7 +146,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
                 return False
             self.policy.zero_grad()
             loss.total.backward()
-        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        self._clip_gradient(loss.total)
         self.policy.optimizer.step()
         return True
 

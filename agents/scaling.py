@@ -73,11 +73,17 @@ class ObservationScaling(nn.Module):
             return cast(Tensor, self.parts[0](observation)) if self.keys else observation
         return observation | {key: part(observation[key]) for key, part in zip(self.keys, self.parts, strict=True)}
 
+    def takes(self, observation: Observation) -> bool:
+        """Whether what is to be scaled is finite; to clip an infinity would hide it."""
+        return all(bool(part.double().sum().isfinite()) for part in self._scaled(observation))
+
     def update(self, observation: Observation) -> None:
         """Take note of the observations of a rollout, [T, B, ...]."""
-        for key, part in zip(self.keys, self.parts, strict=True):
-            seen = observation[key] if isinstance(observation, dict) else observation
+        for seen, part in zip(self._scaled(observation), self.parts, strict=True):
             cast(_Scaling, part).statistics.update(seen.flatten(0, 1))
+
+    def _scaled(self, observation: Observation) -> list[Tensor]:
+        return [observation[key] if isinstance(observation, dict) else observation for key in self.keys]
 
     def refresh(self) -> None:
         """Apply from now on what is known so far."""

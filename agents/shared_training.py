@@ -51,7 +51,7 @@ class WorkerA2C(RecurrentA2C):
 
     def join(self, shared: SharedTraining, number: int) -> None:
         """Take part in the training of these parameters."""
-        self.shared, self.number = shared, number
+        self.shared, self.number, self._of_worker = shared, number, f" of worker {number}"
         self.set_logger(Logger(None, []))
         _, self._no_callback = self._setup_learn(shared.total)
         self.infos: list[dict[str, Any]] = []

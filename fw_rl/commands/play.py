@@ -52,7 +52,7 @@ class PlayOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
-    """Run the command; returns its exit code: 0 done, 2 bad input, 130 interrupted."""
+    """Run the command; returns its exit code: 0 done, 1 for an observation that is not finite, 2 bad input, 130 interrupted."""
     options = tyro.cli(PlayOptions, args=arguments, prog=program)
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
@@ -70,6 +70,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
         episodes = list(_play(options, model, env))
     except KeyboardInterrupt:
         return 130
+    except FloatingPointError as error:
+        return fail(program, error, code=1)
     finally:
         env.close()
     frames, fps = [episode.frames for episode in episodes], episodes[0].fps

@@ -6,7 +6,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import gymnasium as gym
 import torch
@@ -50,13 +50,13 @@ class TrainOptions(RunSettings):
     eval_episodes: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 1000 for Catch, else 100)")
     ] = None
-    """Episodes of the greedy evaluation at the end."""
+    """Episodes of the evaluation at the end: so many greedy ones, and so many with actions drawn as in training."""
     quiet: bool = False
     """No progress bar."""
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
-    """Run the command; returns its exit code: 0 done, 1 diverged or a worker failed, 2 bad input, 130 interrupted."""
+    """Run the command; returns its exit code: 0 done, 1 not finite or a worker failed, 2 bad input, 130 interrupted."""
     try:
         defaults = _defaults(arguments, program)
     except BAD_INPUT as error:
@@ -84,6 +84,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
     except KeyboardInterrupt:
         print(f"The training is done, the evaluation is not. Make it with: {resume}")
         return 130
+    except FloatingPointError as error:
+        return fail(program, error, code=1)
     return 0
 
 
@@ -138,14 +140,19 @@ def _say_what_is_compiled(training: TrainingRun) -> None:
 def _report(training: TrainingRun, episodes: int) -> None:
     """Evaluate the agent, draw its pictures, and say where everything is."""
     folder = training.folder
-    print(f"Evaluating {episodes:,} greedy episodes ...", flush=True)
+    print(f"Evaluating {episodes:,} greedy and {episodes:,} sampled episodes ...", flush=True)
     result = training.evaluate(episodes)
     pictures, problem = training.draw(result["mean"])
     if problem:
         print(f"No animation: {problem}")
 
-    spread = " (95 % interval {:.3f} to {:.3f})".format(*result["interval_95"]) if result["interval_95"] else ""
-    print(f"\nGreedy return over {episodes:,} episodes: {result['mean']:.3f}{spread}")
+    print(f"\nGreedy return over {episodes:,} episodes: {_mean(result)}")
+    print(f"Sampled return over {episodes:,} episodes: {_mean(result['sampled'])}")
     print(f"The run:      {folder.path}")
     print(f"Pictures:     {', '.join(path.name for path in pictures)}")
     print(f"TensorBoard:  tensorboard --logdir {folder.path.parent}")
+
+
+def _mean(result: dict[str, Any]) -> str:
+    spread = " (95 % interval {:.3f} to {:.3f})".format(*result["interval_95"]) if result["interval_95"] else ""
+    return f"{result['mean']:.3f}{spread}"

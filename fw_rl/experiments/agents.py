@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
@@ -82,11 +83,14 @@ def _adapted(config: RunSettings, n_envs: int, workers: int = 1) -> VecEnv:
     return VecPreviousStep(env) if config.previous_step else env
 
 
-def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int) -> NDArray[np.float64]:
-    """The returns of greedy episodes from a seed of their own, [episodes]."""
+def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int, greedy: bool = True) -> NDArray[np.float64]:
+    """The returns of episodes from a seed of their own, [episodes]; greedy ones, or with actions drawn as in training."""
     env = _adapted(config, min(episodes, EVALUATION_ENVS))
-    env.seed(config.seed + 1_000_003)
-    returns = Player(model).play(env, episodes)
+    seed = config.seed + 1_000_003
+    env.seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        returns = Player(model).play(env, episodes, deterministic=greedy)
     env.close()
     return returns
 

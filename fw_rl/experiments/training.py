@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
 from fw_rl.agents import RecurrentOnPolicyAlgorithm, WorkerError
@@ -92,12 +94,9 @@ class TrainingRun:
             model.get_env().close()  # type: ignore[union-attr]
 
     def evaluate(self, episodes: int) -> dict[str, Any]:
-        """Play greedy episodes; returns what eval.json has, whose interval is None for a single episode."""
-        returns = evaluate(self.config, self.model, episodes)
-        mean, low, high = (float(number) for number in mean_interval(returns))
-        interval = None if math.isnan(low) else [low, high]
-        record = dict(mean=mean, interval_95=interval, std=float(returns.std()), episodes=episodes, greedy=True)
-        record |= dict(timesteps=self.model.num_timesteps)
+        """Play so many greedy and so many sampled episodes; returns what eval.json has."""
+        greedy, sampled = (_summary(evaluate(self.config, self.model, episodes, greedy)) for greedy in (True, False))
+        record = greedy | dict(episodes=episodes, greedy=True, timesteps=self.model.num_timesteps, sampled=sampled)
         write_json(self.folder.evaluation, record)
         return record
 
@@ -115,3 +114,9 @@ class TrainingRun:
         except ValueError as error:
             return [folder.curve], " ".join(str(error).split())
         return [folder.curve, folder.episodes], ""
+
+
+def _summary(returns: NDArray[np.float64]) -> dict[str, Any]:
+    """Mean, interval and standard deviation of returns; the interval is None for a single one."""
+    mean, low, high = (float(number) for number in mean_interval(returns))
+    return dict(mean=mean, interval_95=None if math.isnan(low) else [low, high], std=float(returns.std()))

@@ -538,8 +538,7 @@ class Broken(gym.Wrapper):
         self.steps += 1
         if self.where == "step" and self.steps == 30:
             raise OSError("no such cheese")
-        observation, *rest = self.env.step(action)
-        return observation * (math.nan if self.where == "observation" and self.steps > 30 else 1), *rest
+        return self.env.step(action)
 
 
 @pytest.mark.parametrize("where", ["constructor", "step"])
@@ -556,12 +555,6 @@ def test_an_environments_error_has_its_traceback_and_keeps_the_parameters(tmp_pa
     assert {float(parts["step"]) for parts in optimizer_statistics(model.policy.optimizer)} == {model.num_timesteps / N_STEPS}
     model.save(tmp_path / "agent")
     assert same_parameters(A3C.load(tmp_path / "agent"), model)
-
-
-def test_a_net_that_diverges_says_so_itself():
-    model = make_agent(lambda: Broken(gym.make("CartPole-v1"), "observation"), n_workers=1)
-    with pytest.raises(FloatingPointError, match=r"^the memory's output is not finite after 35 frames: [^\n]*$"):
-        model.learn(10**9)
 
 
 def test_unreported_frames_of_a_killed_worker_are_done_again(tmp_path):

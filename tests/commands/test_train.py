@@ -10,11 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from PIL import Image
 
 from fw_rl.cells import base
@@ -24,6 +29,7 @@ from fw_rl.commands.play import main as play
 from fw_rl.commands.train import main
 from fw_rl.experiments.agents import evaluate, load_trained
 from fw_rl.experiments.episodes import open_env, play_episode
+from tests.agents.test_finite import Faulty
 from tests.commands.helpers import A3C, SMALL, train
 
 ROOT = Path(__file__).parents[2]
@@ -100,12 +106,45 @@ def test_a_run_leaves_its_log_under_the_names_of_sb3(finished_run):
     assert list(finished_run.glob("events.out.tfevents.*"))
 
 
-def test_a_run_leaves_its_greedy_evaluation(finished_run):
+def test_a_run_leaves_its_evaluation(finished_run):
     record = json.loads((finished_run / "eval.json").read_text())
-    low, high = record["interval_95"]
-    assert -1 <= record["mean"] <= 1
-    assert low <= record["mean"] <= high
-    assert (record["episodes"], record["timesteps"]) == (20, 480)
+    assert (record["episodes"], record["timesteps"], record["greedy"]) == (20, 480, True)
+    config, agent = load_trained(finished_run)
+    for found, greedy in ((record, True), (record["sampled"], False)):
+        returns = evaluate(config, agent, 20, greedy)
+        low, high = found["interval_95"]
+        assert low < found["mean"] < high
+        assert (found["mean"], found["std"]) == (returns.mean(), returns.std())
+
+
+class Alternating(gym.Env):
+    """The reward of a step is 1 if its action is not that of the step before: by chance in one of two, else never."""
+
+    observation_space, action_space = spaces.Box(0, 1, (1,)), spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, self.last = 0, None
+        return np.ones(1, dtype=np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        reward, self.last = float(self.last not in (None, action)), action
+        return np.ones(1, dtype=np.float32), reward, False, self.t == 101, {}
+
+
+def test_sampled_returns_are_reported_beside_greedy_ones(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(gym.registry, "Alternating-v0", EnvSpec("Alternating-v0", Alternating, disable_env_checker=True))
+    still = "--learning-rate", "1e-9", "--cell", "gru"
+    _, run = train(tmp_path, "--env", "Alternating-v0", *still, "--eval-episodes", "50", timesteps=24)
+    record = json.loads((run / "eval.json").read_text())
+    assert record["mean"] < 10
+    assert record["sampled"]["mean"] == pytest.approx(50, abs=5)
+    lines = capsys.readouterr().out.splitlines()
+    low, high = record["sampled"]["interval_95"]
+    spread = f"(95 % interval {low:.3f} to {high:.3f})"
+    assert f"Sampled return over 50 episodes: {record['sampled']['mean']:.3f} {spread}" in lines
+    assert any(line.startswith(f"Greedy return over 50 episodes: {record['mean']:.3f}") for line in lines)
 
 
 def test_a_run_leaves_pictures(finished_run):
@@ -339,6 +378,18 @@ def test_a_net_that_diverges_gets_one_line(tmp_path, capsys):
     assert train(tmp_path, *wild)[0] == 1
     printed = capsys.readouterr().err
     assert "not finite" in printed
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("where, at", [("reward", 5), ("observation", 52)], ids=["training", "evaluation"])
+def test_a_number_that_is_not_finite_gets_one_line(where, at, tmp_path, capsys, monkeypatch):
+    settings = dict(number=1, where=where, at=at, value=float("nan"), action_space=spaces.Discrete(2))
+    entry_point = partial(Faulty, **settings)
+    monkeypatch.setitem(gym.registry, "Faulty-v0", EnvSpec("Faulty-v0", entry_point, disable_env_checker=True))
+    longer = "--eval-episodes", "1000"  # 60 steps of each environment, after 24 in training
+    assert train(tmp_path, "--env", "Faulty-v0", "--cell", "gru", *longer, timesteps=96)[0] == 1
+    printed = capsys.readouterr().err
+    assert f"error: {where} must be finite, got nan from environment 0" in printed
     assert printed.count("\n") == 1
 
 
