@@ -15,16 +15,21 @@ __all__ = ["RNNCell"]
 class RNNCell(FusedCell):
     """ReLU recurrent net, ``h(t) = max(0, W h(t-1) + C x(t) + bias)``, with W starting as a scaled identity (Ba16 A.1, "IRNN").
 
-    C starts uniform within 1 / sqrt(H), the biases at zero.
+    C starts uniform within 1 / sqrt(H), the biases at zero. No unit goes beyond `bound`, as in Hannun et al. 2014: once
+    learning has let W stretch a state, it would grow exponentially along an episode, past the few steps that a gradient sees.
 
     Args:
         input_size: Numbers I of an input.
         hidden_size: Units H.
         recurrent_scale: W starts as this times the identity.
+        bound: The largest output of a unit; infinity for none.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, recurrent_scale: float = 0.5) -> None:
+    def __init__(self, input_size: int, hidden_size: int, recurrent_scale: float = 0.5, bound: float = 20.0) -> None:
         super().__init__(input_size, hidden_size)
+        if not bound > 0:
+            raise ValueError(f"bound must be above 0, got {bound}")
+        self.bound = bound
         self.core = nn.RNN(input_size, hidden_size, nonlinearity="relu")
         _, recurrent_weight, *biases = self.weights
         scaled_identity_(recurrent_weight, recurrent_scale)
@@ -32,4 +37,14 @@ class RNNCell(FusedCell):
             nn.init.zeros_(bias)
 
     def step(self, x: Tensor, state: State) -> State:
-        return (torch.rnn_relu_cell(x, state[0], *self.weights),)
+        return (torch.rnn_relu_cell(x, state[0], *self.weights).clamp(max=self.bound),)
+
+    def _run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        y, last = super()._run(x, state)
+        if len(x) == 1 or (y <= self.bound).all():  # Torch's kernel knows no bound, and needed none
+            return y, last
+        outputs = []
+        for each in x:
+            state = self.step(each, state)
+            outputs.append(state[0])
+        return torch.stack(outputs), state

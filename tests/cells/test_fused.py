@@ -82,15 +82,36 @@ def sigmoid(z):
     return 1 / (1 + np.exp(-z))
 
 
-def test_rnn_is_its_equation():
-    cell, x = scrambled(RNNCell(I, H)), rand(T, I, seed=1)
+@pytest.mark.parametrize("bound", [20.0, 0.4])
+def test_rnn_is_its_equation(bound):
+    cell, x = scrambled(RNNCell(I, H, bound=bound)), rand(T, I, seed=1)
     W, C = cell.core.weight_hh_l0.detach().numpy(), cell.core.weight_ih_l0.detach().numpy()
     bias = (cell.core.bias_ih_l0 + cell.core.bias_hh_l0).detach().numpy()
     h, expected = np.zeros(H), []
     for t in range(T):
-        h = np.maximum(0, W @ h + C @ x[t].numpy() + bias)
+        h = np.minimum(np.maximum(0, W @ h + C @ x[t].numpy() + bias), bound)
         expected.append(h)
+    assert (np.max(expected) == bound) == (bound < 1)
     assert_close(cell(x[:, None], cell.initial_state(1))[0][:, 0], torch.tensor(np.array(expected)))
+
+
+def test_a_state_that_is_stretched_does_not_grow_without_end():
+    x = torch.ones(400, 1, I)
+    ends = []
+    for bound in (20.0, math.inf):
+        torch.manual_seed(0)
+        cell = RNNCell(I, H, recurrent_scale=2.0, bound=bound)
+        y, _ = cell(x, cell.initial_state(1))
+        ends.append(y[-1].max())
+        gradient = torch.autograd.grad(y[-1].sum(), list(cell.parameters()), allow_unused=True)
+        assert all(part.isfinite().all() for part in gradient) == (bound == 20)
+    assert ends[0] == 20
+    assert not ends[1].isfinite()
+
+
+def test_a_bound_must_be_above_0():
+    with pytest.raises(ValueError, match=r"^bound must be above 0, got 0$"):
+        RNNCell(I, H, bound=0)
 
 
 def test_lstm_is_its_equations_with_state_h_and_c():

@@ -129,7 +129,7 @@ def test_a_cell_of_a_module_that_nobody_has_imported_yet(tmp_path, monkeypatch):
         find_cell("flapping:flip")
 
 
-@pytest.mark.parametrize("name, takes", [("rnn", "recurrent_scale"), ("lstm", "forget_bias"), ("gru", "none")])
+@pytest.mark.parametrize("name, takes", [("rnn", "recurrent_scale, bound"), ("lstm", "forget_bias"), ("gru", "none")])
 def test_an_unknown_option_is_answered_with_the_known_ones(name, takes):
     with pytest.raises(ValueError, match=f"^an option of cell '{name}' must be one of {takes}, got 'window'$"):
         make_cell(name, 3, 5, window=4)
