@@ -25,8 +25,9 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
 
     It learns from a rollout `n_epochs` times, in minibatches of whole sequences of `bptt_length` steps, each from the state
     that the memory had there while acting. The sequences of a minibatch are drawn at random from all environments and all times
-    of the rollout, see `fw_rl.agents.rollout.SequenceSampler`. The defaults are those of sb3-contrib's class. One rollout gives
-    the same parameters as there, but that the critic's error reaches a shared cell, and that no sequence is cut at random.
+    of the rollout, see `fw_rl.agents.rollout.SequenceSampler`. With the same settings one rollout gives the same parameters as
+    there, but that the critic's error reaches a shared cell, and that no sequence is cut at random. The defaults are what learned
+    best in `benchmarks/pomdp.py`, for eight environments or more.
 
     Args:
         policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`.
@@ -59,19 +60,19 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         self,
         policy: str | type[RecurrentActorCriticPolicy],
         env: GymEnv | VectorEnv | str | None,
-        learning_rate: float | Schedule = 3e-4,
+        learning_rate: float | Schedule = 1e-3,
         n_steps: int = 128,
-        batch_size: int = 128,
+        batch_size: int = 256,
         n_epochs: int = 10,
         gamma: float = 0.99,
-        gae_lambda: float = 0.95,
+        gae_lambda: float = 0.9,
         clip_range: float | Schedule = 0.2,
         clip_range_vf: float | Schedule | None = None,
         normalize_advantage: bool = True,
         ent_coef: float = 0.0,
         target_kl: float | None = None,
         optimizer: str = "adam",
-        anneal: bool = False,
+        anneal: bool = True,
         **kwargs: Any,
     ) -> None:
         length = kwargs.get("bptt_length") or n_steps

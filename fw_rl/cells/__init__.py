@@ -6,13 +6,14 @@ from pkgutil import iter_modules
 from fw_rl.cells.associative_lstm import AssociativeLSTMCell
 from fw_rl.cells.backends import AcceleratedCell, Backend, register_backend
 from fw_rl.cells.base import Cell, State, Stepper, available_cells, find_cell, make_cell, register_cell
-from fw_rl.cells.fast_weights import FastWeightsCell
+from fw_rl.cells.fast_weights import BA16, FastWeightsCell
 from fw_rl.cells.gru import GRUCell
 from fw_rl.cells.lstm import LSTMCell
 from fw_rl.cells.pair import CellPair
 from fw_rl.cells.rnn import RNNCell
 
 __all__ = [
+    "BA16",
     "AcceleratedCell",
     "AssociativeLSTMCell",
     "Backend",

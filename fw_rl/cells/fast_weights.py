@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,10 @@ from fw_rl.cells.backends import AcceleratedCell
 from fw_rl.cells.base import State, register_cell, scaled_identity_
 from fw_rl.memory import WRITE_RULES, Memory
 
-__all__ = ["FastWeightsCell"]
+__all__ = ["BA16", "FastWeightsCell"]
+
+BA16: dict[str, Any] = dict(eta=0.5, decay=0.95, recurrent_scale=0.05, activation="relu")
+"""The options of the paper's retrieval task; the defaults are those that learn best in agents."""
 
 _LONGEST = 64
 """Writes of a sequence beyond the window that are read one by one before they are folded."""
@@ -41,7 +44,7 @@ class _Step(NamedTuple):
 
 @register_cell("fast-weights")
 class FastWeightsCell(AcceleratedCell):
-    """ReLU recurrent net whose fast weights A attend to its recent past (Ba16 Eq. 1 to 5).
+    """Recurrent net whose fast weights A attend to its recent past (Ba16 Eq. 1 to 5).
 
     One step, with f the activation, LN layer normalisation and S = `inner_steps`:
 
@@ -67,8 +70,8 @@ class FastWeightsCell(AcceleratedCell):
         rule: What a step writes: "hebb", "delta" or "oja", see `fw_rl.memory`.
         learn_eta: Make eta a parameter, which stays positive.
         learn_decay: Make decay a parameter, which stays within (0, 1).
-        recurrent_scale: W starts as this times the identity.
-        activation: f, "relu" or "tanh".
+        recurrent_scale: W starts as this times the identity; 0.05 in the paper.
+        activation: f, "tanh", or "relu" as in the paper.
         window: Writes that are kept apart before they are folded into the matrix; it changes speed, not numbers.
 
     Raises:
@@ -88,8 +91,8 @@ class FastWeightsCell(AcceleratedCell):
         self,
         input_size: int,
         hidden_size: int,
-        eta: float = 0.5,
-        decay: float = 0.95,
+        eta: float = 0.01,
+        decay: float = 0.3,
         inner_steps: int = 1,
         layer_norm: bool = True,
         norm_placement: str = "sum",
@@ -97,8 +100,8 @@ class FastWeightsCell(AcceleratedCell):
         rule: str = "hebb",
         learn_eta: bool = False,
         learn_decay: bool = False,
-        recurrent_scale: float = 0.05,
-        activation: str = "relu",
+        recurrent_scale: float = 0.3,
+        activation: str = "tanh",
         window: int = 32,
     ) -> None:
         super().__init__(input_size, hidden_size)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fw_rl.cells import Cell, make_cell
+from fw_rl.cells import BA16, Cell, make_cell
 from fw_rl.tasks.base import Data, Row, Split, Task, layers
 
 __all__ = ["LETTERS", "SYMBOLS", "Retrieval", "RetrievalNet", "make_examples"]
@@ -49,10 +49,10 @@ class Retrieval(Task):
         "rnn": Row("IRNN", "rnn"),
         "lstm": Row("LSTM", "lstm"),
         "associative-lstm": Row("Associative LSTM", "associative-lstm"),
-        "fast-weights": Row("Fast weights", "fast-weights", dict(eta=0.5, decay=0.95)),
+        "fast-weights": Row("Fast weights", "fast-weights", BA16),
         "gru": Row("GRU", "gru"),
-        "delta-rule": Row("Fast weights, delta rule", "fast-weights", dict(eta=0.5, decay=0.95, rule="delta")),
-        "method-2": Row("Fast weights, method 2", "fast-weights", dict(eta=0.5, decay=0.95, method=2)),
+        "delta-rule": Row("Fast weights, delta rule", "fast-weights", dict(BA16, rule="delta")),
+        "method-2": Row("Fast weights, method 2", "fast-weights", dict(BA16, method=2)),
     }
     sizes: ClassVar = (20, 50, 100)
     weight_decay: ClassVar = 0.1

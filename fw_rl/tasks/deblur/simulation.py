@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from fw_rl.cells import Cell, make_cell
+from fw_rl.cells import BA16, Cell, make_cell
 from fw_rl.fast_slow import FastSlowSGD, fast_slow, is_fast, merge
 
 __all__ = ["Associations", "DeblurTask", "Ensemble", "Protocol", "Rates", "draw_task", "layered_nets", "learn"]
@@ -181,7 +181,7 @@ def recurrent_nets(protocol: Protocol, eta: float, decay: float) -> Ensemble:
     for seed in range(protocol.seed, protocol.seed + protocol.seeds):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            cell = make_cell("fast-weights", protocol.inputs, protocol.hidden, eta=eta, decay=decay)
+            cell = make_cell("fast-weights", protocol.inputs, protocol.hidden, **BA16 | dict(eta=eta, decay=decay))
             nets.append(fast_slow(SequenceNet(cell, protocol.outputs)))
     return Ensemble(nets)
 
