@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from fw_rl.cells import BA16, Cell, make_cell
+from fw_rl.cells import Cell, make_cell
 from fw_rl.tasks.base import Row, layers
 
 __all__ = ["GLIMPSES", "GLIMPSE_ROWS", "ConvNet", "Glimpse", "GlimpseNet", "MultiLevelNet", "make_glimpse_net"]
@@ -177,7 +177,8 @@ def make_glimpse_net(row: Row, hidden_size: int, patch_pixels: int, classes: int
 
 # With the eta of 0.5 of the retrieval task what comes back is 10 to 100 times as long as the boundary, and h hardly sees x.
 # Layer normalisation makes |h|^2 about half the number of units: with eta = 1 / units that is as strong in every size.
-_RATES: dict[str, Any] = dict(options=dict(BA16, decay=0.9), shared_options=dict(eta=1.0))
+_RATES: dict[str, Any] = dict(options=dict(decay=0.9, recurrent_scale=0.05, activation="relu"))
+_RATES |= dict(shared_options=dict(eta=1.0))
 GLIMPSE_ROWS = {
     "rnn": Row("IRNN", "rnn"),
     "lstm": Row("LSTM", "lstm"),

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from fw_rl.cells import FastWeightsCell, fast_weights, make_cell
+from fw_rl.cells import BA16, FastWeightsCell, fast_weights, make_cell
 from tests.cells import reference
 from tests.cells.reference import explicit, rand, scrambled, slow_weights
 from tests.pairwise import pairwise
 
 T, B, I, H = 11, 3, 3, 5  # noqa: E741
+PaperCell = partial(FastWeightsCell, **BA16)
 
 
 def random_bools(*shape, seed=0, rate=0.3):
@@ -62,7 +63,7 @@ METHODS = pytest.mark.parametrize("method", [1, 2])
 def test_cell_is_equations_1_to_5(inner_steps, layer_norm, method, rule, window):
     options = dict(inner_steps=inner_steps, layer_norm=layer_norm, method=method, rule=rule, window=window)
     options["eta"] = 0.5 if layer_norm else 0.1
-    cell = scrambled(FastWeightsCell(I, H, **options), scale=0.5 if layer_norm else 0.2)
+    cell = scrambled(PaperCell(I, H, **options), scale=0.5 if layer_norm else 0.2)
     signals = dict(episode_starts=random_bools(T, B, seed=2), write_gate=rand(T, B, seed=3), wipe=random_bools(T, B, seed=4))
     assert_equals_reference(cell, rand(T, B, I, seed=1), options, **signals)
 
@@ -84,7 +85,7 @@ SIGNALS = {
 @pairwise(window=SOME_WINDOWS, rule=["hebb", "delta", "oja"], signals=SIGNALS)
 def test_cell_is_the_reference_under_every_signal(signals, rule, window):
     options = dict(rule=rule, window=window)
-    assert_equals_reference(scrambled(FastWeightsCell(I, H, **options)), rand(T, B, I, seed=1), options, **signals)
+    assert_equals_reference(scrambled(PaperCell(I, H, **options)), rand(T, B, I, seed=1), options, **signals)
 
 
 @pairwise(
@@ -97,14 +98,14 @@ def test_cell_is_the_reference_at_every_rate(rates, activation, rule, window):
     eta, decay = rates
     options = dict(eta=eta, decay=decay, activation=activation, rule=rule, window=window)
     signals = dict(episode_starts=random_bools(T, B, seed=2, rate=0.15))
-    assert_equals_reference(scrambled(FastWeightsCell(I, H, **options)), rand(T, B, I, seed=1), options, **signals)
+    assert_equals_reference(scrambled(PaperCell(I, H, **options)), rand(T, B, I, seed=1), options, **signals)
 
 
 @pytest.mark.parametrize("window", range(T + 2))
 def test_every_window_gives_the_same_numbers(window):
     options = dict(inner_steps=2, window=window)
     signals = dict(episode_starts=random_bools(T, B, seed=2, rate=0.15))
-    assert_equals_reference(scrambled(FastWeightsCell(I, H, **options)), rand(T, B, I, seed=1), options, **signals)
+    assert_equals_reference(scrambled(PaperCell(I, H, **options)), rand(T, B, I, seed=1), options, **signals)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_every_window_gives_the_same_numbers(window):
     ],
 )
 def test_a_state_has_a_matrix_only_where_decay_is_slow(options, writes, has_matrix):
-    cell = FastWeightsCell(I, H, **options)
+    cell = PaperCell(I, H, **options)
     h, fast = cell.unpack(cell.initial_state(B))
     assert h.shape == (B, H)
     assert fast.keys.shape == (B, writes, H)
@@ -135,7 +136,7 @@ def test_a_state_has_a_matrix_only_where_decay_is_slow(options, writes, has_matr
 
 
 def test_the_window_holds_the_last_writes_the_matrix_others():
-    cell, x = scrambled(FastWeightsCell(I, H, window=3)), rand(9, 1, I)
+    cell, x = scrambled(PaperCell(I, H, window=3)), rand(9, 1, I)
     y, state = cell.unroll(x, cell.initial_state(1))
     _, fast = cell.unpack(state)
     assert_same(fast.keys[0], y[6:, 0].detach())
@@ -156,7 +157,7 @@ WRONG_READINGS = [
 @pytest.mark.parametrize("mutation, inner_steps", WRONG_READINGS)
 def test_a_wrong_reading_of_the_paper_would_be_seen(mutation, inner_steps, window):
     options = dict(inner_steps=inner_steps, decay=0.7)
-    cell = scrambled(FastWeightsCell(I, H, window=window, **options))
+    cell = scrambled(PaperCell(I, H, window=window, **options))
     x, starts = rand(T, B, I, seed=1), random_bools(T, B, seed=2, rate=0.15)
     y = run(cell, x, episode_starts=starts)[0].detach().numpy()
     right, wrong = (
@@ -173,13 +174,13 @@ def test_a_wrong_reading_of_the_paper_would_be_seen(mutation, inner_steps, windo
 @pytest.mark.parametrize("placement, reading", [("all", "layer norm on h_0"), ("recall", "layer norm of the recall alone")])
 def test_the_layer_norm_can_be_put_elsewhere(placement, reading, inner_steps, method, window):
     options = dict(inner_steps=inner_steps, method=method, eta=0.2)
-    cell = scrambled(FastWeightsCell(I, H, norm_placement=placement, window=window, **options))
+    cell = scrambled(PaperCell(I, H, norm_placement=placement, window=window, **options))
     assert_equals_reference(cell, rand(T, B, I, seed=1), options | dict(mutation=reading), episode_starts=random_bools(T, B))
 
 
 @pytest.mark.parametrize("layer_norm", [True, False])
 def test_a_row_does_not_depend_on_the_rows_beside_it(layer_norm):
-    cell = scrambled(FastWeightsCell(I, H, layer_norm=layer_norm, eta=0.1), scale=0.3)
+    cell = scrambled(PaperCell(I, H, layer_norm=layer_norm, eta=0.1), scale=0.3)
     x = rand(T, B, I, seed=1)
     others = torch.cat([x[:, :1], rand(T, 4, I, seed=2)], dim=1)
     assert_same(run(cell, x)[0][:, :1], run(cell, x[:, :1])[0].detach())
@@ -190,7 +191,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(layer_norm):
 
 
 def two_units(**options):
-    cell = FastWeightsCell(2, 2, eta=0.5, decay=0.5, **options).double()
+    cell = PaperCell(2, 2, eta=0.5, decay=0.5, **options).double()
     with torch.no_grad():
         cell.recurrent_map.weight.copy_(torch.tensor([[0.0, 1.0], [2.0, 0.0]]))
         cell.input_map.weight.copy_(torch.eye(2))
@@ -288,7 +289,7 @@ def test_the_two_methods_agree_for_relus_without_A(silenced, inner_steps):
     """Ba16 Appendix B."""
     x = rand(T, B, I, seed=1)
     signals = dict(write_gate=torch.zeros(T, B)) if silenced["eta"] else {}
-    cells = [scrambled(FastWeightsCell(I, H, layer_norm=False, method=m, inner_steps=inner_steps, **silenced)) for m in (1, 2)]
+    cells = [scrambled(PaperCell(I, H, layer_norm=False, method=m, inner_steps=inner_steps, **silenced)) for m in (1, 2)]
     first, second = (run(cell, x, **signals)[0] for cell in cells)
     assert_same(first, second.detach(), tolerance=1e-14)
 
@@ -299,14 +300,14 @@ def test_the_two_methods_agree_for_relus_without_A(silenced, inner_steps):
 def test_the_two_methods_differ_with_A_tanh_or_norm(different):
     x = rand(T, B, I, seed=1)
     options = dict(layer_norm=False, inner_steps=2) | different
-    first, second = (run(scrambled(FastWeightsCell(I, H, method=m, **options), scale=0.3), x)[0] for m in (1, 2))
+    first, second = (run(scrambled(PaperCell(I, H, method=m, **options), scale=0.3), x)[0] for m in (1, 2))
     assert (first - second).abs().max() > 0.01
 
 
 @RULES
 @METHODS
 def test_with_the_gate_shut_it_is_a_plain_net(method, rule):
-    cell = scrambled(FastWeightsCell(I, H, method=method, rule=rule, window=3))
+    cell = scrambled(PaperCell(I, H, method=method, rule=rule, window=3))
     x = rand(T, B, I, seed=1)
     y, state = run(cell, x, write_gate=torch.zeros(T, B, dtype=torch.float64))
     assert not final_A(cell, state).any()
@@ -325,21 +326,21 @@ def test_with_the_gate_shut_it_is_a_plain_net(method, rule):
 @RULES
 def test_a_constant_gate_scales_eta(rule):
     x = rand(T, B, I, seed=1)
-    gated, _ = run(scrambled(FastWeightsCell(I, H, eta=0.8, rule=rule)), x, write_gate=torch.full((T, B), 0.25).double())
-    slower, _ = run(scrambled(FastWeightsCell(I, H, eta=0.2, rule=rule)), x)
+    gated, _ = run(scrambled(PaperCell(I, H, eta=0.8, rule=rule)), x, write_gate=torch.full((T, B), 0.25).double())
+    slower, _ = run(scrambled(PaperCell(I, H, eta=0.2, rule=rule)), x)
     assert_same(gated, slower.detach())
 
 
 @RULES
 def test_an_open_gate_is_no_gate(rule):
-    cell, x = scrambled(FastWeightsCell(I, H, rule=rule)), rand(T, B, I, seed=1)
+    cell, x = scrambled(PaperCell(I, H, rule=rule)), rand(T, B, I, seed=1)
     plain, _ = run(cell, x)
     for gate in (torch.ones(T, B, dtype=torch.float64), torch.ones(T, B, dtype=torch.bool)):
         assert_same(run(cell, x, write_gate=gate)[0], plain.detach(), tolerance=0)
 
 
 def test_a_wipe_clears_h_but_not_output_or_memory():
-    cell, x = scrambled(FastWeightsCell(I, H)), rand(T, B, I, seed=1)
+    cell, x = scrambled(PaperCell(I, H)), rand(T, B, I, seed=1)
     kept, kept_state = run(cell, x)
     last = torch.arange(T)[:, None] == T - 1
     wiped, wiped_state = run(cell, x, wipe=last.expand(T, B))
@@ -352,7 +353,7 @@ def test_a_wipe_clears_h_but_not_output_or_memory():
 
 def test_no_W_h_crosses_a_wipe():
     """Without anything in A, what comes after a wipe is what comes after an episode start."""
-    cell, x = scrambled(FastWeightsCell(I, H)), rand(T, B, I, seed=1)
+    cell, x = scrambled(PaperCell(I, H)), rand(T, B, I, seed=1)
     wipe = random_bools(T, B, seed=4)
     starts = torch.cat([torch.zeros(1, B, dtype=torch.bool), wipe[:-1]])
     nothing = torch.zeros(T, B, dtype=torch.float64)
@@ -363,7 +364,7 @@ def test_no_W_h_crosses_a_wipe():
 
 @pytest.mark.parametrize("stored", [True, False])
 def test_only_a_stored_step_reaches_across_its_wipe(stored):
-    cell, x = scrambled(FastWeightsCell(I, H, activation="tanh")), rand(2, 1, I, seed=1).requires_grad_()
+    cell, x = scrambled(PaperCell(I, H, activation="tanh")), rand(2, 1, I, seed=1).requires_grad_()
     y, _ = run(cell, x, wipe=FIRST, write_gate=FIRST & stored)
     (gradient,) = torch.autograd.grad((y[1, 0] * rand(H, seed=2)).sum(), x)
     assert bool(gradient[0].any()) == stored
@@ -374,14 +375,14 @@ LEARNED = dict(learn_eta=True, learn_decay=True)
 
 @pytest.mark.parametrize("eta, decay", [(0.5, 0.95), (0.01, 0.5), (3.0, 0.999)])
 def test_learned_rates_start_at_the_given_ones(eta, decay):
-    cell = FastWeightsCell(I, H, eta, decay, **LEARNED)
+    cell = PaperCell(I, H, eta=eta, decay=decay, **LEARNED)
     assert cell.eta.item() == pytest.approx(eta, rel=1e-5)
     assert cell.decay.item() == pytest.approx(decay, rel=1e-5)
 
 
 @pytest.mark.parametrize("learned", [set(), {"log_eta"}, {"logit_decay"}, {"log_eta", "logit_decay"}])
 def test_a_rate_is_a_parameter_only_where_it_is_learned(learned):
-    cell = FastWeightsCell(I, H, learn_eta="log_eta" in learned, learn_decay="logit_decay" in learned)
+    cell = PaperCell(I, H, learn_eta="log_eta" in learned, learn_decay="logit_decay" in learned)
     names = {name for name, _ in cell.named_parameters()}
     slow = {"input_map.weight", "input_map.bias", "recurrent_map.weight", "norm.weight", "norm.bias"}
     assert names == slow | learned
@@ -393,7 +394,7 @@ def test_a_rate_is_a_parameter_only_where_it_is_learned(learned):
 def test_learned_rates_do_not_change_the_numbers(rule, window):
     x, starts = rand(T, B, I, seed=1), random_bools(T, B, seed=2, rate=0.15)
     options = dict(eta=0.5, decay=0.95, rule=rule, window=window)
-    fixed, learning = (scrambled(FastWeightsCell(I, H, **options, **learn)) for learn in ({}, LEARNED))
+    fixed, learning = (scrambled(PaperCell(I, H, **options, **learn)) for learn in ({}, LEARNED))
     with torch.no_grad():  # to more digits than the float32 that they were made with
         learning.log_eta.fill_(math.log(0.5))
         learning.logit_decay.fill_(math.log(0.95 / 0.05))
@@ -407,7 +408,7 @@ def test_the_gradients_of_the_rates_are_finite_differences(rule, window):
     x, starts = rand(T, B, I, seed=1), random_bools(T, B, seed=2, rate=0.15)
 
     def loss(eta, decay, **learn):
-        cell = FastWeightsCell(I, H, eta, decay, rule=rule, activation="tanh", window=window, **learn)
+        cell = PaperCell(I, H, eta=eta, decay=decay, rule=rule, activation="tanh", window=window, **learn)
         return cell, (run(scrambled(cell), x, episode_starts=starts)[0] * rand(T, B, H, seed=5)).sum()
 
     cell, value = loss(eta, decay, **LEARNED)
@@ -423,7 +424,7 @@ def test_the_gradients_of_the_rates_are_finite_differences(rule, window):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_learned_rate_stays_in_its_range(sign):
-    cell = FastWeightsCell(I, H, **LEARNED)
+    cell = PaperCell(I, H, **LEARNED)
     eta, decay = cell.eta.item(), cell.decay.item()
     optimiser = torch.optim.SGD(cell.parameters(), lr=1.0)
     for _ in range(10):
@@ -439,11 +440,11 @@ def test_a_learned_rate_stays_in_its_range(sign):
 @pytest.mark.parametrize("options", [dict(window=4), dict(window=4, rule="delta"), dict()], ids=["hebb", "delta", "default"])
 def test_an_endless_episode_has_a_bounded_state(options):
     steps, rows, size = 2000, 2, 6
-    cell = scrambled(FastWeightsCell(I, size, **options))
+    cell = scrambled(PaperCell(I, size, **options))
     x = rand(steps, rows, I, seed=1)
     state, outputs = cell.initial_state(rows), []
     with torch.no_grad():
-        expected, _ = run(scrambled(FastWeightsCell(I, size, **(options | dict(window=0)))), x)
+        expected, _ = run(scrambled(PaperCell(I, size, **(options | dict(window=0)))), x)
         for t in range(steps):
             y, state = cell(x[t : t + 1], state)
             outputs.append(y)
@@ -499,14 +500,14 @@ def test_diagnostics_of_rows_weigh_by_their_attention():
 
 
 def test_diagnostics_are_zero_at_the_first_step():
-    cell = FastWeightsCell(I, H)
+    cell = PaperCell(I, H)
     assert cell.diagnostics(torch.randn(1, B, I), cell.initial_state(B)) == {"recall_strength": 0.0, "attention_age": 0.0}
 
 
 @WINDOWS
 @RULES
 def test_diagnostics_are_floats_and_leave_the_cell_alone(rule, window):
-    cell = scrambled(FastWeightsCell(I, H, rule=rule, window=window, **LEARNED))
+    cell = scrambled(PaperCell(I, H, rule=rule, window=window, **LEARNED))
     x = rand(T, B, I, seed=1).requires_grad_()
     state = cell.initial_state(B)
     before = {name: tensor.clone() for name, tensor in cell.state_dict().items()}
@@ -524,13 +525,13 @@ def test_diagnostics_are_floats_and_leave_the_cell_alone(rule, window):
 
 
 def test_the_defaults_are_the_paper_s():
-    cell = FastWeightsCell(I, H)
+    cell = PaperCell(I, H)
     assert (cell.eta, cell.decay, cell.inner_steps, cell.method, cell.rule) == (0.5, 0.95, 1, 1, "hebb")
     assert isinstance(cell.norm, torch.nn.LayerNorm)
 
 
 def test_initial_weights_are_the_paper_s():
-    cell = FastWeightsCell(40, 100)
+    cell = PaperCell(40, 100)
     assert torch.equal(cell.recurrent_map.weight, 0.05 * torch.eye(100))
     assert cell.recurrent_map.bias is None
     weight = cell.input_map.weight
@@ -579,7 +580,7 @@ def test_an_option_out_of_range_is_named_in_one_line(make, options, name):
 
 @pytest.mark.parametrize("options", [dict(eta=0.0), dict(decay=0.0), dict(decay=1.0), dict(window=0)], ids=str)
 def test_the_ends_of_a_range_belong_to_it(options):
-    y, _ = run(FastWeightsCell(I, H, **options), torch.randn(T, B, I))
+    y, _ = run(PaperCell(I, H, **options), torch.randn(T, B, I))
     assert y.isfinite().all()
 
 
@@ -591,7 +592,7 @@ def test_examples_in_the_docstrings():
 
 def test_torch_func_sees_every_operation():
     """vmap over inputs, and over weights, gives what single calls give."""
-    cell = FastWeightsCell(I, H)
+    cell = PaperCell(I, H)
     x = torch.randn(4, 5, 2, I, generator=torch.Generator().manual_seed(0))
 
     def run(part):
@@ -609,7 +610,7 @@ def test_torch_func_sees_every_operation():
 
 @pytest.mark.parametrize("window", [0, 2, 32])
 def test_attention_is_equation_4_step_by_step_whatever_the_window(window):
-    cell = scrambled(FastWeightsCell(3, 5, eta=0.4, decay=0.8, inner_steps=2, window=window))
+    cell = scrambled(PaperCell(3, 5, eta=0.4, decay=0.8, inner_steps=2, window=window))
     x = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     starts = torch.zeros(6, 2, dtype=torch.bool)
     starts[0] = True
@@ -624,7 +625,7 @@ def test_attention_is_equation_4_step_by_step_whatever_the_window(window):
 
 
 def test_attention_times_what_is_attended_to_is_what_comes_back():
-    cell = scrambled(FastWeightsCell(3, 5, eta=0.4, decay=0.8))
+    cell = scrambled(PaperCell(3, 5, eta=0.4, decay=0.8))
     x = torch.randn(6, 1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     attention = cell.attention(x, cell.initial_state(1))[:, 0]
     outputs, _ = cell(x, cell.initial_state(1))
@@ -633,7 +634,7 @@ def test_attention_times_what_is_attended_to_is_what_comes_back():
 
 
 def test_attention_leaves_out_what_lies_before():
-    cell = scrambled(FastWeightsCell(3, 5, eta=0.4, decay=0.8))
+    cell = scrambled(PaperCell(3, 5, eta=0.4, decay=0.8))
     x = torch.randn(7, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     whole = cell.attention(x, cell.initial_state(2))
     _, state = cell(x[:3], cell.initial_state(2))

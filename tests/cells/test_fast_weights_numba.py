@@ -1,14 +1,17 @@
 """Long sequences in the compiled form, which folds the memory between stretches, beside the plain one, step by step."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.testing import assert_close
 
-from fw_rl.cells import FastWeightsCell, fast_weights_numba
+from fw_rl.cells import BA16, FastWeightsCell, fast_weights_numba
 from tests.cells.reference import rand, scrambled
 from tests.pairwise import pairwise
 
 B, I, H = 3, 2, 4  # noqa: E741
+PaperCell = partial(FastWeightsCell, **BA16)
 STATES = {
     "nothing yet": (3, 0),
     "pending writes": (8, 5),
@@ -57,7 +60,7 @@ def signals_of(kind, steps):
 )
 def test_stretches_have_the_numbers_and_gradients_of_single_steps(inner_steps, window_and_history, kind, steps, decay):
     window, history = window_and_history
-    cell = scrambled(FastWeightsCell(I, H, eta=0.2, decay=decay, inner_steps=inner_steps, window=window), scale=0.5)
+    cell = scrambled(PaperCell(I, H, eta=0.2, decay=decay, inner_steps=inner_steps, window=window), scale=0.5)
     x, state, signals = rand(steps, B, I, seed=3).requires_grad_(), used_state(cell, history), signals_of(kind, steps)
     found, expected = cell(x, state, **signals), step_by_step(cell, x, state, **signals)
     assert_close(found[0], expected[0])
@@ -70,7 +73,7 @@ def test_stretches_have_the_numbers_and_gradients_of_single_steps(inner_steps, w
 @pytest.mark.parametrize("kind", ["none", "starts"])
 @pytest.mark.parametrize("window, history", STATES.values(), ids=STATES)
 def test_known_outputs_have_the_same_gradient(window, history, kind):
-    cell = scrambled(FastWeightsCell(I, H, eta=0.2, decay=0.8, inner_steps=2, window=window), scale=0.5)
+    cell = scrambled(PaperCell(I, H, eta=0.2, decay=0.8, inner_steps=2, window=window), scale=0.5)
     x, state, starts = rand(20, B, I, seed=3).requires_grad_(), used_state(cell, history), signals_of(kind, 20)
     y, _ = step_by_step(cell, x, state, **starts)
     replayed = cell.replay(x, state, starts.get("episode_starts"), y.detach())
@@ -82,7 +85,7 @@ def test_known_outputs_have_the_same_gradient(window, history, kind):
 
 def test_the_gradient_of_the_memory_alone():
     """Where only the last state is asked for, no gradient comes by way of the outputs."""
-    cell = scrambled(FastWeightsCell(I, H, eta=0.2, decay=0.8, window=0), scale=0.5)
+    cell = scrambled(PaperCell(I, H, eta=0.2, decay=0.8, window=0), scale=0.5)
     x = rand(14, B, I, seed=3).requires_grad_()
     matrices = [run(x, cell.initial_state(B))[1][1] for run in (cell, lambda *parts: step_by_step(cell, *parts))]
     assert_close(*matrices)

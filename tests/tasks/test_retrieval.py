@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from fw_rl.cells import available_cells, make_cell
+from fw_rl.cells import BA16, available_cells, make_cell
 from fw_rl.tasks.retrieval import SYMBOLS, Retrieval, RetrievalNet, make_examples
 from fw_rl.tasks.training import Training, evaluate, train
 
@@ -83,8 +83,8 @@ def test_the_net_embeds_each_symbol_by_itself():
 
 def test_rows_take_options_and_any_cell_that_is_known():
     task = Retrieval()
-    assert task.row("fast-weights").options == dict(eta=0.5, decay=0.95)
-    assert task.row("fast-weights", dict(eta=0.1)).options == dict(eta=0.1, decay=0.95)
+    assert task.row("fast-weights").options == BA16
+    assert task.row("fast-weights", dict(eta=0.1)).options == BA16 | dict(eta=0.1)
     assert task.row("fast-weights", dict(eta=0.1)).label == "Fast weights, eta=0.1"
     with pytest.raises(ValueError, match=r"cell must be one of rnn, lstm, .*got 'lsmt'"):
         task.row("lsmt")
