@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from fw_rl.envs.sb3 import VecEnvAdapter
+from fw_rl.envs.sb3 import VecEnvAdapter, check_spaces
 
 __all__ = ["MakeEnv", "WorkerVecEnv", "wrap_env"]
 
@@ -23,7 +23,9 @@ def wrap_env(env: GymEnv | VectorEnv | str, verbose: int = 0, monitor_wrapper: b
     """An SB3 `VecEnv` of an environment of any kind."""
     if isinstance(env, VectorEnv):
         env = VecEnvAdapter(env, monitor=monitor_wrapper)
-    return BaseAlgorithm._wrap_env(maybe_make_env(env, verbose), verbose, monitor_wrapper)
+    env = maybe_make_env(env, verbose)
+    check_spaces(env.observation_space, env.action_space)
+    return BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
 
 class WorkerVecEnv(VecEnvWrapper):

@@ -118,15 +118,17 @@ class _GreedyStep(nn.Module):
         return _normalize(observation, learned, self.normalizer)  # type: ignore[arg-type]
 
     def _bounded(self, action: Tensor) -> Tensor:
-        """The action in the shape of its space and, for a Box, within its bounds."""
+        """The action as `to_env_actions` gives it."""
         space = self.policy.action_space
         if isinstance(space, spaces.Box):
-            low, high = (torch.as_tensor(bound, device=action.device) for bound in (space.low, space.high))
+            low, high = (torch.as_tensor(bound, dtype=torch.double, device=action.device) for bound in (space.low, space.high))
             action = action.view(-1, *space.shape)
             if self.policy.squash_output:
                 action = low + (action + 1) / 2 * (high - low)
+            if np.issubdtype(space.dtype, np.integer):
+                action = action.round()
             action = action.clamp(low, high)
-        return action
+        return action.to(_torch_type(space))
 
 
 def _normalize(part: Tensor, learned: RunningMeanStd, normalizer: VecNormalize) -> Tensor:
@@ -143,8 +145,13 @@ def _like(rows: Tensor, part: Tensor) -> Tensor:
 def _blank(space: spaces.Space, device: torch.device) -> Observation:
     if isinstance(space, spaces.Dict):
         return {key: _blank(part, device) for key, part in space.spaces.items()}  # type: ignore[misc]
-    assert space.shape is not None and space.dtype is not None
-    return torch.zeros(_EXAMPLES, *space.shape, device=device, dtype=getattr(torch, space.dtype.name))
+    assert space.shape is not None
+    return torch.zeros(_EXAMPLES, *space.shape, device=device, dtype=_torch_type(space))
+
+
+def _torch_type(space: spaces.Space) -> torch.dtype:
+    assert space.dtype is not None
+    return getattr(torch, space.dtype.name)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from fw_rl.agents.masks import check_masks, mask_logits
 from fw_rl.agents.rollout import Observation, map_observation
 from fw_rl.agents.scaling import ObservationScaling, RunningStatistics
 from fw_rl.cells import Cell, CellPair, State, Stepper, make_cell
+from fw_rl.envs.sb3 import check_spaces
 
 __all__ = ["RecurrentActorCriticPolicy"]
 
@@ -60,7 +61,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         use_sde: Must be False.
 
     Raises:
-        ValueError: For an unknown cell or an option that it does not take, and for a space that does not begin at 0.
+        ValueError: For an unknown cell or an option that it does not take, and for a space that SB3 does not take.
     """
 
     def __init__(
@@ -89,9 +90,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     ) -> None:
         if use_sde:
             raise ValueError("use_sde must be False, since there is no state-dependent exploration with a memory, got True")
-        for space in (observation_space, *getattr(observation_space, "spaces", {}).values(), action_space):
-            if np.any(getattr(space, "start", 0)):
-                raise ValueError(f"start of a space must be 0, as SB3 takes it to be, got {space}: shift it in the environment")
+        check_spaces(observation_space, action_space)
         if squash_output and not isinstance(action_space, spaces.Box):
             raise ValueError(f"squash_output must be False where actions are not in a Box, got True for {action_space}")
         if shared_cell and not share_features_extractor:
@@ -246,10 +245,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             latent = self.cell.replay(self.encode(observations), state, episode_starts, outputs)
         flat = latent.flatten(0, 1)
         distribution = self._distribution(flat, None if action_masks is None else action_masks.flatten(0, 1))
-        taken = actions.flatten(0, 1)
-        if not isinstance(self.action_space, spaces.Discrete):
-            taken = taken.flatten(1).float()
-        log_prob = distribution.log_prob(taken).view(episode_starts.shape)
+        log_prob = distribution.log_prob(actions.flatten(0, 1)).view(episode_starts.shape)
         entropy = distribution.entropy()
         if isinstance(distribution, SquashedDiagGaussianDistribution):
             entropy = -distribution.log_prob(distribution.sample(), distribution.gaussian_actions)
@@ -348,17 +344,21 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         return torch.as_tensor(check_masks(action_masks, self.action_space, n_envs), device=self.device)
 
     def to_env_actions(self, actions: Tensor) -> np.ndarray:
-        """Actions as the environment takes them: in the space's shape, and within the bounds of a Box.
+        """Actions as the environment takes them: in the space's shape and type, rounded for integers, within a Box's bounds.
 
         Args:
             actions: As they were sampled, [B, ...].
         """
-        numpy_actions = actions.cpu().numpy().reshape(-1, *(self.action_space.shape or ()))
-        if isinstance(self.action_space, spaces.Box):
+        space = self.action_space
+        numpy_actions = actions.cpu().numpy().reshape(-1, *(space.shape or ()))
+        if isinstance(space, spaces.Box):
+            low, high = space.low.astype(np.float64), space.high.astype(np.float64)
             if self.squash_output:
-                numpy_actions = self.unscale_action(numpy_actions)  # which may be outside by a rounding
-            return np.clip(numpy_actions, self.action_space.low, self.action_space.high)
-        return numpy_actions
+                numpy_actions = low + (numpy_actions + 1) / 2 * (high - low)  # which may be outside by a rounding
+            if np.issubdtype(space.dtype, np.integer):
+                numpy_actions = np.rint(numpy_actions)
+            numpy_actions = np.clip(numpy_actions, low, high)
+        return numpy_actions.astype(space.dtype)
 
     def _sample_actions(self, latent: Tensor, deterministic: bool, masks: Tensor | None = None) -> Tensor:
         if not isinstance(self.action_dist, CategoricalDistribution):

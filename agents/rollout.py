@@ -81,7 +81,6 @@ class RecurrentRollout:
         self.device = device
         parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else observation_space
         self._observations = map_observation(zeros, parts)
-        self._actions = zeros(action_space)
         self._episode_starts = np.zeros((n_steps, n_envs), dtype=bool)
         self.rewards = np.zeros((n_steps, n_envs), dtype=np.float32)
         self.last_dones = np.zeros(n_envs, dtype=bool)
@@ -92,6 +91,7 @@ class RecurrentRollout:
         """Begin a new rollout."""
         self.pos = 0
         self.states: list[State] = []
+        self._actions: list[Tensor] = []
         self._outputs: list[Tensor] = []
         self._stacked: Tensor | None = None
         self._action_masks: NDArray[np.bool_] | None = None
@@ -125,8 +125,8 @@ class RecurrentRollout:
 
     def add(self, actions: Tensor, rewards: NDArray[np.float32], outputs: Tensor) -> None:
         """Keep sampled actions [B, ...], rewards [B] and the cell's outputs [B, H] of this step, and go on to the next."""
+        self._actions.append(actions)
         self._outputs.append(outputs)
-        self._actions[self.pos] = actions.cpu().numpy().reshape(self._actions.shape[1:])
         self.rewards[self.pos] = rewards
         self.pos += 1
 
@@ -151,8 +151,8 @@ class RecurrentRollout:
 
     @property
     def actions(self) -> Tensor:
-        """[T, B, ...]."""
-        return self._tensor(self._actions)
+        """As they were sampled, not rounded or clipped as for the environment, [T, B, ...]."""
+        return torch.stack(self._actions)
 
     @property
     def action_masks(self) -> Tensor | None:

@@ -19,7 +19,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import CloudpickleWrapper, batch_space, create_empty_array
 from numpy.typing import DTypeLike, NDArray
 
-from fw_rl.envs.vector import call_each, check_mask, reset_some
+from fw_rl.envs.vector import call_each, check_mask, has_fixed_size, reset_some
 from fw_rl.processes import START_METHOD, Send, WorkerError, Workers, check_start_method
 
 __all__ = ["ParallelVectorEnv"]
@@ -221,7 +221,7 @@ class _Share(NamedTuple):
         if mask is None:
             observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         elif mask.any():
-            observations, infos = reset_some(self.env, mask, seed, options)
+            observations, infos = reset_some(self.env, mask, self.results[0], seed, options)
         else:
             return {}
         _write("observations", self.results[0], observations)
@@ -283,15 +283,9 @@ def _stop(workers: Workers, commands: list[Any]) -> None:
 
 
 def _check_space(name: str, space: spaces.Space) -> None:
-    if not _has_fixed_size(space):
+    if not has_fixed_size(space):
         taken = "Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these"
         raise ValueError(f"{name} must have a fixed size ({taken}), got {' '.join(str(space).split())}")
-
-
-def _has_fixed_size(space: spaces.Space) -> bool:
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        return all(_has_fixed_size(part) for part in (space.values() if isinstance(space, spaces.Dict) else space))
-    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
 
 
 def _reset_arguments(seed: Any, options: dict[str, Any] | None, share: slice) -> tuple[Any, dict[str, Any] | None]:

@@ -11,15 +11,14 @@ from typing import Any, SupportsIndex
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
-from numpy.typing import NDArray
+from gymnasium.wrappers.vector import DictInfoToList
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from fw_rl.envs.vector import call_each, mask_is_ignored, reset_some
+from fw_rl.envs.vector import call_each, check_partial_reset, has_fixed_size, reset_some
 
 __all__ = ["VecEnvAdapter"]
 
@@ -33,8 +32,7 @@ class VecEnvAdapter(VecEnv):
     `seed(s)` seeds environment i with s + i, or the one generator of a vector environment that has but one with s.
 
     With `AutoresetMode.SAME_STEP` the environment begins the next episodes itself. In the modes `NEXT_STEP` and `DISABLED` the
-    adapter does, by `reset(options={"reset_mask": ...})`. Then Gymnasium's wrappers that sum up over an episode
-    (`RecordEpisodeStatistics`, `NormalizeReward`) forget all sums whenever one begins: use `SAME_STEP` with them.
+    adapter does, by `reset(options={"reset_mask": ...})`; that may return the rows of the new episodes alone, as EnvPool does.
 
     Attributes and methods are those of the single environments. A vector environment that is one object has one attribute for
     all; what its method returns is split among them if it is a tuple, list or array of `num_envs`. What wraps the environments
@@ -45,9 +43,10 @@ class VecEnvAdapter(VecEnv):
         monitor: Whether `infos[i]["episode"]` has return, length and time of an ended episode, as with SB3's `VecMonitor`.
 
     Raises:
-        ValueError: For a space that SB3 does not take, an unknown autoreset mode, an environment that is known to do more than
-            its mode says (`AsyncVectorEnv` without shared memory, `CartPoleVectorEnv`), and reset options that differ between
-            environments; when some but not all episodes end, for any environment of the last two modes that ignores the mask.
+        ValueError: For a space that SB3 does not take, an unknown autoreset mode, a wrapper of Gymnasium that does not work in
+            this mode, and an environment that is known to do more than its mode says (`AsyncVectorEnv` without shared memory,
+            `CartPoleVectorEnv`); at a reset for options that differ between environments, and at the first one for any
+            environment of the last two modes that ignores the mask.
 
     Examples:
         >>> from fw_rl.envs import CatchVectorEnv, VecEnvAdapter
@@ -57,13 +56,17 @@ class VecEnvAdapter(VecEnv):
     """
 
     def __init__(self, env: VectorEnv, monitor: bool = False) -> None:
-        _check_spaces(env.single_observation_space, env.single_action_space)
+        check_spaces(env.single_observation_space, env.single_action_space)
+        if isinstance(env, DictInfoToList):
+            raise ValueError(f"env must be without DictInfoToList, got {env}: infos are a list already")
         self.env = env
         self.monitor = monitor
         self.episode_returns = np.zeros(env.num_envs)
         self.episode_lengths = np.zeros(env.num_envs, dtype=np.int64)
         self._start_time = time.time()
         self._autoreset = _autoreset_mode(env)
+        if self._autoreset != AutoresetMode.SAME_STEP:
+            check_partial_reset(env)
         self._reuses_memory = not getattr(env.unwrapped, "copy", True)
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
         self.metadata = dict(env.metadata)
@@ -71,13 +74,24 @@ class VecEnvAdapter(VecEnv):
     def reset(self) -> VecEnvObs:
         if any(options != self._options[0] for options in self._options):
             raise ValueError(f"options must be the same for all environments of a VectorEnv, got {self._options}")
-        observations, infos = self.env.reset(seed=self._seeds[0], options=self._options[0] or None)
+        seed, options = self._seeds[0], self._options[0] or None
+        if self._autoreset == AutoresetMode.SAME_STEP:
+            observations, infos = self.env.reset(seed=seed, options=options)
+        else:  # with a mask, so that one that is ignored is noticed before the first episode ends
+            observations, infos = reset_some(self.env, np.ones(self.num_envs, dtype=bool), None, seed, options)
+        self._check_observations(observations)
         self.reset_infos = _rows(infos, self.num_envs)
         self.episode_returns[:] = 0.0
         self.episode_lengths[:] = 0
         self._reset_seeds()
         self._reset_options()
         return deepcopy(observations) if self._reuses_memory else observations
+
+    def _check_observations(self, observations: Any) -> None:
+        for part in observations.values() if isinstance(observations, dict) else [observations]:
+            if not isinstance(part, np.ndarray) or len(part) != self.num_envs:
+                shown = f"the shape {part.shape}" if isinstance(part, np.ndarray) else type(part).__name__
+                raise ValueError(f"observations must be arrays of {self.num_envs} rows, got {shown} from {self.env}")
 
     def step_async(self, actions: np.ndarray) -> None:
         self._actions = actions
@@ -95,7 +109,10 @@ class VecEnvAdapter(VecEnv):
                 last, infos = self._end_in_same_step(ended, vector_infos)
             else:
                 last, infos = [_row(observations, i) for i in ended], _rows(vector_infos, self.num_envs)
-                observations = self._begin(dones, ended)
+                observations, begun_infos = reset_some(self.env, dones.copy(), observations)
+                begun = _rows(begun_infos, self.num_envs)
+                for i in ended:
+                    self.reset_infos[i] = begun[i]
             truncated = (dones & ~np.asarray(terminations, dtype=bool)).tolist()
             for i, observation in zip(ended, last, strict=True):
                 infos[i]["terminal_observation"] = observation
@@ -118,14 +135,6 @@ class VecEnvAdapter(VecEnv):
             if "episode" in self.reset_infos[i]:  # Gymnasium's RecordEpisodeStatistics tells it of the ended one
                 infos[i]["episode"] = self.reset_infos[i].pop("episode")
         return [_row(vector_infos["final_obs"], i) for i in ended], infos
-
-    def _begin(self, dones: NDArray[np.bool_], ended: list[int]) -> Any:
-        """Begin the next episodes; returns the observations of all environments."""
-        observations, infos = self.env.reset() if dones.all() else reset_some(self.env, dones.copy())
-        reset_infos = _rows(infos, self.num_envs)
-        for i in ended:
-            self.reset_infos[i] = reset_infos[i]
-        return observations
 
     def _end_monitored(self, ended: list[int], infos: list[dict[str, Any]]) -> None:
         if self.monitor:
@@ -188,23 +197,42 @@ class VecEnvAdapter(VecEnv):
             raise AttributeError(f"{self.env.unwrapped} has no attribute {name!r}")
 
 
-def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
+def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
+    """ValueError for spaces that no agent takes, the same for environments of every kind."""
     parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
-    taken = "Box, MultiBinary, or (from 0 on, flat) Discrete or MultiDiscrete"
-    if not all(_is_taken(part) for part in parts):
-        raise ValueError(f"observation_space must be {taken}, or a Dict of these, got {_in_one_line(observation_space)}")
-    if not _is_taken(action_space) or (isinstance(action_space, spaces.MultiBinary) and len(action_space.shape) > 1):
-        raise ValueError(f"action_space must be {taken}, got {_in_one_line(action_space)}")
+    if not all(_is_observed(part) for part in parts):
+        advice = ": wrap each environment in gymnasium.wrappers.FlattenObservation" if has_fixed_size(observation_space) else ""
+        raise ValueError(
+            "observation_space must be Box or MultiBinary with a dimension, Discrete or flat MultiDiscrete from 0 on, or a "
+            f"Dict of these, got {_in_one_line(observation_space)}{advice}"
+        )
+    if not _is_acted_in(action_space):
+        raise ValueError(
+            "action_space must be a Box with finite bounds, Discrete or flat MultiDiscrete from 0 on, or flat MultiBinary, "
+            f"got {_in_one_line(action_space)}: change it by gymnasium.wrappers.TransformAction"
+        )
 
 
 def _in_one_line(space: spaces.Space) -> str:
     return " ".join(str(space).split())
 
 
-def _is_taken(space: spaces.Space) -> bool:
+def _is_observed(space: spaces.Space) -> bool:
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        return np.ndim(space.start) <= 1 and not np.any(space.start)
-    return isinstance(space, spaces.Box | spaces.MultiBinary)
+        return _is_flat_from_zero(space)
+    return isinstance(space, spaces.Box | spaces.MultiBinary) and len(space.shape) > 0
+
+
+def _is_acted_in(space: spaces.Space) -> bool:
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return _is_flat_from_zero(space)
+    if isinstance(space, spaces.Box):
+        return bool(np.isfinite(space.low).all() and np.isfinite(space.high).all())
+    return isinstance(space, spaces.MultiBinary) and len(space.shape) == 1
+
+
+def _is_flat_from_zero(space: spaces.Discrete | spaces.MultiDiscrete) -> bool:
+    return np.ndim(space.start) <= 1 and not np.any(space.start)
 
 
 def _autoreset_mode(env: VectorEnv) -> AutoresetMode:
@@ -221,8 +249,6 @@ def _autoreset_mode(env: VectorEnv) -> AutoresetMode:
             f"env must begin ended episodes once, got {env} without shared memory, which begins them twice: "
             "make it with autoreset_mode=AutoresetMode.SAME_STEP"
         )
-    if env.num_envs > 1 and type(inner) is CartPoleVectorEnv:  # what `gym.make_vec("CartPole-v1")` makes
-        raise mask_is_ignored(env)
     return mode
 
 

@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import VectorEnv
+from gymnasium import spaces
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.wrappers.vector import NormalizeObservation, NormalizeReward, RecordEpisodeStatistics
 from numpy.typing import NDArray
 
 from fw_rl.envs.rules import describe
@@ -35,21 +38,70 @@ def check_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
     return mask
 
 
-def reset_some(env: VectorEnv, mask: NDArray[np.bool_], seed: Any = None, options: dict[str, Any] | None = None) -> Any:
-    """What `env.reset` returns when the episodes of `mask` begin; ValueError if it did not look at the mask and began all."""
+def has_fixed_size(space: spaces.Space) -> bool:
+    """Whether every element of a space is a tree of arrays of the same shapes."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return all(has_fixed_size(part) for part in (space.values() if isinstance(space, spaces.Dict) else space))
+    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
+
+
+_OF_WHOLE_BATCHES = {
+    NormalizeObservation: "SB3's VecNormalize",
+    NormalizeReward: "AutoresetMode.SAME_STEP, or SB3's VecNormalize",
+    RecordEpisodeStatistics: "AutoresetMode.SAME_STEP, or SB3's VecMonitor",
+}
+"""Wrappers of Gymnasium that cannot begin some of the episodes, and what to use instead."""
+
+
+def check_partial_reset(env: VectorEnv) -> None:
+    """ValueError for several environments of Gymnasium's that are known to begin all episodes where they are asked for some."""
+    if env.num_envs == 1:
+        return
+    if type(env.unwrapped) is CartPoleVectorEnv:  # what `gym.make_vec("CartPole-v1")` makes
+        raise _mask_is_ignored(env)
+    layer = env
+    while isinstance(layer, VectorWrapper):
+        for wrapper, instead in _OF_WHOLE_BATCHES.items():
+            if isinstance(layer, wrapper):
+                raise ValueError(
+                    f"env must be without {wrapper.__name__}, which takes the start of some episodes for that of all, "
+                    f"got {env}: use {instead}"
+                )
+        layer = layer.env
+
+
+def reset_some(
+    env: VectorEnv, mask: NDArray[np.bool_], observations: Any, seed: Any = None, options: dict[str, Any] | None = None
+) -> tuple[Any, dict[str, Any]]:
+    """What `env.reset` returns when the episodes of `mask` begin, where all environments showed `observations` before.
+
+    EnvPool returns the rows of those episodes alone; they are put among the others. ValueError if nobody looked at the mask.
+    """
+    check_partial_reset(env)
     noting = _NotingOptions({**(options or {}), "reset_mask": mask})
-    result = env.reset(seed=seed, options=noting)
-    if not (noting.mask_was_read or mask.all()):
-        raise mask_is_ignored(env)
-    return result
+    begun, infos = env.reset(seed=seed, options=noting)
+    if env.num_envs > 1 and not noting.mask_was_read:
+        raise _mask_is_ignored(env)
+    return _spread(begun, mask, observations), _spread(infos, mask)
 
 
-def mask_is_ignored(env: VectorEnv) -> ValueError:
-    """The error for a vector environment that begins all episodes whatever it is asked for."""
-    return ValueError(
-        f"env must begin the episodes of options['reset_mask'] alone, got {env}, which ignores it: "
-        "use gym.make_vec(..., vectorization_mode='sync'), or an environment with AutoresetMode.SAME_STEP"
-    )
+def _mask_is_ignored(env: VectorEnv) -> ValueError:
+    if env.spec is not None and getattr(env.spec, "entry_point", None):  # which makes a single one
+        advice = f"make it by gym.make_vec({env.spec.id!r}, {env.num_envs}, vectorization_mode='sync')"
+    else:
+        advice = "let it do so, or begin episodes in the step that ends the last ones and say AutoresetMode.SAME_STEP"
+    return ValueError(f"env must begin the episodes of options['reset_mask'] alone, got {env}, which ignores it: {advice}")
+
+
+def _spread(begun: Any, mask: NDArray[np.bool_], others: Any = None) -> Any:
+    """The rows of a tree that are one for each True of the mask, among the rows of others or zeros; all else as it is."""
+    if isinstance(begun, dict):
+        return {key: _spread(part, mask, None if others is None else others[key]) for key, part in begun.items()}
+    if mask.all() or not isinstance(begun, np.ndarray) or len(begun) != mask.sum():
+        return begun
+    rows = np.zeros((len(mask), *begun.shape[1:]), begun.dtype) if others is None else np.array(others)
+    rows[mask] = begun
+    return rows
 
 
 class _NotingOptions(dict[str, Any]):

@@ -165,11 +165,6 @@ def test_it_plays_with_actions_of_any_space(action_space):
     assert not torch.equal(first.actions, second.actions)
 
 
-def test_an_action_space_that_it_cannot_play_is_refused():
-    with pytest.raises(AssertionError, match="only supports"):
-        make_model(DummyVecEnv(scripted_envs(SCRIPTS, action_space=spaces.Text(3))))
-
-
 class Pictures(gym.ObservationWrapper):
     """What a Scripted shows, as a picture and as a dictionary."""
 

@@ -19,7 +19,7 @@ from tests.agents.test_spaces import ACTION_SPACES, OBSERVATION_SPACES, Noise
 EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)
 EVERY_OBSERVATION = pytest.mark.parametrize("space", OBSERVATION_SPACES.values(), ids=OBSERVATION_SPACES)
 SMALL = dict(hidden_size=8, encoder_arch=(6,))
-TAKEN = {name: ACTION_SPACES[name][0] for name in ("Discrete", "MultiDiscrete", "Box")}
+TAKEN = {name: ACTION_SPACES[name][0] for name in ("Discrete", "MultiDiscrete", "Box", "Box of integers")}
 B, T = 3, 7
 
 

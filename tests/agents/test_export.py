@@ -100,6 +100,7 @@ SPACES = {
     "MultiBinary": (spaces.MultiBinary(4), spaces.MultiBinary(3)),
     "MultiDiscrete": (spaces.MultiDiscrete([3, 4]), spaces.MultiDiscrete([2, 5])),
     "bounded Box": (spaces.Box(-1, 1, (3,)), spaces.Box(-0.01, 0.02, (2, 2))),
+    "Box of integers": (spaces.Box(-1, 1, (3,)), spaces.Box(-1, 2, (2,), np.int32)),
     "numbers": (spaces.Box(-1, 1, (5,)), spaces.Discrete(6)),
 }
 
@@ -112,7 +113,7 @@ CELLS_AND_SPACES = [
     ("fast-weights, oja", "numbers"),
     ("rnn", "MultiDiscrete"),
     ("lstm", "bounded Box"),
-    ("gru", "numbers"),
+    ("gru", "Box of integers"),
     ("associative-lstm", "numbers"),
 ]
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
@@ -13,6 +14,7 @@ from torch.testing import assert_close
 
 from fw_rl.agents import Player, RecurrentA2C, RecurrentPPO
 from tests.agents.helpers import CELLS, every_cell_with, make_model, make_policy, same_parameters, scramble
+from tests.envs.helpers import REFUSED_TO_ACT, REFUSED_TO_OBSERVE
 
 OBSERVATION_SPACES = {
     "Box": spaces.Box(-1, 1, (3,), np.float32),
@@ -41,6 +43,9 @@ ACTION_SPACES = {
     "MultiBinary": (spaces.MultiBinary(3), {}),
     "Box": (spaces.Box(-0.5, 2.0, (2,), np.float32), {}),
     "Box of two dimensions": (spaces.Box(-1, 1, (2, 2), np.float64), {}),
+    "Box of no dimension": (spaces.Box(-1, 1, ()), {}),
+    "Box of integers": (spaces.Box(-1, 2, (2,), np.int64), {}),
+    "Box of bytes, squashed": (spaces.Box(-128, 127, (2,), np.int8), dict(squash_output=True)),
     "Box, squashed": (spaces.Box(-0.5, 2.0, (2,), np.float32), dict(squash_output=True)),
     "Box of two dimensions, squashed": (spaces.Box(-1, 3, (2, 2), np.float64), dict(squash_output=True)),
 }
@@ -62,13 +67,9 @@ class Noise(gym.Env):
         return self.observation_space.sample(), {}
 
     def step(self, action):
-        assert self.action_space.contains(self._exactly(action)), action
+        assert self.action_space.contains(np.asarray(action)), action
         self.t += 1
         return self.observation_space.sample(), float(np.sum(action)), False, self.t == 5, {}
-
-    def _exactly(self, action):
-        """SB3 hands over integers of another length."""
-        return np.asarray(action).astype(self.action_space.dtype) if self.action_space.shape else action
 
 
 def noise(observation_space=OBSERVATION_SPACES["Box"], action_space=ACTION_SPACES["Discrete"][0], count=2):
@@ -167,19 +168,47 @@ def test_a_small_image_in_a_dict_is_flattened(normalize_images):
     assert torch.isclose(features, torch.tensor(51 / 255 if normalize_images else 51.0)).sum() == 7 * 7 * 3
 
 
-@pytest.mark.parametrize(
-    "observation_space, action_space",
-    [
-        (spaces.Discrete(3, start=1), spaces.Discrete(2)),
-        (spaces.Dict(a=spaces.Discrete(3, start=1)), spaces.Discrete(2)),
-        (spaces.Discrete(3), spaces.Discrete(2, start=-1)),
-        (spaces.Discrete(3), spaces.MultiDiscrete([2, 2], start=[0, 1])),
-    ],
-    ids=["Discrete", "in a Dict", "Discrete action", "MultiDiscrete action"],
-)
-def test_a_space_that_starts_elsewhere_is_refused(observation_space, action_space):
-    with pytest.raises(ValueError, match=r"^start of a space must be 0, .*, got .*$"):
-        make_model(noise(observation_space, action_space))
+class Copies(VectorEnv):
+    """The least of a Gymnasium vector environment that has the spaces of a single one."""
+
+    def __init__(self, env):
+        self.num_envs, self.metadata = 1, {}
+        self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
+
+
+def refusal_of(env):
+    with pytest.raises(ValueError) as refusal:
+        make_model(env)
+    return str(refusal.value)
+
+
+def as_vec_env(env):
+    """An SB3 `VecEnv`, which need not be a `DummyVecEnv`: that one fails by itself for some spaces."""
+    vec_env = noise()
+    vec_env.observation_space, vec_env.action_space = env.observation_space, env.action_space
+    return vec_env
+
+
+REFUSED = {f"observe {name}": (space, spaces.Discrete(2)) for name, space in REFUSED_TO_OBSERVE.items()}
+REFUSED |= {f"act in {name}": (spaces.Discrete(2), space) for name, space in REFUSED_TO_ACT.items()}
+
+
+@pytest.mark.parametrize("observation_space, action_space", REFUSED.values(), ids=REFUSED)
+def test_a_refusal_is_the_same_for_every_kind_of_environment(observation_space, action_space):
+    env = Noise(observation_space, action_space)
+    line = refusal_of(env)
+    assert "\n" not in line
+    assert line.startswith(("observation_space must be ", "action_space must be "))
+    assert refusal_of(Copies(env)) == refusal_of(as_vec_env(env)) == line
+
+
+@pytest.mark.parametrize("observation_space", REFUSED_TO_OBSERVE.values(), ids=REFUSED_TO_OBSERVE)
+def test_the_advice_to_flatten_can_be_followed(observation_space):
+    env = Noise(observation_space, spaces.Discrete(2))
+    line = refusal_of(env)
+    assert ("FlattenObservation" in line) == all(name not in line for name in ("Text", "Sequence", "Graph", "OneOf"))
+    if "FlattenObservation" in line:
+        make_model(gym.wrappers.FlattenObservation(env)).learn(8)
 
 
 # Squashed actions.
@@ -252,3 +281,43 @@ def test_a_squashed_policy_acts_as_it_is_evaluated():
 def test_there_is_nothing_to_squash_in_other_actions():
     with pytest.raises(ValueError, match=r"^squash_output must be False where actions are not in a Box, got True for .*$"):
         make_policy("gru", squash_output=True)
+
+
+def test_actions_of_integers_are_rounded_and_kept_within_the_bounds():
+    policy = make_policy("gru", action_space=spaces.Box(-3, 4, (2,), np.int32))
+    sampled = torch.tensor([[0.4, 0.6], [-1.7, 2.2], [-9.0, 9.0], [3.6, -2.6]])
+    actions = policy.to_env_actions(sampled)
+    assert actions.dtype == np.int32
+    assert actions.tolist() == [[0, 1], [-2, 2], [-3, 4], [4, -3]]
+
+
+def test_squashed_actions_of_integers_reach_both_bounds():
+    policy = make_policy("gru", action_space=spaces.Box(-128, 127, (1,), np.int8), squash_output=True)
+    actions = policy.to_env_actions(torch.tensor([[-1.0], [0.01], [1.0]]))
+    assert actions.dtype == np.int8
+    assert actions.tolist() == [[-128], [1], [127]]
+
+
+@pytest.mark.parametrize("name", ["Box", "Box of integers", "Box of no dimension", "Box of two dimensions", "MultiBinary"])
+def test_a_rollout_keeps_the_actions_that_were_sampled(name):
+    drawn, taken = [], []
+    action_space, policy_kwargs = ACTION_SPACES[name]
+    model = make_model(noise(action_space=action_space), n_steps=4, policy_kwargs=policy_kwargs)
+    sample, to_env_actions = model.policy._sample_actions, model.policy.to_env_actions
+    model.policy._sample_actions = lambda *args: drawn.append(sample(*args)) or drawn[-1]
+    model.policy.to_env_actions = lambda actions: taken.append(to_env_actions(actions)) or taken[-1]
+    model.learn(8)
+    assert torch.equal(model.rollout_buffer.actions, torch.stack(drawn))
+    assert all(actions.dtype == action_space.dtype and actions.shape == (2, *action_space.shape) for actions in taken)
+
+
+@pytest.mark.parametrize("action_space", [spaces.Box(-1, 2, (2,), np.int64), spaces.Box(-1, 1, ())], ids=str)
+def test_probabilities_are_of_the_actions_that_were_sampled(action_space):
+    model = make_model(noise(action_space=action_space), n_steps=4).learn(8)
+    (sequence,) = model.rollout_buffer.sequences()
+    observations, actions, state, starts, *_ = sequence
+    _, log_prob, _ = model.policy.evaluate_actions(observations, actions, state, starts)
+    latent, _ = model.policy.remember(observations, state, starts)
+    normal = torch.distributions.Normal(model.policy.action_net(latent), model.policy.log_std.exp())
+    assert_close(log_prob, normal.log_prob(actions).sum(2))
+    assert (actions != actions.round()).all()

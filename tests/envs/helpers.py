@@ -11,6 +11,30 @@ from gymnasium.vector import AutoresetMode
 MODES = list(AutoresetMode)
 EVERY_MODE = pytest.mark.parametrize("mode", MODES, ids=[mode.value for mode in MODES])
 
+BOX = spaces.Box(0, 1, (2,))
+REFUSED_ALIKE = {
+    "Discrete from 1": spaces.Discrete(3, start=1),
+    "MultiDiscrete from 1": spaces.MultiDiscrete([2, 3], start=[0, 1]),
+    "MultiDiscrete of two dimensions": spaces.MultiDiscrete([[2, 3], [4, 5]]),
+    "Tuple": spaces.Tuple([BOX, BOX]),
+    "Text": spaces.Text(3),
+    "Sequence": spaces.Sequence(BOX),
+    "Graph": spaces.Graph(BOX, None),
+    "OneOf": spaces.OneOf([BOX, spaces.Discrete(2)]),
+}
+REFUSED_TO_OBSERVE = REFUSED_ALIKE | {
+    "Box of no dimension": spaces.Box(0, 1, ()),
+    "Dict in a Dict": spaces.Dict(inner=spaces.Dict(box=BOX)),
+    "Tuple in a Dict": spaces.Dict(pair=spaces.Tuple([BOX, BOX])),
+    "Discrete from 1 in a Dict": spaces.Dict(word=spaces.Discrete(3, start=1)),
+    "Box of no dimension in a Dict": spaces.Dict(number=spaces.Box(0, 1, ())),
+}
+REFUSED_TO_ACT = REFUSED_ALIKE | {
+    "Dict": spaces.Dict(box=BOX),
+    "MultiBinary of two dimensions": spaces.MultiBinary([2, 2]),
+    "Box without bounds": spaces.Box(-np.inf, np.inf, (2,)),
+}
+
 
 class Noisy(gym.Env):
     """Random numbers everywhere; an episode ends by chance, as it should, by a cut, or as both at once."""

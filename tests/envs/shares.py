@@ -37,6 +37,23 @@ def blind(count):
     return Blind([Noisy] * count)
 
 
+def _rows(tree, mask):
+    return {key: _rows(part, mask) for key, part in tree.items()} if isinstance(tree, dict) else tree[mask]
+
+
+class Terse(SyncVectorEnv):
+    """Returns of a reset what has begun and nothing else, as EnvPool does."""
+
+    def reset(self, *, seed=None, options=None):
+        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, dtype=bool))
+        observations, infos = super().reset(seed=seed, options=options)
+        return _rows(observations, mask), _rows(infos, mask)
+
+
+def terse(count):
+    return Terse([Noisy] * count)
+
+
 class Rare(Noisy):
     """Tells something in some steps only."""
 

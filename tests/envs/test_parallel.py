@@ -25,7 +25,7 @@ from fw_rl.envs import CatchEnv, CatchVectorEnv, ParallelVectorEnv, VecEnvAdapte
 from fw_rl.processes import START_METHOD, START_METHODS, WorkerError
 from tests.agents.helpers import same_parameters
 from tests.envs.helpers import EVERY_MODE, Noisy, assert_same
-from tests.envs.shares import Echo, Faulty, Rare, blind, recorded, short_cart_pole, together
+from tests.envs.shares import Echo, Faulty, Rare, blind, recorded, short_cart_pole, terse, together
 from tests.envs.test_sb3 import assert_same_play
 from tests.helpers import processes_of_session
 
@@ -392,11 +392,23 @@ def test_a_fault_in_a_reset_a_call_or_the_making(opened):
 
 def test_a_worker_that_begins_more_than_asked_is_refused(opened):
     envs = opened(blind, 4, 2)
-    envs.reset(options=dict(reset_mask=np.array([True, True, False, False])))
+    envs.reset()
     with pytest.raises(
         WorkerError, match=r"^worker 1 failed: ValueError: env must begin the episodes of .* got Blind.* ignores it"
     ):
-        envs.reset(options=dict(reset_mask=np.array([True, True, True, False])))
+        envs.reset(options=dict(reset_mask=np.array([False, False, True, False])))
+
+
+def test_workers_may_return_the_begun_rows_alone(opened):
+    envs, expected = opened(terse, 4, 2), terse(4)
+    first, _ = envs.reset(seed=0)
+    np.testing.assert_array_equal(first, expected.reset(seed=0)[0])
+    mask = np.array([False, True, False, False])
+    observations, infos = envs.reset(options=dict(reset_mask=mask))
+    begun, expected_infos = expected.reset(options=dict(reset_mask=mask))
+    np.testing.assert_array_equal(observations, np.where(mask[:, None], begun, first))
+    np.testing.assert_array_equal(infos["_born"], mask)
+    assert infos["born"][1] == expected_infos["born"][0]
 
 
 def test_what_a_pipe_cannot_hold(opened):
