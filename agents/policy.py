@@ -30,7 +30,7 @@ __all__ = ["RecurrentActorCriticPolicy"]
 
 
 class RecurrentActorCriticPolicy(ActorCriticPolicy):
-    """Actor and critic on one memory cell; the default is the network of Ba16 A.3.
+    """Actor and critic with any memory cell; the network of Ba16 A.3 has one of 128 units for both, and no layer after it.
 
         observation -> features -> encoder -> cell -> heads -> distribution over actions, and a value
 
@@ -70,11 +70,11 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         action_space: spaces.Space,
         lr_schedule: Schedule,
         cell: str = "fast-weights",
-        hidden_size: int = 128,
+        hidden_size: int = 64,
         cell_kwargs: dict[str, Any] | None = None,
-        encoder_arch: Sequence[int] = (128,),
-        shared_cell: bool = True,
-        net_arch: Sequence[int] | dict[str, list[int]] = (),
+        encoder_arch: Sequence[int] = (64,),
+        shared_cell: bool = False,
+        net_arch: Sequence[int] | dict[str, list[int]] = (64,),
         activation_fn: type[nn.Module] = nn.ReLU,
         ortho_init: bool = False,
         log_std_init: float = 0.0,

@@ -87,7 +87,7 @@ class RunSettings:
     """Memory cell: fast-weights, rnn, lstm, gru, associative-lstm, or module:name for one that a module registers."""
     engine: _Name = "local"
     """local, or ray: workers act on the machines of a Ray cluster, and this process learns (pip install 'fw-rl[ray]')."""
-    algo: _Name = "a2c"
+    algo: _Name = "ppo"
     """Algorithm: a2c (all environments act, then one update), ppo (then many updates), or a3c (workers update shared parameters
     without waiting); on Ray impala or ppo."""
     workers: int = 1
@@ -97,33 +97,33 @@ class RunSettings:
     """Frames to train on, counted over all environments."""
     seed: int = 0
     """Seed of networks, environments and actions."""
-    n_envs: int = 16
+    n_envs: int = 8
     """Environments that are played side by side, over all workers."""
-    n_steps: int = 32
+    n_steps: int = 128
     """Steps of each environment between two updates."""
     bptt_length: _OwnInt = None
     """Back-propagation goes through so many steps, from 1 to n_steps, and begins anew there; None is n_steps."""
-    n_epochs: _OwnInt = None
+    n_epochs: _OwnInt = 10
     """How often ppo learns from a rollout."""
-    batch_size: _OwnInt = None
+    batch_size: _OwnInt = 256
     """Steps of a minibatch of ppo, in whole sequences of bptt_length."""
-    clip_range: _OwnFloat = None
+    clip_range: _OwnFloat = 0.2
     """How far ppo may change the probability of an action: by this share of it, up or down."""
-    encoder_arch: _Sizes = field(default_factory=lambda: [128])
+    encoder_arch: _Sizes = field(default_factory=lambda: [64])
     """Units of each layer before the memory cell; no number is no layer."""
-    hidden_size: int = 128
+    hidden_size: int = 64
     """Units of the memory cell."""
     cell_options: Annotated[dict[str, Any], _CELL_OPTIONS] = field(default_factory=dict)
     """Options of the cell, such as eta=0.1 decay=0.95 inner_steps=2 rule=delta; the others keep their tuned values."""
-    net_arch: _Sizes = field(default_factory=list)
+    net_arch: _Sizes = field(default_factory=lambda: [64])
     """Units of each layer after the memory cell, for actor and critic alike."""
-    shared_cell: _Switch = True
+    shared_cell: _Switch = False
     """Actor and critic share one memory cell; with False the critic has an encoder and a cell of its own."""
     previous_step: _Switch = False
     """Let the agent see its last action and reward beside each observation."""
     normalize: _OwnSwitch = True
     """Scale rewards, and observations but for choices and images, by their running mean and deviation."""
-    optimizer: _OwnName = "rmsprop"
+    optimizer: _OwnName = "adam"
     """rmsprop or adam."""
     learning_rate: float = 1e-3
     """Learning rate at the start."""
@@ -131,17 +131,17 @@ class RunSettings:
     """Let the learning rate go down to 0 over the run."""
     anneal_entropy: _Switch = False
     """Let the weight of the entropy go down to 0 over the run."""
-    normalize_advantage: _OwnSwitch = False
+    normalize_advantage: _OwnSwitch = True
     """Scale the advantages of a rollout, or of a minibatch of ppo, to mean 0 and standard deviation 1."""
     gamma: float = 0.99
     """Discount."""
-    gae_lambda: float = 0.95
+    gae_lambda: float = 0.9
     """Lambda of the generalised advantages."""
-    ent_coef: float = 0.01
+    ent_coef: float = 0.0
     """Weight of the entropy in the loss."""
     vf_coef: float = 0.5
     """Weight of the value error in the loss."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: float = 1.0
     """Longer gradients are clipped to this norm."""
     matmul_precision: _OwnName = "highest"
     """highest, high or medium: medium lets processors that have bfloat16 use it inside the matrix products of learning."""
