@@ -61,7 +61,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         policy: str | type[RecurrentActorCriticPolicy],
         env: GymEnv | VectorEnv | str | None,
         learning_rate: float | Schedule = 1e-3,
-        n_steps: int = 128,
+        n_steps: int = 64,
         batch_size: int = 256,
         n_epochs: int = 10,
         gamma: float = 0.99,
