@@ -76,8 +76,9 @@ def _policy_kwargs(config: RunSettings) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names} | dict(cell_kwargs=config.cell_options)
 
 
-def _adapted(config: RunSettings, n_envs: int, workers: int = 1) -> VecEnv:
-    env = VecEnvAdapter(make_vector_env(config.env, n_envs, workers), monitor=True)
+def _adapted(config: RunSettings, n_envs: int, workers: int = 1, training: bool = True) -> VecEnv:
+    of_catch = config.env.startswith("fw_rl/")  # others report their returns themselves, as they were before any wrapper
+    env = VecEnvAdapter(make_vector_env(config.env, n_envs, workers, training=training), monitor=of_catch)
     return VecPreviousStep(env) if config.previous_step else env
 
 
@@ -97,7 +98,7 @@ def _is_numbers(space: spaces.Space) -> bool:
 
 def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int) -> NDArray[np.float64]:
     """The returns of greedy episodes from a seed of their own, [episodes]."""
-    env = _adapted(config, min(episodes, EVALUATION_ENVS))
+    env = _adapted(config, min(episodes, EVALUATION_ENVS), training=False)
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
         env = normalize_as(env, describe_normalization(normalizer) | dict(training=False, norm_reward=False))
