@@ -18,7 +18,7 @@ from fw_rl.modules import import_for, reason, without_module
 __all__ = ["changes_to_observations", "environment_id", "make_env", "make_vector_env"]
 
 EVALUATION_STEPS = 10_000
-"""Where an environment has no time limit, an episode of an evaluation is cut there: one that learned little may never end."""
+"""Where an episode of an evaluation is cut if the environment has no time limit: who learned little may never end it."""
 
 
 def environment_id(name: str) -> str:
@@ -67,18 +67,22 @@ def make_vector_env(
 def make_env(name: str, training: bool, note: Callable[[str], None] = lambda line: None, **options: Any) -> gym.Env:
     """One environment with observations that agents take, and its return and length in the infos of an ended episode.
 
-    It tells `note`, in a line each, how its observations are changed.
+    It tells `note`, in a line each, how it is changed. Without `training` rewards are as they are, and every episode ends.
     """
     env_id = environment_id(name)
     spec = gym.spec(without_module(env_id))
     atari = "ale_py" in str(spec.entry_point)
     if atari:
         options = dict(frameskip=1) | options  # it skips by itself, and would again in SB3's wrapper
-    env: gym.Env = RecordEpisodeStatistics(gym.make(env_id, **options))
-    if atari:
-        env = _preprocessed(env, training, note)
+    env: gym.Env = gym.make(env_id, **options)
     if not training and spec.max_episode_steps is None:
         env = TimeLimit(env, EVALUATION_STEPS)
+    env = RecordEpisodeStatistics(env)
+    if atari and len(env.observation_space.shape or ()) == 3:  # else it shows the machine's memory
+        from stable_baselines3.common.atari_wrappers import AtariWrapper
+
+        note("Atari is prepared by SB3's AtariWrapper: 84 x 84 grey pixels, a lost life is an end, rewards are signs")
+        env = AtariWrapper(env, clip_reward=training)
     return _simplified(env, note)
 
 
@@ -87,18 +91,6 @@ def changes_to_observations(name: str) -> list[str]:
     lines: list[str] = []
     make_env(name, True, lines.append).close()
     return lines
-
-
-def _preprocessed(env: gym.Env, training: bool, note: Callable[[str], None]) -> gym.Env:
-    """An Atari game as SB3 prepares it; agents hardly learn from its raw frames."""
-    if len(env.observation_space.shape or ()) != 3:  # the machine's memory
-        return env
-    from stable_baselines3.common.atari_wrappers import AtariWrapper
-
-    note(
-        "Atari is prepared by SB3's AtariWrapper: 84 x 84 grey pixels; in training rewards are signs, and a lost life is an end"
-    )
-    return AtariWrapper(env, terminal_on_life_loss=training, clip_reward=training)
 
 
 def _simplified(env: gym.Env, note: Callable[[str], None]) -> gym.Env:
