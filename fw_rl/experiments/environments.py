@@ -53,7 +53,8 @@ def make_vector_env(
 ) -> VectorEnv:
     """Environments side by side, stepped by so many processes: those of Catch in arrays, others one by one."""
     if workers > 1:
-        return ParallelVectorEnv(partial(make_vector_env, name, autoreset_mode=autoreset_mode), n_envs, workers)
+        share = partial(make_vector_env, name, autoreset_mode=autoreset_mode, training=training)
+        return ParallelVectorEnv(share, n_envs, workers)
     env_id = environment_id(name)
     if env_id.startswith("fw_rl/"):
         vector_kwargs: dict[str, Any] = dict(autoreset_mode=autoreset_mode)
@@ -76,7 +77,7 @@ def make_env(name: str, training: bool, note: Callable[[str], None] = lambda lin
         options = dict(frameskip=1) | options  # it skips by itself, and would again in SB3's wrapper
     env: gym.Env = gym.make(env_id, **options)
     if not training and spec.max_episode_steps is None:
-        env = TimeLimit(env, EVALUATION_STEPS)
+        env = TimeLimit(env, EVALUATION_STEPS * (4 if atari else 1))  # of which the agent sees every fourth
     env = RecordEpisodeStatistics(env)
     if atari and len(env.observation_space.shape or ()) == 3:  # else it shows the machine's memory
         from stable_baselines3.common.atari_wrappers import AtariWrapper
