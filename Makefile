@@ -1,4 +1,4 @@
-.PHONY: test test-processes test-all test-ray slow lint format docs bench
+.PHONY: test test-processes test-all test-envs test-ray slow lint format docs bench
 
 test:  # what is fast, on all cores
 	python -m pytest -n auto --dist worksteal
@@ -7,6 +7,9 @@ test-processes:  # what starts processes or trains
 	python -m pytest -n auto --dist worksteal -m 'processes and not slow'
 
 test-all: test test-processes
+
+test-envs:  # where fw-rl[envs] is installed, and flappy-bird-gymnasium and memory-gym without what they pin
+	python -m pytest -n auto --dist worksteal -m 'not slow' tests/third_party
 
 test-ray:  # where fw-rl[ray] is installed
 	timeout --kill-after=30 1800 python -m pytest -m 'not slow' tests/ray tests/commands/test_ray_engine.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from gymnasium import spaces
@@ -9,15 +10,17 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 
 
-def standard_extractor(space: spaces.Space) -> type[BaseFeaturesExtractor]:
+def standard_extractor(space: spaces.Space, normalize_images: bool = True) -> type[BaseFeaturesExtractor]:
     """SB3's `CombinedExtractor` for a Dict, its `NatureCNN` for an image of 36 x 36 or more, else its `FlattenExtractor`.
 
-    An image has its channels first. In a Dict, too, a smaller one is flattened.
+    An image has its channels first; without `normalize_images` it may have any numbers. In a Dict, too, a smaller one is
+    flattened.
     """
+    is_image = partial(is_image_space, normalized_image=not normalize_images)
     if isinstance(space, spaces.Dict):
-        small = any(is_image_space(part) and not fits_cnn(part) for part in space.spaces.values())
+        small = any(is_image(part) and not fits_cnn(part) for part in space.spaces.values())
         return _CombinedExtractor if small else CombinedExtractor
-    return NatureCNN if is_image_space(space) and fits_cnn(space) else FlattenExtractor
+    return NatureCNN if is_image(space) and fits_cnn(space) else FlattenExtractor
 
 
 def fits_cnn(space: spaces.Space) -> bool:

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from gymnasium import Env
 from gymnasium.vector import VectorEnv
+from gymnasium.wrappers import RecordEpisodeStatistics
 from numpy.typing import ArrayLike, NDArray
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents.environments import wrap_env
@@ -109,7 +111,10 @@ class Player:
         self._has_acted = False
 
     def play(self, env: VecEnv | VectorEnv | Env, n_episodes: int, deterministic: bool = True) -> NDArray[np.float64]:
-        """The returns [n_episodes] of episodes from their start to their end; those of a `Monitor` where there is one.
+        """The returns [n_episodes] of episodes from their start to their end.
+
+        They are those of a `Monitor` or a `RecordEpisodeStatistics` where there is one in each environment: what ends without
+        its report, such as a life in an Atari game, is no whole episode.
 
         Each environment plays as many as the others, or one fewer, so that short episodes do not count more. No action is
         taken that an environment forbids by `action_masks`.
@@ -122,6 +127,7 @@ class Player:
         self.reset()
         env = env if isinstance(env, VecEnv) else wrap_env(env)
         masked = is_masking_supported(env)
+        reported = any(all(env.env_is_wrapped(wrapper)) for wrapper in (Monitor, RecordEpisodeStatistics))
         left = np.array([(n_episodes + i) // env.num_envs for i in range(env.num_envs)])
         earned, returns = np.zeros(env.num_envs), []
         observation = env.reset()
@@ -131,7 +137,8 @@ class Player:
             self.observe(dones)
             earned += rewards
             for i in np.flatnonzero(dones & (left > 0)):
-                returns.append(infos[i].get("episode", {}).get("r", earned[i]))
-                left[i] -= 1
+                if "episode" in infos[i] or not reported:
+                    returns.append(infos[i].get("episode", {}).get("r", earned[i]))
+                    left[i] -= 1
             earned[dones] = 0.0
         return np.array(returns, dtype=np.float64)

@@ -54,7 +54,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             more, and its `FlattenExtractor` for anything else.
         features_extractor_kwargs: Its options.
         share_features_extractor: May be False where `shared_cell` is.
-        normalize_images: Divide images by 255.
+        normalize_images: Divide images by 255. With False a Box of three dimensions is an image, whatever its numbers.
         norm_obs: Scale observations by their running mean and deviation, see `fw_rl.agents.scaling.ObservationScaling`.
         optimizer_class: Class of the optimizer.
         optimizer_kwargs: Its options, without the learning rate.
@@ -108,7 +108,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             activation_fn=activation_fn,
             ortho_init=ortho_init,
             log_std_init=log_std_init,
-            features_extractor_class=features_extractor_class or standard_extractor(observation_space),
+            features_extractor_class=features_extractor_class or standard_extractor(observation_space, normalize_images),
             features_extractor_kwargs=features_extractor_kwargs,
             share_features_extractor=share_features_extractor,
             normalize_images=normalize_images,

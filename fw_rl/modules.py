@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-__all__ = ["import_for", "without_module"]
+__all__ = ["import_for", "reason", "without_module"]
 
 
 def without_module(name: str) -> str:
@@ -19,8 +19,12 @@ def import_for(name: str, kind: str) -> str:
         try:
             import_module(module)
         except Exception as error:  # whatever a module of the user's own may do
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
-                f"{kind} must be in a module that runs, got {name!r}: {module} cannot be imported ({reason})"
+                f"{kind} must be in a module that runs, got {name!r}: {module} cannot be imported ({reason(error)})"
             ) from error
     return own_name
+
+
+def reason(error: Exception) -> str:
+    """What code of the user's own says of its failure, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__

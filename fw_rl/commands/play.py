@@ -20,6 +20,7 @@ from fw_rl.experiments.animation import require_video, write_gif, write_mp4
 from fw_rl.experiments.attention import AttentionPicture, attention_shares
 from fw_rl.experiments.checks import check_count, check_output, require
 from fw_rl.experiments.episodes import Episode, open_env, play_episode
+from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 
 __all__ = ["main"]
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
         attends = model.policy.actor_cell.attends or options.show_attention is None
         wanted = f"left out with the cell {config.cell}, which does not attend to past steps"
         require("show_attention", options.show_attention, attends, wanted)
-        env = open_env(config, "rgb_array" if files else "human", model)
+        env = open_env(config, "rgb_array", model) if files else _open_window(config, model)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         return fail(program, error)
     try:
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
         return 130
     except FloatingPointError as error:
         return fail(program, error, code=1)
+    except ValueError as error:  # amid an episode, it no longer draws itself
+        return fail(program, error)
     finally:
         env.close()
     frames, fps = [episode.frames for episode in episodes], episodes[0].fps
@@ -94,6 +97,16 @@ def _check(options: PlayOptions) -> None:
     for name, *endings in (("gif", ".gif"), ("mp4", ".mp4"), ("show_attention", ".png", ".gif")):
         if path := getattr(options, name):
             check_output(name, path, *endings)
+
+
+def _open_window(config: RunSettings, model: RecurrentOnPolicyAlgorithm) -> gym.Env:
+    """The environment in a window, or without one where that cannot be."""
+    try:
+        return open_env(config, "human", model)
+    except ValueError as error:
+        env = open_env(config, None, model)
+        print(f"No window: {error}")
+        return env
 
 
 def _play(options: PlayOptions, model: RecurrentOnPolicyAlgorithm, env: gym.Env) -> Iterator[Episode]:

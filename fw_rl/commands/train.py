@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -18,6 +19,7 @@ from fw_rl.cells.backends import AcceleratedCell
 from fw_rl.cells.kernels import are_cached
 from fw_rl.commands.command_line import fail
 from fw_rl.experiments.checks import check_count, require
+from fw_rl.experiments.environments import changes_to_observations
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings, resolve
 from fw_rl.experiments.training import TrainingRun
@@ -57,6 +59,8 @@ class TrainOptions(RunSettings):
 
 def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
     """Run the command; returns its exit code: 0 done, 1 not finite or a worker failed, 2 bad input, 130 interrupted."""
+    for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # pygame would complain, for each environment, of what is not there
+        os.environ.setdefault(driver, "dummy")
     try:
         defaults = _defaults(arguments, program)
     except BAD_INPUT as error:
@@ -69,6 +73,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
     except WorkerError as error:
         return fail(program, error.summary, code=1, details=error.details)
     resume = f"{program} --resume {training.folder.path}"
+    for line in changes_to_observations(training.config.env):
+        print(line)
     _say_what_is_compiled(training)
     try:
         training.run(progress_bar=not options.quiet)

@@ -78,14 +78,15 @@ def _policy_kwargs(config: RunSettings) -> dict[str, Any]:
     return of_policy | dict(cell_kwargs=config.cell_options, norm_obs=bool(config.normalize))
 
 
-def _adapted(config: RunSettings, n_envs: int, workers: int = 1) -> VecEnv:
-    env = VecEnvAdapter(make_vector_env(config.env, n_envs, workers), monitor=True)
+def _adapted(config: RunSettings, n_envs: int, workers: int = 1, training: bool = True) -> VecEnv:
+    of_catch = config.env.startswith("fw_rl/")  # others report their returns themselves, as they were before any wrapper
+    env = VecEnvAdapter(make_vector_env(config.env, n_envs, workers, training=training), monitor=of_catch)
     return VecPreviousStep(env) if config.previous_step else env
 
 
 def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int, greedy: bool = True) -> NDArray[np.float64]:
     """The returns of episodes from a seed of their own, [episodes]; greedy ones, or with actions drawn as in training."""
-    env = _adapted(config, min(episodes, EVALUATION_ENVS))
+    env = _adapted(config, min(episodes, EVALUATION_ENVS), training=False)
     seed = config.seed + 1_000_003
     env.seed(seed)
     with torch.random.fork_rng(devices=[]):

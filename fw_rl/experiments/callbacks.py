@@ -146,7 +146,11 @@ class AttentionPictures(_BetweenRollouts):
                 self._draw()
 
     def _draw(self) -> None:
-        episode = play_episode(self.model, self.env, seed=0, max_steps=self.max_steps)
+        try:
+            episode = play_episode(self.model, self.env, seed=0, max_steps=self.max_steps)
+        except ValueError:  # amid an episode, it no longer draws itself
+            self.env = open_env(self.config, None)
+            episode = play_episode(self.model, self.env, seed=0, max_steps=self.max_steps)
         title = f"greedy, after {self.model.num_timesteps:,} frames: return {sum(episode.rewards):.3g}"
         picture = AttentionPicture(episode, attention_shares(self.model, episode), title, dpi=60).draw()
         self.logger.record("memory/attention", Image(picture, "HWC"), exclude=("csv", "stdout", "log", "json"))

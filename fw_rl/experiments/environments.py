@@ -1,40 +1,123 @@
-"""Environments by the names that the command line takes; also in worker processes, so that this imports little."""
+"""Environments by the names that the command line takes, as agents take them; also in worker processes: it imports little."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers import FilterObservation, FlattenObservation, RecordEpisodeStatistics, TimeLimit, TransformObservation
 
 from fw_rl.envs import ParallelVectorEnv, catch_id
-from fw_rl.modules import import_for
+from fw_rl.modules import import_for, reason, without_module
 
-__all__ = ["environment_id", "make_vector_env"]
+__all__ = ["changes_to_observations", "environment_id", "make_env", "make_vector_env"]
+
+EVALUATION_STEPS = 10_000
+"""Where an episode of an evaluation is cut if the environment has no time limit: who learned little may never end it."""
 
 
 def environment_id(name: str) -> str:
     """The Gymnasium id of a short Catch name, an id, or module:id, whose module is imported; ValueError if there is none."""
     own_id = import_for(name, "environment")
-    if own_id.removeprefix("fw_rl/").startswith("Catch-") and own_id != "fw_rl/Catch-v0":
+    module = name.rpartition(":")[0]
+    is_short = own_id.removeprefix("fw_rl/").startswith("Catch-") and own_id not in gym.registry
+    if is_short and module.partition(".")[0] in ("", "fw_rl"):
         return catch_id(own_id)
     try:
         gym.spec(own_id)
     except gym.error.Error as error:
         known = "Catch-N-M, the id of a Gymnasium environment, or module:id for one that a module registers"
-        raise ValueError(f"env must be {known}, got {name!r}") from error
-    return name.removeprefix(":")
+        raise ValueError(f"env must be {known}, got {name!r}: {_advice(module, own_id, error)}") from error
+    return own_id if own_id.startswith("fw_rl/") else name.removeprefix(":")
+
+
+def _advice(module: str, own_id: str, error: gym.error.Error) -> str:
+    """What Gymnasium says, or the module that an id without one may be of: the package of the id's first word."""
+    package = own_id.replace("/", "-").partition("-")[0].lower()
+    if isinstance(error, gym.error.DeprecatedEnv | gym.error.VersionNotFound) or module or not package.isidentifier():
+        return reason(error)
+    return f"perhaps {package}:{own_id}" if find_spec(package) else reason(error)
 
 
 def make_vector_env(
-    name: str, n_envs: int, workers: int = 1, autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP
+    name: str,
+    n_envs: int,
+    workers: int = 1,
+    autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
+    training: bool = True,
 ) -> VectorEnv:
     """Environments side by side, stepped by so many processes: those of Catch in arrays, others one by one."""
     if workers > 1:
-        return ParallelVectorEnv(partial(make_vector_env, name, autoreset_mode=autoreset_mode), n_envs, workers)
+        share = partial(make_vector_env, name, autoreset_mode=autoreset_mode, training=training)
+        return ParallelVectorEnv(share, n_envs, workers)
     env_id = environment_id(name)
-    autoreset: dict[str, Any] = dict(autoreset_mode=autoreset_mode)
     if env_id.startswith("fw_rl/"):
-        return gym.make_vec(env_id, num_envs=n_envs, vectorization_mode="vector_entry_point", **autoreset)
-    return gym.make_vec(env_id, num_envs=n_envs, vectorization_mode="sync", vector_kwargs=autoreset)
+        vector_kwargs: dict[str, Any] = dict(autoreset_mode=autoreset_mode)
+        return gym.make_vec(env_id, num_envs=n_envs, vectorization_mode="vector_entry_point", **vector_kwargs)
+    try:
+        return SyncVectorEnv([partial(make_env, name, training)] * n_envs, autoreset_mode=autoreset_mode)
+    except Exception as error:  # whatever an environment may do, also one of the user's own
+        raise ValueError(f"env must be one that can be made without arguments, got {name!r}: {reason(error)}") from error
+
+
+def make_env(name: str, training: bool, note: Callable[[str], None] = lambda line: None, **options: Any) -> gym.Env:
+    """One environment with observations that agents take, and its return and length in the infos of an ended episode.
+
+    It tells `note`, in a line each, how it is changed. Without `training` rewards are as they are, and every episode ends.
+    """
+    env_id = environment_id(name)
+    spec = gym.spec(without_module(env_id))
+    atari = "ale_py" in str(spec.entry_point)
+    if atari:
+        options = dict(frameskip=1) | options  # it skips by itself, and would again in SB3's wrapper
+    env: gym.Env = gym.make(env_id, **options)
+    if not training and spec.max_episode_steps is None:
+        env = TimeLimit(env, EVALUATION_STEPS * (4 if atari else 1))  # of which the agent sees every fourth
+    env = RecordEpisodeStatistics(env)
+    if atari and len(env.observation_space.shape or ()) == 3:  # else it shows the machine's memory
+        from stable_baselines3.common.atari_wrappers import AtariWrapper
+
+        note("Atari is prepared by SB3's AtariWrapper: 84 x 84 grey pixels, a lost life is an end, rewards are signs")
+        env = AtariWrapper(env, clip_reward=training)
+    return _simplified(env, note)
+
+
+def changes_to_observations(name: str) -> list[str]:
+    """A line for each change that makes the observations of an environment what agents take."""
+    lines: list[str] = []
+    make_env(name, True, lines.append).close()
+    return lines
+
+
+def _simplified(env: gym.Env, note: Callable[[str], None]) -> gym.Env:
+    """Observations without text, and without parts in parts."""
+    space = env.observation_space
+    if not isinstance(space, spaces.Dict):
+        if not _is_nested(space):
+            return env
+        note(f"Observations are flattened: they are a {type(space).__name__}")
+        return FlattenObservation(env)
+    texts = [key for key, part in space.spaces.items() if isinstance(part.sample(), str)]
+    if texts:
+        note(f"Text is left out of observations: {', '.join(texts)}")
+        env = FilterObservation(env, [key for key in space.spaces if key not in texts])
+    nested = {key: part for key, part in space.spaces.items() if _is_nested(part)}
+    if nested:
+        note(f"Parts of observations are flattened: {', '.join(nested)}")
+        flat = {key: spaces.flatten_space(part) for key, part in nested.items()}
+        parts = {key: part for key, part in space.spaces.items() if key not in texts}
+        env = TransformObservation(env, partial(_flatten_parts, nested), spaces.Dict(parts | flat))
+    return env
+
+
+def _is_nested(space: spaces.Space) -> bool:
+    return isinstance(space, spaces.Dict | spaces.Tuple) and space.is_np_flattenable
+
+
+def _flatten_parts(nested: dict[str, spaces.Space], observation: dict[str, Any]) -> dict[str, Any]:
+    return observation | {key: spaces.flatten(part, observation[key]) for key, part in nested.items()}

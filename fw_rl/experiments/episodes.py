@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +15,15 @@ from sb3_contrib.common.maskable.utils import is_masking_supported
 from fw_rl.agents import Player, RecurrentOnPolicyAlgorithm
 from fw_rl.agents.batch_first import channels_first
 from fw_rl.envs import PreviousStep
-from fw_rl.experiments.environments import environment_id
+from fw_rl.experiments.environments import make_env
 from fw_rl.experiments.settings import RunSettings
+from fw_rl.modules import reason
 
 __all__ = ["Episode", "open_env", "play_episode"]
+
+
+_UNDRAWN: dict[str, str] = {}
+"""Why environments could not be drawn: none is tried twice, since MuJoCo ends the process where OpenGL fails once more."""
 
 
 @dataclass
@@ -40,24 +47,34 @@ def open_env(config: RunSettings, render_mode: str | None, model: RecurrentOnPol
 
     ValueError if it does not exist, cannot be drawn so, or is none for the model that is going to act in it.
     """
-    env_id = environment_id(config.env)
+    how = dict(rgb_array="draw itself", human="be shown in a window").get(render_mode or "", "be played")
+    if render_mode is not None and config.env in _UNDRAWN:
+        raise ValueError(f"{config.env} cannot {how}: {_UNDRAWN[config.env]}")
     mode: dict[str, Any] = {} if render_mode is None else dict(render_mode=render_mode)  # which not every one takes
-    try:
-        env = gym.make(env_id, **mode)
-        modes = env.metadata.get("render_modes") or []
-        if render_mode is not None and render_mode not in modes:
-            env.close()
-            raise ValueError(f"its render modes are {', '.join(modes) or 'none'}")
-        env.reset(seed=0)  # opens the window, if there is one to be opened
-        if render_mode == "rgb_array" and env.render() is None:
-            raise ValueError("its render() gives no picture")
-    except (gym.error.Error, ValueError, TypeError, RuntimeError, NotImplementedError) as error:  # pygame's are RuntimeErrors
-        how = dict(rgb_array="draw itself", human="be shown in a window").get(render_mode or "", "be played")
-        raise ValueError(f"{env_id} cannot {how}: {error}") from error
+    with ExitStack() as opened, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a mode that is not there, which the error says
+        try:
+            env = make_env(config.env, training=False, **mode)
+            opened.callback(_close, env)
+            modes = env.metadata.get("render_modes") or []
+            if render_mode is not None and render_mode not in modes:
+                raise ValueError(f"its render modes are {', '.join(modes) or 'none'}")
+            env.reset(seed=0)  # opens the window, if there is one to be opened
+            _draw(env)
+        except Exception as error:  # whatever an environment may do without a screen, or without what it draws with
+            if render_mode is not None:
+                _UNDRAWN[config.env] = reason(error)
+            raise ValueError(f"{config.env} cannot {how}: {reason(error)}") from error
+        opened.pop_all()
     env = PreviousStep(env) if config.previous_step else env
     if model and (channels_first(env.observation_space), env.action_space) != (model.observation_space, model.action_space):
         raise ValueError(f"the checkpoint is of another environment: its spaces are not those of {config.env}")
     return env
+
+
+def _close(env: gym.Env) -> None:
+    with suppress(Exception):  # one that failed to draw may fail here again
+        env.close()
 
 
 def play_episode(
@@ -68,18 +85,26 @@ def play_episode(
     episode = Episode(fps=float(env.metadata.get("render_fps") or 10))
     allowed = env.get_wrapper_attr("action_masks") if is_masking_supported(env) else lambda: None
     observation, _ = env.reset(seed=seed)
-    _draw(env, episode)
+    episode.frames += _draw(env)
     ended = False
     while not ended and len(episode) != max_steps:
         episode.observations.append(observation)
         observation, reward, terminated, truncated, _ = env.step(player.act(observation, greedy, allowed()))
         episode.rewards.append(float(reward))
-        _draw(env, episode)
+        episode.frames += _draw(env)
         ended = terminated or truncated
         player.observe(ended)
     return episode
 
 
-def _draw(env: gym.Env, episode: Episode) -> None:
-    if env.render_mode == "rgb_array":
-        episode.frames.append(np.asarray(env.render()))
+def _draw(env: gym.Env) -> list[NDArray[np.uint8]]:
+    """The picture of the environment, or none if it shows itself or does not draw."""
+    if env.render_mode != "rgb_array":
+        return []
+    try:
+        picture = np.asarray(env.render())
+    except Exception as error:
+        raise ValueError(f"its render() fails: {reason(error)}") from error
+    if picture.ndim != 3 or picture.shape[2] != 3:
+        raise ValueError(f"its render() must give pictures of the shape [height, width, 3], got {picture.shape}")
+    return [picture.astype(np.uint8, copy=False)]

@@ -22,6 +22,7 @@ from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file, write_json
 from fw_rl.intervals import mean_interval
+from fw_rl.modules import reason
 
 __all__ = ["TrainingRun"]
 
@@ -112,7 +113,7 @@ class TrainingRun:
             env.close()
             write_gif(folder.episodes, [episode.frames for episode in episodes], episodes[0].fps)
         except ValueError as error:
-            return [folder.curve], " ".join(str(error).split())
+            return [folder.curve], reason(error)
         return [folder.curve, folder.episodes], ""
 
 

@@ -153,6 +153,16 @@ def test_the_features_of_an_observation_are_those_of_sb3(name, extractor):
     assert type(own.policy.features_extractor) is FlattenExtractor
 
 
+@pytest.mark.parametrize(
+    "shape, normalize_images, extractor",
+    [((3, 40, 40), False, NatureCNN), ((3, 40, 40), True, FlattenExtractor), ((3, 7, 7), False, FlattenExtractor)],
+)
+def test_an_image_of_floats_is_one_if_it_stays_unscaled(shape, normalize_images, extractor):
+    env = noise(spaces.Box(0, 1, shape, np.float32))
+    policy = make_model(env, policy_kwargs=dict(normalize_images=normalize_images)).policy
+    assert type(policy.features_extractor) is extractor
+
+
 @pytest.mark.parametrize("normalize_images", [True, False])
 def test_a_small_image_in_a_dict_is_flattened(normalize_images):
     small, large = (spaces.Box(0, 255, (size, size, 3), np.uint8) for size in (7, 40))
