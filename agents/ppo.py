@@ -27,7 +27,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
     that the memory had there while acting. The sequences of a minibatch are drawn at random from all environments and all times
     of the rollout, see `fw_rl.agents.rollout.SequenceSampler`. With the same settings one rollout gives the same parameters as
     there, but that the critic's error reaches a shared cell, and that no sequence is cut at random. The defaults are what
-    learned best in `benchmarks/pomdp.py`, for eight environments or more.
+    learned best in `benchmarks/pomdp.py`, for sixteen environments.
 
     Args:
         policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`.
@@ -61,7 +61,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         policy: str | type[RecurrentActorCriticPolicy],
         env: GymEnv | VectorEnv | str | None,
         learning_rate: float | Schedule = 1e-3,
-        n_steps: int = 64,
+        n_steps: int = 128,
         batch_size: int = 256,
         n_epochs: int = 10,
         gamma: float = 0.99,

@@ -97,9 +97,9 @@ class RunSettings:
     """Frames to train on, counted over all environments."""
     seed: int = 0
     """Seed of networks, environments and actions."""
-    n_envs: int = 8
+    n_envs: int = 16
     """Environments that are played side by side, over all workers."""
-    n_steps: int = 64
+    n_steps: int = 128
     """Steps of each environment between two updates."""
     bptt_length: _OwnInt = None
     """Back-propagation goes through so many steps, from 1 to n_steps, and begins anew there; None is n_steps."""
