@@ -4,7 +4,7 @@
 
 Ours has the same settings everywhere: those that `RecurrentPPO("RecurrentPolicy", env)` has, and as many environments as
 `train.py` makes. The peer is run twice: as rl-baselines3-zoo sets it for the task, or else for its kind, and with its defaults
-on as many environments as ours. Each run has one thread and becomes a line of `runs.jsonl`, so that a command that was
+on eight environments, the zoo's usual number. Each run has one thread and becomes a line of `runs.jsonl`, so that a command that was
 interrupted goes on where it was. The tasks need `pip install 'fw-rl[envs]'`, except for CartPole and Pendulum.
 """
 
@@ -149,7 +149,8 @@ class Settings:
 def make_model(task: Task, contender: str, seed: int) -> BaseAlgorithm:
     """A contender before its training."""
     settings = dict(task.zoo if contender == ZOO else {}) | dict(seed=seed, device="cpu")
-    env: VecEnv = make_vec_env(task.make, n_envs=settings.pop("n_envs", RunSettings.n_envs), seed=seed)
+    usual = RunSettings.n_envs if contender.startswith("ours") else 8
+    env: VecEnv = make_vec_env(task.make, n_envs=settings.pop("n_envs", usual), seed=seed)
     if settings.pop("normalize", False):
         env = VecNormalize(env, gamma=settings.get("gamma", 0.99))
     if settings.pop("anneal", False):
