@@ -4,8 +4,8 @@
 
 Ours has the same settings everywhere: those that `RecurrentPPO("RecurrentPolicy", env)` has, and as many environments as
 `train.py` makes. The peer is run twice: as rl-baselines3-zoo sets it for the task, or else for its kind, and with its defaults
-on eight environments, the zoo's usual number. Each run has one thread and becomes a line of `runs.jsonl`, so that a command that was
-interrupted goes on where it was. The tasks need `pip install 'fw-rl[envs]'`, except for CartPole and Pendulum.
+on eight environments, the zoo's usual number. Each run has one thread and becomes a line of `runs.jsonl`, so that a command
+that was interrupted goes on where it was. The tasks need `pip install 'fw-rl[envs]'`, except for CartPole and Pendulum.
 """
 
 from __future__ import annotations
