@@ -27,6 +27,8 @@ CELLS = {
     "lstm": {},
     "gru": {},
     "associative-lstm": {},
+    "lru": {},
+    "min-gru": {},
 }
 
 
@@ -114,6 +116,8 @@ CELLS_AND_SPACES = [
     ("lstm", "bounded Box"),
     ("gru", "numbers"),
     ("associative-lstm", "numbers"),
+    ("lru", "numbers"),
+    ("min-gru", "numbers"),
 ]
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from fw_rl.cells import base
 from fw_rl.cells.fast_weights_numba import NumbaFastWeights
-from fw_rl.cells.kernels import are_cached
+from fw_rl.kernels import are_cached
 from fw_rl.commands.play import main as play
 from fw_rl.commands.train import main
 from fw_rl.experiments.agents import evaluate, load_trained
