@@ -1,11 +1,11 @@
 """A linear recurrence over time, ``h(t) = a(t) * h(t-1) + b(t)``, element by element, in real or complex numbers.
 
-It is what linear recurrent units share: nothing but the last state enters a step, and it enters linearly, so that the steps of a
-sequence can be taken in any grouping (Blelloch 1990, §1.4; Martin & Cundy 2018). On the processor compiled loops take them one
-after another. Elsewhere all steps of a chunk are found at once, by doubling the reach of each in log2(chunk) rounds.
+Linear recurrent units share it. The last h enters a step linearly, so that the steps of a sequence can be taken in any grouping
+(Martin & Cundy 2018). On the processor compiled loops take them one after another. Elsewhere all steps of a chunk are found at
+once: each of log2(chunk) rounds doubles how many steps back every h(t) has seen.
 
-A complex vector of N elements is real parts and then imaginary parts, [..., 2, N], in tensors of real numbers, which every dtype,
-ONNX and NumPy take.
+A complex vector of N elements is its real parts and then its imaginary parts, [..., 2, N], in a tensor of real numbers, which
+every dtype, ONNX and NumPy take.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _CHUNK = 64
 def scan(decay: Tensor, inputs: Tensor, before: Tensor, episode_starts: Tensor | None = None) -> Tensor:
     """Every ``h(t) = decay(t) * h(t-1) + inputs(t)`` of a sequence, with h = 0 before the start of an episode.
 
-    All numbers are real, with the shapes below, or all are complex, with [..., 2, N] in place of [..., N].
+    All numbers are real, with the shapes below, or complex, with [..., 2, N] in place of [..., N]; then the inputs may still be
+    real.
 
     Args:
         decay: What a step leaves of each element, [T, B, N], or [N] where it is the same at every step.
@@ -44,8 +45,8 @@ def scan(decay: Tensor, inputs: Tensor, before: Tensor, episode_starts: Tensor |
         >>> scan(torch.tensor([0.5]), torch.ones(3, 1, 1), torch.zeros(1, 1)).flatten()
         tensor([1.0000, 1.5000, 1.7500])
     """
-    if decay.dim() < inputs.dim():
-        decay = decay.expand(1, 1, *inputs.shape[2:])
+    if decay.dim() < before.dim():
+        decay = decay[None, None]
     learns = torch.is_grad_enabled() and any(part.requires_grad for part in (decay, inputs, before))
     run = _Scan.apply if learns else _Scan.forward
     return run(decay, inputs, before, episode_starts)  # type: ignore[no-any-return]
@@ -69,28 +70,36 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(decay: Tensor, inputs: Tensor, before: Tensor, starts: Tensor | None) -> Tensor:
+        is_complex, is_driven_by_real = before.dim() == 3, inputs.dim() == 3
         if not can_run(decay, inputs, before):
+            if is_complex and is_driven_by_real:
+                inputs = torch.stack([inputs, torch.zeros_like(inputs)], dim=2)
             return _forward(decay, inputs, before, starts)
-        h = torch.empty_like(inputs, memory_format=torch.contiguous_format)
-        run = _real_forward if h.dim() == 3 else _complex_forward
+        h = inputs.new_empty(len(inputs), *before.shape)
+        run = _complex_forward if is_complex else _real_forward
+        inputs = inputs.unsqueeze(2) if is_complex and is_driven_by_real else inputs
         run(*_arrays(decay, inputs, before), _array_of_starts(starts), h.numpy())
         return h
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor | None], output: Tensor) -> None:
-        decay, _, before, starts = inputs
+        decay, driven, before, starts = inputs
         ctx.save_for_backward(decay, before, starts, output)
+        ctx.is_driven_by_real = driven.dim() == 3
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, d_h: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         decay, before, starts, h = ctx.saved_tensors
+        is_complex = before.dim() == 3
         if not can_run(decay, before, h, d_h):
-            return (*_back(decay, before, starts, h, d_h), None)
-        gradients = torch.zeros(decay.shape, dtype=h.dtype), torch.empty_like(h), torch.empty(before.shape, dtype=h.dtype)
-        run = _real_back if h.dim() == 3 else _complex_back
-        run(*_arrays(decay, before, h, d_h), _array_of_starts(starts), *_arrays(*gradients))
-        return (*gradients, None)
+            d_decay, d_inputs, d_before = _back(decay, before, starts, h, d_h)
+            return d_decay, d_inputs[:, :, 0] if is_complex and ctx.is_driven_by_real else d_inputs, d_before, None
+        d_decay, d_before = h.new_zeros(decay.shape), h.new_empty(before.shape)
+        d_inputs = h.new_empty(*h.shape[:2], 1, h.shape[3]) if is_complex and ctx.is_driven_by_real else torch.empty_like(h)
+        run = _complex_back if is_complex else _real_back
+        run(*_arrays(decay, before, h, d_h), _array_of_starts(starts), *_arrays(d_decay, d_inputs, d_before))
+        return d_decay, d_inputs.squeeze(2) if is_complex and ctx.is_driven_by_real else d_inputs, d_before, None
 
 
 def _arrays(*tensors: Tensor) -> list[Array]:
@@ -180,14 +189,17 @@ def _complex_forward(decay: Array, inputs: Array, before: Array, starts: NDArray
     steps, rows, _, size = h.shape
     for t in range(steps):
         for b in range(rows):
-            a, x, out, last = decay[t % len(decay), b % decay.shape[1]], inputs[t, b], h[t, b], h[t - 1, b] if t else before[b]
+            a, out, last = decay[t % len(decay), b % decay.shape[1]], h[t, b], h[t - 1, b] if t else before[b]
             if starts[t % len(starts), b % starts.shape[1]]:
-                out[:] = x
+                out[:] = 0
             else:
                 for n in range(size):
-                    out[0, n] = x[0, n] + a[0, n] * last[0, n] - a[1, n] * last[1, n]
+                    out[0, n] = a[0, n] * last[0, n] - a[1, n] * last[1, n]
                 for n in range(size):
-                    out[1, n] = x[1, n] + a[0, n] * last[1, n] + a[1, n] * last[0, n]
+                    out[1, n] = a[0, n] * last[1, n] + a[1, n] * last[0, n]
+            for part in range(inputs.shape[2]):
+                for n in range(size):
+                    out[part, n] += inputs[t, b, part, n]
 
 
 @compiled
@@ -201,7 +213,7 @@ def _real_back(
     d_inputs: Array,
     d_before: Array,
 ) -> None:
-    """From the gradient `d_h` of all h to the others; `d_decay` is zero at first, and `d_before` is what goes from step to step."""
+    """From the gradient `d_h` of all h to the others; `d_decay` is zero at first, `d_before` goes from step to step."""
     steps, rows, size = h.shape
     d_before[:] = 0
     for t in range(steps - 1, -1, -1):
@@ -232,14 +244,17 @@ def _complex_back(
 ) -> None:
     """As `_real_back`; the gradient of a product is that of the other factor's conjugate."""
     steps, rows, _, size = h.shape
+    d = np.empty_like(h[0, 0])
     d_before[:] = 0
     for t in range(steps - 1, -1, -1):
         for b in range(rows):
             a, d_a = decay[t % len(decay), b % decay.shape[1]], d_decay[t % len(decay), b % decay.shape[1]]
-            d, carried, last = d_inputs[t, b], d_before[b], h[t - 1, b] if t else before[b]
+            carried, last = d_before[b], h[t - 1, b] if t else before[b]
             for part in range(2):
                 for n in range(size):
                     d[part, n] = d_h[t, b, part, n] + carried[part, n]
+            for part in range(d_inputs.shape[2]):
+                d_inputs[t, b, part] = d[part]
             if starts[t % len(starts), b % starts.shape[1]]:
                 carried[:] = 0
             else:

@@ -1,4 +1,4 @@
-"""Recurrent memory cells behind one protocol: fast weights, ReLU RNN (IRNN), LSTM, GRU, associative LSTM, LRU, minimal GRU."""
+"""Recurrent memory cells behind one protocol: fast weights, ReLU RNN (IRNN), LSTM, GRU, associative LSTM, LRU, minGRU, FFM."""
 
 from importlib import import_module
 from pkgutil import iter_modules
@@ -7,6 +7,7 @@ from fw_rl.cells.associative_lstm import AssociativeLSTMCell
 from fw_rl.cells.backends import AcceleratedCell, Backend, register_backend
 from fw_rl.cells.base import Cell, State, Stepper, available_cells, find_cell, make_cell, register_cell
 from fw_rl.cells.fast_weights import FastWeightsCell
+from fw_rl.cells.ffm import FFMCell
 from fw_rl.cells.gru import GRUCell
 from fw_rl.cells.lru import LRUCell
 from fw_rl.cells.lstm import LSTMCell
@@ -20,6 +21,7 @@ __all__ = [
     "Backend",
     "Cell",
     "CellPair",
+    "FFMCell",
     "FastWeightsCell",
     "GRUCell",
     "LRUCell",

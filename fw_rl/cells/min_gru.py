@@ -28,13 +28,13 @@ class MinGRUCell(Cell):
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
-        self.input_map = nn.Linear(input_size, 2 * hidden_size)
+        self.gate = nn.Linear(input_size, hidden_size)
+        self.candidate = nn.Linear(input_size, hidden_size)
 
     def initial_state(self, batch_size: int) -> State:
-        return (self.input_map.weight.new_zeros(batch_size, self.hidden_size),)
+        return (self.gate.weight.new_zeros(batch_size, self.hidden_size),)
 
     def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
-        gate, candidate = self.input_map(x).chunk(2, dim=-1)
-        z = gate.sigmoid()
-        h = scan(1 - z, z * candidate, state[0], episode_starts)
+        z = self.gate(x).sigmoid()
+        h = scan(1 - z, z * self.candidate(x), state[0], episode_starts)
         return h, (h[-1].clone(),)

@@ -29,6 +29,7 @@ CELLS = {
     "associative-lstm": {},
     "lru": {},
     "min-gru": {},
+    "ffm": {},
 }
 
 
@@ -118,6 +119,7 @@ CELLS_AND_SPACES = [
     ("associative-lstm", "numbers"),
     ("lru", "numbers"),
     ("min-gru", "numbers"),
+    ("ffm", "numbers"),
 ]
 
 

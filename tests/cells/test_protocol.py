@@ -25,7 +25,8 @@ VARIANTS = {
     "fast-weights, delta": ("fast-weights", dict(rule="delta", window=3, learn_decay=True)),
     "fast-weights, oja": ("fast-weights", dict(rule="oja", window=3, learn_eta=True)),
     "associative-lstm, one head": ("associative-lstm", dict(copies=2, heads=1, forget_bias=0.0)),
-    "lru, few states": ("lru", dict(states=2)),
+    "lru, few states and a gate": ("lru", dict(states=2, glu=True)),
+    "ffm, few traces": ("ffm", dict(traces=2, contexts=3)),
 }
 REGISTERED = available_cells()
 CELLS = {name: (name, {}) for name in REGISTERED} | VARIANTS
