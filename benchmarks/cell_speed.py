@@ -29,6 +29,9 @@ CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "rnn": ("rnn", {}),
     "gru": ("gru", {}),
     "lstm": ("lstm", {}),
+    "lru": ("lru", {}),
+    "min-gru": ("min-gru", {}),
+    "ffm": ("ffm", {}),
 }
 
 

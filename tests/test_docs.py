@@ -11,7 +11,7 @@ import pytest
 import fw_rl
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("fw_rl.cells", "fw_rl.memory", "fw_rl.agents", "fw_rl.envs", "fw_rl.fast_slow", "fw_rl.tasks")
+PACKAGES = ("fw_rl.cells", "fw_rl.memory", "fw_rl.scan", "fw_rl.agents", "fw_rl.envs", "fw_rl.fast_slow", "fw_rl.tasks")
 """What users import from."""
 
 FOLDERS = {"fw_rl": ROOT / "fw_rl", "fw_rl.agents": ROOT / "agents", "fw_rl.envs": ROOT / "envs"}

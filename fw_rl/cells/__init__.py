@@ -1,4 +1,4 @@
-"""Recurrent memory cells behind one protocol: fast weights, ReLU RNN (IRNN), LSTM, GRU, associative LSTM."""
+"""Recurrent memory cells behind one protocol: fast weights, ReLU RNN (IRNN), LSTM, GRU, associative LSTM, LRU, minGRU, FFM."""
 
 from importlib import import_module
 from pkgutil import iter_modules
@@ -7,8 +7,11 @@ from fw_rl.cells.associative_lstm import AssociativeLSTMCell
 from fw_rl.cells.backends import AcceleratedCell, Backend, register_backend
 from fw_rl.cells.base import Cell, State, Stepper, available_cells, find_cell, make_cell, register_cell
 from fw_rl.cells.fast_weights import BA16, FastWeightsCell
+from fw_rl.cells.ffm import FFMCell
 from fw_rl.cells.gru import GRUCell
+from fw_rl.cells.lru import LRUCell
 from fw_rl.cells.lstm import LSTMCell
+from fw_rl.cells.min_gru import MinGRUCell
 from fw_rl.cells.pair import CellPair
 from fw_rl.cells.rnn import RNNCell
 
@@ -19,9 +22,12 @@ __all__ = [
     "Backend",
     "Cell",
     "CellPair",
+    "FFMCell",
     "FastWeightsCell",
     "GRUCell",
+    "LRUCell",
     "LSTMCell",
+    "MinGRUCell",
     "RNNCell",
     "State",
     "Stepper",

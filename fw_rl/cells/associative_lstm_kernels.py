@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fw_rl.cells.kernels import Array, compiled, inlined
+from fw_rl.kernels import Array, compiled, inlined
 
 __all__ = ["step_back", "step_forward"]
 

@@ -15,7 +15,7 @@ from fw_rl.cells.associative_lstm import AssociativeLSTMCell
 from fw_rl.cells.associative_lstm_kernels import step_back, step_forward
 from fw_rl.cells.backends import Backend, register_backend
 from fw_rl.cells.base import State
-from fw_rl.cells.kernels import can_run
+from fw_rl.kernels import can_run
 
 __all__ = ["NumbaAssociativeLSTM"]
 

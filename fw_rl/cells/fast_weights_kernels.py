@@ -26,7 +26,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fw_rl.cells.kernels import Array, Real, compiled, helper, inlined
+from fw_rl.kernels import Array, Real, compiled, helper, inlined
 
 __all__ = ["run_back", "run_forward", "step_forward"]
 

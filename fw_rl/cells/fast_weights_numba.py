@@ -26,7 +26,7 @@ from fw_rl.cells.fast_weights_function import (
     written,
 )
 from fw_rl.cells.fast_weights_kernels import run_back, run_forward, step_forward
-from fw_rl.cells.kernels import can_run
+from fw_rl.kernels import can_run
 from fw_rl.memory import Memory
 
 __all__ = ["NumbaFastWeights"]

@@ -16,13 +16,13 @@ import tyro
 from fw_rl.agents import WorkerError
 from fw_rl.agents.algorithms import ENGINES
 from fw_rl.cells.backends import AcceleratedCell
-from fw_rl.cells.kernels import are_cached
 from fw_rl.commands.command_line import fail
 from fw_rl.experiments.checks import check_count, require
 from fw_rl.experiments.environments import changes_to_observations
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings, resolve
 from fw_rl.experiments.training import TrainingRun
+from fw_rl.kernels import are_cached
 
 __all__ = ["TrainOptions", "main"]
 

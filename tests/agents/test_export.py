@@ -27,6 +27,9 @@ CELLS = {
     "lstm": {},
     "gru": {},
     "associative-lstm": {},
+    "lru": {},
+    "min-gru": {},
+    "ffm": {},
 }
 
 
@@ -115,6 +118,9 @@ CELLS_AND_SPACES = [
     ("lstm", "bounded Box"),
     ("gru", "Box of integers"),
     ("associative-lstm", "numbers"),
+    ("lru", "numbers"),
+    ("min-gru", "numbers"),
+    ("ffm", "numbers"),
 ]
 
 

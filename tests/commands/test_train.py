@@ -24,11 +24,11 @@ from PIL import Image
 
 from fw_rl.cells import base
 from fw_rl.cells.fast_weights_numba import NumbaFastWeights
-from fw_rl.cells.kernels import are_cached
 from fw_rl.commands.play import main as play
 from fw_rl.commands.train import main
 from fw_rl.experiments.agents import evaluate, load_trained
 from fw_rl.experiments.episodes import open_env, play_episode
+from fw_rl.kernels import are_cached
 from tests.agents.test_finite import Faulty
 from tests.commands.helpers import A3C, SMALL, train
 

@@ -1,0 +1,113 @@
+"""The cells that are one scan, beside plain loops over numbers, and what they begin with."""
+
+import cmath
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from fw_rl.cells import make_cell
+from tests.cells.reference import rand, scrambled
+
+T, B, I, H = 6, 2, 3, 4  # noqa: E741
+
+
+def run(cell):
+    x = rand(T, B, I, seed=1)
+    return x, cell(x, cell.initial_state(B))[0]
+
+
+def affine(layer, x):
+    return layer.weight.detach().numpy() @ x + layer.bias.detach().numpy()
+
+
+@pytest.mark.parametrize("options", [{}, dict(states=7), dict(glu=True)], ids=["default", "states", "gated"])
+def test_lru_is_the_equations_in_complex_numbers(options):
+    cell = scrambled(make_cell("lru", I, H, **options)).requires_grad_(False)
+    x, y = run(cell)
+    states, drive = cell.states, cell.input_map.weight.detach().numpy()
+    C = cell.output_map.weight.detach().numpy()
+    C = C[:, :states] - 1j * C[:, states:]  # Re(C h) = Re(C) Re(h) - Im(C) Im(h)
+    for row in range(B):
+        h = [0j] * states
+        for t in range(T):
+            driven = drive @ x[t, row].numpy()
+            for n in range(states):
+                decay = cmath.exp(complex(-math.exp(cell.log_rate[n]), math.exp(cell.log_phase[n])))
+                h[n] = decay * h[n] + math.sqrt(1 - abs(decay) ** 2) * driven[n]
+            u = torch.from_numpy((C @ np.array(h)).real) + cell.output_map.bias.detach()
+            u = cell.norm(F.gelu(u)).detach().numpy()
+            if cell.gate is not None:
+                u = u / (1 + np.exp(-affine(cell.gate, u)))
+            assert_close(y[t, row].detach(), torch.from_numpy(u + affine(cell.skip, x[t, row].numpy())), rtol=1e-9, atol=1e-10)
+
+
+def test_lru_begins_on_its_ring_with_no_gap_between_frequencies():
+    cell = make_cell("lru", I, 64, r_min=0.5, r_max=0.9, max_phase=2.0)
+    modulus, phase = torch.exp(-cell.log_rate.exp()), cell.log_phase.exp()
+    assert modulus.min() > 0.499 and modulus.max() < 0.901
+    assert torch.equal((phase / 2.0 * 64).floor(), torch.arange(64.0))
+
+
+def test_lru_keeps_the_size_of_its_input():
+    cell = make_cell("lru", 64, 64)
+    _, (h,) = cell(torch.randn(3_000, 1, 64), cell.initial_state(1))
+    assert 0.7 < h.square().sum(1).mean() < 1.4
+
+
+def test_lru_skips_without_weights_where_the_sizes_are_equal():
+    assert not list(make_cell("lru", H, H).skip.parameters())
+    assert len(list(make_cell("lru", I, H).skip.parameters())) == 2
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(states=0), "states must be a whole number from 1, got 0"),
+        (dict(states=1.5), "states must be a whole number from 1, got 1.5"),
+        (dict(r_min=0.9, r_max=0.8), "r_min and r_max must be in order, from 0 to below 1, got 0.9 and 0.8"),
+        (dict(r_max=1.0), "r_min and r_max must be in order, from 0 to below 1, got 0.96 and 1.0"),
+        (dict(max_phase=7), "max_phase must be above 0 and at most 2 pi, got 7"),
+    ],
+)
+def test_lru_refuses_numbers_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_cell("lru", I, H, **options)
+
+
+def test_min_gru_is_its_equations():
+    cell = scrambled(make_cell("min-gru", I, H))
+    x, y = run(cell)
+    for row in range(B):
+        h = np.zeros(H)
+        for t in range(T):
+            z = 1 / (1 + np.exp(-affine(cell.gate, x[t, row].numpy())))
+            h = (1 - z) * h + z * affine(cell.candidate, x[t, row].numpy())
+            assert_close(y[t, row].detach(), torch.from_numpy(h), rtol=1e-10, atol=1e-12)
+
+
+def test_ffm_is_its_equations_in_complex_numbers():
+    cell = scrambled(make_cell("ffm", I, H, traces=3, contexts=2)).requires_grad_(False)
+    x, y = run(cell)
+    for row in range(B):
+        S = np.zeros((3, 2), dtype=complex)
+        for t in range(T):
+            seen = x[t, row].numpy()
+            gates = [1 / (1 + np.exp(-affine(layer, seen))) for layer in (cell.input_gate, cell.output_gate)]
+            driven = affine(cell.input_map, seen) * gates[0]
+            for j in range(3):
+                for k in range(2):
+                    S[j, k] = S[j, k] * cmath.exp(complex(-abs(cell.rate[j]), cell.frequency[k])) + driven[j]
+            z = affine(cell.output_map, np.concatenate([S.real.flatten(), S.imag.flatten()]))
+            z = (z - z.mean()) / np.sqrt(z.var() + 1e-5)
+            expected = gates[1] * z + (1 - gates[1]) * affine(cell.skip, seen)
+            assert_close(y[t, row], torch.from_numpy(expected), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("options", [dict(traces=0), dict(contexts=True), dict(max_period=1)])
+def test_ffm_refuses_numbers_out_of_range(options):
+    with pytest.raises(ValueError, match=r"must be a whole number from 1|max_period must be above 1"):
+        make_cell("ffm", I, H, **options)
