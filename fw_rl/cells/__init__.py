@@ -1,4 +1,4 @@
-"""Recurrent memory cells behind one protocol: fast weights, ReLU RNN (IRNN), LSTM, GRU, associative LSTM."""
+"""Recurrent memory cells behind one protocol: fast weights, ReLU RNN (IRNN), LSTM, GRU, associative LSTM, delta net."""
 
 from importlib import import_module
 from pkgutil import iter_modules
@@ -6,6 +6,7 @@ from pkgutil import iter_modules
 from fw_rl.cells.associative_lstm import AssociativeLSTMCell
 from fw_rl.cells.backends import AcceleratedCell, Backend, register_backend
 from fw_rl.cells.base import Cell, State, Stepper, available_cells, find_cell, make_cell, register_cell
+from fw_rl.cells.delta_net import DeltaNetCell
 from fw_rl.cells.fast_weights import FastWeightsCell
 from fw_rl.cells.gru import GRUCell
 from fw_rl.cells.lstm import LSTMCell
@@ -18,6 +19,7 @@ __all__ = [
     "Backend",
     "Cell",
     "CellPair",
+    "DeltaNetCell",
     "FastWeightsCell",
     "GRUCell",
     "LSTMCell",
