@@ -1,19 +1,24 @@
-"""The writes and reads of `fw_rl.memory.write_and_read`, compiled for the processor: a sequence both ways.
+"""What the delta net does between its maps, compiled for the processor: a sequence both ways, and a step in place.
 
-One row b and one head n come after the other, so that their matrix stays in the cache. With e(t) = v(t) - a(t) A(t-1) k(t) the
-correction, u = s e what is written (s the strength, a the decay) and D = d loss / d A(t), which `o` of later reads add to, the way
-back goes from the last step to the first by
+One row b and one head n come after the other, so that their matrix stays in the cache. With the correction
+e(t) = v(t) - a(t) A(t-1) k(t), what is written u = s e (s the strength, a the decay), and D = d loss / d A(t), the way back of the
+memory goes from the last step to the first by
 
-    D += do q^T        dq = A(t)^T do        du = D k        de = s du        ds = du . e        dv = de
-    dk = D^T u - a A(t-1)^T de               D' = D - de k^T               da = <D', A(t-1)>     D = a D' for the step before
+    D += do q^T        dq = A(t)^T do        du = D k        de = dv = s du        ds = du . e
+    dk = D^T u - a A(t-1)^T de               D -= de k^T     da = <D, A(t-1)>      D *= a
 
-It needs every A(t-1): the forward pass keeps one in `every` steps, and those between are written anew, from e.
+with do for d loss / d (A(t) q). It needs every A(t-1): the forward pass keeps one in `every` steps, and those between are written
+anew, from the corrections.
 
-In all kernels: `queries` and `keys` [T, B, N, H], `values` [T, B, N, V], `strengths` and `decays` [T, B, N], the decays [0, 0, 0] for
-none; `starts` [T, B] is true where A is zero before the step, [0, 0] for nowhere; with `corrects` the rule is "delta", else "sum".
+In all kernels: `mapped` [T, B, 4, N, d] are queries, keys, gates and values as `input_map` gives them, `sigmoids` [T, B, 3, N, d]
+those of the first three; `rates` [T, B, 1 or 2, N] the strengths, and the decays if there are any; `gain` [d] and `eps` are of the
+norm, `tiny` is what is added to the square of a length; `starts` [T, B] is true where A is zero before the step, [0, 0] for nowhere;
+with `corrects` the rule is "delta", else "sum".
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,27 +30,29 @@ __all__ = ["run_back", "run_forward"]
 
 @compiled
 def run_forward(
-    queries: Array,
-    keys: Array,
-    values: Array,
-    strengths: Array,
-    decays: Array,
+    mapped: Array,
+    sigmoids: Array,
+    rates: Array,
+    gain: Array,
+    eps: float,
+    tiny: float,
     starts: NDArray[np.bool_],
     corrects: bool,
     every: int,
     transposed: Array,
-    reads: Array,
+    shown: Array,
     errors: Array,
+    reads: Array,
     kept: Array,
 ) -> None:
-    """A sequence, or a step while acting: `reads` [T, B, N, V] and `transposed` [B, N, H, V], which is A^T, in place.
+    """What is shown to the output map, `shown` [T, B, N, d]; `transposed` [B, N, d, d] is A^T, and is written in place.
 
-    What `run_back` needs is left in `errors` [T, B, N, V], which is e, and `kept` [ceil(T / every), B, N, H, V], unless that is
-    empty; then there need be room for one step's errors only.
+    What `run_back` needs is left in `errors` and `reads` [T, B, N, d], and in `kept` [ceil(T / every), B, N, d, d], unless that
+    is empty; then there need be room for the errors and reads of one step only.
     """
-    steps, batch, heads, _ = keys.shape
-    given_back = np.zeros(values.shape[3], values.dtype)
-    one = values.dtype.type(1)
+    steps, batch, _, heads, size = mapped.shape
+    query, key = np.empty(size, mapped.dtype), np.empty(size, mapped.dtype)
+    read, error, given_back = np.empty(size, mapped.dtype), np.empty(size, mapped.dtype), np.zeros(size, mapped.dtype)
     for b in range(batch):
         for n in range(heads):
             A = transposed[b, n]
@@ -53,133 +60,241 @@ def run_forward(
                 if len(starts) and starts[t, b]:
                     _clear(A)
                 if len(kept) and t % every == 0:
-                    _copy(A.ravel(), kept[t // every, b, n].ravel())
-                key, read, error = keys[t, b, n], reads[t, b, n], errors[t if len(kept) else 0, b, n]
-                decay = decays[t, b, n] if len(decays) else one
+                    for j in range(size):
+                        for i in range(size):
+                            kept[t // every, b, n, j, i] = A[j, i]
+                _unit(mapped, sigmoids, t, b, 0, n, tiny, query)
+                _unit(mapped, sigmoids, t, b, 1, n, tiny, key)
+                strength, decay = rates[t, b, 0, n], _decay(rates, t, b, n)
+                _combine(A, query, read)
                 if corrects:
-                    _combine_twice(A, key, queries[t, b, n], given_back, read)
-                else:
-                    _combine(A, queries[t, b, n], read)
-                for i in range(len(error)):
-                    error[i] = values[t, b, n, i] - decay * given_back[i]
-                along = strengths[t, b, n] * _dot(key, queries[t, b, n])
-                for i in range(len(read)):
+                    _combine(A, key, given_back)
+                for i in range(size):
+                    error[i] = mapped[t, b, 3, n, i] - decay * given_back[i]
+                along = strength * _dot(key, query)
+                for i in range(size):
                     read[i] = decay * read[i] + along * error[i]
-                _write(A, decay, strengths[t, b, n], key, error)
+                _write(A, decay, strength, key, error)
+                scale = _norm(read, eps)
+                for i in range(size):
+                    shown[t, b, n, i] = gain[i] * scale * read[i] * mapped[t, b, 2, n, i] * sigmoids[t, b, 2, n, i]
+                if len(kept):
+                    for i in range(size):
+                        errors[t, b, n, i] = error[i]
+                    for i in range(size):
+                        reads[t, b, n, i] = read[i]
 
 
 @compiled
 def run_back(
-    queries: Array,
-    keys: Array,
-    values: Array,
-    strengths: Array,
-    decays: Array,
+    mapped: Array,
+    sigmoids: Array,
+    rates: Array,
+    gain: Array,
+    eps: float,
+    tiny: float,
     starts: NDArray[np.bool_],
     corrects: bool,
     every: int,
     errors: Array,
+    reads: Array,
     kept: Array,
-    d_reads: Array,
+    d_shown: Array,
     d_matrix: Array,
-    d_queries: Array,
-    d_keys: Array,
-    d_values: Array,
-    d_strengths: Array,
-    d_decays: Array,
+    d_mapped: Array,
+    d_rates: Array,
+    d_gain: Array,
 ) -> None:
-    """The way back through `run_forward`: `d_matrix` [B, N, V, H], of A after the sequence, becomes that of A before it."""
-    steps, batch, heads, size = keys.shape
-    length, dtype = values.shape[3], values.dtype
-    before = np.empty((min(every, steps), length, size), dtype)
-    d_written, d_error, written = np.empty(length, dtype), np.zeros(length, dtype), np.empty(length, dtype)
-    from_write, from_error = np.empty(size, dtype), np.zeros(size, dtype)
-    one = dtype.type(1)
+    """The way back through `run_forward`: `d_matrix` [B, N, d, d], of A after the sequence, becomes that of A before it."""
+    steps, batch, _, heads, size = mapped.shape
+    dtype = mapped.dtype
+    before = np.empty((min(every, steps), size, size), dtype)
+    queries, keys = np.empty((len(before), size), dtype), np.empty((len(before), size), dtype)
+    query, key, read, error = np.empty(size, dtype), np.empty(size, dtype), np.empty(size, dtype), np.empty(size, dtype)
+    written, d_written, d_read = np.empty(size, dtype), np.empty(size, dtype), np.empty(size, dtype)
+    d_error, from_error = np.zeros(size, dtype), np.zeros(size, dtype)
+    d_query, d_key = np.empty(size, dtype), np.empty(size, dtype)
+    scales = np.empty((2, len(before)), dtype)
     for b in range(batch):
         for n in range(heads):
             D = d_matrix[b, n]
             for c in range(len(kept) - 1, -1, -1):
-                stop = min(steps, (c + 1) * every)
-                _transpose(kept[c, b, n], before[0])
-                for t in range(c * every, stop - 1):
-                    A, place = before[t + 1 - c * every], (t, b, n)
-                    if len(starts) and starts[t + 1, b]:
-                        _clear(A)
-                    else:
-                        _copy(before[t - c * every].ravel(), A.ravel())
-                        _write(A, decays[place] if len(decays) else one, strengths[place], errors[place], keys[place])
-                for t in range(stop - 1, c * every - 1, -1):
-                    A, place = before[t - c * every], (t, b, n)
-                    query, key, error, d_read = queries[place], keys[place], errors[place], d_reads[place]
-                    strength, decay = strengths[place], decays[place] if len(decays) else one
+                begin, stop = c * every, min(steps, (c + 1) * every)
+                for i in range(size):
+                    for j in range(size):
+                        before[0, i, j] = kept[c, b, n, j, i]
+                for t in range(begin, stop):
+                    scales[0, t - begin] = _unit(mapped, sigmoids, t, b, 0, n, tiny, queries[t - begin])
+                    scales[1, t - begin] = _unit(mapped, sigmoids, t, b, 1, n, tiny, keys[t - begin])
+                    if t + 1 < stop:
+                        if len(starts) and starts[t + 1, b]:
+                            _clear(before[t + 1 - begin])
+                        else:
+                            for i in range(size):
+                                error[i] = errors[t, b, n, i]
+                            strength, decay = rates[t, b, 0, n], _decay(rates, t, b, n)
+                            _write_anew(before[t - begin], decay, strength, error, keys[t - begin], before[t + 1 - begin])
+
+                for t in range(stop - 1, begin - 1, -1):
+                    A, strength, decay = before[t - begin], rates[t, b, 0, n], _decay(rates, t, b, n)
+                    for i in range(size):
+                        query[i] = queries[t - begin, i]
+                    for i in range(size):
+                        key[i] = keys[t - begin, i]
+                    for i in range(size):
+                        error[i] = errors[t, b, n, i]
+                    for i in range(size):
+                        read[i] = reads[t, b, n, i]
+                    _back_through_gate(mapped, sigmoids, gain, eps, t, b, n, read, d_shown, d_read, d_mapped, d_gain)
+
                     _multiply(D, key, d_written)
                     along = _dot(query, key)
-                    for i in range(length):
+                    for i in range(size):
                         d_written[i] += along * d_read[i]
-                    d_strengths[place] = _dot(d_written, error)
-                    for i in range(length):
+                    d_rates[t, b, 0, n] = _dot(d_written, error)
+                    for i in range(size):
                         written[i] = strength * error[i]
-                    for i in range(length):
-                        d_values[t, b, n, i] = strength * d_written[i]
-                    _combine(D, written, from_write)
+                    for i in range(size):
+                        d_mapped[t, b, 3, n, i] = strength * d_written[i]
                     if corrects:
-                        _copy(d_values[place], d_error)
-                        _combine_twice(A, d_read, d_error, d_queries[place], from_error)
-                    else:
-                        _combine(A, d_read, d_queries[place])
+                        for i in range(size):
+                            d_error[i] = strength * d_written[i]
+                        _combine(A, d_error, from_error)
+                    _combine(A, d_read, d_query)
+                    _combine(D, written, d_key)
                     along = _dot(written, d_read)
                     for j in range(size):
-                        d_queries[t, b, n, j] = decay * d_queries[t, b, n, j] + along * key[j]
+                        d_query[j] = decay * d_query[j] + along * key[j]
                     for j in range(size):
-                        d_keys[t, b, n, j] = from_write[j] + along * query[j] - decay * from_error[j]
+                        d_key[j] += along * query[j] - decay * from_error[j]
+                    _back_through_unit(mapped, sigmoids, t, b, 0, n, scales[0, t - begin], query, d_query, d_mapped)
+                    _back_through_unit(mapped, sigmoids, t, b, 1, n, scales[1, t - begin], key, d_key, d_mapped)
+
                     if len(starts) and starts[t, b]:
-                        if len(decays):
-                            d_decays[place] = dtype.type(0)
                         _clear(D)
-                        continue
-                    _add_products(D, d_read, query, d_error, key)
-                    if len(decays):
-                        d_decays[place] = _dot(D.ravel(), A.ravel())
-                        _scale(decay, D.ravel())
+                        if rates.shape[2] > 1:
+                            d_rates[t, b, 1, n] = dtype.type(0)
+                    else:
+                        _add_products(D, d_read, query, d_error, key)
+                        if rates.shape[2] > 1:
+                            d_rates[t, b, 1, n] = _product_and_scale(A, decay, D)
+
+
+@helper
+def _decay(rates: Array, t: int, b: int, n: int) -> Real:
+    return rates[t, b, 1, n] if rates.shape[2] > 1 else rates.dtype.type(1)
+
+
+@helper
+def _unit(mapped: Array, sigmoids: Array, t: int, b: int, which: int, n: int, tiny: float, out: Array) -> Real:
+    """SiLU, brought to unit length; returns what it was multiplied with."""
+    for i in range(len(out)):
+        out[i] = mapped[t, b, which, n, i] * sigmoids[t, b, which, n, i]
+    scale = out.dtype.type(1 / math.sqrt(_dot(out, out) + tiny))
+    for i in range(len(out)):
+        out[i] *= scale
+    return scale
+
+
+@helper
+def _back_through_unit(
+    mapped: Array, sigmoids: Array, t: int, b: int, which: int, n: int, scale: Real, unit: Array, d: Array, d_mapped: Array
+) -> None:
+    along, one = _dot(unit, d), d.dtype.type(1)
+    for i in range(len(d)):
+        s = sigmoids[t, b, which, n, i]
+        slope = s * (one + mapped[t, b, which, n, i] * (one - s))
+        d_mapped[t, b, which, n, i] = slope * scale * (d[i] - unit[i] * along)
+
+
+@helper
+def _norm(read: Array, eps: float) -> Real:
+    return read.dtype.type(1 / math.sqrt(_dot(read, read) / len(read) + eps))
+
+
+@helper
+def _back_through_gate(
+    mapped: Array,
+    sigmoids: Array,
+    gain: Array,
+    eps: float,
+    t: int,
+    b: int,
+    n: int,
+    read: Array,
+    d_shown: Array,
+    d_read: Array,
+    d_mapped: Array,
+    d_gain: Array,
+) -> None:
+    """From the gradient of what is shown to that of what was read, of its gate and, added, of the gain."""
+    size, scale, one = len(read), _norm(read, eps), read.dtype.type(1)
+    for i in range(size):
+        s, z = sigmoids[t, b, 2, n, i], mapped[t, b, 2, n, i]
+        d_mapped[t, b, 2, n, i] = d_shown[t, b, n, i] * gain[i] * scale * read[i] * s * (one + z * (one - s))
+    for i in range(size):
+        d_read[i] = d_shown[t, b, n, i] * mapped[t, b, 2, n, i] * sigmoids[t, b, 2, n, i]
+    for i in range(size):
+        d_gain[i] += d_read[i] * scale * read[i]
+    for i in range(size):
+        d_read[i] *= gain[i]
+    along = scale * scale * _dot(d_read, read) / size
+    for i in range(size):
+        d_read[i] = scale * (d_read[i] - read[i] * along)
+
+
+# The four products with a matrix are for squares. At 32, the size of 4 heads with 128 units, the compiler knows how long the
+# loops are, and takes half the time.
 
 
 @helper
 def _combine(matrix: Array, weights: Array, out: Array) -> None:
     """The sum of the rows with weights, four at a time, so that `out` is fetched once for them."""
-    rows, size = matrix.shape
-    whole, zero = rows // 4 * 4, out.dtype.type(0)
+    if len(matrix) == 32:
+        _combine_rows(matrix, weights, 32, out)
+    else:
+        _combine_rows(matrix, weights, len(matrix), out)
+
+
+@inlined
+def _combine_rows(matrix: Array, weights: Array, size: int, out: Array) -> None:
+    whole, zero = size // 4 * 4, out.dtype.type(0)
     for j in range(size):
         out[j] = zero
     for i in range(0, whole, 4):
         w, x, y, z = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
         for j in range(size):
             out[j] += w * matrix[i, j] + x * matrix[i + 1, j] + y * matrix[i + 2, j] + z * matrix[i + 3, j]
-    for i in range(whole, rows):
+    for i in range(whole, size):
         for j in range(size):
             out[j] += weights[i] * matrix[i, j]
 
 
 @helper
-def _combine_twice(matrix: Array, weights: Array, others: Array, out: Array, other_out: Array) -> None:
-    _combine(matrix, weights, out)
-    _combine(matrix, others, other_out)
-
-
-@helper
 def _multiply(matrix: Array, vector: Array, out: Array) -> None:
     """Matrix times vector, four rows at a time, so that the vector is fetched once for them."""
-    rows, size = matrix.shape
-    whole = rows // 4 * 4
+    if len(matrix) == 32:
+        _multiply_rows(matrix, vector, 32, out)
+    else:
+        _multiply_rows(matrix, vector, len(matrix), out)
+
+
+@inlined
+def _multiply_rows(matrix: Array, vector: Array, size: int, out: Array) -> None:
+    whole, zero = size // 4 * 4, out.dtype.type(0)
     for i in range(0, whole, 4):
-        a = b = c = d = vector.dtype.type(0)
+        a = b = c = d = zero
         for j in range(size):
             a += matrix[i, j] * vector[j]
             b += matrix[i + 1, j] * vector[j]
             c += matrix[i + 2, j] * vector[j]
             d += matrix[i + 3, j] * vector[j]
         out[i], out[i + 1], out[i + 2], out[i + 3] = a, b, c, d
-    for i in range(whole, rows):
-        out[i] = _dot(matrix[i], vector)
+    for i in range(whole, size):
+        a = zero
+        for j in range(size):
+            a += matrix[i, j] * vector[j]
+        out[i] = a
 
 
 @helper
@@ -192,14 +307,36 @@ def _write(matrix: Array, decay: Real, strength: Real, rows: Array, columns: Arr
 
 
 @helper
-def _add_products(matrix: Array, d_read: Array, query: Array, d_error: Array, key: Array) -> None:
+def _write_anew(before: Array, decay: Real, strength: Real, rows: Array, columns: Array, after: Array) -> None:
+    """`_write` to another matrix."""
+    for i in range(len(rows)):
+        weight = strength * rows[i]
+        for j in range(len(columns)):
+            after[i, j] = decay * before[i, j] + weight * columns[j]
+
+
+@helper
+def _add_products(D: Array, d_read: Array, query: Array, d_error: Array, key: Array) -> None:
     for i in range(len(d_read)):
         w, x = d_read[i], d_error[i]
         for j in range(len(query)):
-            matrix[i, j] += w * query[j] - x * key[j]
+            D[i, j] += w * query[j] - x * key[j]
 
 
-@inlined
+@helper
+def _product_and_scale(A: Array, decay: Real, D: Array) -> Real:
+    """The inner product <D, A>; D is then multiplied with the decay."""
+    total = D.dtype.type(0)
+    for i in range(len(A)):
+        for j in range(len(A)):
+            total += D[i, j] * A[i, j]
+    for i in range(len(A)):
+        for j in range(len(A)):
+            D[i, j] *= decay
+    return total
+
+
+@helper
 def _dot(a: Array, b: Array) -> Real:
     total = a.dtype.type(0)
     for i in range(len(a)):
@@ -207,27 +344,9 @@ def _dot(a: Array, b: Array) -> Real:
     return total
 
 
-@inlined
-def _transpose(a: Array, out: Array) -> None:
-    for j in range(len(a)):
-        for i in range(len(out)):
-            out[i, j] = a[j, i]
-
-
-@inlined
-def _copy(a: Array, out: Array) -> None:
-    for i in range(len(out)):
-        out[i] = a[i]
-
-
-@inlined
-def _scale(factor: Real, out: Array) -> None:
-    for i in range(len(out)):
-        out[i] *= factor
-
-
-@inlined
+@helper
 def _clear(matrix: Array) -> None:
-    flat, zero = matrix.ravel(), matrix.dtype.type(0)
-    for i in range(len(flat)):
-        flat[i] = zero
+    zero = matrix.dtype.type(0)
+    for i in range(len(matrix)):
+        for j in range(len(matrix)):
+            matrix[i, j] = zero

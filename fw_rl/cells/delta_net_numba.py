@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from fw_rl.cells.backends import Backend, register_backend
 from fw_rl.cells.base import State
-from fw_rl.cells.delta_net import DeltaNetCell
+from fw_rl.cells.delta_net import TINY, DeltaNetCell
 from fw_rl.cells.delta_net_kernels import run_back, run_forward
 from fw_rl.cells.kernels import can_run
 
@@ -20,6 +20,10 @@ __all__ = ["NumbaDeltaNet"]
 
 _EVERY = 16
 """Steps from one matrix that is kept for the way back to the next: what lies between stays in the cache."""
+
+
+_Options = tuple[float, float, bool]
+"""The eps of the norm, that of a length, and whether what is written is corrected."""
 
 
 @register_backend(DeltaNetCell)
@@ -35,64 +39,49 @@ class NumbaDeltaNet(Backend[DeltaNetCell]):
     def sequence(
         self, cell: DeltaNetCell, x: Tensor, state: State, episode_starts: Tensor | None, **signals: Tensor | None
     ) -> tuple[Tensor, State]:
-        return cell.run(write_and_read, x, state, episode_starts)
+        options = cell.norm.eps, TINY, cell.rule == "delta"
+
+        def remember(matrix: Tensor, mapped: Tensor, rates: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:
+            shown, after = _Remember.apply(matrix, mapped, rates, cell.norm.weight, starts, options)
+            return shown, after
+
+        return cell.run(remember, x, state, episode_starts)
 
 
-def write_and_read(
-    matrix: Tensor,
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    strengths: Tensor,
-    decays: Tensor | None = None,
-    episode_starts: Tensor | None = None,
-    *,
-    rule: str = "delta",
-) -> tuple[Tensor, Tensor]:
-    """`fw_rl.memory.write_and_read`, compiled."""
-    reads, after = _WriteAndRead.apply(matrix, queries, keys, values, strengths, decays, episode_starts, rule == "delta")
-    return reads, after
-
-
-class _WriteAndRead(torch.autograd.Function):
-    """The reads [T, B, N, V] and the matrix [B, N, V, H] after them."""
+class _Remember(torch.autograd.Function):
+    """`DeltaNetCell.remember`: what is shown [T, B, N, d], and the matrix [B, N, d, d] after it."""
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, *parts: Any) -> tuple[Tensor, Tensor]:
-        *programme, starts, corrects = parts
-        programme = [part if part is None else part.contiguous() for part in programme]
-        _, keys, values, _, _ = programme
+    def forward(
+        ctx: Any, matrix: Tensor, mapped: Tensor, rates: Tensor, gain: Tensor, starts: Tensor | None, options: _Options
+    ) -> tuple[Tensor, Tensor]:
         keeps = any(ctx.needs_input_grad)
-        steps, (batch, heads, length, size) = len(keys), matrix.shape
-        reads, transposed = torch.empty_like(values), matrix.mT.clone(memory_format=torch.contiguous_format)
-        errors = values.new_empty(steps if keeps else 1, batch, heads, length)
-        kept = values.new_empty(-(-steps // _EVERY) if keeps else 0, batch, heads, size, length)
-        script = _arrays(programme, starts)
-        run_forward(*script, corrects, _EVERY, *(part.numpy() for part in (transposed, reads, errors, kept)))
+        steps, batch, _, heads, size = mapped.shape
+        sigmoids, rates = torch.sigmoid(mapped[:, :, :3]).contiguous(), rates.contiguous()
+        given = _arrays(mapped.contiguous(), sigmoids, rates, gain)
+        transposed, shown = matrix.mT.clone(memory_format=torch.contiguous_format), mapped.new_empty(steps, batch, heads, size)
+        errors, reads = mapped.new_empty(2, steps if keeps else 1, batch, heads, size)
+        kept = mapped.new_empty(-(-steps // _EVERY) if keeps else 0, batch, heads, size, size)
+        run_forward(*given, *options[:2], _starts(starts), options[2], _EVERY, *_arrays(transposed, shown, errors, reads, kept))
         if keeps:
-            ctx.save_for_backward(*programme, starts, errors, kept)
-            ctx.corrects = corrects
-        return reads, transposed.mT.contiguous()
+            ctx.save_for_backward(mapped, sigmoids, rates, gain, starts, errors, reads, kept)
+            ctx.options = options
+        return shown, transposed.mT.contiguous()
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, d_reads: Tensor, d_matrix: Tensor) -> tuple[Tensor | None, ...]:
-        *programme, starts, errors, kept = ctx.saved_tensors
-        d_programme = [None if part is None else torch.empty_like(part) for part in programme]
-        found = d_matrix.clone(memory_format=torch.contiguous_format)
-        given = (errors, kept, d_reads.contiguous(), found)
-        room = [d_programme[3].new_empty(0, 0, 0) if part is None else part for part in d_programme]
-        run_back(*_arrays(programme, starts), ctx.corrects, _EVERY, *(part.numpy() for part in (*given, *room)))
-        return found, *d_programme, None, None
+    def backward(ctx: Any, d_shown: Tensor, d_matrix: Tensor) -> tuple[Tensor | None, ...]:
+        *given, starts, errors, reads, kept = ctx.saved_tensors
+        d_mapped, d_rates, d_gain = (torch.zeros_like(part) for part in (given[0], *given[2:]))
+        d_matrix = d_matrix.clone(memory_format=torch.contiguous_format)
+        found = _arrays(errors, reads, kept, d_shown.contiguous(), d_matrix, d_mapped, d_rates, d_gain)
+        run_back(*_arrays(*given), *ctx.options[:2], _starts(starts), ctx.options[2], _EVERY, *found)
+        return d_matrix, d_mapped, d_rates, d_gain, None, None
 
 
-def _arrays(programme: list[Tensor | None], starts: Tensor | None) -> list[NDArray[Any]]:
-    """What the kernels take in place of queries, keys, values, strengths, decays and starts."""
-    *always, decays = programme
-    like = always[0].detach().numpy()
-    no_decays, no_starts = np.empty((0, 0, 0), like.dtype), np.empty((0, 0), np.bool_)
-    return [
-        *(part.detach().numpy() for part in always),
-        no_decays if decays is None else decays.detach().numpy(),
-        no_starts if starts is None else starts.contiguous().numpy(),
-    ]
+def _arrays(*parts: Tensor) -> list[NDArray[Any]]:
+    return [part.detach().numpy() for part in parts]
+
+
+def _starts(starts: Tensor | None) -> NDArray[np.bool_]:
+    return np.empty((0, 0), np.bool_) if starts is None else starts.contiguous().numpy()
