@@ -54,15 +54,14 @@ def run_forward(
     query, key = np.empty(size, mapped.dtype), np.empty(size, mapped.dtype)
     read, error, given_back = np.empty(size, mapped.dtype), np.empty(size, mapped.dtype), np.zeros(size, mapped.dtype)
     for b in range(batch):
-        for n in range(heads):
-            A = transposed[b, n]
-            for t in range(steps):
-                if len(starts) and starts[t, b]:
+        for t in range(steps):
+            begins, keeps = len(starts) and starts[t, b], len(kept) and t % every == 0
+            for n in range(heads):
+                A = transposed[b, n]
+                if begins:
                     _clear(A)
-                if len(kept) and t % every == 0:
-                    for j in range(size):
-                        for i in range(size):
-                            kept[t // every, b, n, j, i] = A[j, i]
+                if keeps:
+                    _copy(A, kept[t // every, b, n])
                 _unit(mapped, sigmoids, t, b, 0, n, tiny, query)
                 _unit(mapped, sigmoids, t, b, 1, n, tiny, key)
                 strength, decay = rates[t, b, 0, n], _decay(rates, t, b, n)
@@ -77,7 +76,9 @@ def run_forward(
                 _write(A, decay, strength, key, error)
                 scale = _norm(read, eps)
                 for i in range(size):
-                    shown[t, b, n, i] = gain[i] * scale * read[i] * mapped[t, b, 2, n, i] * sigmoids[t, b, 2, n, i]
+                    shown[t, b, n, i] = scale * gain[i] * read[i]
+                for i in range(size):
+                    shown[t, b, n, i] *= mapped[t, b, 2, n, i] * sigmoids[t, b, 2, n, i]
                 if len(kept):
                     for i in range(size):
                         errors[t, b, n, i] = error[i]
@@ -107,53 +108,51 @@ def run_back(
 ) -> None:
     """The way back through `run_forward`: `d_matrix` [B, N, d, d], of A after the sequence, becomes that of A before it."""
     steps, batch, _, heads, size = mapped.shape
-    dtype = mapped.dtype
-    before = np.empty((min(every, steps), size, size), dtype)
-    queries, keys = np.empty((len(before), size), dtype), np.empty((len(before), size), dtype)
-    query, key, read, error = np.empty(size, dtype), np.empty(size, dtype), np.empty(size, dtype), np.empty(size, dtype)
-    written, d_written, d_read = np.empty(size, dtype), np.empty(size, dtype), np.empty(size, dtype)
-    d_error, from_error = np.zeros(size, dtype), np.zeros(size, dtype)
-    d_query, d_key = np.empty(size, dtype), np.empty(size, dtype)
-    scales = np.empty((2, len(before)), dtype)
+    dtype, most = mapped.dtype, min(every, steps)
+    before = np.empty((heads, most, size, size), dtype)
+    queries, keys = np.empty((heads, most, size), dtype), np.empty((heads, most, size), dtype)
+    scales = np.empty((2, heads, most), dtype)
+    read, error, written = np.empty(size, dtype), np.empty(size, dtype), np.empty(size, dtype)
+    d_read, d_error, d_written, from_error = np.empty(size, dtype), np.zeros(size, dtype), np.empty(size, dtype), np.zeros(size, dtype)
+    d_query, d_key, normed = np.empty(size, dtype), np.empty(size, dtype), np.empty(size, dtype)
     for b in range(batch):
-        for n in range(heads):
-            D = d_matrix[b, n]
-            for c in range(len(kept) - 1, -1, -1):
-                begin, stop = c * every, min(steps, (c + 1) * every)
-                for i in range(size):
-                    for j in range(size):
-                        before[0, i, j] = kept[c, b, n, j, i]
-                for t in range(begin, stop):
-                    scales[0, t - begin] = _unit(mapped, sigmoids, t, b, 0, n, tiny, queries[t - begin])
-                    scales[1, t - begin] = _unit(mapped, sigmoids, t, b, 1, n, tiny, keys[t - begin])
-                    if t + 1 < stop:
-                        if len(starts) and starts[t + 1, b]:
-                            _clear(before[t + 1 - begin])
-                        else:
-                            for i in range(size):
-                                error[i] = errors[t, b, n, i]
-                            strength, decay = rates[t, b, 0, n], _decay(rates, t, b, n)
-                            _write_anew(before[t - begin], decay, strength, error, keys[t - begin], before[t + 1 - begin])
+        for c in range(len(kept) - 1, -1, -1):
+            begin, stop = c * every, min(steps, (c + 1) * every)
+            for n in range(heads):
+                _transpose(kept[c, b, n], before[n, 0])
+            for t in range(begin, stop):
+                s = t - begin
+                for n in range(heads):
+                    key = keys[n, s]
+                    scales[0, n, s] = _unit(mapped, sigmoids, t, b, 0, n, tiny, queries[n, s])
+                    scales[1, n, s] = _unit(mapped, sigmoids, t, b, 1, n, tiny, key)
+                    if t + 1 < stop and len(starts) and starts[t + 1, b]:
+                        _clear(before[n, s + 1])
+                    elif t + 1 < stop:
+                        for i in range(size):
+                            error[i] = errors[t, b, n, i]
+                        _write_anew(before[n, s], _decay(rates, t, b, n), rates[t, b, 0, n], error, key, before[n, s + 1])
 
-                for t in range(stop - 1, begin - 1, -1):
-                    A, strength, decay = before[t - begin], rates[t, b, 0, n], _decay(rates, t, b, n)
-                    for i in range(size):
-                        query[i] = queries[t - begin, i]
-                    for i in range(size):
-                        key[i] = keys[t - begin, i]
+            for t in range(stop - 1, begin - 1, -1):
+                s, begins = t - begin, len(starts) and starts[t, b]
+                for n in range(heads):
+                    A, D, query, key = before[n, s], d_matrix[b, n], queries[n, s], keys[n, s]
+                    strength, decay = rates[t, b, 0, n], _decay(rates, t, b, n)
                     for i in range(size):
                         error[i] = errors[t, b, n, i]
                     for i in range(size):
+                        written[i] = strength * error[i]
+                    for i in range(size):
                         read[i] = reads[t, b, n, i]
-                    _back_through_gate(mapped, sigmoids, gain, eps, t, b, n, read, d_shown, d_read, d_mapped, d_gain)
+                    for i in range(size):
+                        d_read[i] = d_shown[t, b, n, i]
+                    _back_through_gate(mapped, sigmoids, gain, eps, t, b, n, read, normed, d_read, d_mapped, d_gain)
 
                     _multiply(D, key, d_written)
                     along = _dot(query, key)
                     for i in range(size):
                         d_written[i] += along * d_read[i]
                     d_rates[t, b, 0, n] = _dot(d_written, error)
-                    for i in range(size):
-                        written[i] = strength * error[i]
                     for i in range(size):
                         d_mapped[t, b, 3, n, i] = strength * d_written[i]
                     if corrects:
@@ -167,17 +166,15 @@ def run_back(
                         d_query[j] = decay * d_query[j] + along * key[j]
                     for j in range(size):
                         d_key[j] += along * query[j] - decay * from_error[j]
-                    _back_through_unit(mapped, sigmoids, t, b, 0, n, scales[0, t - begin], query, d_query, d_mapped)
-                    _back_through_unit(mapped, sigmoids, t, b, 1, n, scales[1, t - begin], key, d_key, d_mapped)
+                    _back_through_unit(mapped, sigmoids, t, b, 0, n, scales[0, n, s], query, d_query, d_mapped)
+                    _back_through_unit(mapped, sigmoids, t, b, 1, n, scales[1, n, s], key, d_key, d_mapped)
 
-                    if len(starts) and starts[t, b]:
+                    if begins:
                         _clear(D)
-                        if rates.shape[2] > 1:
-                            d_rates[t, b, 1, n] = dtype.type(0)
                     else:
                         _add_products(D, d_read, query, d_error, key)
-                        if rates.shape[2] > 1:
-                            d_rates[t, b, 1, n] = _product_and_scale(A, decay, D)
+                    if rates.shape[2] > 1:
+                        d_rates[t, b, 1, n] = _product_and_scale(A, decay, D)
 
 
 @helper
@@ -222,25 +219,29 @@ def _back_through_gate(
     b: int,
     n: int,
     read: Array,
-    d_shown: Array,
-    d_read: Array,
+    normed: Array,
+    d: Array,
     d_mapped: Array,
     d_gain: Array,
 ) -> None:
-    """From the gradient of what is shown to that of what was read, of its gate and, added, of the gain."""
+    """From the gradient `d` of what is shown to that of what was read, of its gate and, added, of the gain."""
     size, scale, one = len(read), _norm(read, eps), read.dtype.type(1)
     for i in range(size):
-        s, z = sigmoids[t, b, 2, n, i], mapped[t, b, 2, n, i]
-        d_mapped[t, b, 2, n, i] = d_shown[t, b, n, i] * gain[i] * scale * read[i] * s * (one + z * (one - s))
+        normed[i] = scale * read[i]
     for i in range(size):
-        d_read[i] = d_shown[t, b, n, i] * mapped[t, b, 2, n, i] * sigmoids[t, b, 2, n, i]
+        d_mapped[t, b, 2, n, i] = d[i] * normed[i] * gain[i]
     for i in range(size):
-        d_gain[i] += d_read[i] * scale * read[i]
+        s = sigmoids[t, b, 2, n, i]
+        d_mapped[t, b, 2, n, i] *= s * (one + mapped[t, b, 2, n, i] * (one - s))
     for i in range(size):
-        d_read[i] *= gain[i]
-    along = scale * scale * _dot(d_read, read) / size
+        d[i] *= mapped[t, b, 2, n, i] * sigmoids[t, b, 2, n, i]
     for i in range(size):
-        d_read[i] = scale * (d_read[i] - read[i] * along)
+        d_gain[i] += d[i] * normed[i]
+    for i in range(size):
+        d[i] *= gain[i]
+    along = _dot(d, normed) / size
+    for i in range(size):
+        d[i] = scale * (d[i] - normed[i] * along)
 
 
 # The four products with a matrix are for squares. At 32, the size of 4 heads with 128 units, the compiler knows how long the
@@ -342,6 +343,20 @@ def _dot(a: Array, b: Array) -> Real:
     for i in range(len(a)):
         total += a[i] * b[i]
     return total
+
+
+@inlined
+def _copy(matrix: Array, out: Array) -> None:
+    for i in range(len(matrix)):
+        for j in range(len(matrix)):
+            out[i, j] = matrix[i, j]
+
+
+@inlined
+def _transpose(matrix: Array, out: Array) -> None:
+    for i in range(len(matrix)):
+        for j in range(len(matrix)):
+            out[i, j] = matrix[j, i]
 
 
 @helper

@@ -72,7 +72,8 @@ class _Remember(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, d_shown: Tensor, d_matrix: Tensor) -> tuple[Tensor | None, ...]:
         *given, starts, errors, reads, kept = ctx.saved_tensors
-        d_mapped, d_rates, d_gain = (torch.zeros_like(part) for part in (given[0], *given[2:]))
+        d_mapped, d_rates = torch.empty_like(given[0]), torch.empty_like(given[2])
+        d_gain = torch.zeros_like(given[3])
         d_matrix = d_matrix.clone(memory_format=torch.contiguous_format)
         found = _arrays(errors, reads, kept, d_shown.contiguous(), d_matrix, d_mapped, d_rates, d_gain)
         run_back(*_arrays(*given), *ctx.options[:2], _starts(starts), ctx.options[2], _EVERY, *found)
