@@ -39,8 +39,8 @@ class DeltaNetCell(AcceleratedCell):
     and y(t) = W_o (norm(read) * silu(W_g x(t))) + W_x x(t), with a root mean square norm in each head (Yang et al. 2024).
     With `keys` = "output" all maps but W_x also see tanh(y(t-1)) (Irie et al. 2021, recurrent delta net).
 
-    Modules: `input_map` (W_q, W_k, W_g, W_v and biases), `rate_map` (w_s, w_d), `norm`, `output_map` (W_o), `skip_map` (W_x). The
-    state is A [B, N, d, d], and before it y(t-1) [B, H] where keys come from the output.
+    Modules: `input_map` (W_q, W_k, W_g, W_v), `rate_map` (w_s, w_d), `norm`, `output_map` (W_o), `skip_map` (W_x). The state is
+    A [B, N, d, d], and before it y(t-1) [B, H] where keys come from the output.
 
     Args:
         input_size: Numbers I of an input.
@@ -106,7 +106,7 @@ class DeltaNetCell(AcceleratedCell):
         return torch.stack(outputs), state
 
     def programme(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """What the maps say of all steps: queries, keys, gates and values [T, B, 4, N, d], strengths and decays [T, B, 1 or 2, N]."""
+        """Queries, keys, gates and values as the map gives them [T, B, 4, N, d], and strengths and decays [T, B, 1 or 2, N]."""
         mapped = self.input_map(seen).unflatten(2, (4, self.heads, self.units))
         return mapped, self.rate_map(seen).sigmoid().unflatten(2, (-1, self.heads))
 

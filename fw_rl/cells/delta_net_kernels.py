@@ -1,19 +1,18 @@
 """What the delta net does between its maps, compiled for the processor: a sequence both ways, and a step in place.
 
-One row b and one head n come after the other, so that their matrix stays in the cache. With the correction
-e(t) = v(t) - a(t) A(t-1) k(t), what is written u = s e (s the strength, a the decay), and D = d loss / d A(t), the way back of the
-memory goes from the last step to the first by
+The rows b come one after the other, so that their matrices stay in the cache. With s the strength, a the decay, and
+e(t) = v(t) - a(t) A(t-1) k(t), what is written is u = s e. With do = d loss / d read and D = d loss / d A(t), the way back of
+the memory goes from the last step to the first by
 
     D += do q^T        dq = A(t)^T do        du = D k        de = dv = s du        ds = du . e
     dk = D^T u - a A(t-1)^T de               D -= de k^T     da = <D, A(t-1)>      D *= a
 
-with do for d loss / d (A(t) q). It needs every A(t-1): the forward pass keeps one in `every` steps, and those between are written
-anew, from the corrections.
+It needs every A(t-1): the forward pass keeps one in `every` steps, and those between are written anew, from the errors e.
 
-In all kernels: `mapped` [T, B, 4, N, d] are queries, keys, gates and values as `input_map` gives them, `sigmoids` [T, B, 3, N, d]
-those of the first three; `rates` [T, B, 1 or 2, N] the strengths, and the decays if there are any; `gain` [d] and `eps` are of the
-norm, `tiny` is what is added to the square of a length; `starts` [T, B] is true where A is zero before the step, [0, 0] for nowhere;
-with `corrects` the rule is "delta", else "sum".
+In both kernels: `mapped` [T, B, 4, N, d] are queries, keys, gates and values as `input_map` gives them, and `sigmoids`
+[T, B, 3, N, d] those of the first three; `rates` [T, B, 1 or 2, N] are the strengths, and the decays if there are any; `gain`
+[d] and `eps` are of the norm, `tiny` is added to the square of a length; `starts` [T, B] is true where A is zero before the step,
+[0, 0] for nowhere; with `corrects` the rule is "delta", else "sum".
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ def run_forward(
 ) -> None:
     """What is shown to the output map, `shown` [T, B, N, d]; `transposed` [B, N, d, d] is A^T, and is written in place.
 
-    What `run_back` needs is left in `errors` and `reads` [T, B, N, d], and in `kept` [ceil(T / every), B, N, d, d], unless that
-    is empty; then there need be room for the errors and reads of one step only.
+    What `run_back` needs is left in `errors` and `reads` [T, B, N, d] and in `kept` [ceil(T / every), B, N, d, d], unless these
+    are empty.
     """
     steps, batch, _, heads, size = mapped.shape
     query, key = np.empty(size, mapped.dtype), np.empty(size, mapped.dtype)
@@ -113,7 +112,8 @@ def run_back(
     queries, keys = np.empty((heads, most, size), dtype), np.empty((heads, most, size), dtype)
     scales = np.empty((2, heads, most), dtype)
     read, error, written = np.empty(size, dtype), np.empty(size, dtype), np.empty(size, dtype)
-    d_read, d_error, d_written, from_error = np.empty(size, dtype), np.zeros(size, dtype), np.empty(size, dtype), np.zeros(size, dtype)
+    d_read, d_written = np.empty(size, dtype), np.empty(size, dtype)
+    d_error, from_error = np.zeros(size, dtype), np.zeros(size, dtype)
     d_query, d_key, normed = np.empty(size, dtype), np.empty(size, dtype), np.empty(size, dtype)
     for b in range(batch):
         for c in range(len(kept) - 1, -1, -1):

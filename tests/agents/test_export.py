@@ -27,6 +27,8 @@ CELLS = {
     "lstm": {},
     "gru": {},
     "associative-lstm": {},
+    "delta-net": {},
+    "delta-net, gated, keys from the output": dict(heads=2, gated=True, keys="output"),
 }
 
 
