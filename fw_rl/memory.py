@@ -272,15 +272,15 @@ def write_and_read(
     decays: Tensor | None = None,
     episode_starts: Tensor | None = None,
     *,
-    rule: str = "delta",
+    corrects: bool = True,
     chunk: int = 32,
 ) -> tuple[Tensor, Tensor]:
     """A sequence of T steps with N heads, each step a write and then a read: ``reads(t) = A(t) queries(t)``, with
 
         A(t) = decays(t) A(t-1) + strengths(t) (values(t) - decays(t) A(t-1) keys(t)) keys(t)^T
 
-    for the delta rule (Schlag et al. 2021; with decays it is the gated one of Yang et al. 2025), and without the correction
-    ``- decays(t) A(t-1) keys(t)`` for "sum". A chunk of steps takes a few products of matrices, since what it writes solves a
+    This is the delta rule (Schlag et al. 2021), with decays the gated one (Yang et al. 2025); a memory that only sums lacks the
+    correction ``- decays(t) A(t-1) keys(t)``. A chunk of steps takes a few products of matrices, since what it writes solves a
     triangular system (the WY form, Yang et al. 2024). What is not a number spreads over all steps of its chunk.
 
     Args:
@@ -291,7 +291,7 @@ def write_and_read(
         strengths: [T, B, N].
         decays: What each step leaves of A, [T, B, N], 0 to 1; None is 1.
         episode_starts: Where A is 0 before the step, [T, B] bool, or None.
-        rule: "delta" or "sum".
+        corrects: Whether it is the delta rule.
         chunk: Steps that are taken at once; it changes speed, not numbers.
 
     Returns:
@@ -307,7 +307,7 @@ def write_and_read(
     within, carried = _left(b, decays, episode_starts, length)
     weights = within * (q @ k.mT)
     added, removed = b.unsqueeze(-1) * v, None
-    if rule == "delta":
+    if corrects:
         taken = b.unsqueeze(-1) * carried.unsqueeze(-1) * k
         added, removed = _corrected(k, b, within, torch.cat([added, taken], dim=-1)).split([v.shape[-1], k.shape[-1]], dim=-1)
     reads, A = [], matrix.to(dtype)
@@ -327,12 +327,11 @@ def recall_weights(
     decays: Tensor | None = None,
     episode_starts: Tensor | None = None,
     *,
-    rule: str = "delta",
+    corrects: bool = True,
 ) -> Tensor:
     """How much of each value is in each read of `write_and_read`, whose arguments these are, [T, B, N, T].
 
-    ``reads[t] = sum_j recall_weights[t, ..., j] * values[j]``, if A was 0 before the sequence. With the delta rule they count
-    what later writes have taken away.
+    ``reads[t] = sum_j recall_weights[t, ..., j] * values[j]``, if A was 0 before the sequence.
 
     Args:
         queries: [T, B, N, H].
@@ -340,12 +339,12 @@ def recall_weights(
         strengths: [T, B, N].
         decays: [T, B, N], or None.
         episode_starts: [T, B] bool, or None.
-        rule: "delta" or "sum".
+        corrects: Whether it is the delta rule.
     """
     q, k, b = (_in_chunks(part, len(keys)) for part in (queries, keys, strengths))
     within, _ = _left(b, decays, episode_starts, len(keys))
     written = torch.diag_embed(b)
-    if rule == "delta":
+    if corrects:
         written = _corrected(k, b, within, written)
     return (within * (q @ k.mT) @ written)[0].movedim(2, 0)
 

@@ -71,7 +71,7 @@ class DeltaNetCell(AcceleratedCell):
         for name, choice in (("rule", rule), ("keys", keys)):
             if choice not in _CHOICES[name]:
                 raise ValueError(f"{name} must be one of {', '.join(_CHOICES[name])}, got {choice!r}")
-        self.heads, self.rule, self.has_decay, self.keys = heads, rule, gated, keys
+        self.heads, self.rule, self.corrects, self.has_decay, self.keys = heads, rule, rule == "delta", gated, keys
         self.units = -(-hidden_size // heads)
         seen, width = input_size + hidden_size * (keys == "output"), heads * self.units
         self.input_map = nn.Linear(seen, 4 * width)
@@ -116,7 +116,9 @@ class DeltaNetCell(AcceleratedCell):
         """The reads with norm and gate, [T, B, N, d], and the matrix after them, in plain Torch."""
         queries, keys, strengths, decays = self.addresses(mapped, rates)
         values = mapped[:, :, 3]
-        reads, matrix = memory.write_and_read(matrix, queries, keys, values, strengths, decays, episode_starts, rule=self.rule)
+        reads, matrix = memory.write_and_read(
+            matrix, queries, keys, values, strengths, decays, episode_starts, corrects=self.corrects
+        )
         return self.norm(reads) * silu(mapped[:, :, 2]), matrix
 
     def addresses(self, mapped: Tensor, rates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -148,7 +150,7 @@ class DeltaNetCell(AcceleratedCell):
         with torch.no_grad():
             self.run(note, x, state, episode_starts)
             mapped, rates = (torch.cat(parts) for parts in zip(*programmes, strict=True))
-            weights = memory.recall_weights(*self.addresses(mapped, rates), episode_starts, rule=self.rule)
+            weights = memory.recall_weights(*self.addresses(mapped, rates), episode_starts, corrects=self.corrects)
             earlier = torch.ones(len(x), len(x), dtype=torch.bool, device=x.device).tril(-1)
             return weights.abs().mean(2) * earlier.unsqueeze(1)
 

@@ -11,8 +11,8 @@ It needs every A(t-1): the forward pass keeps one in `every` steps, and those be
 
 In both kernels: `mapped` [T, B, 4, N, d] are queries, keys, gates and values as `input_map` gives them, and `sigmoids`
 [T, B, 3, N, d] those of the first three; `rates` [T, B, 1 or 2, N] are the strengths, and the decays if there are any; `gain`
-[d] and `eps` are of the norm, `tiny` is added to the square of a length; `starts` [T, B] is true where A is zero before the step,
-[0, 0] for nowhere; with `corrects` the rule is "delta", else "sum".
+[d] and `eps` are of the norm, `tiny` is added to the square of a length; `starts` [T, B] is true where A is zero before the
+step, [0, 0] for nowhere; with `corrects` the rule is "delta", else "sum".
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def _run_forward(
 def _settings(cell: DeltaNetCell, starts: Tensor | None) -> tuple[Any, ...]:
     """What the kernels take from `eps` to `every`."""
     begins = np.empty((0, 0), np.bool_) if starts is None else starts.contiguous().numpy()
-    return cell.norm.eps, TINY, begins, cell.rule == "delta", _EVERY
+    return cell.norm.eps, TINY, begins, cell.corrects, _EVERY
 
 
 def _arrays(*parts: Tensor) -> list[NDArray[Any]]:

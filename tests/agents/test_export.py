@@ -116,6 +116,8 @@ CELLS_AND_SPACES = [
     ("lstm", "bounded Box"),
     ("gru", "numbers"),
     ("associative-lstm", "numbers"),
+    ("delta-net", "numbers"),
+    ("delta-net, gated, keys from the output", "numbers"),
 ]
 
 
