@@ -8,6 +8,9 @@ that is, as the last K writes and a matrix of those before. Without a matrix a r
 Eq. 4); with K = 0 it is a product with the matrix. Both are the same number, and `fold` goes from the first form to the second.
 
 Three rules say what one step writes. Each is a single outer product ``value key^T``, so all of them can be read either way.
+
+`write_and_read` takes the steps of a whole sequence at once, for memories whose keys, values and queries do not depend on what
+was read: with several heads, and a strength and a decay for each step.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad as pad_with_zeros
 
 __all__ = [
     "WRITE_RULES",
@@ -32,9 +36,11 @@ __all__ = [
     "oja",
     "pad",
     "read",
+    "recall_weights",
     "recent",
     "transpose",
     "write",
+    "write_and_read",
 ]
 
 
@@ -171,8 +177,8 @@ def pad(memory: Memory, length: int) -> Memory:
     """
     missing = max(length - memory.keys.shape[1], 0)
     before = (0, 0, missing, 0)
-    values = None if memory.values is None else torch.nn.functional.pad(memory.values, before)
-    keys, strengths = torch.nn.functional.pad(memory.keys, before), torch.nn.functional.pad(memory.strengths, before[2:])
+    values = None if memory.values is None else pad_with_zeros(memory.values, before)
+    keys, strengths = pad_with_zeros(memory.keys, before), pad_with_zeros(memory.strengths, before[2:])
     return memory._replace(keys=keys, strengths=strengths, values=values)
 
 
@@ -181,9 +187,10 @@ def fade(memory: Memory, factor: Tensor | float) -> Memory:
 
     Args:
         memory: The fast weights A.
-        factor: What is left of A.
+        factor: What is left of A; a number, or one for each row, [B].
     """
-    return memory._replace(strengths=factor * memory.strengths, faded=None if memory.faded is None else factor * memory.faded)
+    strengths = _by_row(factor) * memory.strengths
+    return memory._replace(strengths=strengths, faded=None if memory.faded is None else factor * memory.faded)
 
 
 def forget(memory: Memory, rows: Tensor) -> Memory:
@@ -219,7 +226,7 @@ def correction(memory: Memory, key: Tensor, target: Tensor, decay: Tensor | floa
         target: [B, V].
         decay: What the step leaves of A.
     """
-    return target - decay * read(memory, key)
+    return target - _by_row(decay) * read(memory, key)
 
 
 def delta(memory: Memory, h: Tensor, decay: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -256,8 +263,133 @@ WRITE_RULES: dict[str, WriteRule] = {"hebb": hebb, "delta": delta, "oja": oja}
 """What a step writes: from the memory, h [B, H] and the decay, the value and the key of one outer product."""
 
 
+def write_and_read(
+    matrix: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    strengths: Tensor,
+    decays: Tensor | None = None,
+    episode_starts: Tensor | None = None,
+    *,
+    corrects: bool = True,
+    chunk: int = 32,
+) -> tuple[Tensor, Tensor]:
+    """A sequence of T steps with N heads, each step a write and then a read: ``reads(t) = A(t) queries(t)``, with
+
+        A(t) = decays(t) A(t-1) + strengths(t) (values(t) - decays(t) A(t-1) keys(t)) keys(t)^T
+
+    This is the delta rule (Schlag et al. 2021), with decays the gated one (Yang et al. 2025); a memory that only sums lacks the
+    correction ``- decays(t) A(t-1) keys(t)``. A chunk of steps takes a few products of matrices, since what it writes solves a
+    triangular system (the WY form, Yang et al. 2024). What is not a number spreads over all steps of its chunk.
+
+    Args:
+        matrix: A before the sequence, [B, N, V, H].
+        queries: [T, B, N, H].
+        keys: [T, B, N, H]; of unit length, so that any strength in (0, 2) is stable.
+        values: [T, B, N, V].
+        strengths: [T, B, N].
+        decays: What each step leaves of A, [T, B, N], 0 to 1; None is 1.
+        episode_starts: Where A is 0 before the step, [T, B] bool, or None.
+        corrects: Whether it is the delta rule.
+        chunk: Steps that are taken at once; it changes speed, not numbers.
+
+    Returns:
+        The reads [T, B, N, V] and the matrix after the sequence.
+
+    Examples:
+        >>> key, value = torch.tensor([0.6, 0.8]).view(1, 1, 1, 2), torch.tensor([3.0]).view(1, 1, 1, 1)
+        >>> write_and_read(torch.ones(1, 1, 1, 2), key, key, value, torch.ones(1, 1, 1))[0].item()
+        3.0
+    """
+    steps, length, dtype = len(keys), min(chunk, len(keys)), torch.promote_types(matrix.dtype, torch.float32)
+    q, k, v, b = (_in_chunks(part.to(dtype), length) for part in (queries, keys, values, strengths))
+    within, carried = _left(b, decays, episode_starts, length)
+    weights = within * (q @ k.mT)
+    added, removed = b.unsqueeze(-1) * v, None
+    if corrects:
+        taken = b.unsqueeze(-1) * carried.unsqueeze(-1) * k
+        added, removed = _corrected(k, b, within, torch.cat([added, taken], dim=-1)).split([v.shape[-1], k.shape[-1]], dim=-1)
+    reads, A = [], matrix.to(dtype)
+    for i in range(len(k)):
+        if episode_starts is not None:  # not even what is not a number is left
+            A = A.masked_fill(episode_starts[i * length, :, None, None, None], 0.0)
+        written = added[i] if removed is None else added[i] - removed[i] @ A.mT
+        reads.append(weights[i] @ written + carried[i].unsqueeze(-1) * (q[i] @ A.mT))
+        A = carried[i, ..., -1:, None] * A + (within[i, ..., -1, :].unsqueeze(-1) * written).mT @ k[i]
+    return torch.stack(reads).movedim(3, 1).flatten(0, 1)[:steps].to(matrix.dtype), A.to(matrix.dtype)
+
+
+def recall_weights(
+    queries: Tensor,
+    keys: Tensor,
+    strengths: Tensor,
+    decays: Tensor | None = None,
+    episode_starts: Tensor | None = None,
+    *,
+    corrects: bool = True,
+) -> Tensor:
+    """How much of each value is in each read of `write_and_read`, whose arguments these are, [T, B, N, T].
+
+    ``reads[t] = sum_j recall_weights[t, ..., j] * values[j]``, if A was 0 before the sequence.
+
+    Args:
+        queries: [T, B, N, H].
+        keys: [T, B, N, H].
+        strengths: [T, B, N].
+        decays: [T, B, N], or None.
+        episode_starts: [T, B] bool, or None.
+        corrects: Whether it is the delta rule.
+    """
+    q, k, b = (_in_chunks(part, len(keys)) for part in (queries, keys, strengths))
+    within, _ = _left(b, decays, episode_starts, len(keys))
+    written = torch.diag_embed(b)
+    if corrects:
+        written = _corrected(k, b, within, written)
+    return (within * (q @ k.mT) @ written)[0].movedim(2, 0)
+
+
+def _in_chunks(part: Tensor, length: int) -> Tensor:
+    """[T, B, N, ...] as chunks of C = `length` steps, [T / C, B, N, C, ...], the last filled up with zeros."""
+    filled = pad_with_zeros(part, (0, 0) * (part.dim() - 1) + (0, -len(part) % length))
+    return filled.unflatten(0, (-1, length)).movedim(1, 3)
+
+
+def _left(strengths: Tensor, decays: Tensor | None, episode_starts: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
+    """What is left at each step of the writes of a chunk, [.., C, C], and of what was there before it, [.., C].
+
+    `strengths`: [.., C], for its shape.
+    """
+    if decays is None:
+        logs = torch.zeros_like(strengths)
+    else:
+        least = torch.finfo(strengths.dtype).tiny
+        logs = _in_chunks(decays.to(strengths.dtype).clamp(min=least).log(), length)
+    earlier = torch.ones(length, length, dtype=torch.bool, device=logs.device).tril()
+    # A sum for each write, since a difference of two sums would let episodes see each other in its rounding.
+    since = logs.unsqueeze(-1).masked_fill(~earlier.tril(-1), 0.0).cumsum(-2)
+    if episode_starts is None:
+        return since.masked_fill(~earlier, -torch.inf).exp(), logs.cumsum(-1).exp()
+    episode = _in_chunks(episode_starts.unsqueeze(2).long(), length).cumsum(-1)
+    own = earlier & episode.unsqueeze(-1).eq(episode.unsqueeze(-2))
+    return since.masked_fill(~own, -torch.inf).exp(), logs.cumsum(-1).masked_fill(episode.gt(0), -torch.inf).exp()
+
+
+def _corrected(keys: Tensor, strengths: Tensor, within: Tensor, written: Tensor) -> Tensor:
+    """What the steps of a chunk write [.., C, n], less what a read of their keys gives back from the steps before."""
+    if keys.shape[-2] == 1:
+        return written
+    given_back = strengths.unsqueeze(-1) * within * (keys @ keys.mT)
+    return torch.linalg.solve_triangular(given_back, written, upper=False, unitriangular=True)
+
+
 def _values(memory: Memory) -> Tensor:
     return memory.keys if memory.values is None else memory.values
+
+
+def _by_row(factor: Tensor | float) -> Tensor | float:
+    """A factor for each row [B] as one for rows of vectors; a number as it is."""
+    return factor.unsqueeze(1) if isinstance(factor, Tensor) and factor.dim() else factor
 
 
 def _unit(h: Tensor, eps: float = 1e-3) -> Tensor:

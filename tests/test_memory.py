@@ -1,10 +1,11 @@
-"""The associative memory: two ways to read it, folding, forgetting, and what the three rules write."""
+"""The associative memory: two ways to read it, folding, forgetting, what the rules write, and sequences by chunks."""
 
 import doctest
 
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
 from fw_rl import memory
 from fw_rl.memory import Memory
@@ -337,6 +338,125 @@ def test_silent_units_have_a_finite_gradient(rule):
     value, key = memory.WRITE_RULES[rule](random_memory("separate values, partly folded"), h.expand(B, H), DECAY)
     (value.sum() + key.sum()).backward()
     assert h.grad.isfinite().all()
+
+
+T, N, V = 11, 2, 5
+SEQUENCES = {
+    f"{rule}{', decays' * decays}{', starts' * starts}": (rule == "delta", decays, starts)
+    for rule in ("delta", "sum")
+    for decays in (False, True)
+    for starts in (False, True)
+}
+EVERY_SEQUENCE = pytest.mark.parametrize("corrects, has_decays, has_starts", SEQUENCES.values(), ids=SEQUENCES)
+
+
+def random_sequence(has_decays, has_starts, steps=T):
+    """A matrix, and queries, keys, values, strengths, decays and episode starts."""
+    keys = rand(steps, B, N, H, seed=1)
+    parts = [
+        rand(B, N, V, H),
+        rand(steps, B, N, H, seed=2),
+        keys / keys.norm(dim=3, keepdim=True),
+        rand(steps, B, N, V, seed=3),
+    ]
+    rates = rand(2, steps, B, N, seed=4).sigmoid()
+    starts = rand(steps, B, seed=5) < -0.7
+    return [*parts, rates[0], rates[1] if has_decays else None, starts if has_starts else None]
+
+
+def step_by_step(matrix, queries, keys, values, strengths, decays=None, starts=None, *, corrects=True):
+    """The same from single writes and reads of a `Memory`, whose rows are rows and heads."""
+    reads = []
+    for t in range(len(keys)):
+        query, key, value, strength = (part[t].flatten(0, 1) for part in (queries, keys, values, strengths))
+        decay = 1.0 if decays is None else decays[t].flatten()
+        stored = memory.empty(B * N, H, value_size=V, like=matrix)._replace(matrix=matrix.flatten(0, 1), faded=strength * 0 + 1)
+        if starts is not None:
+            stored = memory.forget(stored, starts[t].repeat_interleave(N))
+        value = memory.correction(stored, key, value, decay) if corrects else value
+        stored = memory.fold(memory.write(stored, value, key, strength, decay))
+        reads.append(memory.read(stored, query).unflatten(0, (B, N)))
+        matrix = stored.matrix.unflatten(0, (B, N))
+    return torch.stack(reads), matrix
+
+
+@EVERY_SEQUENCE
+@pytest.mark.parametrize("chunk", [1, 4, T, 32])
+def test_chunks_are_single_writes_and_reads(corrects, has_decays, has_starts, chunk):
+    sequence = random_sequence(has_decays, has_starts)
+    expected = step_by_step(*sequence, corrects=corrects)
+    assert_close(memory.write_and_read(*sequence, corrects=corrects, chunk=chunk), expected, rtol=1e-12, atol=1e-12)
+
+
+@EVERY_SEQUENCE
+def test_a_sequence_is_its_parts(corrects, has_decays, has_starts):
+    matrix, *sequence = random_sequence(has_decays, has_starts)
+    expected = memory.write_and_read(matrix, *sequence, corrects=corrects, chunk=4)
+    for cut in range(1, T):
+        reads = []
+        after = matrix
+        for steps in (slice(cut), slice(cut, None)):
+            part = (None if one is None else one[steps] for one in sequence)
+            read, after = memory.write_and_read(after, *part, corrects=corrects, chunk=4)
+            reads.append(read)
+        assert_close((torch.cat(reads), after), expected, rtol=1e-12, atol=1e-12)
+
+
+@EVERY_SEQUENCE
+def test_the_gradient_of_chunks_is_finite_differences(corrects, has_decays, has_starts):
+    *parts, starts = random_sequence(has_decays, has_starts, steps=5)
+    leaves = [part[:, :2].clone().requires_grad_() for part in parts if part is not None]
+    leaves[0] = parts[0][:2].clone().requires_grad_()
+    starts = None if starts is None else starts[:, :2]
+
+    def run(*leaves):
+        decays = leaves[5] if has_decays else None
+        return memory.write_and_read(*leaves[:5], decays, starts, corrects=corrects, chunk=3)
+
+    assert torch.autograd.gradcheck(run, leaves)
+
+
+def test_no_gradient_crosses_an_episode_start():
+    matrix, *parts, _ = random_sequence(True, False)
+    leaves = [part.requires_grad_() for part in (matrix, *parts)]
+    starts = torch.zeros(T, B, dtype=torch.bool)
+    starts[6] = True
+    reads, after = memory.write_and_read(*leaves, starts, chunk=8)
+    of_matrix, *gradients = torch.autograd.grad(reads[6:].sum() + after.sum(), leaves)
+    assert not of_matrix.any()
+    assert not any(gradient[:6].any() for gradient in gradients)
+    assert all(gradient[7:].any() for gradient in gradients)
+
+
+def test_the_second_value_of_a_key_takes_the_place_of_the_first():
+    key = torch.tensor([0.6, 0.8], dtype=torch.float64).expand(2, 1, 1, 2)
+    values = torch.tensor([[3.0, -1.0], [5.0, 2.0]], dtype=torch.float64).view(2, 1, 1, 2)
+    sequence = (torch.zeros(1, 1, 2, 2, dtype=torch.float64), key, key, values, torch.ones(2, 1, 1, dtype=torch.float64))
+    reads, matrix = memory.write_and_read(*sequence)
+    assert_same(reads.flatten(1), [[3.0, -1.0], [5.0, 2.0]])
+    assert_same(matrix[0, 0], [[3.0, 4.0], [1.2, 1.6]])
+    reads, _ = memory.write_and_read(*sequence, corrects=False)
+    assert_same(reads.flatten(1), [[3.0, -1.0], [8.0, 1.0]])
+
+
+@EVERY_SEQUENCE
+def test_a_read_is_the_values_with_the_recall_weights(corrects, has_decays, has_starts):
+    matrix, queries, keys, values, *rates = random_sequence(has_decays, has_starts)
+    reads, _ = memory.write_and_read(0 * matrix, queries, keys, values, *rates, corrects=corrects)
+    weights = memory.recall_weights(queries, keys, *rates, corrects=corrects)
+    assert_close(torch.einsum("tbnj,jbnv->tbnv", weights, values), reads, rtol=1e-12, atol=1e-12)
+    assert not weights.permute(1, 2, 0, 3).triu(1).any()
+
+
+def test_a_decay_of_each_row_is_that_rows_decay():
+    stored, decays = random_memory("separate values, partly folded"), rand(B, seed=8).sigmoid()
+    key, target = rand(B, H, seed=6), rand(B, H, seed=7)
+    for row, decay in enumerate(decays.tolist()):
+        alone = Memory(*(part[row : row + 1] for part in stored))
+        expected = memory.read(memory.fade(alone, decay), key[row : row + 1])
+        assert_same(memory.read(memory.fade(stored, decays), key)[row : row + 1], expected)
+        expected = memory.correction(alone, key[row : row + 1], target[row : row + 1], decay)
+        assert_same(memory.correction(stored, key, target, decays)[row : row + 1], expected)
 
 
 def test_examples_in_the_docstrings():

@@ -1,4 +1,4 @@
-"""Recurrent memory cells behind one protocol: fast weights, ReLU RNN (IRNN), LSTM, GRU, associative LSTM, LRU, minGRU, FFM."""
+"""Recurrent memory cells behind one protocol: fast weights, delta net, LRU, minGRU, FFM, LSTM, GRU, associative LSTM, IRNN."""
 
 from importlib import import_module
 from pkgutil import iter_modules
@@ -6,6 +6,7 @@ from pkgutil import iter_modules
 from fw_rl.cells.associative_lstm import AssociativeLSTMCell
 from fw_rl.cells.backends import AcceleratedCell, Backend, register_backend
 from fw_rl.cells.base import Cell, State, Stepper, available_cells, find_cell, make_cell, register_cell
+from fw_rl.cells.delta_net import DeltaNetCell
 from fw_rl.cells.fast_weights import BA16, FastWeightsCell
 from fw_rl.cells.ffm import FFMCell
 from fw_rl.cells.gru import GRUCell
@@ -22,6 +23,7 @@ __all__ = [
     "Backend",
     "Cell",
     "CellPair",
+    "DeltaNetCell",
     "FFMCell",
     "FastWeightsCell",
     "GRUCell",

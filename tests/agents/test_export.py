@@ -30,6 +30,8 @@ CELLS = {
     "lru": {},
     "min-gru": {},
     "ffm": {},
+    "delta-net": {},
+    "delta-net, gated, keys from the output": dict(heads=2, gated=True, keys="output"),
 }
 
 
@@ -121,6 +123,8 @@ CELLS_AND_SPACES = [
     ("lru", "numbers"),
     ("min-gru", "numbers"),
     ("ffm", "numbers"),
+    ("delta-net", "numbers"),
+    ("delta-net, gated, keys from the output", "numbers"),
 ]
 
 

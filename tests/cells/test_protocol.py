@@ -25,6 +25,9 @@ VARIANTS = {
     "fast-weights, delta": ("fast-weights", dict(rule="delta", window=3, learn_decay=True)),
     "fast-weights, oja": ("fast-weights", dict(rule="oja", window=3, learn_eta=True)),
     "associative-lstm, one head": ("associative-lstm", dict(copies=2, heads=1, forget_bias=0.0)),
+    "delta-net, gated": ("delta-net", dict(heads=2, gated=True)),
+    "delta-net, sum": ("delta-net", dict(heads=1, rule="sum")),
+    "delta-net, keys from the output": ("delta-net", dict(heads=2, keys="output")),
     "lru, few states and a gate": ("lru", dict(states=2, glu=True)),
     "ffm, few traces": ("ffm", dict(traces=2, contexts=3)),
 }
@@ -105,6 +108,7 @@ def test_input_and_hidden_sizes_are_free(label, input_size, hidden_size):
     y, state = cell(rand(T, B, input_size), cell.initial_state(B))
     assert y.shape == (T, B, hidden_size)
     assert [part.shape for part in state] == [part.shape for part in cell.initial_state(B)]
+    assert all(len(part) == B for part in state)
     assert y.isfinite().all()
 
 
@@ -170,12 +174,12 @@ def test_an_output_depends_on_its_own_past_alone(label, starts):
     projected = (y * rand(H, seed=2)).sum(dim=2)
     for t in range(T):
         for row in range(B):
-            by_x, by_h = torch.autograd.grad(projected[t, row], (x, state[0]), retain_graph=True)
+            by_x, by_state = torch.autograd.grad(projected[t, row], (x, state[0]), retain_graph=True)
             begin = max((step for step in range(t + 1) if starts[step, row]), default=None)
             depends = torch.zeros(T, B, dtype=torch.bool)
             depends[begin or 0 : t + 1, row] = True
             assert torch.equal(by_x.any(dim=2), depends)
-            assert torch.equal(by_h.flatten(1).any(dim=1), (torch.arange(B) == row) & (begin is None))
+            assert torch.equal(by_state.flatten(1).any(dim=1), (torch.arange(B) == row) & (begin is None))
 
 
 @EVERY_CELL

@@ -88,7 +88,10 @@ BAD_INPUT = {
     "no whole number": (["--env", "Catch-16-3.5"], "Catch-<n>-<m>"),
     "no number": (["--env", "Catch-a-b"], "Catch-<n>-<m>"),
     "unknown environment": (["--env", "Chase-16-3"], "got 'Chase-16-3'"),
-    "unknown cell": (["--cell", "lsmt"], "cell must be one of associative-lstm, fast-weights, gru, lstm, rnn, or module:name"),
+    "unknown cell": (
+        ["--cell", "lsmt"],
+        "cell must be one of associative-lstm, delta-net, fast-weights, gru, lstm, rnn, or module:name",
+    ),
     "unknown cell option": (["--cell-options", "etta=1"], "got 'etta'"),
     "cell option out of range": (["--cell-options", "decay=2"], "decay must"),
     "cell option of a wrong type": (["--cell-options", "decay=high"], "decay"),

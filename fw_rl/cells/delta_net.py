@@ -1,0 +1,158 @@
+"""The fast weight programmer with the delta rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from fw_rl import memory
+from fw_rl.cells.backends import AcceleratedCell
+from fw_rl.cells.base import State, register_cell, reset_rows
+
+__all__ = ["TINY", "DeltaNetCell"]
+
+TINY = 1e-6
+"""What is added to the square of a length, so that the gradient is finite at 0."""
+
+Remember = Callable[..., tuple[Tensor, Tensor]]
+"""`DeltaNetCell.remember`, or what computes the same."""
+
+_CHOICES = {"rule": ("delta", "sum"), "keys": ("input", "output")}
+
+
+@register_cell("delta-net")
+class DeltaNetCell(AcceleratedCell):
+    """Net that programs fast weights: it writes values under keys of its own, and reads them by queries (Schlag et al. 2021).
+
+    One step, in each of N heads with d = H / N units (rounded up), unit(a) = a / |a|:
+
+        query, key = unit(silu(W_q x(t))), unit(silu(W_k x(t)))
+        value, strength, decay = W_v x(t), sigmoid(w_s x(t)), sigmoid(w_d x(t))                decay = 1 unless `gated`
+        A(t) = decay A(t-1) + strength (value - decay A(t-1) key) key^T                        rule "delta"
+        A(t) = decay A(t-1) + strength value key^T                                             rule "sum"
+        read = A(t) query
+
+    and y(t) = W_o (norm(read) * silu(W_g x(t))) + W_x x(t), with a root mean square norm in each head (Yang et al. 2024).
+    With `keys` = "output" all maps but W_x also see tanh(y(t-1)) (Irie et al. 2021, recurrent delta net).
+
+    Modules: `input_map` (W_q, W_k, W_g, W_v), `rate_map` (w_s, w_d), `norm`, `output_map` (W_o), `skip_map` (W_x). The state is
+    A [B, N, d, d], and before it y(t-1) [B, H] where keys come from the output.
+
+    Args:
+        input_size: Numbers I of an input.
+        hidden_size: Units H.
+        heads: Heads N.
+        rule: "delta", which replaces what was under a key, or "sum", which adds to it.
+        gated: Let the memory decay as the input says (Yang et al. 2025); at the start a step leaves 99.3 % of it.
+        keys: "input", so that a sequence can be run by chunks, or "output".
+
+    Raises:
+        ValueError: If an option is outside its range.
+
+    Examples:
+        >>> cell = DeltaNetCell(input_size=4, hidden_size=16, heads=2)
+        >>> y, (A,) = cell(torch.randn(7, 3, 4), cell.initial_state(batch_size=3))
+        >>> A.shape
+        torch.Size([3, 2, 8, 8])
+    """
+
+    attends: ClassVar[bool] = True
+
+    def __init__(
+        self, input_size: int, hidden_size: int, heads: int = 4, rule: str = "delta", gated: bool = False, keys: str = "input"
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1:
+            raise ValueError(f"heads must be a whole number from 1, got {heads!r}")
+        for name, choice in (("rule", rule), ("keys", keys)):
+            if choice not in _CHOICES[name]:
+                raise ValueError(f"{name} must be one of {', '.join(_CHOICES[name])}, got {choice!r}")
+        self.heads, self.rule, self.corrects, self.has_decay, self.keys = heads, rule, rule == "delta", gated, keys
+        self.units = -(-hidden_size // heads)
+        seen, width = input_size + hidden_size * (keys == "output"), heads * self.units
+        self.input_map = nn.Linear(seen, 4 * width)
+        self.rate_map = nn.Linear(seen, heads * (2 if gated else 1))
+        self.norm = nn.RMSNorm(self.units, eps=1e-5)
+        self.output_map = nn.Linear(width, hidden_size, bias=False)
+        self.skip_map = nn.Linear(input_size, hidden_size)
+        with torch.no_grad():
+            self.rate_map.bias[heads:] = 5.0  # sigmoid(5) = 0.993
+
+    def initial_state(self, batch_size: int) -> State:
+        like = self.output_map.weight
+        matrix = like.new_zeros(batch_size, self.heads, self.units, self.units)
+        return (matrix,) if self.keys == "input" else (like.new_zeros(batch_size, self.hidden_size), matrix)
+
+    def unroll(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
+        return self.run(self.remember, x, state, episode_starts)
+
+    def run(self, remember: Remember, x: Tensor, state: State, episode_starts: Tensor | None) -> tuple[Tensor, State]:
+        """`forward` with what computes the same as the method `remember`."""
+        if self.keys == "input":
+            shown, matrix = remember(state[0], *self.programme(x), episode_starts)
+            return self.show(shown, x), (matrix,)
+        outputs = []
+        for t in range(len(x)):
+            starts = None if episode_starts is None else episode_starts[t : t + 1]
+            h, matrix = state if starts is None else reset_rows(state, starts[0])
+            step = x[t : t + 1]
+            shown, matrix = remember(matrix, *self.programme(torch.cat([step, h.tanh().unsqueeze(0)], dim=2)), starts)
+            outputs.append(self.show(shown, step)[0])
+            state = outputs[-1].clone(), matrix
+        return torch.stack(outputs), state
+
+    def programme(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries, keys, gates and values as the map gives them [T, B, 4, N, d], and strengths and decays [T, B, 1 or 2, N]."""
+        mapped = self.input_map(seen).unflatten(2, (4, self.heads, self.units))
+        return mapped, self.rate_map(seen).sigmoid().unflatten(2, (-1, self.heads))
+
+    def remember(
+        self, matrix: Tensor, mapped: Tensor, rates: Tensor, episode_starts: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The reads with norm and gate, [T, B, N, d], and the matrix after them, in plain Torch."""
+        queries, keys, strengths, decays = self.addresses(mapped, rates)
+        values = mapped[:, :, 3]
+        reads, matrix = memory.write_and_read(
+            matrix, queries, keys, values, strengths, decays, episode_starts, corrects=self.corrects
+        )
+        return self.norm(reads) * silu(mapped[:, :, 2]), matrix
+
+    def addresses(self, mapped: Tensor, rates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Queries and keys of unit length [T, B, N, d], and strengths and decays [T, B, N], of what `programme` gives."""
+        raw = silu(mapped[:, :, :2])
+        queries, keys = (raw * torch.rsqrt(raw.square().sum(dim=-1, keepdim=True) + TINY)).unbind(2)
+        return queries, keys, rates[:, :, 0], rates[:, :, 1] if self.has_decay else None
+
+    def show(self, shown: Tensor, x: Tensor) -> Tensor:
+        """The outputs [T, B, H] of what `remember` gives."""
+        return self.output_map(shown.flatten(2)) + self.skip_map(x)
+
+    def attention(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> Tensor:
+        """How much of the value of each step before is in what a step reads, [T, B, T]; no gradient.
+
+        It is the mean over the heads of the absolute weights, less what later writes have taken away; 0 for j >= t.
+
+        Args:
+            x: Inputs, [T, B, I].
+            state: The state before them, which has no place in the sequence and is left out.
+            episode_starts: Where rows start an episode, [T, B] bool, or None.
+        """
+        programmes = []
+
+        def note(matrix: Tensor, mapped: Tensor, rates: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor]:
+            programmes.append((mapped, rates))
+            return self.remember(matrix, mapped, rates, starts)
+
+        with torch.no_grad():
+            self.run(note, x, state, episode_starts)
+            mapped, rates = (torch.cat(parts) for parts in zip(*programmes, strict=True))
+            weights = memory.recall_weights(*self.addresses(mapped, rates), episode_starts, corrects=self.corrects)
+            earlier = torch.ones(len(x), len(x), dtype=torch.bool, device=x.device).tril(-1)
+            return weights.abs().mean(2) * earlier.unsqueeze(1)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, heads={self.heads}, rule={self.rule!r}, gated={self.has_decay}, keys={self.keys!r}"
