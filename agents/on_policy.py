@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -21,16 +20,15 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from fw_rl.agents.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from fw_rl.agents.checkpoint import read_checkpoint, write_checkpoint
 from fw_rl.agents.environments import MakeEnv, wrap_env
 from fw_rl.agents.finite import first_in_rollout, first_not_finite
 from fw_rl.agents.masks import check_masks
 from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
-from fw_rl.agents.restore import build_agent, set_random_state
+from fw_rl.agents.restore import build_agent, continue_training
 from fw_rl.agents.rollout import RecurrentRollout, map_observation
-from fw_rl.agents.running_episodes import describe_episodes, restore_episodes
-from fw_rl.agents.scaling import CLIP
+from fw_rl.agents.running_episodes import describe_episodes
 from fw_rl.cells import State, Stepper
 from fw_rl.document import problems_named
 
@@ -210,9 +208,10 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
             if not callback.on_step():
                 return False
             if self.norm_reward:
-                rewards = self._scale_rewards(rewards, dones)
+                rewards = self.policy.reward_scaling.scale(rewards, self._discounted_returns, self.gamma)
             rollout_buffer.add(actions, rewards, output)
             if dones.any():
+                self._discounted_returns[dones] = 0.0
                 self._update_info_buffer(infos, dones)
                 rollout_buffer.rewards[rollout_buffer.pos - 1] += self.gamma * self._bootstrap_values(dones, infos)
 
@@ -225,16 +224,6 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
-
-    def _scale_rewards(self, rewards: NDArray[np.float32], dones: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Rewards [B] over the running deviation of the discounted returns."""
-        if not np.isfinite(rewards).all():
-            return rewards  # to be named when the rollout is whole
-        self._discounted_returns = self._discounted_returns * self.gamma + rewards
-        statistics = self.policy.reward_statistics
-        statistics.update(torch.as_tensor(self._discounted_returns))
-        self._discounted_returns[dones] = 0.0
-        return np.clip(rewards * float(statistics.inverse_deviation), -CLIP, CLIP)
 
     def _bootstrap_values(self, dones: NDArray[np.bool_], infos: list[dict[str, Any]]) -> NDArray[np.float32]:
         """The values [B] of the last observations where a time limit and not the game ended the episode; else 0."""
@@ -374,42 +363,8 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         model = build_agent(cls, checkpoint, env, device, overrides)
         if env is not None and "seed" not in overrides:
             with problems_named(f"{checkpoint.path}: its agent cannot be restored"):
-                model._continue(checkpoint)
+                continue_training(model, checkpoint)
         return model
-
-    def _continue(self, checkpoint: Checkpoint) -> None:
-        """Go on in the running episodes of a checkpoint, or else in new ones, and with its random numbers."""
-        assert self.env is not None
-        goes_on = (
-            checkpoint.episodes is not None
-            and checkpoint.n_envs == self.n_envs
-            # The memory's state may be of another form.
-            and checkpoint.policy_kwargs.get("cell_kwargs") == self.policy_kwargs.get("cell_kwargs")
-            and self._restore_episodes(checkpoint.episodes)
-        )
-        if checkpoint.random_state is not None:
-            set_random_state(checkpoint.random_state, self.device)
-        if not goes_on and self.seed is not None:
-            self.env.seed()  # a seed from NumPy's generator: other episodes than those that training began with
-
-    def _restore_episodes(self, episodes: dict[str, Any]) -> bool:
-        """Go on in these episodes; False, and nothing is changed, if they are of another environment or another memory."""
-        assert self.env is not None
-        memory = tuple(part.to(self.device) for part in episodes["memory"])
-        observation, starts = episodes["observation"], np.asarray(episodes["starts"], dtype=bool)
-        seen = observation.values() if isinstance(observation, dict) else [observation]
-        if any(len(part) != self.n_envs for part in (*memory, *seen, starts)):
-            raise ValueError(f"the running episodes are not {self.n_envs}")
-        blank = self.policy.initial_state(self.n_envs)
-        if [(part.shape, part.dtype) for part in memory] != [(part.shape, part.dtype) for part in blank]:
-            warnings.warn("new episodes begin, since the memory's state in the file is of another form", stacklevel=5)
-            return False
-        self._predict_values(observation, memory)  # raises if the observation does not fit the policy
-        if not restore_episodes(self.env, episodes):
-            return False
-        self._last_obs, self._last_episode_starts, self._last_state = observation, starts, memory
-        self._discounted_returns = np.asarray(episodes["discounted_returns"])
-        return True
 
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto") -> None:
         """Take parameters as `get_parameters` gives them.

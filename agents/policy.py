@@ -22,7 +22,7 @@ from fw_rl.agents.features import standard_extractor
 from fw_rl.agents.finite import require_finite_observation
 from fw_rl.agents.masks import check_masks, mask_logits
 from fw_rl.agents.rollout import Observation, map_observation
-from fw_rl.agents.scaling import ObservationScaling, RunningStatistics
+from fw_rl.agents.scaling import ObservationScaling, RewardScaling
 from fw_rl.cells import Cell, CellPair, State, Stepper, make_cell
 from fw_rl.envs.sb3 import check_spaces
 
@@ -121,7 +121,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             self._squash_output = True
             self.action_dist = SquashedDiagGaussianDistribution(get_action_dim(self.action_space))
         self.observation_scaling = ObservationScaling(self.observation_space if self.norm_obs else spaces.Dict())
-        self.reward_statistics = RunningStatistics(())
+        self.reward_scaling = RewardScaling()
         super()._build(lr_schedule)
 
     def _build_mlp_extractor(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import warnings
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from fw_rl.agents.checkpoint import Checkpoint, argument_defaults, policy_parameters
 from fw_rl.agents.environments import WorkerVecEnv
 from fw_rl.agents.normalization import environments_without_steps, normalize_as
+from fw_rl.agents.running_episodes import restore_episodes
 from fw_rl.cells import available_cells
 from fw_rl.document import CLASS_NAMES, CheckpointError, one_line, problems_named
 
@@ -174,7 +176,41 @@ def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
     return len(shape) <= len(target) and all(size in (1, wanted) for size, wanted in sizes)
 
 
-def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+def continue_training(model: Any, checkpoint: Checkpoint) -> None:
+    """Go on in the running episodes of a checkpoint, or else in new ones, and with its random numbers."""
+    goes_on = (
+        checkpoint.episodes is not None
+        and checkpoint.n_envs == model.n_envs
+        # The memory's state may be of another form.
+        and checkpoint.policy_kwargs.get("cell_kwargs") == model.policy_kwargs.get("cell_kwargs")
+        and _restore_episodes(model, checkpoint.episodes)
+    )
+    if checkpoint.random_state is not None:
+        _set_random_state(checkpoint.random_state, model.device)
+    if not goes_on and model.seed is not None:
+        model.env.seed()  # a seed from NumPy's generator: other episodes than those that training began with
+
+
+def _restore_episodes(model: Any, episodes: dict[str, Any]) -> bool:
+    """Go on in these episodes; False, and nothing is changed, if they are of another environment or another memory."""
+    memory = tuple(part.to(model.device) for part in episodes["memory"])
+    observation, starts = episodes["observation"], np.asarray(episodes["starts"], dtype=bool)
+    seen = observation.values() if isinstance(observation, dict) else [observation]
+    if any(len(part) != model.n_envs for part in (*memory, *seen, starts)):
+        raise ValueError(f"the running episodes are not {model.n_envs}")
+    blank = model.policy.initial_state(model.n_envs)
+    if [(part.shape, part.dtype) for part in memory] != [(part.shape, part.dtype) for part in blank]:
+        warnings.warn("new episodes begin, since the memory's state in the file is of another form", stacklevel=5)
+        return False
+    model._predict_values(observation, memory)  # raises if the observation does not fit the policy
+    if not restore_episodes(model.env, episodes):
+        return False
+    model._last_obs, model._last_episode_starts, model._last_state = observation, starts, memory
+    model._discounted_returns = np.array(episodes["discounted_returns"])
+    return True
+
+
+def _set_random_state(state: dict[str, Any], device: torch.device) -> None:
     """Put the global generators into the state of a checkpoint."""
     name, keys, position, *gauss = state["numpy"]
     if not 0 <= position <= len(keys):  # NumPy itself does not look

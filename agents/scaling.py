@@ -11,12 +11,13 @@ from typing import cast
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fw_rl.agents.features import fits_cnn
 from fw_rl.agents.rollout import Observation
 
-__all__ = ["ObservationScaling", "RunningStatistics"]
+__all__ = ["ObservationScaling", "RewardScaling", "RunningStatistics"]
 
 CLIP = 10.0
 EPSILON = 1e-8
@@ -50,6 +51,22 @@ class RunningStatistics(nn.Module):
         self.var.copy_((squares + distance.square() * self.count * len(values) / total) / total)
         self.mean.add_(distance * len(values) / total)
         self.count.copy_(total)
+
+
+class RewardScaling(RunningStatistics):
+    """Rewards over the running deviation of the discounted returns, clipped at 10, as SB3's `VecNormalize` has them."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+    def scale(self, rewards: NDArray[np.float32], returns: NDArray[np.float64], gamma: float) -> NDArray[np.float32]:
+        """The scaled rewards [B]; the discounted returns [B] of the running episodes are brought up to date in place."""
+        if not np.isfinite(rewards).all():
+            return rewards  # to be named when the rollout is whole
+        returns *= gamma
+        returns += rewards
+        self.update(torch.as_tensor(returns))
+        return np.clip(rewards * float(self.inverse_deviation), -CLIP, CLIP)
 
 
 class ObservationScaling(nn.Module):
