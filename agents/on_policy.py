@@ -397,8 +397,9 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         assert self.env is not None
         memory = tuple(part.to(self.device) for part in episodes["memory"])
         observation, starts = episodes["observation"], np.asarray(episodes["starts"], dtype=bool)
+        returns = np.asarray(episodes["discounted_returns"], dtype=np.float64).reshape(-1)
         seen = observation.values() if isinstance(observation, dict) else [observation]
-        if any(len(part) != self.n_envs for part in (*memory, *seen, starts)):
+        if any(len(part) != self.n_envs for part in (*memory, *seen, starts, returns)):
             raise ValueError(f"the running episodes are not {self.n_envs}")
         blank = self.policy.initial_state(self.n_envs)
         if [(part.shape, part.dtype) for part in memory] != [(part.shape, part.dtype) for part in blank]:
@@ -408,7 +409,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         if not restore_episodes(self.env, episodes):
             return False
         self._last_obs, self._last_episode_starts, self._last_state = observation, starts, memory
-        self._discounted_returns = np.asarray(episodes["discounted_returns"])
+        self._discounted_returns = returns
         return True
 
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto") -> None:
