@@ -24,7 +24,7 @@ class BatchFirstPolicy(nn.Module):
     parameters are those of `policy`, so that `policy.state_dict()` moves weights between this net and SB3's agents.
 
     Examples:
-        >>> net = BatchFirstPolicy(spaces.Discrete(5), spaces.Discrete(3), dict(cell="gru", hidden_size=8))
+        >>> net = BatchFirstPolicy(spaces.Discrete(5), spaces.Discrete(3), dict(hidden_size=8, shared_cell=True))
         >>> latent, state = net(torch.zeros(2, 7, dtype=torch.int64), net.initial_state(2))  # two sequences of seven steps
         >>> latent.shape, net.action_parameters(latent).shape, net.values(latent).shape
         (torch.Size([2, 7, 8]), torch.Size([2, 7, 3]), torch.Size([2, 7]))
@@ -49,7 +49,10 @@ class BatchFirstPolicy(nn.Module):
         return self.policy.initial_state(batch_size)
 
     def forward(self, observations: Observation, state: State) -> tuple[Tensor, State]:
-        """The cell's outputs [B, T, H] for observations [B, T, ...] without episode starts, and the state after them."""
+        """The cell's outputs [B, T, H] for observations [B, T, ...] without episode starts, and the state after them.
+
+        Two cells have 2 H of them.
+        """
         seen = _as_sb3_sees(observations, self.raw_space)
         encoded = self.policy.encode(map_observation(lambda part: part.transpose(0, 1), seen))
         latent, state = self.policy.cell(encoded, state)

@@ -195,8 +195,9 @@ def _restore_episodes(model: Any, episodes: dict[str, Any]) -> bool:
     """Go on in these episodes; False, and nothing is changed, if they are of another environment or another memory."""
     memory = tuple(part.to(model.device) for part in episodes["memory"])
     observation, starts = episodes["observation"], np.asarray(episodes["starts"], dtype=bool)
+    returns = np.array(episodes["discounted_returns"], dtype=np.float64).reshape(-1)
     seen = observation.values() if isinstance(observation, dict) else [observation]
-    if any(len(part) != model.n_envs for part in (*memory, *seen, starts)):
+    if any(len(part) != model.n_envs for part in (*memory, *seen, starts, returns)):
         raise ValueError(f"the running episodes are not {model.n_envs}")
     blank = model.policy.initial_state(model.n_envs)
     if [(part.shape, part.dtype) for part in memory] != [(part.shape, part.dtype) for part in blank]:
@@ -206,7 +207,7 @@ def _restore_episodes(model: Any, episodes: dict[str, Any]) -> bool:
     if not restore_episodes(model.env, episodes):
         return False
     model._last_obs, model._last_episode_starts, model._last_state = observation, starts, memory
-    model._discounted_returns = np.array(episodes["discounted_returns"])
+    model._discounted_returns = returns
     return True
 
 

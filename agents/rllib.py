@@ -69,8 +69,9 @@ class RLlibAgent(RecurrentOnPolicyAlgorithm):
         algorithm_kwargs: More settings of RLlib, for `training` of its config.
         timeout: Seconds without a frame after which `learn` gives up.
         device: "cpu" or "auto", which is the same: the learner is on this machine's processor.
-        **kwargs: The other arguments of `RecurrentOnPolicyAlgorithm`, as far as RLlib has them. `n_steps` are the steps that a
-            runner sends at a time: a gradient flows over them, and an update has as many from each environment.
+        **kwargs: The other arguments of `RecurrentOnPolicyAlgorithm`, as far as RLlib has them; it scales neither observations
+            nor rewards. `n_steps` are the steps that a runner sends at a time: a gradient flows over them, and an update has as
+            many from each environment.
 
     Raises:
         ValueError: For an algorithm that does not exist, a learning rate that is a function, environments in another mode or
@@ -109,7 +110,10 @@ class RLlibAgent(RecurrentOnPolicyAlgorithm):
         if made is not None and is_masking_supported(made):
             raise ValueError("env must be without action_masks, of which RLlib does not know, got one that has them")
         device = "cpu" if device == "auto" else device
-        super().__init__(policy, made, learning_rate, device=device, **dict(optimizer="adam") | kwargs)
+        unscaled = dict(norm_obs=False) | (kwargs.pop("policy_kwargs", None) or {})  # nobody sees all steps
+        super().__init__(
+            policy, made, learning_rate, device=device, policy_kwargs=unscaled, **dict(norm_reward=False) | kwargs
+        )
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:

@@ -7,7 +7,7 @@ import tyro
 from gymnasium.wrappers import TransformObservation
 from stable_baselines3.common.env_util import make_vec_env
 
-from fw_rl.agents import Player, RecurrentA2C
+from fw_rl.agents import Player, RecurrentPPO
 
 
 def make_env() -> gym.Env:
@@ -22,10 +22,7 @@ def main(timesteps: int = 400_000, cell: str = "fast-weights", seed: int = 0) ->
     """Train for so many frames, and say how long the pole then stands, 500 steps at most."""
     torch.set_num_threads(1)
     env = make_vec_env(make_env, n_envs=16, seed=seed)
-    options = dict(eta=0.01, decay=0.3) if cell == "fast-weights" else {}
-    memory = dict(cell=cell, hidden_size=64, cell_kwargs=options)
-    settings = dict(n_steps=8, learning_rate=2e-3, gae_lambda=0.95, ent_coef=0.0, optimizer="adam")
-    model = RecurrentA2C("RecurrentPolicy", env, policy_kwargs=memory, seed=seed, **settings)
+    model = RecurrentPPO("RecurrentPolicy", env, policy_kwargs=dict(cell=cell), seed=seed)
     model.learn(timesteps)
     mean = Player(model).play(env, n_episodes=50).mean()
     print(f"the pole stands for {mean:.0f} steps")

@@ -40,11 +40,8 @@ def main(timesteps: int = 300_000, cell: str = "fast-weights", seed: int = 0) ->
     """Train for so many frames, and say how often the agent then catches the ball."""
     torch.set_num_threads(1)
     env = make_vec_env(make_env, n_envs=32, seed=seed)
-    options = dict(eta=0.1, decay=0.1, recurrent_scale=0.3) if cell == "fast-weights" else {}
-    memory = dict(cell=cell, cell_kwargs=options, features_extractor_class=SmallCNN)
-    model = RecurrentA2C(
-        "RecurrentPolicy", env, n_steps=11, optimizer="adam", learning_rate=2e-3, policy_kwargs=memory, seed=seed
-    )
+    memory = dict(cell=cell, features_extractor_class=SmallCNN)
+    model = RecurrentA2C("RecurrentPolicy", env, n_steps=11, policy_kwargs=memory, seed=seed)
     model.learn(timesteps)
     mean = Player(model).play(env, n_episodes=200).mean()
     print(f"caught {(mean + 1) / 2:.0%}")

@@ -60,8 +60,8 @@ def main(timesteps: int = 60_000, seed: int = 0) -> None:
     """Train for so many frames, and say what the agent has learned."""
     torch.set_num_threads(1)
     env = make_vec_env(Remember, n_envs=16, seed=seed)
-    memory = dict(cell="leaky", hidden_size=32, cell_kwargs=dict(decay=0.95))
-    model = RecurrentA2C("RecurrentPolicy", env, n_steps=10, learning_rate=3e-3, policy_kwargs=memory, seed=seed)
+    memory = dict(cell="leaky", cell_kwargs=dict(decay=0.95))
+    model = RecurrentA2C("RecurrentPolicy", env, n_steps=10, policy_kwargs=memory, seed=seed)
     model.learn(timesteps)
     mean = Player(model).play(env, n_episodes=200).mean()
     print(f"mean return {mean:.2f}")

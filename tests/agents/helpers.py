@@ -184,8 +184,12 @@ class Recorder(VecEnvWrapper):
         return self.kept[name]
 
 
+PLAIN = dict(shared_cell=True, net_arch=(), norm_obs=False)
+"""A policy that a test can compute by hand: one cell with the heads on it, and observations as they are."""
+
+
 def make_policy(cell="gru", *, observation_space=None, action_space=None, seed=0, cell_kwargs=None, **kwargs):
-    """A small policy for observations [4] and 3 actions, if not said otherwise."""
+    """A small and plain policy for observations [4] and 3 actions, if not said otherwise."""
     torch.manual_seed(seed)
     return RecurrentActorCriticPolicy(
         observation_space or spaces.Box(-np.inf, np.inf, (4,), np.float32),
@@ -193,7 +197,7 @@ def make_policy(cell="gru", *, observation_space=None, action_space=None, seed=0
         lambda progress: 1e-3,
         cell=cell,
         cell_kwargs=cell_kwargs,
-        **dict(hidden_size=8, encoder_arch=(6,)) | kwargs,
+        **dict(hidden_size=8, encoder_arch=(6,)) | PLAIN | kwargs,
     )
 
 

@@ -267,7 +267,7 @@ def test_it_logs_what_the_memory_did_on_the_rollout():
 def test_a_net_that_has_diverged_is_reported_in_one_line(number):
     model = make_model(catch(), n_steps=4)
     with torch.no_grad():
-        model.policy.cell.core.weight_hh_l0.fill_(number)
+        model.policy.actor_cell.core.weight_hh_l0.fill_(number)
     with pytest.raises(FloatingPointError, match=r"^the memory's output is not finite after 12 frames: .*$"):
         model.learn(100)
 
@@ -357,9 +357,9 @@ def test_the_optimizer_is_chosen_by_name():
     default = make_model(catch()).policy.optimizer
     rmsprop = make_model(catch(), optimizer="rmsprop").policy.optimizer
     adam = make_model(catch(), optimizer="adam").policy.optimizer
-    assert type(default) is type(rmsprop) is torch.optim.RMSprop
+    assert type(rmsprop) is torch.optim.RMSprop
     assert (rmsprop.defaults["alpha"], rmsprop.defaults["eps"]) == (0.99, 1e-5)
-    assert type(adam) is torch.optim.Adam
+    assert type(default) is type(adam) is torch.optim.Adam
     assert adam.defaults["eps"] == 1e-5
 
 

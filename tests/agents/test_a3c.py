@@ -23,14 +23,14 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from fw_rl.agents import A3C, CheckpointError, RecurrentA2C, WorkerError, a3c
 from fw_rl.agents.shared_training import WorkerA2C, optimizer_statistics
 from fw_rl.envs import CatchVectorEnv
 from fw_rl.envs.sb3 import VecEnvAdapter
 from fw_rl.processes import START_METHOD, START_METHODS
-from tests.agents.helpers import FASTEST, Recorder, Scripted, same_parameters, scramble, scripted_envs
+from tests.agents.helpers import FASTEST, PLAIN, Recorder, Scripted, same_parameters, scramble, scripted_envs
 from tests.agents.test_a2c import Written
 from tests.agents.test_loss import SlowNet, assert_near, slow_loss
 from tests.helpers import processes_of_session
@@ -88,6 +88,8 @@ class Watch(BaseCallback):
 
 def assert_same_training(one, other):
     assert same_parameters(one, other)
+    buffers = (dict(model.policy.named_buffers()) for model in (one, other))
+    torch.testing.assert_close(*buffers, rtol=0, atol=0)
     for ours, theirs in zip(
         optimizer_statistics(one.policy.optimizer), optimizer_statistics(other.policy.optimizer), strict=True
     ):
@@ -98,15 +100,20 @@ def assert_same_training(one, other):
     assert episodes[0] == episodes[1] != []
 
 
+def unscaled():
+    """Observations of no known range."""
+    return VecMonitor(DummyVecEnv(scripted_envs([((2, "terminated"), (4, "truncated"))] * N_ENVS)))
+
+
 @pytest.mark.parametrize("shared_statistics", [True, False])
-@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
-def test_one_worker_is_a2c_to_the_last_bit(tmp_path, optimizer, shared_statistics):
-    a2c = make_a2c(optimizer=optimizer).learn(20 * ROLLOUT)
-    model = make_agent(optimizer=optimizer, n_workers=1, shared_statistics=shared_statistics).learn(20 * ROLLOUT)
+@pytest.mark.parametrize("optimizer, make_env", [("rmsprop", catch), ("adam", catch), ("adam", unscaled)])
+def test_one_worker_is_a2c_to_the_last_bit(tmp_path, optimizer, make_env, shared_statistics):
+    a2c = make_a2c(make_env(), optimizer=optimizer).learn(20 * ROLLOUT)
+    model = make_agent(make_env, optimizer=optimizer, n_workers=1, shared_statistics=shared_statistics).learn(20 * ROLLOUT)
     assert_same_training(model, a2c)
     # `learn` again: new episodes, with a seed of their own, but all else goes on.
     a2c.save(tmp_path / "a2c")
-    a2c = RecurrentA2C.load(tmp_path / "a2c", catch(), device="cpu", seed=model._worker_seed(0, 0))
+    a2c = RecurrentA2C.load(tmp_path / "a2c", make_env(), device="cpu", seed=model._worker_seed(0, 0))
     assert_same_training(
         model.learn(10 * ROLLOUT, reset_num_timesteps=False), a2c.learn(10 * ROLLOUT, reset_num_timesteps=False)
     )
@@ -195,6 +202,7 @@ def test_shared_parameters_get_the_gradient_of_each_rollout_alone(optimizer, slo
         return made[-1]
 
     settings = dict(n_workers=2, learning_rate=RATE, max_grad_norm=MAX_NORM, optimizer=optimizer)
+    settings |= dict(norm_reward=False, policy_kwargs=PLAIN)
     model = make_agent(make_env, shared_statistics=shared_statistics, **settings, **SLOW)
     scramble(model.policy)
     updates, frames = 30, 2 * N_STEPS
@@ -241,7 +249,7 @@ def test_all_workers_have_the_same_statistics_or_each_its_own():
 
 
 def test_own_statistics_are_averaged_by_save_and_where_learning_ends(tmp_path):
-    model = make_agent(shared_statistics=False)
+    model = make_agent(optimizer="rmsprop", shared_statistics=False)
     learners = [join(model, 1000)]
     learners.append(join(model, 1000, model._shared, 1))
     for learner in (*learners, learners[0]):

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from fw_rl.agents import RecurrentA2C, batch_first
 from fw_rl.agents.batch_first import BatchFirstPolicy
-from tests.agents.helpers import CELLS, make_policy, scramble
+from tests.agents.helpers import CELLS, PLAIN, make_policy, scramble
 from tests.agents.test_spaces import ACTION_SPACES, OBSERVATION_SPACES, Noise
 
 EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)
@@ -129,7 +129,7 @@ def test_the_parameters_are_those_of_the_policy_and_no_others():
 
 
 def test_weights_go_there_and_back():
-    net = make_net(cell="lstm")
+    net = make_net(cell="lstm", **PLAIN)
     policy = make_policy("lstm", observation_space=OBSERVATION_SPACES["Box"], action_space=TAKEN["Discrete"], seed=5)
     net.policy.load_state_dict(policy.state_dict())
     other = make_policy("lstm", observation_space=OBSERVATION_SPACES["Box"], action_space=TAKEN["Discrete"], seed=6)
@@ -159,7 +159,7 @@ def test_other_actions_are_refused(name):
 def test_the_activation_and_the_layers_can_be_chosen():
     net = make_net(net_arch=dict(pi=[5], vf=[4]), activation_fn=nn.Tanh, encoder_arch=())
     latent, _ = net(tensors(sample(OBSERVATION_SPACES["Box"])), net.initial_state(B))
-    assert latent.shape == (B, T, 8)
+    assert latent.shape == (B, T, 8 + 8)
     assert net.action_parameters(latent).shape == (B, T, 4)
     assert net.values(latent).shape == (B, T)
 

@@ -45,7 +45,7 @@ def catch(num_envs=N_ENVS, n=5, **kwargs):
 
 
 def make_agent(env=None, cell="fast-weights", cell_kwargs=None, policy_kwargs=None, **kwargs):
-    kwargs = dict(n_steps=N_STEPS, seed=0, learning_rate=1e-2) | kwargs
+    kwargs = dict(n_steps=N_STEPS, seed=0, learning_rate=1e-2, optimizer="rmsprop") | kwargs
     policy_kwargs = dict(cell=cell, cell_kwargs=cell_kwargs or {}) | SMALL | (policy_kwargs or {})
     return RecurrentA2C("RecurrentPolicy", catch() if env is None else env, policy_kwargs=policy_kwargs, **kwargs)
 
@@ -102,7 +102,7 @@ def all_of(model):
         optimizer=model.policy.optimizer.state_dict(),
         counters=[model.num_timesteps, model._total_timesteps, model._n_updates, model._current_progress_remaining],
         episodes=[(episode["r"], episode["l"]) for episode in model.ep_info_buffer],
-        seen=[model._last_obs, model._last_episode_starts, list(model._last_state)],
+        seen=[model._last_obs, model._last_episode_starts, list(model._last_state), model._discounted_returns],
         env=[adapter.env.get_state(), adapter.episode_returns, adapter.episode_lengths],
         random=[torch.get_rng_state(), list(np.random.get_state()), random.getstate()],
     )
@@ -336,6 +336,7 @@ def test_all_arguments_come_back(tmp_path):
         anneal_entropy=True,
         matmul_precision="high",
         normalize_advantage=True,
+        norm_reward=False,
         stats_window_size=11,
         tensorboard_log=str(tmp_path / "board"),
         monitor_wrapper=False,
@@ -344,6 +345,7 @@ def test_all_arguments_come_back(tmp_path):
     policy_kwargs = dict(
         cell_kwargs=dict(rule="oja", eta=0.25),
         net_arch=dict(pi=[3], vf=[2]),
+        norm_obs=False,
         activation_fn=torch.nn.Tanh,
         features_extractor_class=FlattenExtractor,
         optimizer_class=torch.optim.AdamW,
@@ -370,7 +372,7 @@ def test_arguments_can_be_overridden(saved):
     changed = dict(cell_kwargs=dict(eta=0.125, rule="delta"))
     loaded = RecurrentA2C.load(path, catch(), gamma=0.5, n_steps=3, policy_kwargs=changed)
     assert loaded._last_obs is None
-    assert (loaded.gamma, loaded.n_steps, loaded.rollout_buffer.n_steps, loaded.policy.cell.eta) == (0.5, 3, 3, 0.125)
+    assert (loaded.gamma, loaded.n_steps, loaded.rollout_buffer.n_steps, loaded.policy.actor_cell.eta) == (0.5, 3, 3, 0.125)
     assert loaded.policy.hidden_size == SMALL["hidden_size"]
     assert_same(loaded.policy.optimizer.state_dict(), model.policy.optimizer.state_dict())
     loaded.learn(30, reset_num_timesteps=False)
@@ -818,7 +820,7 @@ def test_an_environment_with_other_actions(saved):
     )
 
 
-NAME = "cell.norm.weight"
+NAME = "cell.first.norm.weight"
 
 
 @pytest.mark.parametrize(
@@ -843,6 +845,10 @@ NAME = "cell.norm.weight"
         (lambda d, t, m: d["optimizer_state"]["param_groups"][0]["params"].pop() < 0, "cannot be restored"),
         (lambda d, t, m: t.update({"episodes.observation": torch.zeros(N_ENVS, 4)}), "cannot be restored"),
         (lambda d, t, m: t.update({"episodes.starts": torch.zeros(N_ENVS + 1)}), f"the running episodes are not {N_ENVS}"),
+        (
+            lambda d, t, m: t.update({"episodes.discounted_returns": torch.zeros(N_ENVS, 2)}),
+            f"the running episodes are not {N_ENVS}",
+        ),
         (lambda d, t, m: d["random_state"]["numpy"]["$tuple"].__setitem__(2, 10**6), "is at 1000000 of 624"),
         (
             lambda d, t, m: d["arguments"].update(optimizer="sgd"),
@@ -880,7 +886,7 @@ def test_a_cell_that_is_not_registered(tmp_path, monkeypatch):
         pass
 
     make_agent(cell="own").save(tmp_path / "agent")
-    assert isinstance(RecurrentA2C.load(tmp_path / "agent").policy.cell, Own)
+    assert isinstance(RecurrentA2C.load(tmp_path / "agent").policy.actor_cell, Own)
     del base._REGISTRY["own"]
     message = refusal(lambda: RecurrentA2C.load(tmp_path / "agent"))
     assert message.startswith(f"{tmp_path / 'agent.safetensors'} needs the cell 'own', which is not registered: first import")
@@ -892,7 +898,7 @@ def test_a_module_that_a_file_names_is_not_imported(tmp_path, monkeypatch):
     lines = ["from fw_rl.cells import LSTMCell, register_cell", "@register_cell('own')", "class Own(LSTMCell): ..."]
     (tmp_path / "own_cells.py").write_text("\n".join(lines))
     make_agent(cell="own_cells:own").save(tmp_path / "agent")
-    assert type(RecurrentA2C.load(tmp_path / "agent").policy.cell).__name__ == "Own"
+    assert type(RecurrentA2C.load(tmp_path / "agent").policy.actor_cell).__name__ == "Own"
     del sys.modules["own_cells"]
     message = refusal(lambda: RecurrentA2C.load(tmp_path / "agent"))
     assert "needs the cell 'own_cells:own', which is not registered: first import" in message

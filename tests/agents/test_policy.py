@@ -12,6 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fw_rl.agents import RecurrentActorCriticPolicy
+from fw_rl.cells import FastWeightsCell
 from tests.agents.helpers import CELLS, act, every_cell_with, make_policy, register_for_a_test, scramble
 
 EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)
@@ -41,9 +42,25 @@ def shapes(module):
     return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
 
 
-def test_by_default_it_is_the_network_of_the_paper():
-    torch.manual_seed(0)
-    policy = RecurrentActorCriticPolicy(spaces.Box(0, 1, (256,), np.float32), spaces.Discrete(3), lambda progress: 1e-3)
+def test_by_default_actor_and_critic_have_a_net_each():
+    policy = RecurrentActorCriticPolicy(spaces.Box(-1, 1, (4,)), spaces.Discrete(3), lambda progress: 1e-3)
+    size, memory = policy.hidden_size, policy.actor_cell
+    assert isinstance(memory, FastWeightsCell)
+    assert [shapes(part) for part in (policy.cell.first, policy.encoder)] == [
+        shapes(part) for part in (policy.cell.second, policy.critic_encoder)
+    ]
+    assert shapes(policy.mlp_extractor) == {
+        f"{net}.0.{name}": shape
+        for net in ("policy_net", "value_net")
+        for name, shape in (("weight", (64, size)), ("bias", (64,)))
+    }
+    assert policy.observation_scaling.keys
+
+
+def test_with_one_cell_it_is_the_network_of_the_paper():
+    policy = make_policy(
+        "fast-weights", observation_space=spaces.Box(0, 1, (256,)), hidden_size=128, encoder_arch=(128,), shared_cell=True
+    )
     assert shapes(policy) == {
         "encoder.0.weight": (128, 256),
         "encoder.0.bias": (128,),
@@ -69,13 +86,14 @@ def test_by_default_it_is_the_network_of_the_paper():
 
 
 def test_ortho_init_is_of_all_layers_but_the_cell():
-    policy = make_policy("fast-weights", hidden_size=8, encoder_arch=(4,), ortho_init=True)
+    start = dict(hidden_size=8, encoder_arch=(4,), cell_kwargs=dict(recurrent_scale=0.05))
+    policy = make_policy("fast-weights", ortho_init=True, **start)
     encoder, actor, critic = policy.encoder[0].weight, policy.action_net.weight, policy.value_net.weight
     assert_close(encoder @ encoder.T, 2 * torch.eye(4))
     assert_close(actor @ actor.T, 1e-4 * torch.eye(3))
     assert_close(critic @ critic.T, torch.eye(1))
     assert_close(policy.cell.recurrent_map.weight, 0.05 * torch.eye(8))
-    free = make_policy("fast-weights", hidden_size=8, encoder_arch=(4,)).encoder[0].weight
+    free = make_policy("fast-weights", **start).encoder[0].weight
     assert (free @ free.T - 2 * torch.eye(4)).abs().max() > 0.1
 
 

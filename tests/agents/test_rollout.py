@@ -15,6 +15,7 @@ from fw_rl import memory
 from fw_rl.agents.rollout import RecurrentRollout, generalized_advantages
 from tests.agents.helpers import (
     CELLS,
+    PLAIN,
     VECTORIZATIONS,
     Scripted,
     every_cell_with,
@@ -248,8 +249,9 @@ SCALE = 0.3
 
 
 def scripted_model(vectorize, cell="gru", *, n_steps=4, scripts=SCRIPTS, **kwargs):
-    """An agent with random parameters that never change."""
-    model = make_model(vectorize(scripted_envs(scripts, scale=SCALE)), cell, n_steps=n_steps, learning_rate=0.0, **kwargs)
+    """A plain agent with random parameters that never change."""
+    settings = dict(n_steps=n_steps, learning_rate=0.0, norm_reward=False, policy_kwargs=PLAIN) | kwargs
+    model = make_model(vectorize(scripted_envs(scripts, scale=SCALE)), cell, **settings)
     scramble(model.policy)
     return model
 
@@ -365,8 +367,8 @@ def test_a_rollout_goes_on_from_the_last_state():
 def tally_model(monkeypatch, env, *, n_steps, value=(0.0, 0.0, 1.0), gamma=0.5, **kwargs):
     """An agent whose value is the sum over the episode so far of `value` . (number, episode, t)."""
     register_for_a_test(monkeypatch)
-    sizes = dict(encoder_arch=(), hidden_size=3)
-    model = make_model(env, "tally", n_steps=n_steps, gamma=gamma, learning_rate=0.0, policy_kwargs=sizes, **kwargs)
+    settings = dict(n_steps=n_steps, gamma=gamma, learning_rate=0.0, norm_reward=False) | kwargs
+    model = make_model(env, "tally", policy_kwargs=PLAIN | dict(encoder_arch=(), hidden_size=3), **settings)
     with torch.no_grad():
         model.policy.value_net.weight.copy_(torch.tensor([value]))
         model.policy.value_net.bias.zero_()

@@ -74,7 +74,7 @@ def test_settings_that_an_older_version_wrote_for_ray_are_dropped():
         (dict(engine="ray", optimizer="adam"), "--optimizer must be left out with --engine ray, got 'adam'"),
         (dict(engine="ray", previous_step=True), "--previous-step must be False with --engine ray, got True"),
         (dict(engine="ray", bptt_length=3), "--bptt-length must be left out with --engine ray, got 3"),
-        (dict(engine="ray", normalize=True), "--normalize must be False with --engine ray"),
+        (dict(engine="ray", normalize=True), "--normalize must be left out with --engine ray, got True"),
         (dict(engine="ray", n_envs=9), "--n-envs must be a multiple of --workers, 2, got 9"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 from fw_rl.commands.play import main as play
 from fw_rl.commands.train import main
 from fw_rl.experiments.agents import load_trained
+from fw_rl.experiments.settings import RunSettings
 from tests.commands.helpers import A3C, train
 
 
@@ -52,7 +53,7 @@ def test_a_run_of_an_older_version_takes_the_defaults(tmp_path):
         del config["settings"][name]
     (run / "config.json").write_text(json.dumps(config))
     assert main(["--resume", str(run), "--timesteps", "192", "--quiet", "--eval-episodes", "2"]) == 0
-    assert json.loads((run / "config.json").read_text())["settings"]["encoder_arch"] == [128]
+    assert json.loads((run / "config.json").read_text())["settings"]["encoder_arch"] == RunSettings().encoder_arch
     assert play([str(run), "--gif", str(tmp_path / "episodes.gif")]) == 0
 
 
@@ -60,7 +61,7 @@ def test_a_run_of_an_older_version_takes_the_defaults(tmp_path):
     ("arguments", "tuned"),
     [
         ([], {"--n-envs": "64", "--n-steps": "15", "--optimizer": "adam", "--cell-options": "eta=0.1 decay=0.1"}),
-        (["--algo", "ppo", "--env", "CartPole-v1"], {"--n-epochs": "10", "--n-steps": "64", "--workers": "1"}),
+        (["--algo", "ppo"], {"--n-epochs": "4", "--n-steps": "15", "--workers": "1"}),
         (["--algo", "a3c"], {"--workers": "2", "--n-epochs": "None", "--n-envs": "128"}),
         (["--engine", "ray"], {"--algo": "impala", "--optimizer": "None", "--timesteps": "3000000"}),
     ],
@@ -77,7 +78,7 @@ def test_the_help_shows_what_is_tuned_for_the_environment(arguments, tuned, caps
 def test_an_option_counts_for_more_than_what_is_tuned(tmp_path):
     settings = load_trained(train(tmp_path, "--cell-options", "eta=0.2", timesteps=96)[1])[0]
     assert (settings.n_envs, settings.gae_lambda) == (4, 1.0)
-    assert settings.cell_options == dict(eta=0.2, decay=0.1, recurrent_scale=0.3)
+    assert settings.cell_options == dict(eta=0.2, decay=0.1, recurrent_scale=0.3, activation="relu")
 
 
 BAD_INPUT = {
@@ -115,7 +116,7 @@ BAD_INPUT = {
         ["--cell-options", "eta=[1"],
         "--cell-options must have numbers, words, true or false as values, got eta=[1",
     ),
-    "scaling by workers": (["--normalize", "True", "--algo", "a3c"], "--normalize must be False with --algo a3c"),
+    "scaling on Ray": (["--normalize", "True", "--engine", "ray"], "--normalize must be left out with --engine ray, got True"),
     "epochs of another algorithm": (["--n-epochs", "3"], "--n-epochs must be left out with --algo a2c, got 3"),
     "batch too small": (
         ["--algo", "ppo", "--batch-size", "5"],
