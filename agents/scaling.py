@@ -109,24 +109,27 @@ class ObservationScaling(nn.Module):
 
 
 class _Scaling(nn.Module):
-    """The scaling of one part: its statistics, and the mean and the factor that are applied."""
+    """The scaling of one part: its statistics, and the mean, the factor and the limit that are applied, at first none."""
 
     mean: Tensor
     factor: Tensor
+    limit: Tensor
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.statistics = RunningStatistics(shape)
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("factor", torch.ones(shape))
+        self.register_buffer("limit", torch.tensor(float("inf")))
 
     def forward(self, x: Tensor) -> Tensor:
-        return ((x - self.mean) * self.factor).clamp(-CLIP, CLIP)
+        return ((x - self.mean) * self.factor).clamp(-self.limit, self.limit)
 
     def refresh(self) -> None:
         if self.statistics.count > 0:
             self.mean.copy_(self.statistics.mean)
             self.factor.copy_(self.statistics.inverse_deviation)
+            self.limit.fill_(CLIP)
 
 
 def _is_scaled(space: spaces.Space) -> bool:

@@ -91,21 +91,28 @@ class DeltaNetCell(AcceleratedCell):
         return self.run(self.remember, x, state, episode_starts)
 
     def run(self, remember: Remember, x: Tensor, state: State, episode_starts: Tensor | None) -> tuple[Tensor, State]:
-        """`forward` with what computes the same as the method `remember`."""
+        """`forward` with what computes the same as the method `remember`.
+
+        Args:
+            remember: Called as the method is.
+            x: Inputs, [T, B, I].
+            state: The state before them.
+            episode_starts: Where rows start an episode, [T, B] bool, or None.
+        """
         if self.keys == "input":
-            shown, matrix = remember(state[0], *self.programme(x), episode_starts)
-            return self.show(shown, x), (matrix,)
+            shown, matrix = remember(state[0], *self._programme(x), episode_starts)
+            return self._show(shown, x), (matrix,)
         outputs = []
         for t in range(len(x)):
             starts = None if episode_starts is None else episode_starts[t : t + 1]
             h, matrix = state if starts is None else reset_rows(state, starts[0])
             step = x[t : t + 1]
-            shown, matrix = remember(matrix, *self.programme(torch.cat([step, h.tanh().unsqueeze(0)], dim=2)), starts)
-            outputs.append(self.show(shown, step)[0])
+            shown, matrix = remember(matrix, *self._programme(torch.cat([step, h.tanh().unsqueeze(0)], dim=2)), starts)
+            outputs.append(self._show(shown, step)[0])
             state = outputs[-1].clone(), matrix
         return torch.stack(outputs), state
 
-    def programme(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+    def _programme(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Queries, keys, gates and values as the map gives them [T, B, 4, N, d], and strengths and decays [T, B, 1 or 2, N]."""
         mapped = self.input_map(seen).unflatten(2, (4, self.heads, self.units))
         return mapped, self.rate_map(seen).sigmoid().unflatten(2, (-1, self.heads))
@@ -113,21 +120,28 @@ class DeltaNetCell(AcceleratedCell):
     def remember(
         self, matrix: Tensor, mapped: Tensor, rates: Tensor, episode_starts: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The reads with norm and gate, [T, B, N, d], and the matrix after them, in plain Torch."""
-        queries, keys, strengths, decays = self.addresses(mapped, rates)
+        """The reads with norm and gate, [T, B, N, d], and the matrix after them, in plain Torch.
+
+        Args:
+            matrix: A before the sequence, [B, N, d, d].
+            mapped: Queries, keys, gates and values as `input_map` gives them, [T, B, 4, N, d].
+            rates: Strengths and decays, [T, B, 1 or 2, N].
+            episode_starts: Where rows start an episode, [T, B] bool, or None.
+        """
+        queries, keys, strengths, decays = self._addresses(mapped, rates)
         values = mapped[:, :, 3]
         reads, matrix = memory.write_and_read(
             matrix, queries, keys, values, strengths, decays, episode_starts, corrects=self.corrects
         )
         return self.norm(reads) * silu(mapped[:, :, 2]), matrix
 
-    def addresses(self, mapped: Tensor, rates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Queries and keys of unit length [T, B, N, d], and strengths and decays [T, B, N], of what `programme` gives."""
+    def _addresses(self, mapped: Tensor, rates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Queries and keys of unit length [T, B, N, d], and strengths and decays [T, B, N], of what `_programme` gives."""
         raw = silu(mapped[:, :, :2])
         queries, keys = (raw * torch.rsqrt(raw.square().sum(dim=-1, keepdim=True) + TINY)).unbind(2)
         return queries, keys, rates[:, :, 0], rates[:, :, 1] if self.has_decay else None
 
-    def show(self, shown: Tensor, x: Tensor) -> Tensor:
+    def _show(self, shown: Tensor, x: Tensor) -> Tensor:
         """The outputs [T, B, H] of what `remember` gives."""
         return self.output_map(shown.flatten(2)) + self.skip_map(x)
 
@@ -150,7 +164,7 @@ class DeltaNetCell(AcceleratedCell):
         with torch.no_grad():
             self.run(note, x, state, episode_starts)
             mapped, rates = (torch.cat(parts) for parts in zip(*programmes, strict=True))
-            weights = memory.recall_weights(*self.addresses(mapped, rates), episode_starts, corrects=self.corrects)
+            weights = memory.recall_weights(*self._addresses(mapped, rates), episode_starts, corrects=self.corrects)
             earlier = torch.ones(len(x), len(x), dtype=torch.bool, device=x.device).tril(-1)
             return weights.abs().mean(2) * earlier.unsqueeze(1)
 

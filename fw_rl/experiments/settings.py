@@ -25,10 +25,7 @@ from fw_rl.experiments.checks import check_count, require
 from fw_rl.experiments.environments import environment_id
 from fw_rl.modules import without_module
 
-__all__ = ["ALWAYS_WRITTEN", "RunSettings", "parse_cell_options", "resolve"]
-
-ALWAYS_WRITTEN = {"env", "cell", "algo", "seed", "timesteps"}
-"""What every version of a file has; what came later has its default where a file lacks it."""
+__all__ = ["RunSettings", "parse_cell_options", "resolve"]
 
 NOT_ON_RAY = ("bptt_length", "normalize", "optimizer", "normalize_advantage", "matmul_precision")
 """What RLlib does in its own way."""
@@ -193,13 +190,12 @@ class RunSettings:
 
     @staticmethod
     def from_json(text: str) -> RunSettings:
-        """The settings of a run as its folder has them; one that an older version did not write has its default."""
+        """The settings of a run as its folder has them."""
         try:
             settings = json.loads(text)["settings"]
-            if missing := ALWAYS_WRITTEN - set(settings):
+            if missing := {field.name for field in fields(RunSettings)} - set(settings):
                 raise KeyError(*sorted(missing))
-            unused = _not_had(settings.get("engine", RunSettings.engine), settings["algo"])
-            return RunSettings(**settings | dict.fromkeys(unused))  # older versions wrote what an engine does not have
+            return RunSettings(**settings)
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"not the settings of a run: {error}") from error
 

@@ -51,6 +51,7 @@ def test_what_is_applied_changes_only_when_refreshed():
     scaling, seen = ObservationScaling(spaces.Box(-np.inf, np.inf, (1,))), torch.tensor([[[1.0]], [[3.0]]])
     scaling.update(seen)
     assert_close(scaling(seen), seen)
+    assert_close(scaling(torch.tensor([500.0])), torch.tensor([500.0]))
     scaling.refresh()
     assert_close(scaling(seen), torch.tensor([[[-1.0]], [[1.0]]]))
     assert_close(scaling(torch.tensor([500.0])), torch.tensor([10.0]))

@@ -323,7 +323,7 @@ def test_a_rollout_keeps_the_actions_that_were_sampled(name):
 
 @pytest.mark.parametrize("action_space", [spaces.Box(-1, 2, (2,), np.int64), spaces.Box(-1, 1, ())], ids=str)
 def test_probabilities_are_of_the_actions_that_were_sampled(action_space):
-    model = make_model(noise(action_space=action_space), n_steps=4).learn(8)
+    model = make_model(noise(action_space=action_space), n_steps=4, policy_kwargs=dict(shared_cell=True, net_arch=[])).learn(8)
     (sequence,) = model.rollout_buffer.sequences()
     observations, actions, state, starts, *_ = sequence
     _, log_prob, _ = model.policy.evaluate_actions(observations, actions, state, starts)

@@ -24,6 +24,7 @@ def test_a_matrix_product_both_ways():
 def test_rollouts_of_one_episode():
     steps, pixels, encoded, hidden = 7, 64, 128, 16
     memory = dict(cell="fast-weights", hidden_size=hidden, cell_kwargs=dict(eta=0.1, decay=0.5))
+    memory |= dict(encoder_arch=[encoded], shared_cell=True, net_arch=[])
     model = RecurrentA2C("RecurrentPolicy", CatchVectorEnv(4, n=8, m=2), n_steps=steps, policy_kwargs=memory, device="cpu")
     with counted() as operations:
         model.learn(2 * 4 * steps, log_interval=None)

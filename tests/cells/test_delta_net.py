@@ -139,7 +139,7 @@ def test_attention_ends_at_an_episode_start():
 
 def test_a_gated_memory_lasts_at_the_start():
     cell = DeltaNetCell(I, 8, gated=True)
-    _, rates = cell.programme(torch.zeros(1, 1, I))
+    _, rates = cell._programme(torch.zeros(1, 1, I))
     assert_close(rates[0, 0, 1], torch.full((4,), 1 / (1 + math.exp(-5))))
 
 

@@ -252,7 +252,7 @@ def test_observations_are_scaled_in_training_evaluation_and_play(previous_step, 
     mean = json.loads((run / "eval.json").read_text())["mean"]
     config, agent = load_trained(run)
     assert evaluate(config, agent, 20).mean() == mean  # by the statistics in the file
-    assert agent.policy.reward_statistics.count == 480
+    assert agent.policy.reward_scaling.count == 480
     raw, _ = open_env(config, None).reset(seed=0)
     seen = play_episode(agent, open_env(config, None), seed=0).observations[0]
     pairs = [(seen[key], raw[key]) for key in raw] if previous_step == "True" else [(seen, raw)]
@@ -275,7 +275,7 @@ def test_nothing_is_scaled_if_so_chosen(tmp_path):
     _, run = train(tmp_path, "--env", "CartPole-v1", "--normalize", "False", timesteps=96)
     policy = load_trained(run)[1].policy
     assert not policy.observation_scaling.keys
-    assert policy.reward_statistics.count == 0
+    assert policy.reward_scaling.count == 0
 
 
 def test_a_run_interrupted_in_its_evaluation_can_be_evaluated(tmp_path, monkeypatch, capsys):

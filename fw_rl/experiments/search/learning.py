@@ -15,16 +15,13 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
 from fw_rl.experiments.agents import evaluate, make_model
-from fw_rl.experiments.settings import ALWAYS_WRITTEN, RunSettings
+from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 from fw_rl.processes import START_METHOD, Send, Workers
 
-__all__ = ["CURVE_POINTS", "DEFAULTS", "Job", "Learning", "Progress", "Trainings", "learn", "read_learnings", "write_learnings"]
+__all__ = ["CURVE_POINTS", "Job", "Learning", "Progress", "Trainings", "learn", "read_learnings", "write_learnings"]
 
 _PRELOAD = ("torch._dynamo",)  # which Torch imports with the first optimizer of a process, for two seconds
-
-DEFAULTS = {name: value for name, value in asdict(RunSettings()).items() if name not in ALWAYS_WRITTEN}
-"""Of settings that did not exist when an older file was written."""
 
 CURVE_POINTS = 100
 """Parts of equal length into which the frames of a training are divided; each is a point of its curve."""
@@ -52,10 +49,6 @@ class Learning:
     seconds: float | None
     diverged: bool = False
     pruned: bool = False
-
-    def __post_init__(self) -> None:
-        if isinstance(self.settings, dict):
-            object.__setattr__(self, "settings", self.settings | (DEFAULTS | self.settings))  # in the file's order
 
     @property
     def seed(self) -> int:

@@ -22,7 +22,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_s
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import DBAPIError
 
-from fw_rl.experiments.search.learning import CURVE_POINTS, DEFAULTS, Job, Learning, Progress
+from fw_rl.experiments.search.learning import CURVE_POINTS, Job, Learning, Progress
 from fw_rl.experiments.search.space import SearchSpace
 from fw_rl.experiments.settings import RunSettings
 
@@ -195,7 +195,7 @@ class SettingsStudy:
 
     def _require_same_settings(self, where: str) -> None:
         settings = asdict(replace(self.config, seed=0)) | dict(space=asdict(self.space), sampler=self.sampler)
-        before = DEFAULTS | self._study.user_attrs.get(_SETTINGS, {})
+        before = self._study.user_attrs.get(_SETTINGS, {})
         if not self._numbers(TrialState.RUNNING):
             self._study.set_user_attr(_SETTINGS, settings)
         elif different := [name for name in settings if before.get(name) != settings[name]]:

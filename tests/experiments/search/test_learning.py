@@ -58,14 +58,6 @@ def test_a_ranked_training_has_an_area_and_did_not_diverge():
     assert not learning([None], pruned=True).is_ranked
 
 
-def test_settings_that_an_older_file_lacks_are_as_by_default():
-    settings = dataclasses.asdict(TINY)
-    known = Learning(settings, {}, [0.0], 0.0, 1.0)
-    del settings["normalize"], settings["batch_size"]
-    assert Learning(settings, {}, [0.0], 0.0, 1.0) == known
-    assert known.settings == dataclasses.asdict(TINY)
-
-
 def test_nothing_is_known_before_a_file_is_written(tmp_path):
     assert read_learnings(tmp_path / "trials.json") == []
 
