@@ -52,7 +52,7 @@ def test_one_command_trains_and_draws_and_others_go_on(env, tmp_path, capsys):
     assert (run / "learning_curve.png").exists()
     drawn = (run / "episodes.gif").exists()
     assert drawn != ("No animation: " in said)
-    assert train(["--resume", str(run), "--timesteps", "400", *SHORT]) == 0
+    assert train(["--resume", str(run), "--timesteps", "600", *SHORT]) == 0
     file = ["--gif", str(tmp_path / "episodes.gif")] if drawn else []
     assert play([str(run), "--episodes", "1", "--max-steps", "20", *file]) == 0
     assert "Episode 1: return" in capsys.readouterr().out
