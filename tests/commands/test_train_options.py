@@ -47,13 +47,15 @@ def test_an_encoder_of_no_layer_leaves_observations_as_they_are(tmp_path):
 
 
 def test_a_run_of_an_older_version_takes_the_defaults(tmp_path):
-    _, run = train(tmp_path, timesteps=96)
+    default = RunSettings()
+    net = ["--net-arch", *map(str, default.net_arch), "--encoder-arch", *map(str, default.encoder_arch)]
+    _, run = train(tmp_path, *net, "--shared-cell", str(default.shared_cell), timesteps=96)
     config = json.loads((run / "config.json").read_text())
     for name in ("bptt_length", "net_arch", "encoder_arch", "shared_cell", "engine", "n_epochs"):
         del config["settings"][name]
     (run / "config.json").write_text(json.dumps(config))
     assert main(["--resume", str(run), "--timesteps", "192", "--quiet", "--eval-episodes", "2"]) == 0
-    assert json.loads((run / "config.json").read_text())["settings"]["encoder_arch"] == RunSettings().encoder_arch
+    assert json.loads((run / "config.json").read_text())["settings"]["encoder_arch"] == default.encoder_arch
     assert play([str(run), "--gif", str(tmp_path / "episodes.gif")]) == 0
 
 
