@@ -17,6 +17,7 @@ from fw_rl.agents.rollout import RecurrentRollout, RolloutSequences
 from fw_rl.envs.sb3 import VecEnvAdapter
 from tests.agents.helpers import (
     CELLS,
+    PLAIN,
     Recorder,
     act,
     every_cell_with,
@@ -405,7 +406,8 @@ def learns_with_the_gradient_of_what_was_seen(cell, options, vectorize, bptt_len
     """With a learning rate of 0 all rollouts have the same parameters, so that episodes can be replayed from their start."""
     env = Recorder(vectorize(scripted_envs(SCRIPTS, scale=0.3)))
     settings = dict(gamma=GAMMA, gae_lambda=0.95, ent_coef=0.3, vf_coef=0.7, bptt_length=bptt_length)
-    model = make_model(env, cell, cell_kwargs=options, n_steps=4, learning_rate=0.0, max_grad_norm=1e9, **settings)
+    plain = dict(n_steps=4, learning_rate=0.0, max_grad_norm=1e9, norm_reward=False, policy_kwargs=PLAIN)
+    model = make_model(env, cell, cell_kwargs=options, **plain, **settings)
     scramble(model.policy)
     rollouts_of(model, 4)
     history = [SimpleNamespace(steps=[], next=env["observations"][-1][b]) for b in range(3)]

@@ -24,8 +24,8 @@ SCRIPTS = [((3, "terminated"), (6, "truncated")), ((5, "terminated"), (2, "trunc
 def make_ppo(cell="gru", options=None, scripts=SCRIPTS, action_space=None, **kwargs):
     policy = dict(cell=cell, hidden_size=8, encoder_arch=(6,), cell_kwargs=options)
     env = DummyVecEnv(scripted_envs(scripts, scale=0.3, action_space=action_space))
-    settings = dict(n_steps=6, batch_size=6, n_epochs=2, gae_lambda=0.9, seed=0, device="cpu", policy_kwargs=policy)
-    model = RecurrentPPO("RecurrentPolicy", env, **settings | kwargs)
+    settings = dict(n_steps=6, batch_size=6, n_epochs=2, gae_lambda=0.9, anneal=False, seed=0, device="cpu")
+    model = RecurrentPPO("RecurrentPolicy", env, policy_kwargs=policy, **settings | kwargs)
     model.set_logger(configure(None, []))
     scramble(model.policy, scale=0.4)
     return model
@@ -115,7 +115,8 @@ def test_every_step_is_learned_from_once_an_epoch(bptt_length, batch_size, sizes
 
 def test_a_minibatch_spans_the_times_of_one_environment():
     """Four sequences of 16 steps from a rollout of eight, with advantages that are normalized over all of them."""
-    model = collected(make_ppo(scripts=[((7, "terminated"), (40, "truncated"))], n_steps=128, bptt_length=16, batch_size=64))
+    scripts, sizes = [((7, "terminated"), (40, "truncated"))], dict(n_steps=128, bptt_length=16, batch_size=64)
+    model = collected(make_ppo(scripts=scripts, norm_reward=False, **sizes))
     sampler = SequenceSampler(model.rollout_buffer, model.batch_size)
     for _ in range(3):
         drawn = list(sampler)
