@@ -5,10 +5,8 @@ import re
 
 import pytest
 
-from fw_rl.commands.play import main as play
 from fw_rl.commands.train import main
 from fw_rl.experiments.agents import load_trained
-from fw_rl.experiments.settings import RunSettings
 from tests.commands.helpers import A3C, train
 
 
