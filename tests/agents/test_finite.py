@@ -103,7 +103,7 @@ def test_divergence_while_acting_is_told_in_one_line(algorithm, place):
     model = make_agent(algorithm, action_space=BOX)
     with torch.no_grad():
         if place == "cell":
-            model.policy.cell.core.bias_ih_l0.fill_(np.nan)
+            model.policy.actor_cell.core.bias_ih_l0.fill_(np.nan)
         else:
             model.policy.log_std.fill_(-1e3)  # a standard deviation of 0
     with pytest.raises(FloatingPointError, match=r"^the distribution over actions is not finite after 0 frames: [^\n]*$"):

@@ -61,7 +61,7 @@ def test_a_ranked_training_has_an_area_and_did_not_diverge():
 def test_settings_that_an_older_file_lacks_are_as_by_default():
     settings = dataclasses.asdict(TINY)
     known = Learning(settings, {}, [0.0], 0.0, 1.0)
-    del settings["normalize"], settings["batch_size"]
+    del settings["bptt_length"], settings["previous_step"]
     assert Learning(settings, {}, [0.0], 0.0, 1.0) == known
     assert known.settings == dataclasses.asdict(TINY)
 
