@@ -59,7 +59,7 @@ class A3C(RecurrentOnPolicyAlgorithm):
         self,
         policy: str | type[RecurrentActorCriticPolicy],
         env: MakeEnv | str | None,
-        learning_rate: float | Schedule = 2e-3,
+        learning_rate: float | Schedule = 4e-3,
         n_workers: int = 2,
         shared_statistics: bool = True,
         start_method: str = START_METHOD,

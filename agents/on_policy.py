@@ -83,7 +83,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         self,
         policy: str | type[RecurrentActorCriticPolicy],
         env: GymEnv | VectorEnv | str | None,
-        learning_rate: float | Schedule = 2e-3,
+        learning_rate: float | Schedule = 4e-3,
         n_steps: int = 16,
         gamma: float = 0.99,
         gae_lambda: float = 0.9,

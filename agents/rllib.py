@@ -111,9 +111,7 @@ class RLlibAgent(RecurrentOnPolicyAlgorithm):
             raise ValueError("env must be without action_masks, of which RLlib does not know, got one that has them")
         device = "cpu" if device == "auto" else device
         unscaled = dict(norm_obs=False) | (kwargs.pop("policy_kwargs", None) or {})  # nobody sees all steps
-        super().__init__(
-            policy, made, learning_rate, device=device, policy_kwargs=unscaled, **dict(norm_reward=False) | kwargs
-        )
+        super().__init__(policy, made, learning_rate, device=device, policy_kwargs=unscaled, **dict(norm_reward=False) | kwargs)
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.testing import assert_close
 
 from fw_rl.agents import Player, RecurrentA2C, RecurrentPPO
-from tests.agents.helpers import CELLS, every_cell_with, make_model, make_policy, same_parameters, scramble
+from tests.agents.helpers import CELLS, PLAIN, every_cell_with, make_model, make_policy, same_parameters, scramble
 from tests.envs.helpers import REFUSED_TO_ACT, REFUSED_TO_OBSERVE
 
 OBSERVATION_SPACES = {
@@ -167,7 +167,7 @@ def test_an_image_of_floats_is_one_if_it_stays_unscaled(shape, normalize_images,
 def test_a_small_image_in_a_dict_is_flattened(normalize_images):
     small, large = (spaces.Box(0, 255, (size, size, 3), np.uint8) for size in (7, 40))
     env = noise(spaces.Dict(small=small, large=large, word=spaces.Discrete(4)))
-    model = make_model(env, policy_kwargs=dict(normalize_images=normalize_images))
+    model = make_model(env, policy_kwargs=dict(normalize_images=normalize_images, norm_obs=False))
     assert model.policy.features_dim == 7 * 7 * 3 + 256 + 4
     observation = {
         "small": torch.full((1, 3, 7, 7), 51),
@@ -323,7 +323,7 @@ def test_a_rollout_keeps_the_actions_that_were_sampled(name):
 
 @pytest.mark.parametrize("action_space", [spaces.Box(-1, 2, (2,), np.int64), spaces.Box(-1, 1, ())], ids=str)
 def test_probabilities_are_of_the_actions_that_were_sampled(action_space):
-    model = make_model(noise(action_space=action_space), n_steps=4, policy_kwargs=dict(shared_cell=True, net_arch=[])).learn(8)
+    model = make_model(noise(action_space=action_space), n_steps=4, policy_kwargs=PLAIN).learn(8)
     (sequence,) = model.rollout_buffer.sequences()
     observations, actions, state, starts, *_ = sequence
     _, log_prob, _ = model.policy.evaluate_actions(observations, actions, state, starts)

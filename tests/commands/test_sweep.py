@@ -190,7 +190,7 @@ def test_trials_of_an_older_version_are_taken_over(sweep, tmp_path):
     for name in ("trials.json", "seeds.json"):
         records = json.loads((folder / name).read_text())
         for record in records:
-            del record["settings"]["clip_range"], record["settings"]["normalize"]
+            del record["settings"]["bptt_length"], record["settings"]["previous_step"]
         (folder / name).write_text(json.dumps(records))
     assert sweep("--trials", 2, "--retrain", 2) == 0
     assert read_learnings(folder / "trials.json") == whole[0]
