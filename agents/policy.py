@@ -120,7 +120,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         if self._squashes:  # set here, since SB3's constructor takes it with state-dependent exploration only
             self._squash_output = True
             self.action_dist = SquashedDiagGaussianDistribution(get_action_dim(self.action_space))
-        self.observation_scaling = ObservationScaling(self.observation_space if self.norm_obs else spaces.Dict())
+        scaled = self.observation_space if self.norm_obs else spaces.Dict()
+        self.observation_scaling = ObservationScaling(scaled, self.normalize_images)
         self.reward_scaling = RewardScaling()
         super()._build(lr_schedule)
 

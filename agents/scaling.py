@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
+from stable_baselines3.common.preprocessing import is_image_space
 from torch import Tensor, nn
 
 from fw_rl.agents.features import fits_cnn
@@ -74,33 +75,37 @@ class ObservationScaling(nn.Module):
 
     Every Box is scaled but those that lie between 0 and 1 and images that a CNN sees; choices stay as they are. The statistics
     grow with every rollout, but what `forward` applies changes only by `refresh`: an agent learns from a rollout with the
-    scaling that it acted with. Observations come here as SB3's `preprocess_obs` gives them.
+    scaling that it acted with. It takes observations as SB3's `preprocess_obs` gives them, which divides images by 255 if these
+    are to be normalized.
     """
 
-    def __init__(self, space: spaces.Space) -> None:
+    def __init__(self, space: spaces.Space, normalize_images: bool = True) -> None:
         super().__init__()
-        parts = space.spaces if isinstance(space, spaces.Dict) else {None: space}
+        parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
         scaled = {key: part for key, part in parts.items() if _is_scaled(part)}
         self.keys = list(scaled)
+        self.units = [255.0 if normalize_images and is_image_space(part) else 1.0 for part in scaled.values()]
         self.parts = nn.ModuleList(_Scaling(part.shape or ()) for part in scaled.values())
 
     def forward(self, observation: Observation) -> Observation:
         """The scaled observation, of [..., *shape] or a dictionary of such."""
         if not isinstance(observation, dict):
             return cast(Tensor, self.parts[0](observation)) if self.keys else observation
-        return observation | {key: part(observation[key]) for key, part in zip(self.keys, self.parts, strict=True)}
+        scaled: dict[str, Tensor] = {key: part(observation[key]) for key, part in zip(self.keys, self.parts, strict=True)}
+        return observation | scaled
 
     def takes(self, observation: Observation) -> bool:
         """Whether what is to be scaled is finite; to clip an infinity would hide it."""
         return all(bool(part.double().sum().isfinite()) for part in self._scaled(observation))
 
     def update(self, observation: Observation) -> None:
-        """Take note of the observations of a rollout, [T, B, ...]."""
+        """Take note of the observations of a rollout as the environment shows them, [T, B, ...]."""
         for seen, part in zip(self._scaled(observation), self.parts, strict=True):
             cast(_Scaling, part).statistics.update(seen.flatten(0, 1))
 
     def _scaled(self, observation: Observation) -> list[Tensor]:
-        return [observation[key] if isinstance(observation, dict) else observation for key in self.keys]
+        parts = [observation[key] if isinstance(observation, dict) else observation for key in self.keys]
+        return [part / unit for part, unit in zip(parts, self.units, strict=True)]
 
     def refresh(self) -> None:
         """Apply from now on what is known so far."""

@@ -67,13 +67,14 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
         return fail(program, error)
     options = tyro.cli(TrainOptions, args=arguments, prog=program, default=defaults)
     try:
+        changes = changes_to_observations(options.env)  # first: where one environment is closed, pygame ends for all
         training = _prepare(options, defaults)
     except BAD_INPUT as error:
         return fail(program, error)
     except WorkerError as error:
         return fail(program, error.summary, code=1, details=error.details)
     resume = f"{program} --resume {training.folder.path}"
-    for line in changes_to_observations(training.config.env):
+    for line in changes:
         print(line)
     _say_what_is_compiled(training)
     try:

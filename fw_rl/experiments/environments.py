@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -59,10 +60,8 @@ def make_vector_env(
     if env_id.startswith("fw_rl/"):
         vector_kwargs: dict[str, Any] = dict(autoreset_mode=autoreset_mode)
         return gym.make_vec(env_id, num_envs=n_envs, vectorization_mode="vector_entry_point", **vector_kwargs)
-    try:
+    with _made_without_arguments(name):
         return SyncVectorEnv([partial(make_env, name, training)] * n_envs, autoreset_mode=autoreset_mode)
-    except Exception as error:  # whatever an environment may do, also one of the user's own
-        raise ValueError(f"env must be one that can be made without arguments, got {name!r}: {reason(error)}") from error
 
 
 def make_env(name: str, training: bool, note: Callable[[str], None] = lambda line: None, **options: Any) -> gym.Env:
@@ -90,8 +89,17 @@ def make_env(name: str, training: bool, note: Callable[[str], None] = lambda lin
 def changes_to_observations(name: str) -> list[str]:
     """A line for each change that makes the observations of an environment what agents take."""
     lines: list[str] = []
-    make_env(name, True, lines.append).close()
+    with _made_without_arguments(name):
+        make_env(name, True, lines.append).close()
     return lines
+
+
+@contextmanager
+def _made_without_arguments(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever an environment may do, also one of the user's own
+        raise ValueError(f"env must be one that can be made without arguments, got {name!r}: {reason(error)}") from error
 
 
 def _simplified(env: gym.Env, note: Callable[[str], None]) -> gym.Env:

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import TransformObservation
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.vec_env import VecNormalize
 from torch.testing import assert_close
 
@@ -55,6 +56,18 @@ def test_what_is_applied_changes_only_when_refreshed():
     scaling.refresh()
     assert_close(scaling(seen), torch.tensor([[[-1.0]], [[1.0]]]))
     assert_close(scaling(torch.tensor([500.0])), torch.tensor([10.0]))
+
+
+@pytest.mark.parametrize("normalize_images", [True, False])
+def test_a_small_image_is_scaled_in_the_units_that_the_net_sees(normalize_images):
+    grid = spaces.Box(0, 255, (3, 7, 7), np.uint8)
+    scaling = ObservationScaling(spaces.Dict(grid=grid), normalize_images)
+    shown = torch.randint(0, 11, (20, 4, 3, 7, 7), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    scaling.update(dict(grid=shown))
+    scaling.refresh()
+    seen = scaling(preprocess_obs(dict(grid=shown.flatten(0, 1)), spaces.Dict(grid=grid), normalize_images))["grid"]
+    assert_close(seen.mean(dim=0), torch.zeros(3, 7, 7), atol=1e-3, rtol=0)
+    assert_close(seen.std(dim=0, correction=0), torch.ones(3, 7, 7), atol=1e-2, rtol=0)
 
 
 def shifted():
