@@ -164,8 +164,8 @@ def test_a_compiler_sees_every_operation(kind):
 
 def of_inputs(kind):
     """The recurrence as a function of its inputs, and these."""
-    a, x, h = (part.detach() for part in arguments(kind, "constant", 6))
-    return lambda inputs: scan(a, inputs, h, some_starts(6)), x
+    (a, x, h), starts = (part.detach() for part in arguments(kind, "constant", 6)), some_starts(6)
+    return lambda inputs: scan(a, inputs, h, starts), x
 
 
 def test_a_product_is_that_of_complex_numbers():

@@ -1,14 +1,12 @@
 """`--engine ray` as far as it goes without Ray: its settings, and what a user without Ray is told."""
 
-import json
 import sys
-from dataclasses import asdict
 
 import pytest
 
 from fw_rl.commands import sweep
 from fw_rl.commands.train import main
-from fw_rl.experiments.settings import RunSettings, resolve
+from fw_rl.experiments.settings import resolve
 
 
 @pytest.fixture
@@ -52,17 +50,6 @@ def test_the_engine_has_algorithms_of_its_own():
     assert (config.engine, config.algo, config.workers) == ("ray", "impala", 2)
     assert resolve(engine="ray", algo="ppo", workers=4, n_envs=64).workers == 4
     assert resolve().engine == "local"
-
-
-def test_the_settings_of_an_older_run_are_local():
-    settings = asdict(resolve())
-    del settings["engine"]
-    assert RunSettings.from_json(json.dumps(dict(settings=settings))) == resolve()
-
-
-def test_settings_that_an_older_version_wrote_for_ray_are_dropped():
-    settings = asdict(resolve(engine="ray")) | dict(optimizer="adam", matmul_precision="highest")
-    assert RunSettings.from_json(json.dumps(dict(settings=settings))) == resolve(engine="ray")
 
 
 @pytest.mark.parametrize(
