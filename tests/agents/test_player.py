@@ -53,12 +53,12 @@ def test_its_memory_is_that_of_the_running_episodes():
     playing, observation = Player(model), np.ones((2, 3), dtype=np.float32)
     assert playing.state is None
     playing.act(observation)
-    (fresh,) = playing.state
+    fresh = playing.state
     playing.observe(np.array([False, True]))
     playing.act(observation)
-    (after,) = playing.state
-    np.testing.assert_allclose(after[1], fresh[1], atol=1e-6)
-    assert (after[0] - fresh[0]).abs().max() > 1e-3
+    for after, before in zip(playing.state, fresh, strict=True):  # the actor's, the critic's
+        np.testing.assert_allclose(after[1], before[1], atol=1e-6)
+        assert (after[0] - before[0]).abs().max() > 1e-3
 
 
 def test_one_environment_without_a_batch():
