@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.wrappers import RecordEpisodeStatistics
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from fw_rl.agents import Player, RecurrentA2C, player
@@ -56,7 +58,7 @@ def test_its_memory_is_that_of_the_running_episodes():
     fresh = playing.state
     playing.observe(np.array([False, True]))
     playing.act(observation)
-    for after, before in zip(playing.state, fresh, strict=True):  # the actor's, the critic's
+    for before, after in zip(fresh, playing.state, strict=True):  # of actor and critic
         np.testing.assert_allclose(after[1], before[1], atol=1e-6)
         assert (after[0] - before[0]).abs().max() > 1e-3
 
@@ -138,6 +140,27 @@ def test_a_monitor_knows_what_was_earned_before_it_was_normalized():
     model = model_of(CatchVectorEnv(2, 6, 2))
     env = VecNormalize(VecEnvAdapter(CatchVectorEnv(2, 6, 2), monitor=True), norm_obs=False)
     assert set(Player(model).play(env, 6)) <= {-1.0, 1.0}
+
+
+class Lives(gym.Wrapper):
+    """The end of every second step is that of a life, as in SB3's `EpisodicLifeEnv`."""
+
+    over, life = True, 0
+
+    def reset(self, **kwargs):
+        self.life = 0
+        return self.env.reset(**kwargs) if self.over else (self.unwrapped._observe(), {})
+
+    def step(self, action):
+        observation, reward, self.over, truncated, info = self.env.step(action)
+        self.life += 1
+        return observation, np.sign(reward), self.over or self.life == 2, truncated, info
+
+
+@pytest.mark.parametrize("counter", [Monitor, RecordEpisodeStatistics])
+def test_a_lost_life_is_no_whole_episode(counter):
+    envs = [lambda: Lives(counter(Scripted(((5, "terminated"),))))] * 2
+    assert Player(model_of(DummyVecEnv(envs))).play(DummyVecEnv(envs), 4).tolist() == [1 + 2 + 3 + 4 + 5] * 4
 
 
 def test_a_loaded_agent_plays(tmp_path):
