@@ -18,7 +18,8 @@ def main(timesteps: int = 60_000, cell: str = "fast-weights", seed: int = 0, kee
     """Train for so many frames, and say how often the agent then catches the ball."""
     torch.set_num_threads(1)
     env = make_vec_env(lambda: CatchEnv(8, 2), n_envs=32, seed=seed)
-    memory = dict(cell=cell, hidden_size=64)
+    options = dict(eta=0.1, decay=0.1, activation="relu") if cell == "fast-weights" else {}
+    memory = dict(cell=cell, hidden_size=64, cell_kwargs=options)
     settings = dict(n_steps=28, batch_size=448, learning_rate=2e-3, ent_coef=0.01, policy_kwargs=memory, seed=seed)
     if keep_sequence_starts:
         model = RecurrentPPO("RecurrentPolicy", env, **settings)
