@@ -19,6 +19,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_configure(config):
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         names = [name for name in available_cells() if issubclass(find_cell(name), AcceleratedCell)]
+        names += ["lru", "min-gru"]  # for the complex and the real recurrence, which others share
         with ProcessPoolExecutor(len(names)) as processes:
             list(processes.map(compile_kernels, names))
 
