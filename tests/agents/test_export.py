@@ -127,7 +127,7 @@ CELLS_AND_SPACES = [
     ("lru", "numbers"),
     ("min-gru", "numbers"),
     ("ffm", "numbers"),
-    ("delta-net", "numbers"),
+    ("delta-net", "MultiDiscrete"),
     ("delta-net, gated, keys from the output", "numbers"),
 ]
 

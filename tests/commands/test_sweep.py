@@ -181,17 +181,11 @@ def test_trials_that_a_file_has_are_not_made_again(sweep, tmp_path, capsys):
 
 
 @pytest.mark.processes
-def test_trials_of_an_older_version_are_taken_over(sweep, tmp_path):
-    """Their files lack settings that did not exist, and there is no database."""
+def test_trials_are_taken_over_from_files_without_a_database(sweep, tmp_path):
     assert sweep("--trials", 2, "--retrain", 1) == 0
     folder = tmp_path / "out" / "Catch-5-2" / "rnn"
     whole = [read_learnings(folder / name) for name in ("trials.json", "seeds.json")]
     (tmp_path / "out" / "studies.db").unlink()
-    for name in ("trials.json", "seeds.json"):
-        records = json.loads((folder / name).read_text())
-        for record in records:
-            del record["settings"]["bptt_length"], record["settings"]["previous_step"]
-        (folder / name).write_text(json.dumps(records))
     assert sweep("--trials", 2, "--retrain", 2) == 0
     assert read_learnings(folder / "trials.json") == whole[0]
     assert read_learnings(folder / "seeds.json")[:1] == whole[1]
