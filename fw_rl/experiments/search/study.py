@@ -113,10 +113,10 @@ class SettingsStudy:
             if _NUMBER not in trial.user_attrs:
                 trial.set_user_attr(_NUMBER, missing)
             number = _number(trial)
-            if self._numbers(TrialState.RUNNING, TrialState.WAITING).count(number) == 1:
+            if number < trials and self._numbers(TrialState.RUNNING, TrialState.WAITING).count(number) == 1:
                 self._own[number] = trial
                 return Job(self._settings(number, trial.params), trial.params)
-            self._study.tell(trial, state=TrialState.FAIL)  # another process has begun the same in this moment
+            self._study.tell(trial, state=TrialState.FAIL)  # another process has begun the same, or the last, in this moment
         return None
 
     def keep_alive(self) -> None:
