@@ -35,7 +35,9 @@ def make_batch(module):
 @EVERY_CELL
 def test_its_weights_give_our_policy_the_same_outputs(cell, options):
     module = make_module(cell, options)
-    policy = make_policy(cell, observation_space=OBSERVATION_SPACES["Box"], action_space=TAKEN["Discrete"], cell_kwargs=options)
+    spaces = dict(observation_space=OBSERVATION_SPACES["Box"], action_space=TAKEN["Discrete"])
+    by_default = dict(shared_cell=False, net_arch=(64,), norm_obs=True)
+    policy = make_policy(cell, cell_kwargs=options, **spaces, **by_default)
     policy.load_state_dict({name: torch.as_tensor(part) for name, part in module_weights(module).items()})
     batch, actions = make_batch(module), torch.randint(4, (T, B))
     values, log_prob, entropy = policy.evaluate_actions(
