@@ -20,18 +20,19 @@ import tyro
 from measure import calls_per_second, in_new_process, in_turn, ratio_row, write_report
 from torch import nn
 
-from fw_rl.cells import make_cell
+from fw_rl.cells import BA16, make_cell
 
 CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "nn.LSTM": ("", {}),
-    "fast-weights, S = 1": ("fast-weights", dict(inner_steps=1)),
-    "fast-weights, S = 3": ("fast-weights", dict(inner_steps=3)),
+    "fast-weights, S = 1": ("fast-weights", dict(BA16, inner_steps=1)),
+    "fast-weights, S = 3": ("fast-weights", dict(BA16, inner_steps=3)),
     "rnn": ("rnn", {}),
     "gru": ("gru", {}),
     "lstm": ("lstm", {}),
     "lru": ("lru", {}),
     "min-gru": ("min-gru", {}),
     "ffm": ("ffm", {}),
+    "delta-net": ("delta-net", {}),
 }
 
 
