@@ -100,12 +100,11 @@ class ObservationScaling(nn.Module):
 
     def update(self, observation: Observation) -> None:
         """Take note of the observations of a rollout as the environment shows them, [T, B, ...]."""
-        for seen, part in zip(self._scaled(observation), self.parts, strict=True):
-            cast(_Scaling, part).statistics.update(seen.flatten(0, 1))
+        for seen, unit, part in zip(self._scaled(observation), self.units, self.parts, strict=True):
+            cast(_Scaling, part).statistics.update(seen.flatten(0, 1) / unit)
 
     def _scaled(self, observation: Observation) -> list[Tensor]:
-        parts = [observation[key] if isinstance(observation, dict) else observation for key in self.keys]
-        return [part / unit for part, unit in zip(parts, self.units, strict=True)]
+        return [observation[key] if isinstance(observation, dict) else observation for key in self.keys]
 
     def refresh(self) -> None:
         """Apply from now on what is known so far."""

@@ -199,8 +199,9 @@ def train(name: str, contender: str, seed: int, frames: int, episodes: int) -> d
     if isinstance(model.get_env(), VecNormalize):
         env = VecNormalize(env, training=False, norm_reward=False)
         sync_envs_normalization(model.get_env(), env)
-    for name, greedy in (("greedy", True), ("sampled", False)):
-        told[name] = round(float(np.mean(evaluate_policy(model, env, episodes, deterministic=greedy)[0])), 3)
+    for way in ("greedy", "sampled"):
+        mean = np.mean(evaluate_policy(model, env, episodes, deterministic=way == "greedy")[0])
+        told[way] = round(float(mean), 3)
     return dict(seconds=round(seconds, 1), processor=processor(), curve=curve.points) | told
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -47,6 +48,8 @@ def scan(decay: Tensor, inputs: Tensor, before: Tensor, episode_starts: Tensor |
     """
     if decay.dim() < before.dim():
         decay = decay[None, None]
+    if inputs.dim() == before.dim():  # real inputs of complex numbers
+        inputs = inputs.unsqueeze(2)
     learns = torch.is_grad_enabled() and any(part.requires_grad for part in (decay, inputs, before))
     run = _Scan.apply if learns else _Scan.forward
     return run(decay, inputs, before, episode_starts)  # type: ignore[no-any-return]
@@ -64,20 +67,16 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Scan(torch.autograd.Function):
-    """h [T, B, ...] from the decay [T or 1, B or 1, ...], the inputs, the h before and the episode starts."""
+    """`scan` of a decay [T or 1, B or 1, ...] and inputs [T, B, N], [T, B, 2, N], or [T, B, 1, N] without imaginary parts."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(decay: Tensor, inputs: Tensor, before: Tensor, starts: Tensor | None) -> Tensor:
-        is_complex, is_driven_by_real = before.dim() == 3, inputs.dim() == 3
         if not can_run(decay, inputs, before):
-            if is_complex and is_driven_by_real:
-                inputs = torch.stack([inputs, torch.zeros_like(inputs)], dim=2)
-            return _forward(decay, inputs, before, starts)
+            return _forward(decay, F.pad(inputs, (0, 0, 0, before.shape[1] - inputs.shape[2])), before, starts)
         h = inputs.new_empty(len(inputs), *before.shape)
-        run = _complex_forward if is_complex else _real_forward
-        inputs = inputs.unsqueeze(2) if is_complex and is_driven_by_real else inputs
+        run = _real_forward if h.dim() == 3 else _complex_forward
         run(*_arrays(decay, inputs, before), _array_of_starts(starts), h.numpy())
         return h
 
@@ -85,21 +84,19 @@ class _Scan(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor | None], output: Tensor) -> None:
         decay, driven, before, starts = inputs
         ctx.save_for_backward(decay, before, starts, output)
-        ctx.is_driven_by_real = driven.dim() == 3
+        ctx.shape = driven.shape
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, d_h: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         decay, before, starts, h = ctx.saved_tensors
-        is_complex = before.dim() == 3
         if not can_run(decay, before, h, d_h):
             d_decay, d_inputs, d_before = _back(decay, before, starts, h, d_h)
-            return d_decay, d_inputs[:, :, 0] if is_complex and ctx.is_driven_by_real else d_inputs, d_before, None
-        d_decay, d_before = h.new_zeros(decay.shape), h.new_empty(before.shape)
-        d_inputs = h.new_empty(*h.shape[:2], 1, h.shape[3]) if is_complex and ctx.is_driven_by_real else torch.empty_like(h)
-        run = _complex_back if is_complex else _real_back
+            return d_decay, d_inputs[:, :, : ctx.shape[2]], d_before, None
+        d_decay, d_inputs, d_before = h.new_zeros(decay.shape), h.new_empty(ctx.shape), h.new_empty(before.shape)
+        run = _real_back if h.dim() == 3 else _complex_back
         run(*_arrays(decay, before, h, d_h), _array_of_starts(starts), *_arrays(d_decay, d_inputs, d_before))
-        return d_decay, d_inputs.squeeze(2) if is_complex and ctx.is_driven_by_real else d_inputs, d_before, None
+        return d_decay, d_inputs, d_before, None
 
 
 def _arrays(*tensors: Tensor) -> list[Array]:

@@ -6,7 +6,6 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.wrappers import TransformObservation
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.vec_env import VecNormalize
@@ -14,7 +13,7 @@ from torch.testing import assert_close
 
 from fw_rl.agents import A3C, RecurrentA2C, RecurrentPPO
 from fw_rl.agents.scaling import ObservationScaling, RunningStatistics
-from tests.agents.helpers import make_model
+from tests.agents.helpers import make_model, rollouts_of
 from tests.agents.test_normalization import Sensors
 
 SPACES = {
@@ -88,20 +87,6 @@ def test_the_scale_of_an_environment_makes_no_difference():
     assert_close(*actions, rtol=1e-3, atol=1e-3)
 
 
-class Rewards(BaseCallback):
-    """Keeps the rewards of a rollout."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def _on_step(self):
-        return True
-
-    def _on_rollout_end(self):
-        self.seen.append(self.model.rollout_buffer.rewards.copy())
-
-
 def test_rewards_are_scaled_as_by_vec_normalize():
     kept = []
     for norm_reward in (True, False):
@@ -111,10 +96,8 @@ def test_rewards_are_scaled_as_by_vec_normalize():
             env.ret_rms.count = 0.0
         options = dict(cell="gru", n_steps=250, gamma=0.9, learning_rate=1e-9, policy_kwargs=dict(norm_obs=False))
         model = make_model(env, norm_reward=norm_reward, **options)
-        callback = Rewards()
-        kept.append(callback.seen)
         model._bootstrap_values = lambda dones, infos: np.zeros(3, dtype=np.float32)
-        model.learn(1500, callback=callback)
+        kept.append([rollout.rewards for rollout in rollouts_of(model, 2)])
     np.testing.assert_allclose(*kept, rtol=1e-5)
     assert np.abs(kept[0]).max() < 10
 
