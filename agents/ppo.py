@@ -26,8 +26,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
     It learns from a rollout `n_epochs` times, in minibatches of whole sequences of `bptt_length` steps, each from the state
     that the memory had there while acting. The sequences of a minibatch are drawn at random from all environments and all times
     of the rollout, see `fw_rl.agents.rollout.SequenceSampler`. With the same settings one rollout gives the same parameters as
-    there, but that the critic's error reaches a shared cell, and that no sequence is cut at random. The defaults are what
-    learned best in `benchmarks/pomdp.py`, for sixteen environments.
+    there, but that the critic's error reaches a shared cell, and that no sequence is cut at random. The defaults were
+    chosen on three tasks of `benchmarks/pomdp.py`, with sixteen environments.
 
     Args:
         policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`.

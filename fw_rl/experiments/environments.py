@@ -19,7 +19,7 @@ from fw_rl.modules import import_for, reason, without_module
 __all__ = ["changes_to_observations", "environment_id", "make_env", "make_vector_env"]
 
 EVALUATION_STEPS = 10_000
-"""Where an episode of an evaluation is cut if the environment has no time limit: who learned little may never end it."""
+"""Where an episode of an evaluation is cut if the environment has no time limit: an untrained agent may never end it."""
 
 
 def environment_id(name: str) -> str:
