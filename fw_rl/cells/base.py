@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
@@ -254,7 +255,18 @@ def make_cell(name: str, input_size: int, hidden_size: int, **options: Any) -> C
     unknown = [option for option in options if option not in allowed]
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         raise ValueError(f"an option of cell {name!r} must be one of {', '.join(allowed) or 'none'}, got {unknown[0]!r}")
+    for parameter in parameters:
+        _check_option(parameter, options.get(parameter.name, parameter.default))
     try:
         return cell_class(input_size, hidden_size, **options)
     except TypeError as error:
         raise ValueError(f"options of cell {name!r} must have the right types: {error}") from error
+
+
+def _check_option(parameter: inspect.Parameter, value: Any) -> None:
+    """ValueError for True where a number is meant, which Python takes for 1, and for a number that Torch takes for infinite."""
+    if isinstance(value, bool) and parameter.annotation is not parameter.empty and "bool" not in str(parameter.annotation):
+        raise ValueError(f"{parameter.name} must be of type {parameter.annotation}, got {value}")
+    largest = torch.finfo(torch.float32).max
+    if isinstance(value, int | float) and largest < abs(value) < math.inf:
+        raise ValueError(f"{parameter.name} must be at most {largest:g}, got {value}")

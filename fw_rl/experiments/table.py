@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from fw_rl.experiments.checks import check_count, make_folder, require
+from fw_rl.experiments.checks import LARGEST, check_count, check_processes, check_seed, make_folder, require
 from fw_rl.experiments.settings import parse_cell_options
 from fw_rl.files import write_file
 from fw_rl.tasks.base import Task
@@ -198,15 +198,16 @@ def _best(search: Mapping[Path, Run]) -> Training:
 
 
 def _check(options: TableOptions) -> None:
-    for name in ("epochs", "search_epochs", "batch_size", "jobs"):
+    for name in ("epochs", "search_epochs", "batch_size"):
         check_count(name, getattr(options, name))
+    check_processes("jobs", options.jobs)
     for size in options.hidden_sizes:
         check_count("hidden_sizes", size)
     for rate in options.learning_rates:
-        require("learning_rates", rate, 0 < rate < math.inf, "above 0 and finite")
+        require("learning_rates", rate, 0 < rate <= LARGEST, "above 0 and finite")
     for decay in options.weight_decays:
-        require("weight_decays", decay, 0 <= decay < math.inf, "at least 0 and finite")
+        require("weight_decays", decay, 0 <= decay <= LARGEST, "at least 0 and finite")
     for seed in options.seeds:
-        require("seeds", seed, 0 <= seed < 2**31, "at least 0 and below 2^31")
+        check_seed("seeds", seed)
     for name in ("cells", "hidden_sizes", "seeds", "learning_rates", "weight_decays"):
         require(name, "none", len(getattr(options, name)) > 0, "one or more")
