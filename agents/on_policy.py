@@ -34,6 +34,9 @@ from fw_rl.document import problems_named
 
 __all__ = ["RecurrentOnPolicyAlgorithm"]
 
+ENCODED_AT_ONCE = 256
+"""Observations, for the memory's metrics."""
+
 
 class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
     """The base of all agents: an SB3 `OnPolicyAlgorithm` whose policy remembers.
@@ -284,8 +287,11 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         rollout = self.rollout_buffer
         if not rollout.states:
             return {}
-        with torch.no_grad():
-            encoded = self.policy.encode(rollout.observations)
+        some = max(ENCODED_AT_ONCE // self.n_envs, 1)
+        steps = range(0, self.n_steps, some)
+        with torch.no_grad():  # some at a time: of images, the whole rollout takes more memory than learning from it
+            parts = [map_observation(lambda part: part[t : t + some], rollout.observations) for t in steps]  # noqa: B023
+            encoded = torch.cat([self.policy.encode(part) for part in parts])
         metrics = self.policy.cell.diagnostics(encoded, rollout.states[0], rollout.episode_starts)
         return {f"memory/{name}": value for name, value in metrics.items()}
 

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from fw_rl.commands.command_line import describe, fail
+from fw_rl.commands.command_line import fail
 from fw_rl.interrupts import begin_work, end_work
+from fw_rl.modules import reason
 from fw_rl.tasks import TASKS
 
 __all__ = ["COMMANDS", "main", "run"]
@@ -81,7 +82,7 @@ def _flush(program: str, code: int) -> int:
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at the end
         if code == 0 and not isinstance(error, BrokenPipeError):
-            fail(program, f"its output cannot be written: {describe(error)}")
+            fail(program, f"its output cannot be written: {reason(error)}")
         return code or 1
     return code
 

@@ -1,7 +1,7 @@
 """Ctrl-C, and the SIGTERM by which a cluster's scheduler ends a job, on the command line: both are the same.
 
 Until the work begins there is nothing to tidy up, and an import may swallow a KeyboardInterrupt or make another error of it:
-the process ends at once. Once it has begun, both are a KeyboardInterrupt. A program that imports the library keeps its handlers.
+the process ends at once. Once it has begun, both are a KeyboardInterrupt. A program that imports this keeps its handlers.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr
 from typing import Any
 
-__all__ = ["describe", "fail", "parse"]
+from fw_rl.modules import reason
+
+__all__ = ["fail", "parse"]
 
 FAULTS = frozenset(
     getattr(errno, name)
@@ -29,17 +31,10 @@ def fail(program: str, error: Exception | str, code: int | None = None, details:
         raise error
     if details:
         print(details, file=sys.stderr)
-    print(f"{program}: error: {describe(error)}", file=sys.stderr)
+    print(f"{program}: error: {reason(error)}", file=sys.stderr)
     if code is None:
         return 1 if isinstance(error, OSError) and error.errno in FAULTS else 2
     return code
-
-
-def describe(error: Exception | str) -> str:
-    """What went wrong in one line: of a file, its name and the system's reason."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def parse(options: type, arguments: Sequence[str], program: str, **how: Any) -> Any:

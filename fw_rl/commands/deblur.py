@@ -14,11 +14,12 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from fw_rl.commands.command_line import describe, fail, parse
+from fw_rl.commands.command_line import fail, parse
 from fw_rl.experiments.checks import LARGEST, check_count, make_folder, require
 from fw_rl.experiments.deblur_pictures import draw
 from fw_rl.experiments.deblur_report import describe
 from fw_rl.files import write_file
+from fw_rl.modules import reason
 from fw_rl.tasks.deblur import study
 from fw_rl.tasks.deblur.simulation import Protocol, Rates
 from fw_rl.tasks.deblur.study import Sequences, part_of
@@ -53,7 +54,7 @@ class DeblurOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
-    """Run the command; the exit code is 0 when it is done, 1 if the nets diverged or a file cannot be written, 2 for bad input."""
+    """Run the command; the exit code is 0 when it is done, 1 if nets diverged or after a fault, 2 for bad input."""
     options = parse(DeblurOptions, arguments, program, config=(tyro.conf.OmitArgPrefixes,))
     try:
         _check(options)
@@ -72,9 +73,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
         for name, content in files.items():
             write_file(options.out / name, content)
     except OSError as error:
-        return fail(
-            program, f"{describe(error)}; the report is not whole: once that is mended, the same command makes it", code=1
-        )
+        return fail(program, f"{reason(error)}; once that is mended, the same command makes the report again", code=1)
     if not options.quiet:
         print(text)
         print(f"The report: {options.out}")

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from fw_rl.commands.command_line import describe, fail, parse
+from fw_rl.commands.command_line import fail, parse
 from fw_rl.experiments.checks import make_folder
 from fw_rl.experiments.table import TableOptions, make_table
+from fw_rl.modules import reason
 from fw_rl.tasks import TASKS
 from fw_rl.tasks.base import Task
 
@@ -21,7 +22,7 @@ __all__ = ["main"]
 
 
 def main(name: str, arguments: Sequence[str], program: str | None = None) -> int:
-    """Run the command of a task; the exit code is 0 when it is done, 1 after a fault, 2 for bad input, 130 when it was interrupted."""
+    """Run the command of a task; the exit code is 0 done, 1 after a fault, 2 bad input, 130 interrupted."""
     program = program or f"fw-rl {name}"
     task_class = resolve_name(TASKS[name].path)
     shows = {method: function for method, function in vars(task_class).items() if method.startswith("show_")}
@@ -42,7 +43,7 @@ def main(name: str, arguments: Sequence[str], program: str | None = None) -> int
         return fail(program, error)
     except OSError as error:
         whole = f"the records in {options.out} are whole: once that is mended, the same command goes on"
-        return fail(program, f"{describe(error)}; {whole}", code=1)
+        return fail(program, f"{reason(error)}; {whole}", code=1)
     print(f"\n{text}\nTable, pictures and records: {options.out}")
     return 0
 

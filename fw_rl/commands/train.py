@@ -16,13 +16,14 @@ import tyro
 from fw_rl.agents import WorkerError
 from fw_rl.agents.algorithms import ENGINES
 from fw_rl.cells.backends import AcceleratedCell
-from fw_rl.commands.command_line import describe, fail, parse
+from fw_rl.commands.command_line import fail, parse
 from fw_rl.experiments.checks import check_count, require
 from fw_rl.experiments.environments import changes_to_observations
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings, resolve
 from fw_rl.experiments.training import TrainingRun
 from fw_rl.kernels import are_cached
+from fw_rl.modules import reason
 
 __all__ = ["TrainOptions", "main"]
 
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
     except WorkerError as error:
         return fail(program, f"{error.summary}; go on with: {resume}", code=1, details=error.details)
     except OSError as error:
-        return fail(program, f"{describe(error)}; {_how_to_go_on(training, resume)}", code=1)
+        return fail(program, f"{reason(error)}; {_how_to_go_on(training, resume)}", code=1)
     try:
         _report(training, options.eval_episodes or (1000 if training.config.env.startswith("fw_rl/") else 100))
     except KeyboardInterrupt:
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
         return fail(program, error, code=1)
     except OSError as error:
         undone = f"the training is done, the evaluation is not: once that is mended, make it with: {resume}"
-        return fail(program, f"{describe(error)}; {undone}", code=1)
+        return fail(program, f"{reason(error)}; {undone}", code=1)
     return 0
 
 

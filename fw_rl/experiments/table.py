@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +20,7 @@ import tyro
 from fw_rl.experiments.checks import LARGEST, check_count, check_processes, check_seed, make_folder, require
 from fw_rl.experiments.settings import parse_cell_options
 from fw_rl.files import write_file
+from fw_rl.processes import become_worker
 from fw_rl.tasks.base import Task
 from fw_rl.tasks.report import write_report
 from fw_rl.tasks.runs import Record, Run, execute, read_record, read_records
@@ -170,11 +171,15 @@ def _workers(count: int) -> Iterator[Callable[..., Any]]:
     if count == 1:
         yield map
         return
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=become_worker)
     try:
         yield pool.map
     except BrokenProcessPool as error:
         raise ValueError("a process was killed (out of memory?): the same command goes on, with fewer --jobs") from error
+    except BaseException:  # which none of them has heard, and a run may take an hour
+        for process in active_children():
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
