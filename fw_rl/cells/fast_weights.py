@@ -20,7 +20,7 @@ BA16: dict[str, Any] = dict(eta=0.5, decay=0.95, recurrent_scale=0.05, activatio
 """The options of the paper's retrieval task; the defaults are those that learn best in agents."""
 
 ASSOCIATIVE: dict[str, Any] = dict(eta=0.01, decay=1.0, recurrent_scale=0.0, learn_recurrent=False)
-"""Options with which Hebb's rule alone remembers: agents then learn to retrieve a value by its key, and nothing else holds it."""
+"""Options with which Hebb's rule alone remembers: an agent then learns to retrieve values by their keys."""
 
 _LONGEST = 64
 """Writes of a sequence beyond the window that are read one by one before they are folded."""
