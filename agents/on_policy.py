@@ -1,10 +1,8 @@
-"""What all agents have in common: how they act with a memory, predict, and are saved and loaded. It knows no loss."""
+"""What all agents have in common: how they act with a memory, and predict. It knows no loss."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,24 +11,20 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from fw_rl.agents.checkpoint import read_checkpoint, write_checkpoint
-from fw_rl.agents.environments import MakeEnv, wrap_env
+from fw_rl.agents.environments import wrap_env
 from fw_rl.agents.finite import first_in_rollout, first_not_finite
 from fw_rl.agents.masks import check_masks
-from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS
+from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS, torch_threads
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
-from fw_rl.agents.restore import build_agent, continue_training
 from fw_rl.agents.rollout import RecurrentRollout, map_observation
-from fw_rl.agents.running_episodes import describe_episodes
+from fw_rl.agents.saving import SavedAgent
 from fw_rl.cells import State, Stepper
-from fw_rl.document import problems_named
 
 __all__ = ["RecurrentOnPolicyAlgorithm"]
 
@@ -38,7 +32,7 @@ ENCODED_AT_ONCE = 256
 """Observations, for the memory's metrics."""
 
 
-class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
+class RecurrentOnPolicyAlgorithm(SavedAgent):
     """The base of all agents: an SB3 `OnPolicyAlgorithm` whose policy remembers.
 
     Every `n_steps` steps of all environments make a rollout, from which `train` of a derived class learns. The memory's state
@@ -64,6 +58,8 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
             such rewards. Observations are scaled by the policy, see its `norm_obs`.
         matmul_precision: Of the matrix products of learning, see `torch.set_float32_matmul_precision`: "highest", "high", or
             "medium", which lets a processor that has bfloat16 use it inside of them.
+        threads: Of Torch in `learn`. Nets of this size are fastest on one, many times so on cores that others use too; None
+            leaves it as it is, for nets that are large.
         stats_window_size: Episodes over which their returns and lengths are averaged for logging.
         tensorboard_log: Folder of TensorBoard's logs; None writes none.
         monitor_wrapper: Report the returns and lengths of episodes.
@@ -100,6 +96,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         normalize_advantage: bool = False,
         norm_reward: bool = True,
         matmul_precision: str = "highest",
+        threads: int | None = 1,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         monitor_wrapper: bool = True,
@@ -109,6 +106,8 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
         choices = ("optimizer", optimizer, OPTIMIZERS), ("matmul_precision", matmul_precision, PRECISIONS)
         for name, value, known in choices:
             if value not in known:
@@ -120,6 +119,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.optimizer, self.anneal, self.anneal_entropy = optimizer, anneal, anneal_entropy
         self.normalize_advantage, self.norm_reward, self.matmul_precision = normalize_advantage, norm_reward, matmul_precision
         self.bptt_length, self.monitor_wrapper = bptt_length, monitor_wrapper
+        self.torch_threads = threads  # under another name, since it belongs to the machine and not to the agent that is saved
         policy_kwargs = dict(policy_kwargs or {})
         if "optimizer_class" not in policy_kwargs:
             policy_kwargs["optimizer_class"], standard = OPTIMIZERS[optimizer]
@@ -160,6 +160,12 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         super()._setup_lr_schedule()
         if self.anneal and not callable(self.learning_rate):
             self.lr_schedule = LinearSchedule(float(self.learning_rate), 0.0, 1.0)
+
+    def learn(self, *args: Any, **kwargs: Any) -> Self:
+        if self.verbose and self.torch_threads not in (None, torch.get_num_threads()):
+            print(f"Torch has {self.torch_threads} of {torch.get_num_threads()} threads while it learns; see `threads`")
+        with torch_threads(self.torch_threads):
+            return super().learn(*args, **kwargs)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         total_timesteps, callback = super()._setup_learn(*args, **kwargs)
@@ -290,7 +296,7 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
         some = max(ENCODED_AT_ONCE // self.n_envs, 1)
         steps = range(0, self.n_steps, some)
         with torch.no_grad():  # some at a time: of images, the whole rollout takes more memory than learning from it
-            parts = [map_observation(lambda part: part[t : t + some], rollout.observations) for t in steps]  # noqa: B023
+            parts = [map_observation(lambda part: part[t : t + some], rollout.observations) for t in steps]
             encoded = torch.cat([self.policy.encode(part) for part in parts])
         metrics = self.policy.cell.diagnostics(encoded, rollout.states[0], rollout.episode_starts)
         return {f"memory/{name}": value for name, value in metrics.items()}
@@ -305,81 +311,3 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """The action for an observation, or for a batch of them; see `RecurrentActorCriticPolicy.predict`."""
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
-
-    def save(self, path: str | os.PathLike[str], include_state: bool | None = None) -> None:  # type: ignore[override]
-        """Write the agent into one safetensors file, whole or not at all, with settings and statistics of a `VecNormalize`.
-
-        A file with the environment's state that was written between two rollouts (after `learn`, or by a callback's
-        `_on_rollout_start`) lets training go on bit for bit; one from amid a rollout, as of SB3's `CheckpointCallback`, is
-        without the steps of that rollout. It warns of what a file cannot hold, such as a learning rate that is a function.
-
-        Args:
-            path: File, which gets the ending .safetensors.
-            include_state: Whether the file has the running episodes (`read_checkpoint(path).episodes`): the memory's state,
-                with its observations and episode starts. None: if the environment has the methods `get_state` and `set_state`,
-                as `CatchVectorEnv` has. True: with any environment; see `force_reset` of `load`. False: never. Workers of A3C
-                and of Ray keep their episodes to themselves.
-        """
-        episodes = None
-        if include_state is not False and self.env is not None and self._last_obs is not None and self._last_state is not None:
-            seen = dict(memory=self._last_state, observation=self._last_obs, starts=self._last_episode_starts)
-            seen |= dict(discounted_returns=self._discounted_returns)
-            episodes = describe_episodes(self.env, seen, in_any_case=bool(include_state))
-        write_checkpoint(path, self, episodes)
-
-    @classmethod
-    def load(  # type: ignore[override]
-        cls,
-        path: str | os.PathLike[str],
-        env: GymEnv | VectorEnv | MakeEnv | str | None = None,
-        device: torch.device | str = "auto",
-        force_reset: bool = True,
-        **overrides: Any,
-    ) -> Self:
-        """An agent from a file that `save` wrote, on any device; nothing in the file is run.
-
-        With `env`, `learn(..., reset_num_timesteps=False)` goes on where the file stops, with the same random numbers: in the
-        same episodes if the file holds them and `env` takes them and has as many, else in new ones. If the agent learned with a
-        `VecNormalize`, that of `env` takes over its statistics; if there is none, `env` is put into one like it (`get_env()`
-        then is what the agent sees). Without `env`, `get_vec_normalize_env().normalize_obs` turns what an environment shows
-        into what `predict` takes.
-
-        Args:
-            path: File.
-            env: As for a new agent, with the same spaces; without it the agent predicts only.
-            device: "cpu", "cuda", or "auto".
-            force_reset: As in SB3, reset `env` before it learns, unless it takes its episodes from the file. False takes it to
-                be amid the episodes of a file saved with `include_state=True`, which then go on with the memory's state.
-            **overrides: Arguments of the constructor to change. What `policy_kwargs` leaves out stays as it was; an optimizer
-                or its options begin its state anew; a `seed` begins new random numbers and episodes, other `cell_kwargs` new
-                episodes. What a file cannot hold must be given again: a learning rate that is a function, and classes of
-                the policy that are not from Torch or SB3.
-
-        Raises:
-            CheckpointError: For a file that is no whole checkpoint or does not fit `env` and `overrides`. It is a ValueError.
-            ValueError: For an unknown override.
-
-        Examples:
-            >>> model = RecurrentA2C.load("agent", env)  # doctest: +SKIP
-            >>> model = model.learn(1_000_000 - model.num_timesteps, reset_num_timesteps=False)  # doctest: +SKIP
-        """
-        checkpoint = read_checkpoint(path)
-        if force_reset and checkpoint.episodes is not None and checkpoint.episodes.get("env") is None:
-            checkpoint = replace(checkpoint, episodes=None)
-        model = build_agent(cls, checkpoint, env, device, overrides)
-        if env is not None and "seed" not in overrides:
-            with problems_named(f"{checkpoint.path}: its agent cannot be restored"):
-                continue_training(model, checkpoint)
-        return model
-
-    def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto") -> None:
-        """Take parameters as `get_parameters` gives them.
-
-        Raises:
-            ValueError: For a path, since `load` is what reads files.
-        """
-        if not isinstance(load_path_or_dict, dict):
-            raise ValueError(
-                f"load_path_or_dict must be a dictionary, got {load_path_or_dict!r}: {type(self).__name__}.load reads files"
-            )
-        super().set_parameters(load_path_or_dict, exact_match, device)
