@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from operator import itemgetter
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -294,10 +295,9 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         if not rollout.states:
             return {}
         some = max(ENCODED_AT_ONCE // self.n_envs, 1)
-        steps = range(0, self.n_steps, some)
+        windows = [itemgetter(slice(t, t + some)) for t in range(0, self.n_steps, some)]
         with torch.no_grad():  # some at a time: of images, the whole rollout takes more memory than learning from it
-            parts = [map_observation(lambda part: part[t : t + some], rollout.observations) for t in steps]
-            encoded = torch.cat([self.policy.encode(part) for part in parts])
+            encoded = torch.cat([self.policy.encode(map_observation(window, rollout.observations)) for window in windows])
         metrics = self.policy.cell.diagnostics(encoded, rollout.states[0], rollout.episode_starts)
         return {f"memory/{name}": value for name, value in metrics.items()}
 
