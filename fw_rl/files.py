@@ -21,7 +21,8 @@ def write_file(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         _remove(temporary)
-        raise OSError(error.errno, error.strerror, str(path)) from error  # with the name that the caller knows
+        error.filename = str(path)  # which the caller knows
+        raise
     except BaseException:
         _remove(temporary)
         raise
@@ -36,7 +37,8 @@ def check_writable(path: Path) -> None:
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        error.filename = str(path)
+        raise
     finally:
         _remove(temporary)
 
