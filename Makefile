@@ -1,4 +1,4 @@
-.PHONY: test test-processes test-all test-envs test-ray slow lint format docs bench
+.PHONY: test test-processes test-all test-envs test-ray slow faults lint format docs bench
 
 test:  # what is fast, on all cores
 	python -m pytest -n auto --dist worksteal
@@ -16,6 +16,9 @@ test-ray:  # where fw-rl[ray] is installed
 
 slow:
 	python -m pytest -m slow
+
+faults:  # kills, full disks, damaged files and wrong command lines, counted, in twenty minutes
+	python -m tests.faults
 
 lint:
 	ruff check .
