@@ -1,10 +1,11 @@
-"""Environment steps per second of `CatchVectorEnv`, beside EnvPool's Catch and bsuite's.
+"""Environment steps per second of `CatchVectorEnv`, beside EnvPool's Catch and bsuite's, and of POPGym's games beside popgym.
 
     python benchmarks/env_speed.py --out results/env_speed.json
 
 All run in turn on one core, each with its own autoreset, and get the same random actions. EnvPool's `Catch-v0` and bsuite's
 `Catch` are the fully observable game on 10 x 5 pixels, so they have five times fewer pixels to write at n = 16. bsuite has no
-vector environment: with more than one it is a Python loop over single ones. Both are optional: pip install envpool bsuite.
+vector environment: with more than one it is a Python loop over single ones. popgym has none either, and is measured with one
+environment that is reset when it ends. All three are optional: pip install envpool bsuite popgym.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import tyro
 from measure import calls_per_second, in_turn, ratio_row, write_report
 
 from fw_rl.envs import CatchVectorEnv
 
-OURS, ENVPOOL, BSUITE = "fw-rl", "EnvPool", "bsuite"
+OURS, ENVPOOL, BSUITE, POPGYM = "fw-rl", "EnvPool", "bsuite", "popgym"
+GAMES = [
+    env_id.removeprefix("fw_rl/") for env_id, spec in gym.registry.items() if "fw_rl.envs.popgym" in spec.kwargs.get("game", "")
+]
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,10 @@ class Settings:
     """Rows and columns of the screen."""
     m: int = 3
     """Frames that are seen."""
+    games: tuple[str, ...] = tuple(GAMES)
+    """Games of POPGym."""
+    game_envs: int = 256
+    """Environments of each of these games."""
     repeats: int = 9
     """Times that each environment is measured, in turn."""
     seconds: float = 0.2
@@ -48,11 +57,13 @@ class Settings:
 def main(settings: Settings) -> None:
     pinned = pin_to_one_core()
     print(f"Catch-{settings.n}-{settings.m}, {'pinned to one core' if pinned else 'not pinned'}")
-    for name in (ENVPOOL, BSUITE):
+    for name in (ENVPOOL, BSUITE, POPGYM):
         if not find_spec(name.lower()):
             print(f"{name} is not installed, so it is left out: pip install {name.lower()}")
     results = {num_envs: measure(num_envs, settings) for num_envs in settings.num_envs}
-    write_report(settings.out, settings, pinned=pinned, steps_per_second=results)
+    print(f"\n{f'{settings.game_envs:,} environments':36s}{'steps/s':>12}{'ratio':>10}   min to max, beside {POPGYM}")
+    games = {game: measure_game(game, settings) for game in settings.games}
+    write_report(settings.out, settings, pinned=pinned, steps_per_second=results, steps_per_second_of_games=games)
 
 
 def measure(num_envs: int, settings: Settings) -> dict[str, list[float]]:
@@ -66,6 +77,29 @@ def measure(num_envs: int, settings: Settings) -> dict[str, list[float]]:
     print(f"\n{title:20s}{'steps/s':>12}{'ratio':>10}   min to max, beside {peer}")
     for name, measured in speeds.items():
         print(ratio_row(name, measured, speeds[peer], width=20), flush=True)
+    return {name: [round(speed) for speed in measured] for name, measured in speeds.items()}
+
+
+def measure_game(game: str, settings: Settings) -> dict[str, list[float]]:
+    """Environment steps per second of a game of POPGym, ours and popgym's, with a line of the table."""
+    envs = gym.make_vec(f"fw_rl/{game}", settings.game_envs, vectorization_mode="vector_entry_point")
+    envs.action_space.seed(0)
+    actions = [envs.action_space.sample() for _ in range(64)]
+    envs.reset(seed=0)
+    plays = {OURS: (settings.game_envs, partial(play, envs.step, actions))}
+    if find_spec("popgym"):
+        popgym = import_module("popgym.envs")
+        names = {info["id"].lower(): made_by for made_by, info in popgym.ALL.items()}
+        one = names[f"popgym-{game}".lower()]()
+        one.reset(seed=0)
+        plays[POPGYM] = (1, partial(play, partial(step_and_reset, one), [row[0] for row in actions]))
+
+    def speed(name: str) -> float:
+        num_envs, call = plays[name]
+        return num_envs * len(actions) * calls_per_second(call, settings.seconds)
+
+    speeds = in_turn(speed, list(plays), settings.repeats)
+    print(ratio_row(game, speeds[OURS], speeds.get(POPGYM, speeds[OURS]), width=36), flush=True)
     return {name: [round(speed) for speed in measured] for name, measured in speeds.items()}
 
 
@@ -94,6 +128,12 @@ def play(step: Callable[[Any], Any], actions: Iterable[Any]) -> None:
 
 def step_each(games: list[Any], actions: list[int]) -> list[Any]:
     return [game.step(action) for game, action in zip(games, actions, strict=True)]
+
+
+def step_and_reset(env: Any, action: Any) -> None:
+    _, _, terminated, truncated, _ = env.step(action)
+    if terminated or truncated:
+        env.reset()
 
 
 def pin_to_one_core() -> bool:
