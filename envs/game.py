@@ -260,7 +260,7 @@ class GameEnv(gym.Env[Any, Any]):
 
 def _final_infos(ended: NDArray[np.bool_], observations: NDArray[Any]) -> dict[str, Any]:
     """The last observations of the ended episodes, in the form of Gymnasium's `SAME_STEP`."""
-    final_obs = np.full(len(ended), None, object)
+    final_obs = np.empty(len(ended), object)  # of None
     for i in np.flatnonzero(ended):
         final_obs[i] = observations[i]
     return {"final_obs": final_obs, "_final_obs": ended.copy(), "final_info": {}, "_final_info": ended.copy()}
