@@ -245,6 +245,7 @@ class GameEnv(gym.Env[Any, Any]):
         if render_mode is not None:
             raise ValueError(f"render_mode must be None, since games have no pictures, got {render_mode!r}")
         self._envs = GameVectorEnv(game, autoreset_mode=AutoresetMode.DISABLED, **rules)
+        self.game = self._envs.game
         self.observation_space, self.action_space = self._envs.single_observation_space, self._envs.single_action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FilterObservation, FlattenObservation, RecordEpisodeStatistics, TimeLimit, TransformObservation
 
-from fw_rl.envs import ParallelVectorEnv, catch_id
+from fw_rl.envs import ParallelVectorEnv, catch_id, retrieval_id
 from fw_rl.modules import import_for, reason, without_module
 
 __all__ = ["changes_to_observations", "environment_id", "make_env", "make_vector_env"]
@@ -31,8 +31,9 @@ def environment_id(name: str) -> str:
     module = name.rpartition(":")[0]
     if own_id not in gym.registry and module.partition(".")[0] in ("", "fw_rl"):
         short = own_id.removeprefix("fw_rl/")
-        if short.startswith("Catch-"):
-            return catch_id(own_id)
+        for prefix, find in (("Catch-", catch_id), ("Retrieval-", retrieval_id)):
+            if short.startswith(prefix):
+                return find(own_id)
         if f"fw_rl/{short}-v0" in gym.registry:
             return f"fw_rl/{short}-v0"
     try:
