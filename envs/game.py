@@ -259,6 +259,17 @@ class GameEnv(gym.Env[Any, Any]):
         return observations[0], float(rewards[0]), bool(terminations[0]), bool(truncations[0]), infos
 
 
+def register_game(env_id: str, game: type[Game], **rules: Any) -> None:
+    """Register an id of a game with Gymnasium if it is new, for one episode and for many."""
+    if env_id not in gym.registry:  # no max_episode_steps: every episode ends by itself
+        gym.register(
+            env_id,
+            entry_point="fw_rl.envs.game:GameEnv",
+            vector_entry_point="fw_rl.envs.game:GameVectorEnv",
+            kwargs=dict(game=f"{game.__module__}:{game.__name__}") | rules,
+        )
+
+
 def _final_infos(ended: NDArray[np.bool_], observations: NDArray[Any]) -> dict[str, Any]:
     """The last observations of the ended episodes, in the form of Gymnasium's `SAME_STEP`."""
     final_obs = np.empty(len(ended), object)  # of None

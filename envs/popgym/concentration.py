@@ -10,7 +10,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from fw_rl.envs.game import Game, Outcome, State
-from fw_rl.envs.popgym.cards import CARDS, RANKS, pick, shuffled_decks
+from fw_rl.envs.popgym.cards import CARDS, RANKS, shuffled_decks
+from fw_rl.envs.questions import pick
 
 NONE = -1
 

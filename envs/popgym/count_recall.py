@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
-from fw_rl.envs.popgym.cards import CARDS, COLORS, CardGame, shuffled_decks
+from fw_rl.envs.game import State
+from fw_rl.envs.popgym.cards import CARDS, COLORS, shuffled_decks
+from fw_rl.envs.questions import QuestionGame
 
 
-class CountRecall(CardGame):
+class CountRecall(QuestionGame):
     """Say at every step how many cards of a kind were dealt so far.
 
     Observation: the kind of the card that was dealt last, and the kind that is asked for, from a second deck. Action: the
@@ -23,15 +24,15 @@ class CountRecall(CardGame):
 
     def __init__(self, num_decks: int = 1, kinds: int = COLORS) -> None:
         self.num_decks, self.kinds, self.steps = num_decks, kinds, CARDS * num_decks - 1
-        self.prize = 1 / self.steps
+        self.right, self.wrong = 1 / self.steps, -1 / self.steps
         self.observation_space = spaces.MultiDiscrete([kinds, kinds])
         self.action_space = spaces.Discrete(CARDS * num_decks // kinds + 1)
 
-    def deal(self, rng: np.random.Generator, num: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def begin(self, rng: np.random.Generator, num: int) -> State:
         dealt, asked = (shuffled_decks(rng, num, self.num_decks, self.kinds) for _ in range(2))
         game, counts = np.arange(num), np.zeros((num, self.kinds), np.int64)
         answers = np.empty((num, self.steps), np.int64)
         for t in range(self.steps):
             counts[game, dealt[:, t]] += 1
             answers[:, t] = counts[game, asked[:, t]]
-        return np.stack([dealt, asked], axis=2), answers
+        return dict(seen=np.stack([dealt, asked], axis=2), answers=answers)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
-from fw_rl.envs.popgym.cards import CARDS, NOTHING, RANKS, CardGame, shuffled_decks
+from fw_rl.envs.game import State
+from fw_rl.envs.popgym.cards import CARDS, RANKS, shuffled_decks
+from fw_rl.envs.questions import NOTHING, QuestionGame
 
 HIGHER, LOWER = 0, 1
 
 
-class HigherLower(CardGame):
+class HigherLower(QuestionGame):
     """Bet at every step whether the next card has a higher or a lower rank than the last one.
 
     Observation: the rank of the card that was dealt last. Action: 0 higher, 1 lower. Each of the n - 1 steps, for n cards,
@@ -23,10 +24,10 @@ class HigherLower(CardGame):
 
     def __init__(self, num_decks: int = 1) -> None:
         self.num_decks, self.steps = num_decks, CARDS * num_decks - 1
-        self.prize = 1 / (self.steps + 1)
+        self.right, self.wrong = 1 / (self.steps + 1), -1 / (self.steps + 1)
         self.observation_space, self.action_space = spaces.Discrete(RANKS), spaces.Discrete(2)
 
-    def deal(self, rng: np.random.Generator, num: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def begin(self, rng: np.random.Generator, num: int) -> State:
         deck = shuffled_decks(rng, num, self.num_decks, RANKS)
         rises = np.diff(deck, axis=1)
-        return deck, np.select([rises > 0, rises < 0], [HIGHER, LOWER], NOTHING)
+        return dict(seen=deck, answers=np.select([rises > 0, rises < 0], [HIGHER, LOWER], NOTHING))

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from fw_rl.envs.game import Game, Outcome, State
-from fw_rl.envs.popgym.cards import pick
+from fw_rl.envs.questions import pick
 
 
 class MultiarmedBandit(Game):

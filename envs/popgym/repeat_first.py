@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
-from fw_rl.envs.popgym.cards import CARDS, SUITS, CardGame, shuffled_decks
+from fw_rl.envs.game import State
+from fw_rl.envs.popgym.cards import CARDS, SUITS, shuffled_decks
+from fw_rl.envs.questions import QuestionGame
 
 
-class RepeatFirst(CardGame):
+class RepeatFirst(QuestionGame):
     """Say at every step the suit of the first card, while the others of the deck are dealt.
 
     Observation: the suit of the card that was dealt last. Action: a suit. Each of the n - 1 steps, for n cards, earns
@@ -21,9 +22,9 @@ class RepeatFirst(CardGame):
 
     def __init__(self, num_decks: int = 1) -> None:
         self.num_decks, self.steps = num_decks, CARDS * num_decks - 1
-        self.prize = 1 / self.steps
+        self.right, self.wrong = 1 / self.steps, -1 / self.steps
         self.observation_space = self.action_space = spaces.Discrete(SUITS)
 
-    def deal(self, rng: np.random.Generator, num: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def begin(self, rng: np.random.Generator, num: int) -> State:
         deck = shuffled_decks(rng, num, self.num_decks, SUITS)
-        return deck, np.repeat(deck[:, :1], self.steps, axis=1)
+        return dict(seen=deck, answers=np.repeat(deck[:, :1], self.steps, axis=1))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
-from fw_rl.envs.popgym.cards import CARDS, NOTHING, SUITS, CardGame, shuffled_decks
+from fw_rl.envs.game import State
+from fw_rl.envs.popgym.cards import CARDS, SUITS, shuffled_decks
+from fw_rl.envs.questions import NOTHING, QuestionGame
 
 
-class RepeatPrevious(CardGame):
+class RepeatPrevious(QuestionGame):
     """Say at every step the suit of a card that was dealt some time ago.
 
     Observation: the suit of the card that was dealt last. Action: a suit. As soon as k cards are dealt, of n, a step earns
@@ -28,11 +29,11 @@ class RepeatPrevious(CardGame):
         self.num_decks, self.k, self.steps = num_decks, k, CARDS * num_decks - 1
         if not 1 <= k <= self.steps:
             raise ValueError(f"k must be from 1 to {self.steps}, got {k}")
-        self.prize = 1 / (self.steps + 1 - k)
+        self.right, self.wrong = 1 / (self.steps + 1 - k), -1 / (self.steps + 1 - k)
         self.observation_space = self.action_space = spaces.Discrete(SUITS)
 
-    def deal(self, rng: np.random.Generator, num: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def begin(self, rng: np.random.Generator, num: int) -> State:
         deck = shuffled_decks(rng, num, self.num_decks, SUITS)
         answers = np.full((num, self.steps), NOTHING)
         answers[:, self.k - 1 :] = deck[:, : -self.k]
-        return deck, answers
+        return dict(seen=deck, answers=answers)
