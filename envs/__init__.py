@@ -1,5 +1,6 @@
-"""Catch (Ba16 §4.4) for Gymnasium: one game, many games in arrays, and the ids of both; any environments in worker processes;
-adapters to and from SB3's `VecEnv`, and wrappers that tell the last action and reward.
+"""Environments for Gymnasium: Catch (Ba16 §4.4), the retrieval game and the games of POPGym, one episode or many in arrays, and
+their ids; any environments in worker processes; adapters to and from SB3's `VecEnv`, and wrappers that tell the last action and
+reward.
 
 Adapters and wrappers import SB3, and with it PyTorch; so they are imported only when they are asked for.
 """
@@ -9,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from fw_rl.envs.catch import CatchEnv
 from fw_rl.envs.catch_vector import CatchVectorEnv
+from fw_rl.envs.game import Game, GameEnv, GameVectorEnv
 from fw_rl.envs.parallel import ParallelVectorEnv
-from fw_rl.envs.registration import catch_id, register_catch
+from fw_rl.envs.popgym import register_popgym
+from fw_rl.envs.registration import catch_id, register_catch, register_retrieval, retrieval_id
+from fw_rl.envs.retrieval import RetrievalGame
 from fw_rl.envs.rules import CatchRules
 
 if TYPE_CHECKING:
@@ -22,13 +26,20 @@ __all__ = [
     "CatchEnv",
     "CatchRules",
     "CatchVectorEnv",
+    "Game",
+    "GameEnv",
+    "GameVectorEnv",
     "ParallelVectorEnv",
     "PreviousStep",
+    "RetrievalGame",
     "VecEnvAdapter",
     "VecPreviousStep",
     "VectorEnvAdapter",
     "catch_id",
     "register_catch",
+    "register_popgym",
+    "register_retrieval",
+    "retrieval_id",
 ]
 
 _LATER = {

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fw_rl.envs.rendering import picture, text
 from fw_rl.envs.rules import HIGHEST_KEY, MOVES, CatchRules, IntArray, PaddleStart, are_integers, describe, is_integer
-from fw_rl.envs.vector import check_mask
+from fw_rl.envs.vector import check_mask, generator_in, seed_one_generator
 
 BoolArray = NDArray[np.bool_]
 
@@ -124,7 +124,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         if self._lowest > self.rules.bottom and not mask.all():
             raise gym.error.ResetNeeded("the first reset must begin all games")
         fixed = self.rules.fixed_start(options, self.num_envs)
-        self._seed(seed)
+        seed_one_generator(self, seed)
         self._begin(mask)
         for name, columns in fixed.items():
             (self._ball if name == "ball" else self._paddle)[mask] = columns[mask]
@@ -195,11 +195,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         row, ball, paddle, key = (self._check_column(name, state[name], limit) for name, limit in highest.items())
         if row.min() <= self.rules.bottom < row.max():
             raise ValueError(f"state['rows'] must be {self.rules.n} (before the first reset) for all games or none, got {row}")
-        generator = np.random.default_rng()
-        try:
-            generator.bit_generator.state = state["random"]
-        except (KeyError, OverflowError, TypeError, ValueError) as error:
-            raise ValueError(f"state['random'] must be that of a PCG64 generator, got another: {error}") from error
+        generator = generator_in(state)
         self._begun = self._clock - row
         self._first_begun, self._last_begun = int(self._begun.min()), int(self._begun.max())
         self._ball, self._paddle, self._key = ball, paddle, key
@@ -243,15 +239,6 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         row, ball, paddle, key = (part[games] for part in (self._row, self._ball, self._paddle, self._key))
         frames = self.rules.screen(row, ball, paddle, key, self._dtype)
         return frames.reshape(len(frames), *self._shape)
-
-    def _seed(self, seed: int | Sequence[int] | None) -> None:
-        if seed is None or isinstance(seed, int):
-            super().reset(seed=seed)
-            return
-        seeds = np.asarray(seed)
-        if seeds.shape != (self.num_envs,) or seeds.dtype.kind not in "iu" or seeds.min() < 0:
-            raise ValueError(f"seed must be an integer of at least 0 or {self.num_envs} of them, got {describe(seed)}")
-        self.np_random = np.random.default_rng(seeds)
 
     def _check_column(self, name: str, value: Any, highest: int) -> IntArray:
         column = np.asarray(value)

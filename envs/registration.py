@@ -1,4 +1,4 @@
-"""The Gymnasium ids of Catch."""
+"""The Gymnasium ids of Catch and of the retrieval game."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 import gymnasium as gym
 
+from fw_rl.envs.retrieval import RetrievalGame
 from fw_rl.envs.rules import CatchRules
 
 
@@ -45,6 +46,43 @@ def register_catch() -> None:
     catch_id("Catch-24-5")
 
 
+def retrieval_id(name: str) -> str:
+    """The Gymnasium id of the retrieval game with so many pairs and, if any, steps of the gap, registered if it is new.
+
+    It is registered in this process only; elsewhere use `gym.make("fw_rl/Retrieval-v0", pairs=pairs, gap=gap)`.
+
+    Args:
+        name: "Retrieval-<pairs>" or "Retrieval-<pairs>-gap<steps>", with or without the namespace "fw_rl/" and the version
+            "-v0".
+
+    Raises:
+        ValueError: If the name has another form, or there are no pairs, or more of them than keys.
+
+    Examples:
+        >>> retrieval_id("Retrieval-4-gap16")
+        'fw_rl/Retrieval-4-gap16-v0'
+    """
+    wanted = f"env must be Retrieval-<pairs> or Retrieval-<pairs>-gap<steps>, such as Retrieval-8-gap16, got {name!r}"
+    match = re.fullmatch(r"(?:fw_rl/)?Retrieval-([0-9]+)(?:-gap([0-9]+))?(?:-v0)?", name)
+    if match is None:
+        raise ValueError(wanted)
+    pairs, gap = (int(number or 0) for number in match.groups())
+    try:
+        RetrievalGame(pairs, gap)
+    except ValueError as error:
+        raise ValueError(f"{wanted}: {error}") from None
+    env_id = f"fw_rl/Retrieval-{pairs}-gap{gap}-v0" if gap else f"fw_rl/Retrieval-{pairs}-v0"
+    _register_game(env_id, pairs=pairs, gap=gap)
+    return env_id
+
+
+def register_retrieval() -> None:
+    """Register `fw_rl/Retrieval-v0`, which takes pairs and gap, and the games with 4 and 8 pairs."""
+    _register_game("fw_rl/Retrieval-v0")
+    retrieval_id("Retrieval-4")
+    retrieval_id("Retrieval-8")
+
+
 def _register(env_id: str, **rules: int) -> None:
     # No max_episode_steps: every episode terminates by itself after n - 1 steps.
     if env_id not in gym.registry:
@@ -53,4 +91,14 @@ def _register(env_id: str, **rules: int) -> None:
             entry_point="fw_rl.envs.catch:CatchEnv",
             vector_entry_point="fw_rl.envs.catch_vector:CatchVectorEnv",
             kwargs=rules,
+        )
+
+
+def _register_game(env_id: str, **rules: int) -> None:
+    if env_id not in gym.registry:
+        gym.register(
+            env_id,
+            entry_point="fw_rl.envs.game:GameEnv",
+            vector_entry_point="fw_rl.envs.game:GameVectorEnv",
+            kwargs=dict(game="fw_rl.envs.retrieval:RetrievalGame") | rules,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,27 @@ def check_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
     if not isinstance(mask, np.ndarray) or mask.shape != (num_envs,) or mask.dtype != np.bool_ or not mask.any():
         raise ValueError(f"reset_mask must be a boolean array of shape ({num_envs},) with a True in it, got {describe(mask)}")
     return mask
+
+
+def seed_one_generator(env: VectorEnv, seed: int | Sequence[int] | None) -> None:
+    """Seed the generator that serves all of `env`: by an integer, or by `num_envs` of them as a whole; None leaves it."""
+    if seed is None or isinstance(seed, int):
+        VectorEnv.reset(env, seed=seed)
+        return
+    seeds = np.asarray(seed)
+    if seeds.shape != (env.num_envs,) or seeds.dtype.kind not in "iu" or seeds.min() < 0:
+        raise ValueError(f"seed must be an integer of at least 0 or {env.num_envs} of them, got {describe(seed)}")
+    env.np_random = np.random.default_rng(seeds)
+
+
+def generator_in(state: Mapping[str, Any]) -> np.random.Generator:
+    """The generator that `state["random"]` tells of; ValueError if it is none of NumPy's default kind."""
+    generator = np.random.default_rng()
+    try:
+        generator.bit_generator.state = state["random"]
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"state['random'] must be that of a PCG64 generator, got another: {error}") from error
+    return generator
 
 
 def has_fixed_size(space: spaces.Space) -> bool:

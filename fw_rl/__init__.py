@@ -1,7 +1,7 @@
 """Fast weights (Ba et al. 2016, Hinton and Plaut 1987) for memory in reinforcement learning.
 
-`import fw_rl` registers the ids of Catch with Gymnasium and is light: it imports neither PyTorch
-nor Stable-Baselines3. `fw_rl.envs` holds Catch, `fw_rl.agents` the agents that play it.
+`import fw_rl` registers the ids of Catch, the retrieval game and POPGym's games with Gymnasium and is light: it imports
+neither PyTorch nor Stable-Baselines3. `fw_rl.envs` holds Catch, `fw_rl.agents` the agents that play it.
 """
 
 from pathlib import Path
@@ -11,8 +11,10 @@ _HERE, _LINKS = Path(__file__).parent, ("agents", "envs")
 if not all((_HERE / name).is_dir() for name in _LINKS) and all((_HERE.parent / name).is_dir() for name in _LINKS):
     __path__.append(str(_HERE.parent))
 
-from fw_rl.envs import register_catch  # noqa: E402 (which may be found only now)
+from fw_rl.envs import register_catch, register_popgym, register_retrieval  # noqa: E402 (which may be found only now)
 
 __version__ = "0.1.0"
 
 register_catch()
+register_retrieval()
+register_popgym()

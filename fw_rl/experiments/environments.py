@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FilterObservation, FlattenObservation, RecordEpisodeStatistics, TimeLimit, TransformObservation
 
-from fw_rl.envs import ParallelVectorEnv, catch_id
+from fw_rl.envs import ParallelVectorEnv, catch_id, retrieval_id
 from fw_rl.modules import import_for, reason, without_module
 
 __all__ = ["changes_to_observations", "environment_id", "make_env", "make_vector_env"]
@@ -23,16 +23,23 @@ EVALUATION_STEPS = 10_000
 
 
 def environment_id(name: str) -> str:
-    """The Gymnasium id of a short Catch name, an id, or module:id, whose module is imported; ValueError if there is none."""
+    """The Gymnasium id of a short name of Catch or another game of ours, an id, or module:id, whose module is imported.
+
+    ValueError if there is none.
+    """
     own_id = import_for(name, "environment")
     module = name.rpartition(":")[0]
-    is_short = own_id.removeprefix("fw_rl/").startswith("Catch-") and own_id not in gym.registry
-    if is_short and module.partition(".")[0] in ("", "fw_rl"):
-        return catch_id(own_id)
+    if own_id not in gym.registry and module.partition(".")[0] in ("", "fw_rl"):
+        short = own_id.removeprefix("fw_rl/")
+        for prefix, find in (("Catch-", catch_id), ("Retrieval-", retrieval_id)):
+            if short.startswith(prefix):
+                return find(own_id)
+        if f"fw_rl/{short}-v0" in gym.registry:
+            return f"fw_rl/{short}-v0"
     try:
         gym.spec(own_id)
     except gym.error.Error as error:
-        known = "Catch-N-M, the id of a Gymnasium environment, or module:id for one that a module registers"
+        known = "Catch-N-M, RepeatFirstEasy, the id of a Gymnasium environment, or module:id for one that a module registers"
         raise ValueError(f"env must be {known}, got {name!r}: {_advice(module, own_id, error)}") from error
     return own_id if own_id.startswith("fw_rl/") else name.removeprefix(":")
 

@@ -50,6 +50,8 @@ def samples():
         ("fw_rl/Catch-16-3-v0", "fw_rl/Catch-16-3-v0"),
         ("fw_rl.envs:Catch-16-3", "fw_rl/Catch-16-3-v0"),
         ("fw_rl:fw_rl/Catch-16-3-v0", "fw_rl/Catch-16-3-v0"),
+        ("RepeatFirstEasy", "fw_rl/RepeatFirstEasy-v0"),
+        ("fw_rl/RepeatFirstEasy", "fw_rl/RepeatFirstEasy-v0"),
         ("CartPole-v1", "CartPole-v1"),
         (":CartPole-v1", "CartPole-v1"),
         ("gymnasium:CartPole-v1", "gymnasium:CartPole-v1"),
@@ -68,7 +70,7 @@ def test_a_catch_of_another_module_is_not_ours(tmp_path, monkeypatch):
     del gym.registry["Catch-v0"]
 
 
-@pytest.mark.parametrize("name", ["Catch", "Catch-3-16", "NoSuch-v0", "no_such_module:CartPole-v1"])
+@pytest.mark.parametrize("name", ["Catch-3", "Catch-3-16", "NoSuch-v0", "no_such_module:CartPole-v1"])
 def test_an_unknown_one_is_told_by_its_name(name):
     with pytest.raises(ValueError, match=name):
         environment_id(name)

@@ -1,0 +1,267 @@
+"""Games as Gymnasium environments: a game is its rules on arrays, and all else is the same for every game."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from numpy.typing import ArrayLike, NDArray
+
+from fw_rl.envs.rules import describe, is_integer
+from fw_rl.envs.vector import check_mask, generator_in, seed_one_generator
+
+State = dict[str, NDArray[Any]]
+"""What episodes depend on, by name: arrays [num, ...] with a row for each of them."""
+
+Outcome = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
+"""Rewards, terminations and truncations, each [num]."""
+
+
+class Game(ABC):
+    """The rules of a game, for `num` episodes at once.
+
+    All that changes is in the state, a dictionary of arrays with a row for each episode, to which the environment adds "t", the
+    steps since the episode began. `GameVectorEnv` and `GameEnv` make environments of a game.
+
+    Attributes:
+        observation_space: What one player observes.
+        action_space: What one player may do: `Discrete`, `MultiDiscrete` or `Box`.
+    """
+
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
+
+    @abstractmethod
+    def begin(self, rng: np.random.Generator, num: int) -> State:
+        """The state of new episodes.
+
+        Args:
+            rng: Draws what chance decides.
+            num: Episodes.
+        """
+
+    @abstractmethod
+    def step(self, state: State, actions: NDArray[Any], rng: np.random.Generator) -> Outcome:
+        """Change the state by one step, the `state["t"]`-th of each episode; returns rewards, terminations and truncations.
+
+        Args:
+            state: Arrays to write into or to replace; `t` is 1 in the first step.
+            actions: Valid ones, [num, ...].
+            rng: Draws what chance decides.
+        """
+
+    @abstractmethod
+    def observe(self, state: State) -> NDArray[Any]:
+        """What the players see, [num, ...], a new array.
+
+        Args:
+            state: As it is after `begin` or `step`.
+        """
+
+
+class GameVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
+    """Many episodes of a game in arrays.
+
+    Autoreset modes, `reset(options={"reset_mask": mask})` and seeds are those of `CatchVectorEnv`: one generator, `np_random`,
+    serves all episodes, and by default an episode that has ended begins again in the same step. Every observation is a new
+    array.
+
+    Args:
+        game: Its class, or "module:name" of it.
+        num_envs: Episodes, at least 1.
+        autoreset_mode: An `AutoresetMode` or its value, such as "SameStep".
+        rules: Arguments of the class.
+
+    Raises:
+        ValueError: If an argument, action, option or seed is none of those above.
+        gymnasium.error.ResetNeeded: For a step before all episodes began and, with `DISABLED`, after the end of one.
+
+    Examples:
+        >>> from fw_rl.envs.popgym import RepeatPrevious
+        >>> envs = GameVectorEnv(RepeatPrevious, num_envs=64, num_decks=2, k=8)
+        >>> observations, infos = envs.reset(seed=0)
+        >>> observations, rewards, terminations, truncations, infos = envs.step(envs.action_space.sample())
+        >>> observations.shape, rewards.shape
+        ((64,), (64,))
+    """
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 (gymnasium declares its type)
+
+    def __init__(
+        self,
+        game: type[Game] | str,
+        num_envs: int = 1,
+        *,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        **rules: Any,
+    ) -> None:
+        if not (is_integer(num_envs) and num_envs >= 1):
+            raise ValueError(f"num_envs must be an integer of at least 1, got {num_envs!r}")
+        made_by: Any = load_env_creator(game) if isinstance(game, str) else game
+        self.game: Game = made_by(**rules)
+        self.num_envs = num_envs
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        self.single_observation_space, self.single_action_space = self.game.observation_space, self.game.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._state: State = {}  # no episode has begun
+
+    def reset(
+        self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Begin all episodes, or those of `options["reset_mask"]`; the observations are those of all.
+
+        Args:
+            seed: Seeds the one generator: an int, or a list of `num_envs` ints taken as a whole.
+            options: "reset_mask" or nothing.
+        """
+        options = dict(options or {})
+        mask = check_mask(options.pop("reset_mask", np.ones(self.num_envs, np.bool_)), self.num_envs)
+        if options:
+            raise ValueError(f"options must be reset_mask alone, got {', '.join(map(repr, options))}")
+        if not (self._state or mask.all()):
+            raise gym.error.ResetNeeded("the first reset must begin all games")
+        seed_one_generator(self, seed)
+        self._begin(mask)
+        return self.game.observe(self._state), {}
+
+    def step(self, actions: ArrayLike) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        chosen = self._check_actions(actions)
+        if not self._state:
+            raise gym.error.ResetNeeded("no episode is under way: call reset() first")
+        waiting = self._state["ended"]
+        if not waiting.any():
+            rewards, terminations, truncations = self._play(self._state, chosen)
+        elif self.autoreset_mode == AutoresetMode.DISABLED:
+            raise gym.error.ResetNeeded("some episodes have ended: reset them (autoreset is off)")
+        else:
+            rewards, terminations, truncations = self._play_some(~waiting, chosen)
+            self._begin(waiting)
+        ended, infos = terminations | truncations, {}
+        observations = self.game.observe(self._state)
+        if self.autoreset_mode != AutoresetMode.SAME_STEP:
+            self._state["ended"] = ended
+        elif ended.any():
+            infos = _final_infos(ended, observations)
+            self._begin(ended)
+            observations = self.game.observe(self._state)
+        return observations, rewards, terminations, truncations, infos
+
+    def get_state(self) -> dict[str, Any]:
+        """All that the episodes depend on: arrays [num_envs, ...] by name, and "random"."""
+        arrays = {name: rows.copy() for name, rows in self._state.items()}
+        return arrays | {"random": self.np_random.bit_generator.state}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly where other environments of the same game were, which must be as many.
+
+        Args:
+            state: From their `get_state`.
+
+        Raises:
+            ValueError: If `state` is none that these environments can have. They are left as they were.
+        """
+        arrays = {name: np.array(rows) for name, rows in state.items() if name != "random"}
+        if arrays:
+            expected = self._new_state(np.random.default_rng(), self.num_envs)
+            if arrays.keys() != expected.keys():
+                raise ValueError(f"state must have {', '.join(expected)}, got {', '.join(arrays)}")
+            for name, rows in expected.items():
+                if (arrays[name].shape, arrays[name].dtype) != (rows.shape, rows.dtype):
+                    raise ValueError(
+                        f"state[{name!r}] must be {rows.dtype} of shape {rows.shape}, got {describe(arrays[name])}"
+                    )
+        self.np_random = generator_in(state)
+        self._state = arrays
+
+    def _new_state(self, rng: np.random.Generator, num: int) -> State:
+        return self.game.begin(rng, num) | {"t": np.zeros(num, np.int64), "ended": np.zeros(num, np.bool_)}
+
+    def _begin(self, mask: NDArray[np.bool_]) -> None:
+        """Begin the episodes of the mask."""
+        begun = self._new_state(self.np_random, int(np.count_nonzero(mask)))
+        if not self._state:
+            self._state = begun
+            return
+        for name, rows in begun.items():
+            self._state[name][mask] = rows
+
+    def _play(self, state: State, actions: NDArray[Any]) -> Outcome:
+        state["t"] += 1
+        return self.game.step(state, actions, self.np_random)
+
+    def _play_some(self, mask: NDArray[np.bool_], actions: NDArray[Any]) -> Outcome:
+        """One step of the episodes of the mask; the others have reward 0."""
+        part = {name: rows[mask] for name, rows in self._state.items()}
+        outcome = np.zeros(self.num_envs), np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
+        for whole, rows in zip(outcome, self._play(part, actions[mask]), strict=True):
+            whole[mask] = rows
+        for name, rows in part.items():
+            self._state[name][mask] = rows
+        return outcome
+
+    def _check_actions(self, actions: ArrayLike) -> NDArray[Any]:
+        chosen, space = np.asarray(actions), self.action_space
+        if isinstance(space, spaces.Box):
+            valid = chosen.shape == space.shape and chosen.dtype.kind in "fiu" and bool(np.isfinite(chosen).all())
+            chosen = chosen.astype(space.dtype) if valid else chosen
+        else:
+            assert isinstance(space, spaces.MultiDiscrete)
+            valid = chosen.shape == space.shape and chosen.dtype.kind in "iu"
+            valid = valid and bool((chosen >= 0).all() and (chosen < space.nvec).all())
+        if not valid:
+            raise ValueError(f"actions must be {self.num_envs} of {self.single_action_space}, got {describe(actions)}")
+        return chosen
+
+
+class GameEnv(gym.Env[Any, Any]):
+    """One episode of a game at a time: `GameVectorEnv` with one environment.
+
+    Args:
+        game: Its class, or "module:name" of it.
+        render_mode: None.
+        rules: Arguments of the class.
+
+    Raises:
+        ValueError: If an argument, action or option is none of those above.
+        gymnasium.error.ResetNeeded: For a step before `reset`, and a step after the end.
+
+    Examples:
+        >>> import fw_rl
+        >>> env = gym.make("fw_rl/RepeatPreviousEasy-v0")
+        >>> observation, info = env.reset(seed=0)
+        >>> observation, reward, terminated, truncated, info = env.step(2)
+    """
+
+    def __init__(self, game: type[Game] | str, *, render_mode: str | None = None, **rules: Any) -> None:
+        if render_mode is not None:
+            raise ValueError(f"render_mode must be None, since games have no pictures, got {render_mode!r}")
+        self._envs = GameVectorEnv(game, autoreset_mode=AutoresetMode.DISABLED, **rules)
+        self.game = self._envs.game
+        self.observation_space, self.action_space = self._envs.single_observation_space, self._envs.single_action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._envs.np_random = self.np_random
+        observations, infos = self._envs.reset(options=options)
+        return observations[0], infos
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observations, rewards, terminations, truncations, infos = self._envs.step(np.asarray(action)[None])
+        return observations[0], float(rewards[0]), bool(terminations[0]), bool(truncations[0]), infos
+
+
+def _final_infos(ended: NDArray[np.bool_], observations: NDArray[Any]) -> dict[str, Any]:
+    """The last observations of the ended episodes, in the form of Gymnasium's `SAME_STEP`."""
+    final_obs = np.full(len(ended), None, object)
+    for i in np.flatnonzero(ended):
+        final_obs[i] = observations[i]
+    return {"final_obs": final_obs, "_final_obs": ended.copy(), "final_info": {}, "_final_info": ended.copy()}
