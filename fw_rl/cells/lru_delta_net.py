@@ -50,6 +50,7 @@ class LRUDeltaNetCell(Cell):
         self.recurrence = LRUCell(input_size, hidden_size, **options)
         self.memory = DeltaNetCell(input_size + hidden_size, hidden_size, heads=heads, rule=rule, gated=gated)
         with torch.no_grad():
+            self.recurrence.norm.weight.fill_(0.1)
             addresses = 2 * heads * self.memory.units
             self.memory.input_map.weight[:addresses, input_size:] = 0.0
 

@@ -133,6 +133,10 @@ CELLS_AND_SPACES = [
     ("ffm", "numbers"),
     ("delta-net", "MultiDiscrete"),
     ("delta-net, gated, keys from the output", "numbers"),
+    ("shm", "numbers"),
+    ("lru-delta-net", "numbers"),
+    ("gru, two layers", "numbers"),
+    ("delta-net, two layers", "numbers"),
 ]
 
 
