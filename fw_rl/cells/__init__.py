@@ -1,4 +1,4 @@
-"""Recurrent memory cells behind one protocol: fast weights, delta net, LRU, minGRU, FFM, SHM, LSTM, GRU, and others"""
+"""Recurrent memory cells behind one protocol: fast weights, delta net, linear recurrences, gated nets, and layers of them."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -24,8 +22,9 @@ class LRUDeltaNetCell(Cell):
         r(t) = lru(x)(t)                                when it was
         y(t) = delta_net(x, r)(t)                       what it was, and when
 
-    Keys, queries, values, rates and the skip all see both. At the start the queries and keys do not see r(t): a memory is
-    first addressed by content. It stands where the delta net of Yang et al. 2024 has short convolutions over time.
+    Keys, queries, values, rates and the skip of the delta net all see both. Yang et al. 2024 let them see the last few inputs,
+    by short convolutions. At the start the norm of the recurrence has a gain of 0.1, and queries and keys see x(t) alone: with
+    more of the past in them, pairs of key and value are learned several times more slowly.
 
     Modules: `recurrence` and `memory`. The state is h of the recurrence [B, 2, N], and A of the memory [B, heads, d, d].
 
@@ -35,7 +34,9 @@ class LRUDeltaNetCell(Cell):
         heads: As in `DeltaNetCell`.
         rule: As in `DeltaNetCell`.
         gated: As in `DeltaNetCell`.
-        options: Those of `LRUCell`.
+        states: As in `LRUCell`.
+        r_min: As in `LRUCell`.
+        r_max: As in `LRUCell`.
 
     Raises:
         ValueError: If an option is outside its range.
@@ -44,10 +45,18 @@ class LRUDeltaNetCell(Cell):
     attends = True
 
     def __init__(
-        self, input_size: int, hidden_size: int, heads: int = 4, rule: str = "delta", gated: bool = False, **options: Any
+        self,
+        input_size: int,
+        hidden_size: int,
+        heads: int = 4,
+        rule: str = "delta",
+        gated: bool = False,
+        states: int | None = None,
+        r_min: float = 0.96,
+        r_max: float = 0.999,
     ) -> None:
         super().__init__(input_size, hidden_size)
-        self.recurrence = LRUCell(input_size, hidden_size, **options)
+        self.recurrence = LRUCell(input_size, hidden_size, states=states, r_min=r_min, r_max=r_max)
         self.memory = DeltaNetCell(input_size + hidden_size, hidden_size, heads=heads, rule=rule, gated=gated)
         with torch.no_grad():
             self.recurrence.norm.weight.fill_(0.1)
