@@ -15,7 +15,6 @@ import tyro
 
 from fw_rl.agents import WorkerError
 from fw_rl.agents.algorithms import ENGINES
-from fw_rl.cells.backends import AcceleratedCell
 from fw_rl.commands.command_line import fail
 from fw_rl.experiments.checks import check_count, require
 from fw_rl.experiments.environments import changes_to_observations
@@ -136,11 +135,9 @@ def _check_machine(options: TrainOptions) -> None:
 
 
 def _say_what_is_compiled(training: TrainingRun) -> None:
-    config, cell = training.config, training.model.policy.actor_cell
-    if not isinstance(cell, AcceleratedCell):
-        return
+    config = training.config
     replays = config.engine == "local" and "n_epochs" not in ENGINES["local"][config.algo].settings  # else weights change
-    if not are_cached(*cell.backend(*cell.parameters()).kernels(replays)):
+    if not are_cached(*training.model.policy.actor_cell.kernels(replays)):
         print(f"Compiling the kernels of {config.short_cell}, which takes some seconds once on a machine ...", flush=True)
 
 
