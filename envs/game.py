@@ -209,7 +209,7 @@ class GameVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]])
         return outcome
 
     def _check_actions(self, actions: ArrayLike) -> NDArray[Any]:
-        chosen, space = np.asarray(actions), self.action_space
+        chosen, space = np.array(actions), self.action_space  # a copy, which the state may keep
         if isinstance(space, spaces.Box):
             valid = chosen.shape == space.shape and chosen.dtype.kind in "fiu" and bool(np.isfinite(chosen).all())
             chosen = chosen.astype(space.dtype) if valid else chosen
