@@ -74,8 +74,7 @@ def draw_recalls(recalls: Sequence[Recall]) -> bytes:
         for one in recalls:
             image = _draw(panels[games.index(one.game), cells.index(one.cell)], one)
         for axes in panels.flat:
-            if not axes.images:
-                axes.remove()
+            axes.set_visible(bool(axes.images))
         bar = figure.colorbar(image, ax=panels, aspect=40, pad=0.02)
         bar.set_ticks([0.001, 0.01, 0.1, 1.0], labels=["0.1 %", "1 %", "10 %", "100 %"])
         bar.minorticks_off()
