@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from typing import Any, Self
 
 import numpy as np
@@ -140,13 +139,13 @@ class A3C(RecurrentOnPolicyAlgorithm):
         if self._shared is not None:
             self._shared.wants_memory_metrics.fill_(True)
 
-    def save(self, path: str | os.PathLike[str], include_state: bool | None = None) -> None:  # type: ignore[override]
+    def save(self, *args: Any, **kwargs: Any) -> None:
         """As `RecurrentOnPolicyAlgorithm.save`; a later `learn`, with however many workers, begins new episodes.
 
         Where each worker has statistics of its own, their mean is saved.
         """
         self._average_statistics()
-        super().save(path, include_state)
+        super().save(*args, **kwargs)
 
     def _share(self, total_timesteps: int) -> SharedTraining:
         """Move parameters and statistics to shared memory."""

@@ -1,4 +1,4 @@
-"""Checkpoints: an agent, trained or half-trained, in one safetensors file.
+"""Checkpoints: an agent, trained or half-trained, in one file.
 
 What a file names is looked up among the classes of `fw_rl.document`, the registered cells and the agent's policies;
 nothing in it is run. `fw_rl.agents.restore` makes an agent of what was read.
@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import inspect
 import os
+import platform
 import random
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common import torch_layers
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from torch import Tensor, nn
 
 from fw_rl.agents.normalization import describe_normalization
+from fw_rl.agents.schedules import describe_schedule, make_schedule
 from fw_rl.agents.spaces import describe_space, make_space
 from fw_rl.document import (
     CheckpointError,
     allow_classes,
+    name_of,
     one_line,
     pack,
     pack_if_possible,
@@ -34,12 +40,17 @@ from fw_rl.document import (
     write_document,
 )
 
-__all__ = ["Checkpoint", "CheckpointError", "checkpoint_path", "read_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError", "read_checkpoint", "versions"]
 
-SUFFIX = ".safetensors"
+PACKAGES = ("fw-rl", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "numpy", "ray")
 allow_classes(torch_layers)
 
 NUMBER = int | float | np.bool_ | np.integer | np.floating
+FIELDS = dict(
+    ep_info_buffer="statistics", ep_success_buffer="statistics", _last_obs="episodes", _vec_normalize_env="normalization"
+)
+"""What holds the attributes of an SB3 agent that may be excluded from its file."""
+
 COUNTERS = ("num_timesteps", "_total_timesteps", "_current_progress_remaining", "_n_updates", "_episode_num")
 
 
@@ -48,7 +59,8 @@ class Checkpoint:
     """What a checkpoint file holds; the last five are None where there was none.
 
     Attributes:
-        path: The file.
+        path: The file, or what an open file calls itself.
+        versions: Those of the packages that it was saved with, by name.
         arguments: Those of the agent's constructor, without `env`, `device` and `policy_kwargs`.
         policy_kwargs: Those of the policy's constructor.
         not_stored: Names of what a file cannot hold.
@@ -64,7 +76,8 @@ class Checkpoint:
         normalization: Settings and statistics of a `VecNormalize`.
     """
 
-    path: Path
+    path: str
+    versions: dict[str, str]
     arguments: dict[str, Any]
     policy_kwargs: dict[str, Any]
     not_stored: list[str]
@@ -80,84 +93,122 @@ class Checkpoint:
     normalization: dict[str, Any] | None
 
 
-def checkpoint_path(path: str | os.PathLike[str]) -> Path:
-    """The path with the ending .safetensors, which also takes the place of SB3's .zip.
-
-    Examples:
-        >>> [checkpoint_path(name).name for name in ("agent", "agent.zip", "agent-0.5", "agent.safetensors")]
-        ['agent.safetensors', 'agent.safetensors', 'agent-0.5.safetensors', 'agent.safetensors']
-    """
-    path = Path(path)
-    return path if path.suffix == SUFFIX else path.with_name(path.name.removesuffix(".zip") + SUFFIX)
-
-
-def write_checkpoint(path: str | os.PathLike[str], model: OnPolicyAlgorithm, episodes: dict[str, Any] | None) -> None:
-    """Write all of an agent into one file, which gets its name only when it is whole.
+def write_checkpoint(
+    path: str | os.PathLike[str] | BinaryIO,
+    model: OnPolicyAlgorithm,
+    episodes: dict[str, Any] | None,
+    exclude: Iterable[str] = (),
+    include: Iterable[str] = (),
+) -> None:
+    """Write all of an agent but what is excluded into one file, which gets its name only when it is whole.
 
     What a file cannot hold, such as a learning rate that is a function, is left out with a warning.
     """
+    left_out = {FIELDS.get(name, name) for name in set(exclude).difference(include)}
+    normalizer = model.get_vec_normalize_env()
     required = dict(
+        versions=versions(),
         observation_space=describe_space(model.observation_space),
         action_space=describe_space(model.action_space),
         n_envs=model.n_envs,
         policy=policy_parameters(model.policy),
-        counters={name: getattr(model, name) for name in COUNTERS},
+        counters={name: getattr(model, name) for name in COUNTERS if name not in left_out},
     )
     optional = dict(
         optimizer_state=model.policy.optimizer.state_dict(),
         statistics=_statistics(model),
         random_state=_random_state(model.device),
         episodes=episodes,
-        normalization=None if model._vec_normalize_env is None else describe_normalization(model._vec_normalize_env),
+        normalization=None if normalizer is None else describe_normalization(normalizer),
     )
-    arguments = constructor_arguments(model)
+    optional |= dict.fromkeys(left_out & optional.keys())
+    arguments = {name: value for name, value in constructor_arguments(model).items() if name not in left_out - {"policy"}}
     policy_kwargs = arguments.pop("policy_kwargs", {})
+    described = {name: describe_schedule(value) for name, value in arguments.items()}
+    schedules = {name: numbers for name, numbers in described.items() if numbers is not None}
 
     tensors: dict[str, Tensor] = {}
-    not_stored: list[str] = []
+    not_stored = sorted({*model._excluded_save_params()}.intersection(include) - {"policy", "_vec_normalize_env"})
+    if normalizer is not None and unwrap_vec_normalize(normalizer.venv) is not None:
+        not_stored.append("the inner VecNormalize")
     document = {name: pack(value, name, tensors) for name, value in required.items()}
     document |= pack_if_possible(optional, "", tensors, not_stored)
-    document["arguments"] = pack_if_possible(arguments, "", tensors, not_stored)
+    document["schedules"] = pack_if_possible(schedules, "", tensors, not_stored)
+    rest = {name: value for name, value in arguments.items() if name not in schedules}
+    document["arguments"] = pack_if_possible(rest, "", tensors, not_stored)
     document["policy_kwargs"] = pack_if_possible(policy_kwargs, "policy_kwargs.", tensors, not_stored)
     document["not_stored"] = not_stored
     if not_stored:
         names = ", ".join(not_stored)
         warnings.warn(f"a checkpoint cannot hold {names}: `load` takes arguments again, the rest begins anew", stacklevel=3)
-    write_document(checkpoint_path(path), document, tensors)
+    write_document(_file_to_write(path), document, tensors)
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str] | BinaryIO) -> Checkpoint:
     """Read a checkpoint file.
 
     Args:
-        path: File, with the ending .safetensors or without it; a file with any other name is read too.
+        path: File, or one that is open for bytes; a name may be without its ending .zip.
 
     Raises:
         CheckpointError: If there is no such file or if it is not a whole checkpoint.
 
     Examples:
-        >>> checkpoint = read_checkpoint("agent.safetensors")  # doctest: +SKIP
+        >>> checkpoint = read_checkpoint("agent.zip")  # doctest: +SKIP
         >>> checkpoint.counters["num_timesteps"], checkpoint.policy_kwargs["cell"]  # doctest: +SKIP
         (1000000, 'fast-weights')
     """
-    literal, path = Path(path), checkpoint_path(path)
-    if literal.is_file() and not path.exists():
-        path = literal
-    tree = read_document(path)
-    with problems_named(f"{path} is damaged"):
-        kinds = dict(arguments=dict, policy_kwargs=dict, not_stored=list, n_envs=int, policy=dict)
+    file = _file_to_read(path)
+    name = name_of(file)
+    tree = read_document(file)
+    with problems_named(f"{name} is damaged"):
+        kinds = dict(versions=dict, arguments=dict, policy_kwargs=dict, not_stored=list, n_envs=int, policy=dict)
         optional = ("optimizer_state", "statistics", "random_state", "episodes", "normalization")
         values = {name: _typed(tree, name, kind) for name, kind in (kinds | dict.fromkeys(optional, dict | None)).items()}
+        values["arguments"] |= {name: make_schedule(numbers) for name, numbers in tree["schedules"].items()}
         values["not_stored"] = [str(name) for name in values["not_stored"]]
         for name in values["policy"]:
             _typed(values["policy"], name, Tensor)
         return Checkpoint(
-            path=path,
+            path=name_of(file),
             observation_space=make_space(tree["observation_space"]),
             action_space=make_space(tree["action_space"]),
-            counters={name: _typed(tree["counters"], name, int | float) for name in COUNTERS},
+            counters={name: _typed(tree["counters"], name, int | float) for name in COUNTERS if name in tree["counters"]},
             **values,
         )
+
+
+def _file_to_write(path: str | os.PathLike[str] | BinaryIO) -> Path | BinaryIO:
+    if not isinstance(path, str | os.PathLike):
+        return path
+    path = Path(path)
+    return path if path.suffix else path.with_name(f"{path.name}.zip")
+
+
+def _file_to_read(path: str | os.PathLike[str] | BinaryIO) -> Path | BinaryIO:
+    if not isinstance(path, str | os.PathLike):
+        return path
+    path = Path(path)
+    with_ending = path.with_name(f"{path.name}.zip")
+    return with_ending if with_ending.is_file() and not path.is_file() else path
+
+
+def versions() -> dict[str, str]:
+    """The versions of what a checkpoint or a run depends on, by name."""
+    return dict(system=platform.platform(), python=platform.python_version()) | {name: _version(name) for name in PACKAGES}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def print_versions(checkpoint: Checkpoint) -> None:
+    """Print the versions of what is installed, and of what a checkpoint was saved with, under SB3's headings."""
+    for heading, by_name in (("CURRENT", versions()), ("SAVED MODEL", checkpoint.versions)):
+        print(f"== {heading} SYSTEM INFO ==", *(f"- {name}: {of}" for name, of in by_name.items()), "", sep="\n")
 
 
 def _typed(tree: dict[str, Any], name: str, kind: Any) -> Any:

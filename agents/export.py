@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from fw_rl.agents.masks import mask_size
+from fw_rl.agents.normalization import fits
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rollout import Observation, map_observation
@@ -38,7 +39,8 @@ def export_onnx(model: RecurrentOnPolicyAlgorithm, path: str | os.PathLike[str],
     `episode_start` [B] bool, True where the observation is the first of an episode; `state_0`, `state_1`, ... [B, ...], the
     memory's state, zeros before the first step. Outputs: `action` [B, ...] as the environment takes it, and `next_state_0`,
     `next_state_1`, ..., which are `state_0`, `state_1`, ... of the next step. A cell that only the critic has is left out. The
-    statistics of a `VecNormalize` are part of the step.
+    statistics of a `VecNormalize` are part of the step, unless they are of observations of another shape, as inside of a
+    `VecFrameStack`: then `observation` is what the agent sees, normalized already, and a warning says so.
 
     Args:
         model: A trained agent.
@@ -60,7 +62,7 @@ def export_onnx(model: RecurrentOnPolicyAlgorithm, path: str | os.PathLike[str],
         raise ModuleNotFoundError(f"the export needs {' and '.join(missing)}: pip install 'fw-rl[onnx]'")
     policy = model.policy
     policy.set_training_mode(False)
-    step = _GreedyStep(policy, action_masks, model.get_vec_normalize_env())
+    step = _GreedyStep(policy, action_masks, _normalizer(model))
     observation = _blank(policy.observation_space, policy.device)
     inputs = dict(episode_start=torch.ones(_EXAMPLES, dtype=torch.bool, device=policy.device))
     if action_masks:
@@ -90,13 +92,27 @@ def export_onnx(model: RecurrentOnPolicyAlgorithm, path: str | os.PathLike[str],
     write_file(Path(path), document.SerializeToString())
 
 
+def _normalizer(model: RecurrentOnPolicyAlgorithm) -> VecNormalize | None:
+    """The one that makes of an observation what the agent sees of it."""
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is None or not normalizer.norm_obs:
+        return None
+    if fits(model.policy.observation_space, normalizer.obs_rms):
+        return normalizer
+    warnings.warn(
+        "the VecNormalize is inside of other wrappers: the exported step takes observations that are normalized already",
+        stacklevel=3,
+    )
+    return None
+
+
 class _GreedyStep(nn.Module):
     """One greedy step of a policy, as a function of tensors alone."""
 
     def __init__(self, policy: RecurrentActorCriticPolicy, is_masked: bool, normalizer: VecNormalize | None) -> None:
         super().__init__()
         self.policy, self.cell, self.is_masked = policy, policy.actor_cell, is_masked
-        self.normalizer = normalizer if normalizer is not None and normalizer.norm_obs else None
+        self.normalizer = normalizer
 
     def forward(self, observation: Observation, episode_start: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         masks, state = (rest[0], rest[1:]) if self.is_masked else (None, rest)

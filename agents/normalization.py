@@ -8,7 +8,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, VecTransposeImage, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecEnv,
+    VecEnvWrapper,
+    VecNormalize,
+    VecTransposeImage,
+    unwrap_vec_normalize,
+)
 
 from fw_rl.agents.rollout import map_observation
 
@@ -27,14 +34,14 @@ def describe_normalization(normalizer: VecNormalize) -> dict[str, Any]:
 
 
 def normalize_as(env: VecEnv, stored: dict[str, Any]) -> VecEnv:
-    """The environments with these statistics, in their own `VecNormalize`, or else in one with these settings.
+    """The environments with these statistics, in their own `VecNormalize`, or else with one that has these settings too.
 
-    In a new one, images are still to be transposed.
+    It is put around the outermost layer that shows what the statistics are of, as below a `VecFrameStack`. Images are still to
+    be transposed then.
     """
     normalizer = unwrap_vec_normalize(env)
     if normalizer is None:
-        inner = env.venv if isinstance(env, VecTransposeImage) else env
-        env = normalizer = VecNormalize(inner, **{name: stored[name] for name in SETTINGS})
+        env, normalizer = _with_normalizer(env.venv if isinstance(env, VecTransposeImage) else env, stored)
     if normalizer.norm_obs and stored["observations"] is not None:
         normalizer.obs_rms = _fitting(stored["observations"], normalizer.obs_rms)
     normalizer.ret_rms = _fitting(stored["rewards"], normalizer.ret_rms)
@@ -43,15 +50,48 @@ def normalize_as(env: VecEnv, stored: dict[str, Any]) -> VecEnv:
     return env
 
 
-def environments_without_steps(observation_space: spaces.Space, action_space: spaces.Space, n_envs: int) -> VecEnv:
-    """Environments that have spaces, which is enough for the `normalize_obs` of a `VecNormalize`."""
+def normalizer_alone(stored: dict[str, Any], n_envs: int) -> VecNormalize:
+    """A `VecNormalize` for its `normalize_obs`, around environments that have spaces and nothing else."""
 
     def make() -> gym.Env:
         env: gym.Env = gym.Env()
-        env.observation_space, env.action_space = observation_space, action_space
+        env.observation_space, env.action_space = _space_of(stored["observations"]), spaces.Discrete(1)
         return env
 
-    return DummyVecEnv([make] * n_envs)
+    normalizer = normalize_as(DummyVecEnv([make] * n_envs), stored)
+    assert isinstance(normalizer, VecNormalize)
+    return normalizer
+
+
+def fits(space: spaces.Space, statistics: Any) -> bool:
+    """Whether statistics, as they are stored or in use, are of the observations of a space."""
+    if isinstance(statistics, dict):
+        parts = space.spaces if isinstance(space, spaces.Dict) else {}
+        return all(key in parts and fits(parts[key], part) for key, part in statistics.items())
+    mean = statistics.mean if isinstance(statistics, RunningMeanStd) else statistics[0]
+    return space.shape == np.shape(mean)
+
+
+def _with_normalizer(env: VecEnv, stored: dict[str, Any]) -> tuple[VecEnv, VecNormalize]:
+    """The environments with a `VecNormalize` among their layers, and that layer."""
+    above: VecEnvWrapper | None = None
+    layer = env
+    while stored["observations"] is not None and not fits(layer.observation_space, stored["observations"]):
+        if not isinstance(layer, VecEnvWrapper):
+            raise ValueError("no layer of it shows observations of the shape that the statistics have")
+        layer, above = layer.venv, layer
+    normalizer = VecNormalize(layer, **{name: stored[name] for name in SETTINGS})
+    if above is None:
+        return normalizer, normalizer
+    above.venv = normalizer
+    return env, normalizer
+
+
+def _space_of(statistics: Any) -> spaces.Space:
+    """A space of the observations that stored statistics are of."""
+    if isinstance(statistics, dict):
+        return spaces.Dict({key: _space_of(part) for key, part in statistics.items()})
+    return spaces.Box(-np.inf, np.inf, () if statistics is None else np.shape(statistics[0]))
 
 
 def _describe(statistics: RunningMeanStd) -> tuple[Any, Any, float]:

@@ -1,10 +1,8 @@
-"""What all agents have in common: how they act with a memory, predict, and are saved and loaded. It knows no loss."""
+"""What all agents have in common: how they act with a memory, and predict. It knows no loss."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,29 +11,25 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from fw_rl.agents.checkpoint import read_checkpoint, write_checkpoint
-from fw_rl.agents.environments import MakeEnv, wrap_env
+from fw_rl.agents.environments import wrap_env
 from fw_rl.agents.finite import first_in_rollout, first_not_finite
 from fw_rl.agents.masks import check_masks
 from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
-from fw_rl.agents.restore import build_agent, continue_training
 from fw_rl.agents.rollout import RecurrentRollout, map_observation
-from fw_rl.agents.running_episodes import describe_episodes
+from fw_rl.agents.saving import SavedAgent
 from fw_rl.cells import State, Stepper
-from fw_rl.document import problems_named
 
 __all__ = ["RecurrentOnPolicyAlgorithm"]
 
 
-class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
+class RecurrentOnPolicyAlgorithm(SavedAgent):
     """The base of all agents: an SB3 `OnPolicyAlgorithm` whose policy remembers.
 
     Every `n_steps` steps of all environments make a rollout, from which `train` of a derived class learns. The memory's state
@@ -299,81 +293,3 @@ class RecurrentOnPolicyAlgorithm(OnPolicyAlgorithm):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """The action for an observation, or for a batch of them; see `RecurrentActorCriticPolicy.predict`."""
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
-
-    def save(self, path: str | os.PathLike[str], include_state: bool | None = None) -> None:  # type: ignore[override]
-        """Write the agent into one safetensors file, whole or not at all, with settings and statistics of a `VecNormalize`.
-
-        A file with the environment's state that was written between two rollouts (after `learn`, or by a callback's
-        `_on_rollout_start`) lets training go on bit for bit; one from amid a rollout, as of SB3's `CheckpointCallback`, is
-        without the steps of that rollout. It warns of what a file cannot hold, such as a learning rate that is a function.
-
-        Args:
-            path: File, which gets the ending .safetensors.
-            include_state: Whether the file has the running episodes (`read_checkpoint(path).episodes`): the memory's state,
-                with its observations and episode starts. None: if the environment has the methods `get_state` and `set_state`,
-                as `CatchVectorEnv` has. True: with any environment; see `force_reset` of `load`. False: never. Workers of A3C
-                and of Ray keep their episodes to themselves.
-        """
-        episodes = None
-        if include_state is not False and self.env is not None and self._last_obs is not None and self._last_state is not None:
-            seen = dict(memory=self._last_state, observation=self._last_obs, starts=self._last_episode_starts)
-            seen |= dict(discounted_returns=self._discounted_returns)
-            episodes = describe_episodes(self.env, seen, in_any_case=bool(include_state))
-        write_checkpoint(path, self, episodes)
-
-    @classmethod
-    def load(  # type: ignore[override]
-        cls,
-        path: str | os.PathLike[str],
-        env: GymEnv | VectorEnv | MakeEnv | str | None = None,
-        device: torch.device | str = "auto",
-        force_reset: bool = True,
-        **overrides: Any,
-    ) -> Self:
-        """An agent from a file that `save` wrote, on any device; nothing in the file is run.
-
-        With `env`, `learn(..., reset_num_timesteps=False)` goes on where the file stops, with the same random numbers: in the
-        same episodes if the file holds them and `env` takes them and has as many, else in new ones. If the agent learned with a
-        `VecNormalize`, that of `env` takes over its statistics; if there is none, `env` is put into one like it (`get_env()`
-        then is what the agent sees). Without `env`, `get_vec_normalize_env().normalize_obs` turns what an environment shows
-        into what `predict` takes.
-
-        Args:
-            path: File.
-            env: As for a new agent, with the same spaces; without it the agent predicts only.
-            device: "cpu", "cuda", or "auto".
-            force_reset: As in SB3, reset `env` before it learns, unless it takes its episodes from the file. False takes it to
-                be amid the episodes of a file saved with `include_state=True`, which then go on with the memory's state.
-            **overrides: Arguments of the constructor to change. What `policy_kwargs` leaves out stays as it was; an optimizer
-                or its options begin its state anew; a `seed` begins new random numbers and episodes, other `cell_kwargs` new
-                episodes. What a file cannot hold must be given again: a learning rate that is a function, and classes of
-                the policy that are not from Torch or SB3.
-
-        Raises:
-            CheckpointError: For a file that is no whole checkpoint or does not fit `env` and `overrides`. It is a ValueError.
-            ValueError: For an unknown override.
-
-        Examples:
-            >>> model = RecurrentA2C.load("agent", env)  # doctest: +SKIP
-            >>> model = model.learn(1_000_000 - model.num_timesteps, reset_num_timesteps=False)  # doctest: +SKIP
-        """
-        checkpoint = read_checkpoint(path)
-        if force_reset and checkpoint.episodes is not None and checkpoint.episodes.get("env") is None:
-            checkpoint = replace(checkpoint, episodes=None)
-        model = build_agent(cls, checkpoint, env, device, overrides)
-        if env is not None and "seed" not in overrides:
-            with problems_named(f"{checkpoint.path}: its agent cannot be restored"):
-                continue_training(model, checkpoint)
-        return model
-
-    def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto") -> None:
-        """Take parameters as `get_parameters` gives them.
-
-        Raises:
-            ValueError: For a path, since `load` is what reads files.
-        """
-        if not isinstance(load_path_or_dict, dict):
-            raise ValueError(
-                f"load_path_or_dict must be a dictionary, got {load_path_or_dict!r}: {type(self).__name__}.load reads files"
-            )
-        super().set_parameters(load_path_or_dict, exact_match, device)

@@ -7,24 +7,41 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from fw_rl.agents.checkpoint import Checkpoint, argument_defaults, policy_parameters
 from fw_rl.agents.environments import WorkerVecEnv
-from fw_rl.agents.normalization import environments_without_steps, normalize_as
+from fw_rl.agents.normalization import normalize_as, normalizer_alone
 from fw_rl.agents.running_episodes import restore_episodes
 from fw_rl.cells import available_cells
 from fw_rl.document import CLASS_NAMES, CheckpointError, one_line, problems_named
 
+SPACES = ("observation_space", "action_space")
 OPTIMIZER_KWARGS = ("policy_kwargs.optimizer_class", "policy_kwargs.optimizer_kwargs")
 
 _Agent = TypeVar("_Agent", bound=OnPolicyAlgorithm)
+
+
+class NotStored:
+    """In the place of an argument that a file could not hold, and that only learning needs."""
+
+    def __init__(self, name: str, path: str) -> None:
+        self.name, self.path = name, path
+
+
+def check_arguments(model: OnPolicyAlgorithm) -> None:
+    """Raises CheckpointError where an agent is to learn without an argument that its file could not hold."""
+    lacking = {value.name: value.path for value in vars(model).values() if isinstance(value, NotStored)}
+    if lacking:
+        names, path = ", ".join(lacking), next(iter(lacking.values()))
+        raise CheckpointError(f"{path} could not hold {names}: give it to load again to learn")
 
 
 def build_agent(
@@ -33,10 +50,15 @@ def build_agent(
     env: Any = None,
     device: torch.device | str = "auto",
     overrides: Mapping[str, Any] | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
 ) -> _Agent:
     """The agent of a checkpoint: its parameters, optimizer, counters and normalization."""
-    overrides = overrides or {}
-    arguments = _merge_arguments(agent_class, checkpoint, overrides, predicts_only=env is None)
+    known, custom = argument_defaults(agent_class), dict(custom_objects or {})
+    if "policy_class" in custom:
+        custom["policy"] = custom["policy_class"]
+    checkpoint = replace(checkpoint, **{name: custom[name] for name in SPACES if name in custom})
+    overrides = {name: value for name, value in custom.items() if name in known} | dict(overrides or {})
+    arguments = _merge_arguments(known, agent_class, checkpoint, overrides)
     if env is not None:
         env = agent_class._wrap_env(env, monitor_wrapper=arguments.get("monitor_wrapper", True))
         if checkpoint.normalization is not None:
@@ -58,16 +80,24 @@ def build_agent(
             model.ep_info_buffer = deque(map(dict, checkpoint.statistics["episodes"]), maxlen=window)
             model.ep_success_buffer = deque(map(float, checkpoint.statistics["successes"]), maxlen=window)
         if env is None and checkpoint.normalization is not None:
-            blank = environments_without_steps(model.observation_space, model.action_space, model.n_envs)
-            model._vec_normalize_env = unwrap_vec_normalize(normalize_as(blank, checkpoint.normalization))
+            model._vec_normalize_env = normalizer_alone(checkpoint.normalization, model.n_envs)
+    for name in checkpoint.not_stored:
+        if name in known and name not in arguments:
+            _withhold(model, NotStored(name, checkpoint.path))
     return model
 
 
+def _withhold(model: OnPolicyAlgorithm, argument: NotStored) -> None:
+    """Let nobody learn with the default of an argument that was another one."""
+    places = {argument.name, f"_{argument.name}"} | ({"lr_schedule"} if argument.name == "learning_rate" else set())
+    for place in places.intersection(vars(model)):
+        setattr(model, place, argument)
+
+
 def _merge_arguments(
-    agent_class: type[OnPolicyAlgorithm], checkpoint: Checkpoint, overrides: Mapping[str, Any], predicts_only: bool
+    known: Mapping[str, Any], agent_class: type[OnPolicyAlgorithm], checkpoint: Checkpoint, overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The arguments of the constructor: the overrides, and for the rest what is stored."""
-    known = argument_defaults(agent_class)
     for name in overrides:
         if name not in known:
             raise ValueError(f"an argument of load must be one of env, device, {', '.join(known)}, got {name!r}")
@@ -83,12 +113,9 @@ def _merge_arguments(
     arguments = checkpoint.arguments | dict(overrides)
     if policy_kwargs:
         arguments["policy_kwargs"] = policy_kwargs
-    if predicts_only:
-        arguments.setdefault("learning_rate", 0.0)
 
-    needed = {"policy"} if predicts_only else {*known}
     given = {*arguments, *(f"policy_kwargs.{name}" for name in policy_kwargs), *renewed}
-    lacking = [name for name in checkpoint.not_stored if name not in given and (name in needed or "." in name)]
+    lacking = [name for name in checkpoint.not_stored if name not in given and (name == "policy" or "." in name)]
     if lacking:
         raise CheckpointError(f"{checkpoint.path} could not hold {', '.join(lacking)}: give it to load again")
     cell = policy_kwargs.get("cell")
@@ -112,7 +139,7 @@ def _changes_optimizer(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> 
 
 
 def _check_spaces(checkpoint: Checkpoint, env: VecEnv) -> None:
-    for name in ("observation_space", "action_space"):
+    for name in SPACES:
         stored, offered = getattr(checkpoint, name), getattr(env, name)
         if stored != offered:
             raise CheckpointError(

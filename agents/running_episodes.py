@@ -13,11 +13,15 @@ from fw_rl.envs.previous import VecPreviousStep
 from fw_rl.envs.sb3 import VecEnvAdapter
 
 
-def describe_episodes(env: VecEnv, seen: dict[str, Any], in_any_case: bool) -> dict[str, Any] | None:
-    """The running episodes as plain values, with what the agent has `seen` of them.
+def describe_episodes(model: Any, include_state: bool | None) -> dict[str, Any] | None:
+    """The running episodes of an agent as plain values, with what it has seen of them.
 
-    None where workers have the episodes and, unless `in_any_case`, if the environment has no state to save.
+    None where there are none or workers have them, where they are not to be included, and, if it is left open whether they are,
+    where the environment has no state to save.
     """
+    env = model.env
+    if include_state is False or env is None or model._last_obs is None or model._last_state is None:
+        return None
     if isinstance(env, WorkerVecEnv):
         return None
     layer, state = _stateful_layer(env), None
@@ -26,11 +30,19 @@ def describe_episodes(env: VecEnv, seen: dict[str, Any], in_any_case: bool) -> d
             state = layer.get_state()
         except Exception as error:
             warnings.warn(f"the checkpoint is without the state of the environment: {one_line(error)}", stacklevel=4)
-    if state is None and not in_any_case:
+    if state is None and not include_state:
         return None
     monitors = _monitors(env)
     returns, lengths = (monitors[0].episode_returns, monitors[0].episode_lengths) if monitors else (None, None)
-    return dict(env=state, returns=returns, lengths=lengths) | seen
+    return dict(
+        env=state,
+        returns=returns,
+        lengths=lengths,
+        memory=model._last_state,
+        observation=model._last_obs,
+        starts=model._last_episode_starts,
+        discounted_returns=model._discounted_returns,
+    )
 
 
 def restore_episodes(env: VecEnv, episodes: dict[str, Any]) -> bool:

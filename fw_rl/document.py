@@ -4,31 +4,42 @@ Reading a file runs no code from it: there is no pickle, and a class that the do
 imported. The document is plain JSON but for objects of one key that begins with "$": {"$tensor": name}, {"$array": name} (of
 NumPy, but stored as a tensor), {"$tuple": [...]}, {"$float": "inf"}, {"$class": "torch.nn.Tanh"}, and {"$items": [[key, value],
 ...]} for a dictionary whose keys are not just strings.
+
+A file whose name ends with .safetensors is that file; any other is a zip archive, as SB3's files are, in which it is the only
+member, not compressed. A checksum covers all of its bytes.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import math
 import os
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from fw_rl.files import write_file
 
 __all__ = ["CheckpointError"]
 
-FORMAT, VERSION = "fw_rl", 1
+FORMAT, VERSION = "fw_rl", 2
+SUFFIX = ".safetensors"
+MEMBER = "checkpoint.safetensors"
+"""What is in a zip archive."""
+
+CHECKSUM = re.compile(rb'"sha256":"([0-9a-f]{64})"')
+"""In the header, where quotation marks inside of a text have a backslash before them, so that nothing else looks like it."""
 
 CLASSES: dict[str, type] = {}
 """The classes that a file may name, as for `policy_kwargs=dict(activation_fn=torch.nn.Tanh)`."""
@@ -137,37 +148,87 @@ def _take(name: Json, tensors: dict[str, Tensor]) -> Tensor:
     return tensors.pop(name)
 
 
-def write_document(path: Path, document: Json, tensors: dict[str, Tensor]) -> None:
-    """Write a file, which gets its name only when it is whole."""
-    metadata = dict(format=FORMAT, version=str(VERSION), json=json.dumps(document, allow_nan=False))
-    write_file(path, safetensors.torch.save(tensors, metadata))
+def write_document(file: Path | BinaryIO, document: Json, tensors: dict[str, Tensor]) -> None:
+    """Write a file, which gets its name only when it is whole; or write into one that is open."""
+    metadata = dict(format=FORMAT, version=str(VERSION), sha256="0" * 64, json=json.dumps(document, allow_nan=False))
+    content = with_checksum(safetensors.torch.save(tensors, metadata))
+    if isinstance(file, Path):
+        write_file(file, content if file.suffix == SUFFIX else _zipped(content))
+    else:
+        file.write(_zipped(content))
 
 
-def read_document(path: Path) -> Any:
+def read_document(file: Path | BinaryIO) -> Any:
     """The values of a file, as they were packed."""
-    metadata, tensors = _read_safetensors(path)
+    name = name_of(file)
+    content = _unzipped(_read(file), name)
+    metadata = _read_metadata(content, name)
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of {FORMAT}")
-    with problems_named(f"{path} is damaged"):
+        raise CheckpointError(f"{name} is a safetensors file, but not a checkpoint of {FORMAT}")
+    with problems_named(f"{name} is damaged"):
         version = int(metadata["version"])
-        if version > VERSION:
-            raise CheckpointError(f"{path} is of version {version}: this {FORMAT} reads no later one than {VERSION}")
+        if version != VERSION:
+            raise CheckpointError(f"{name} is of version {version}: this {FORMAT} reads version {VERSION} only")
+        if with_checksum(content) != content:
+            raise CheckpointError(f"{name} is damaged: its bytes are not those that were written")
+        tensors = safetensors.torch.load(content)
         values = unpack(json.loads(metadata["json"], parse_constant=_refuse_constant), tensors)
         if tensors:
-            raise CheckpointError(f"{path} has the tensor {min(tensors)!r}, which its description does not name")
+            raise CheckpointError(f"{name} has the tensor {min(tensors)!r}, which its description does not name")
     return values
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    if not path.exists():
-        raise CheckpointError(f"there is no file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            # Clones, so that nothing stays tied to a file that the next checkpoint may replace.
-            return file.metadata() or {}, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except Exception as error:
-        hint = ", but a zip file like those of SB3" if zipfile.is_zipfile(path) else ""
-        raise CheckpointError(f"{path} is no whole safetensors file{hint} ({one_line(error)})") from error
+def name_of(file: Path | BinaryIO) -> str:
+    """What messages call a file."""
+    return str(file if isinstance(file, Path) else getattr(file, "name", "the file"))
+
+
+def with_checksum(content: bytes) -> bytes:
+    """A safetensors file with the SHA-256 of its bytes, those of the checksum taken as zeros; ValueError if it has no place."""
+    found = CHECKSUM.search(content, 8, 8 + _header_size(content))
+    if found is None:
+        raise ValueError("there is no checksum")
+    start, end = found.span(1)
+    blank = content[:start] + b"0" * (end - start) + content[end:]
+    return content[:start] + hashlib.sha256(blank).hexdigest().encode() + content[end:]
+
+
+def _header_size(content: bytes) -> int:
+    return int.from_bytes(content[:8], "little")
+
+
+def _zipped(content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(MEMBER), content)
+    return buffer.getvalue()
+
+
+def _unzipped(content: bytes, name: str) -> bytes:
+    """The member of a zip archive; what is none is left as it is."""
+    if not content.startswith(b"PK"):
+        return content
+    with problems_named(f"{name} is damaged"), zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if archive.namelist() != [MEMBER] or archive.getinfo(MEMBER).compress_type != zipfile.ZIP_STORED:
+            raise CheckpointError(f"{name} is a zip file, like those of SB3, but not a checkpoint of {FORMAT}")
+        return archive.read(MEMBER)
+
+
+def _read(file: Path | BinaryIO) -> bytes:
+    if not isinstance(file, Path):
+        return file.read()
+    if not file.exists():
+        raise CheckpointError(f"there is no file {file}")
+    with problems_named(f"{file} cannot be read"):
+        return file.read_bytes()
+
+
+def _read_metadata(content: bytes, name: str) -> dict[str, str]:
+    with problems_named(f"{name} is no whole safetensors file"):
+        header = content[8 : 8 + _header_size(content)]
+        if len(header) < max(_header_size(content), 2):
+            raise ValueError(f"it ends after {len(content)} bytes")
+        return dict(json.loads(header).get("__metadata__") or {})
 
 
 def _refuse_constant(name: str) -> None:

@@ -7,7 +7,7 @@ from fw_rl.cells.associative_lstm import AssociativeLSTMCell
 from fw_rl.cells.backends import AcceleratedCell, Backend, register_backend
 from fw_rl.cells.base import Cell, State, Stepper, available_cells, find_cell, make_cell, register_cell
 from fw_rl.cells.delta_net import DeltaNetCell
-from fw_rl.cells.fast_weights import BA16, FastWeightsCell
+from fw_rl.cells.fast_weights import ASSOCIATIVE, BA16, FastWeightsCell
 from fw_rl.cells.ffm import FFMCell
 from fw_rl.cells.gru import GRUCell
 from fw_rl.cells.lru import LRUCell
@@ -17,6 +17,7 @@ from fw_rl.cells.pair import CellPair
 from fw_rl.cells.rnn import RNNCell
 
 __all__ = [
+    "ASSOCIATIVE",
     "BA16",
     "AcceleratedCell",
     "AssociativeLSTMCell",

@@ -14,10 +14,13 @@ from fw_rl.cells.backends import AcceleratedCell
 from fw_rl.cells.base import State, register_cell, scaled_identity_
 from fw_rl.memory import WRITE_RULES, Memory
 
-__all__ = ["BA16", "FastWeightsCell"]
+__all__ = ["ASSOCIATIVE", "BA16", "FastWeightsCell"]
 
 BA16: dict[str, Any] = dict(eta=0.5, decay=0.95, recurrent_scale=0.05, activation="relu")
 """The options of the paper's retrieval task; the defaults are those that learn best in agents."""
+
+ASSOCIATIVE: dict[str, Any] = dict(eta=0.01, decay=1.0, recurrent_scale=0.0, learn_recurrent=False)
+"""Options with which Hebb's rule alone remembers: an agent then learns to retrieve values by their keys."""
 
 _LONGEST = 64
 """Writes of a sequence beyond the window that are read one by one before they are folded."""
@@ -71,6 +74,7 @@ class FastWeightsCell(AcceleratedCell):
         learn_eta: Make eta a parameter, which stays positive.
         learn_decay: Make decay a parameter, which stays within (0, 1).
         recurrent_scale: W starts as this times the identity; 0.05 in the paper.
+        learn_recurrent: False keeps W as it starts; with `recurrent_scale` 0 only the fast weights remember, see `ASSOCIATIVE`.
         activation: f, "tanh", or "relu" as in the paper.
         window: Writes that are kept apart before they are folded into the matrix; it changes speed, not numbers.
 
@@ -101,6 +105,7 @@ class FastWeightsCell(AcceleratedCell):
         learn_eta: bool = False,
         learn_decay: bool = False,
         recurrent_scale: float = 0.3,
+        learn_recurrent: bool = True,
         activation: str = "tanh",
         window: int = 32,
     ) -> None:
@@ -127,7 +132,7 @@ class FastWeightsCell(AcceleratedCell):
         bound = 1 / math.sqrt(hidden_size)
         nn.init.uniform_(self.input_map.weight, -bound, bound)
         nn.init.zeros_(self.input_map.bias)
-        scaled_identity_(self.recurrent_map.weight, recurrent_scale)
+        scaled_identity_(self.recurrent_map.weight, recurrent_scale).requires_grad_(learn_recurrent)
 
         self._eta, self._decay = float(eta), float(decay)
         self.log_eta = nn.Parameter(torch.tensor(math.log(eta))) if learn_eta else None

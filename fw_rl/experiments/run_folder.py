@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import platform
 import subprocess
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 
+from fw_rl.agents.checkpoint import versions
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_json
 
 __all__ = ["RunFolder"]
-
-_PACKAGES = ("fw-rl", "torch", "gymnasium", "stable-baselines3", "sb3-contrib", "numpy", "ray")
 
 
 class RunFolder:
@@ -58,7 +55,7 @@ class RunFolder:
 
     def keep(self, config: RunSettings) -> None:
         """Write down the settings, with versions and commit."""
-        write_json(self.config, dict(settings=dataclasses.asdict(config), versions=_versions(), git_commit=_git_commit()))
+        write_json(self.config, dict(settings=dataclasses.asdict(config), versions=versions(), git_commit=_git_commit()))
 
     def checkpoint(self, timesteps: int) -> Path:
         """Where a checkpoint lies; names sort by frames."""
@@ -96,17 +93,6 @@ class RunFolder:
         whole = [line for line in lines if line.endswith("\n")]
         rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(whole)]
         return [row for row in rows if "time/total_timesteps" in row]
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except ModuleNotFoundError:
-        return "not installed"
 
 
 def _git_commit() -> str | None:

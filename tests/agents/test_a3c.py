@@ -393,8 +393,8 @@ def test_callbacks_of_sb3(tmp_path):
     checkpoints = CheckpointCallback(7, str(tmp_path), name_prefix="catch")
     model = make_agent().learn(10 * ROLLOUT, callback=[evaluation, checkpoints])
     assert list(evaluation.evaluations_timesteps) == list(range(20 * N_ENVS, model.num_timesteps + 1, 20 * N_ENVS))
-    for file in tmp_path.glob("catch_*_steps.safetensors"):
-        assert file.name == f"catch_{A3C.load(file).num_timesteps}_steps.safetensors"
+    for file in tmp_path.glob("catch_*_steps.zip"):
+        assert file.name == f"catch_{A3C.load(file).num_timesteps}_steps.zip"
     assert A3C.load(tmp_path / "best_model", catch).num_timesteps > 0
 
 

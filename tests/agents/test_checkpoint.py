@@ -7,8 +7,10 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 import sys
+from pathlib import Path
 
 import cloudpickle
 import gymnasium as gym
@@ -24,14 +26,12 @@ from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
-from stable_baselines3.common.utils import ConstantSchedule
 from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor
 
-from fw_rl import document
 from fw_rl.agents import CheckpointError, RecurrentA2C, RecurrentActorCriticPolicy, RecurrentPPO, read_checkpoint
 from fw_rl.agents.spaces import describe_space, make_space
 from fw_rl.cells import LSTMCell, base, register_cell
-from fw_rl.document import pack, unpack
+from fw_rl.document import CHECKSUM, pack, unpack, with_checksum
 from fw_rl.envs import CatchVectorEnv
 from fw_rl.envs.sb3 import VecEnvAdapter
 
@@ -65,14 +65,25 @@ def path(saved, tmp_path):
     return shutil.copy(saved[1], tmp_path / "agent.safetensors")
 
 
+def parts_of(path):
+    """Metadata and tensors of a file."""
+    with safe_open(path, framework="pt") as file:
+        return file.metadata(), {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+
+
+def write_parts(path, metadata, tensors):
+    """Write a file, whose checksum is right if it has one."""
+    content = safetensors.torch.save(tensors, metadata)
+    path.write_bytes(with_checksum(content) if CHECKSUM.search(content) else content)
+
+
 def rewrite(path, change):
     """Let `change(document, tensors, metadata)` edit a file."""
-    with safe_open(path, framework="pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    metadata, tensors = parts_of(path)
     document = json.loads(metadata["json"])
     text = change(document, tensors, metadata)
     metadata["json"] = text if isinstance(text, str) else json.dumps(document)
-    save_file(tensors, path, metadata)
+    write_parts(path, metadata, tensors)
 
 
 def assert_same(one, other):
@@ -184,7 +195,7 @@ def test_the_monitor_goes_on(tmp_path):
 def test_a_callback_may_save_amid_a_rollout(tmp_path):
     make_agent().learn(6 * N_ENVS * N_STEPS, callback=CheckpointCallback(7, str(tmp_path), name_prefix="catch"))
     files = sorted(tmp_path.iterdir())
-    assert [file.name for file in files] == sorted(f"catch_{7 * N_ENVS * i}_steps.safetensors" for i in range(1, 6))
+    assert [file.name for file in files] == sorted(f"catch_{7 * N_ENVS * i}_steps.zip" for i in range(1, 6))
     for file in files:
         model = RecurrentA2C.load(file, catch())
         env = model.env.unwrapped.env
@@ -423,11 +434,9 @@ class OwnExtractor(FlattenExtractor):
 
 
 def test_to_predict_needs_nothing_that_only_learning_needs(tmp_path):
-    model = RecurrentPPO("RecurrentPolicy", catch(), clip_range=ConstantSchedule(0.1), tensorboard_log=tmp_path / "logs")
+    model = RecurrentPPO("RecurrentPolicy", catch(), clip_range=lambda progress: 0.1, tensorboard_log=tmp_path / "logs")
     with pytest.warns(UserWarning, match="cannot hold clip_range:"):
         model.save(tmp_path / "agent")
-    with pytest.raises(CheckpointError, match=r"could not hold clip_range: give it to load again$"):
-        RecurrentPPO.load(tmp_path / "agent", catch())
     loaded = RecurrentPPO.load(tmp_path / "agent")
     assert loaded.tensorboard_log == str(tmp_path / "logs")
     observation = model.get_env().reset()
@@ -437,18 +446,18 @@ def test_to_predict_needs_nothing_that_only_learning_needs(tmp_path):
 
 def test_what_a_file_cannot_hold_is_given_again(tmp_path):
     own = dict(features_extractor_class=OwnExtractor, features_extractor_kwargs=dict(marks=[np.zeros(3), object()]))
-    model = RecurrentA2C(OwnPolicy, catch(), learning_rate=ConstantSchedule(0.25), policy_kwargs=SMALL | own).learn(1)
+    model = RecurrentA2C(OwnPolicy, catch(), learning_rate=lambda progress: 0.25, policy_kwargs=SMALL | own).learn(1)
     names = "policy, learning_rate, policy_kwargs.features_extractor_class, policy_kwargs.features_extractor_kwargs"
     with pytest.warns(UserWarning, match=f"^a checkpoint cannot hold {names}: .*$"):
         model.save(tmp_path / "agent")
-    with pytest.raises(CheckpointError, match=f"^.*agent.safetensors could not hold {names}: give it to load again$"):
+    of_policy = names.replace("learning_rate, ", "")
+    with pytest.raises(CheckpointError, match=f"^.*agent.zip could not hold {of_policy}: give it to load again$"):
         RecurrentA2C.load(tmp_path / "agent", catch())
 
     again = dict(policy=OwnPolicy, policy_kwargs=own)
-    with pytest.raises(CheckpointError, match=r"^.*agent.safetensors could not hold learning_rate: give it to load again$"):
-        RecurrentA2C.load(tmp_path / "agent", catch(), **again)
-    RecurrentA2C.load(tmp_path / "agent", **again)  # to predict needs no learning rate
-    loaded = RecurrentA2C.load(tmp_path / "agent", catch(), learning_rate=ConstantSchedule(0.25), **again)
+    with pytest.raises(CheckpointError, match=r"^.*agent.zip could not hold learning_rate: give it to load again to learn$"):
+        RecurrentA2C.load(tmp_path / "agent", catch(), **again).learn(1)
+    loaded = RecurrentA2C.load(tmp_path / "agent", catch(), learning_rate=lambda progress: 0.25, **again)
     assert type(loaded.policy) is OwnPolicy
     assert type(loaded.policy.features_extractor) is OwnExtractor
     loaded.learn(1, reset_num_timesteps=False)
@@ -675,8 +684,7 @@ def test_a_changed_description_is_loaded_or_refused(path):
         {"$float": "nan"},
         {"$tuple": [2]},
     ]
-    with safe_open(path, framework="pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    metadata, tensors = parts_of(path)
     text = metadata["json"]
     places = [place for place in nodes(json.loads(text)) if place and place[:2] != ("random_state", "python")]
     rng = random.Random(0)
@@ -687,7 +695,7 @@ def test_a_changed_description_is_loaded_or_refused(path):
         for key in place[:-1]:
             inner = inner[key]
         inner[place[-1]] = rng.choice(values)
-        save_file(tensors, path, metadata | {"json": json.dumps(document)})
+        write_parts(path, metadata | {"json": json.dumps(document)}, tensors)
         try:
             RecurrentA2C.load(path, catch())
             loaded += 1
@@ -711,24 +719,7 @@ def refusal(call):
 
 
 def test_a_missing_file(tmp_path):
-    assert refusal(lambda: RecurrentA2C.load(tmp_path / "none")) == f"there is no file {tmp_path / 'none.safetensors'}"
-
-
-def test_names_of_files(tmp_path, saved):
-    model = saved[0]
-    for name in ("plain", "v0.5", "ends.safetensors", "deep/er/agent", "sb3.zip"):
-        model.save(str(tmp_path / name))
-        assert RecurrentA2C.load(str(tmp_path / name)).num_timesteps == model.num_timesteps
-    found = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file())
-    assert found == [
-        "deep/er/agent.safetensors",
-        "ends.safetensors",
-        "plain.safetensors",
-        "sb3.safetensors",
-        "v0.5.safetensors",
-    ]
-    (tmp_path / "plain.safetensors").rename(tmp_path / "renamed.bin")
-    assert RecurrentA2C.load(tmp_path / "renamed.bin").num_timesteps == model.num_timesteps
+    assert refusal(lambda: RecurrentA2C.load(tmp_path / "none")) == f"there is no file {tmp_path / 'none'}"
 
 
 def test_a_file_that_was_cut_short(path):
@@ -736,22 +727,7 @@ def test_a_file_that_was_cut_short(path):
     lengths = {*range(20), *range(20, len(content), 511), len(content) - 1}
     for length in lengths:
         path.write_bytes(content[:length])
-        assert "agent.safetensors is no whole safetensors file" in refusal(lambda: RecurrentA2C.load(path))
-
-
-def test_a_file_with_wrong_bytes_outside_tensors_is_refused(path):
-    content = path.read_bytes()
-    header = 8 + int.from_bytes(content[:8], "little")
-    rng = np.random.default_rng(0)
-    for _ in range(150):
-        damaged = bytearray(content)
-        for position in rng.integers(header, size=rng.integers(1, 4)):
-            damaged[position] = rng.integers(256)
-        path.write_bytes(damaged)
-        try:
-            RecurrentA2C.load(path, catch())
-        except CheckpointError as error:
-            assert "\n" not in str(error)
+        assert re.match(r".*agent.safetensors is (no whole safetensors file|damaged)", refusal(lambda: RecurrentA2C.load(path)))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -772,26 +748,26 @@ def test_files_of_other_kinds(tmp_path):
     (tmp_path / "folder.safetensors").mkdir()
     assert "pickled is no whole safetensors file (" in load("pickled")
     assert "text is no whole safetensors file (" in load("text")
-    assert "folder.safetensors is no whole safetensors file (" in load("folder")
+    assert "folder.safetensors cannot be read (IsADirectoryError" in load("folder.safetensors")
     for name in ("torch.pt", "sb3.zip"):
-        assert f"{name} is no whole safetensors file, but a zip file" in load(name)
+        assert f"{name} is a zip file, like those of SB3, but not a checkpoint of fw_rl" in load(name)
     for metadata in (None, {"format": "pt"}):
         save_file({"weight": torch.zeros(2)}, tmp_path / "foreign.safetensors", metadata)
-        assert "is a safetensors file, but not a checkpoint of fw_rl" in load("foreign")
+        assert "is a safetensors file, but not a checkpoint of fw_rl" in load("foreign.safetensors")
 
 
 def test_a_file_that_cannot_be_opened(path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(document, "safe_open", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     assert "Permission denied" in refusal(lambda: RecurrentA2C.load(path))
 
 
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        ("2", " is of version 2: this fw_rl reads no later one than 1"),
+        ("1", " is of version 1: this fw_rl reads version 2 only"),
         ("x", " is damaged (ValueError: "),
         ("", " is damaged ("),
     ],
@@ -889,7 +865,7 @@ def test_a_cell_that_is_not_registered(tmp_path, monkeypatch):
     assert isinstance(RecurrentA2C.load(tmp_path / "agent").policy.actor_cell, Own)
     del base._REGISTRY["own"]
     message = refusal(lambda: RecurrentA2C.load(tmp_path / "agent"))
-    assert message.startswith(f"{tmp_path / 'agent.safetensors'} needs the cell 'own', which is not registered: first import")
+    assert message.startswith(f"{tmp_path / 'agent.zip'} needs the cell 'own', which is not registered: first import")
 
 
 def test_a_module_that_a_file_names_is_not_imported(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import Env, spaces
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 from fw_rl.agents import RecurrentA2C, export_onnx
 from fw_rl.agents import export as export_module
@@ -184,6 +184,19 @@ def test_what_a_normalizer_has_learned_is_part_of_the_step(kind, tmp_path):
         assert (session.act(observation, starts) == action).all()
         taken |= set(action.tolist())
     assert len(taken) >= 2
+
+
+def test_what_a_normalizer_inside_of_others_does_is_left_to_them(tmp_path):
+    inner = VecNormalize(DummyVecEnv([lambda: Space(spaces.Box(-100, 100, (4,), np.float32), spaces.Discrete(5))]))
+    inner.obs_rms.update(np.random.default_rng(0).normal(20, 5, (500, 4)))
+    agent = make_agent(VecFrameStack(inner, 2), "gru")
+    with pytest.warns(UserWarning, match="^the VecNormalize is inside of other wrappers: .* observations that are normalized"):
+        export_onnx(agent, tmp_path / "agent.onnx")
+    session, rng, state = Session(tmp_path / "agent.onnx"), np.random.default_rng(1), None
+    for step in range(30):
+        observation, starts = rng.normal(size=(3, 8)).astype(np.float32), np.full(3, step == 0)
+        action, state = agent.predict(observation, state, starts, deterministic=True)
+        assert (session.act(observation, starts) == action).all()
 
 
 @pytest.mark.parametrize("share_features_extractor", [pytest.param(True, marks=pytest.mark.processes), False])

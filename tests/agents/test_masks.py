@@ -199,7 +199,7 @@ def test_evaluation_during_training_obeys_the_masks_and_remembers(kind, tmp_path
     assert callback.model is model
     assert callback.n_calls == callback.eval_freq
     assert callback.last_mean_reward == Player(model).play(VECTORIZATIONS["VecEnv"](kind), 6).mean()
-    assert (tmp_path / "best_model.safetensors").exists()
+    assert (tmp_path / "best_model.zip").exists()
 
 
 @EVERY_SPACE

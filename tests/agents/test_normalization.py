@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import EvalCallback
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 from fw_rl.agents import A3C, CheckpointError, RecurrentA2C, read_checkpoint
 from fw_rl.envs import CatchVectorEnv, VecEnvAdapter
@@ -161,8 +161,8 @@ def test_an_agent_without_a_normalizer_has_none_in_its_file(tmp_path):
 
 
 def test_statistics_that_do_not_fit_are_refused_in_one_line(tmp_path):
-    taught("Box", tmp_path / "agent")
-    taught("Dict", tmp_path / "other")
+    taught("Box", tmp_path / "agent.safetensors")
+    taught("Dict", tmp_path / "other.safetensors")
 
     def mix(document, tensors, metadata):
         document["normalization"]["observations"] = document["normalization"]["rewards"]
@@ -184,6 +184,104 @@ def make_normalized():
 
 def make_plain():
     return DummyVecEnv(scripted_envs(SCRIPTS))
+
+
+# Inside of other wrappers.
+
+
+def stacked(venv):
+    return VecFrameStack(venv, 2)
+
+
+def layers(env):
+    names = [type(env).__name__]
+    while hasattr(env, "venv"):
+        env = env.venv
+        names.append(type(env).__name__)
+    return names
+
+
+def taught_inside(path):
+    """An agent that has learned with a VecNormalize inside of a VecFrameStack, saved."""
+    model = make_model(stacked(VecNormalize(VecMonitor(make_plain()), gamma=0.9, clip_obs=5.0)), n_steps=5)
+    scramble(model.policy)
+    model.learn(60)
+    model.save(path)
+    return model
+
+
+def seen_and_done(model, steps=8):
+    """What an agent sees of its environment from the beginning, and does."""
+    env, model.get_vec_normalize_env().training = model.get_env(), False
+    observation, told, state = env.reset(), [], None
+    for _ in range(steps):
+        action, state = model.predict(observation, state, np.full(2, state is None), deterministic=True)
+        told += [observation, action]
+        observation, *_ = env.step(action)
+    return told
+
+
+INSIDE = {
+    "with one where it was": lambda: stacked(VecNormalize(make_plain(), clip_obs=5.0)),
+    "without one": lambda: stacked(make_plain()),
+    "with another layer": lambda: stacked(VecMonitor(make_plain())),
+}
+
+
+@pytest.mark.parametrize("make_env", INSIDE.values(), ids=INSIDE)
+@pytest.mark.parametrize("by", ["load", "set_env"])
+def test_inside_of_others_it_takes_its_place_again(make_env, by, tmp_path):
+    model = taught_inside(tmp_path / "agent")
+    if by == "load":
+        loaded = RecurrentA2C.load(tmp_path / "agent", make_env())
+    else:
+        loaded = RecurrentA2C.load(tmp_path / "agent")
+        loaded.set_env(make_env())
+    assert layers(loaded.get_env())[:2] == ["VecFrameStack", "VecNormalize"]
+    assert loaded.get_vec_normalize_env().ret_rms.var == model.get_vec_normalize_env().ret_rms.var != 1
+    model.set_env(INSIDE["with one where it was"]())
+    normalizer, learned = model.get_vec_normalize_env(), loaded.get_vec_normalize_env()
+    normalizer.obs_rms, normalizer.ret_rms = learned.obs_rms, learned.ret_rms
+    assert_same_predictions(seen_and_done(loaded), seen_and_done(model))
+    loaded.learn(20)
+
+
+def test_inside_of_others_it_normalizes_without_an_environment(tmp_path):
+    model = taught_inside(tmp_path / "agent")
+    loaded = RecurrentA2C.load(tmp_path / "agent")
+    for observation in raw_observations("Box"):
+        expected = model.get_vec_normalize_env().normalize_obs(observation)
+        np.testing.assert_array_equal(loaded.get_vec_normalize_env().normalize_obs(observation), expected)
+    loaded.save(tmp_path / "again")
+    before, after = (read_checkpoint(tmp_path / name).normalization for name in ("agent", "again"))
+    np.testing.assert_equal(after, before)
+
+
+def test_environments_that_show_nothing_of_the_kind_are_left_alone(tmp_path):
+    taught_inside(tmp_path / "agent")
+    env = stacked(ENVS["VectorEnv"]())
+    with pytest.raises(CheckpointError, match=r"^.* cannot be normalized \(ValueError: no layer of it shows .*\)$"):
+        RecurrentA2C.load(tmp_path / "agent", env)
+    assert layers(env) == ["VecFrameStack", "VecEnvAdapter"]
+
+
+@EVERY_ENV
+def test_an_environment_set_later_is_normalized(kind, tmp_path):
+    model = taught(kind, tmp_path / "agent")
+    loaded = RecurrentA2C.load(tmp_path / "agent")
+    loaded.set_env(ENVS[kind]())
+    observations = raw_observations(kind)
+    expected = predictions(model, model.get_vec_normalize_env(), observations)
+    assert_same_predictions(predictions(loaded, loaded.get_vec_normalize_env(), observations), expected)
+    loaded.learn(20)
+    loaded.set_env(other := VecNormalize(ENVS[kind](), **OPTIONS.get(kind, {})))  # as in SB3, from then on
+    assert loaded.get_vec_normalize_env() is other
+
+
+def test_two_of_them_are_more_than_a_file_holds(tmp_path):
+    model = make_model(VecNormalize(make_normalized()), n_steps=5)
+    with pytest.warns(UserWarning, match=r"^a checkpoint cannot hold the inner VecNormalize: "):
+        model.save(tmp_path / "agent")
 
 
 def test_workers_cannot_share_one(tmp_path):

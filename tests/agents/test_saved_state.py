@@ -72,11 +72,11 @@ def test_a_file_without_the_state_is_smaller(tmp_path):
     sizes = {}
     for include_state in (None, True, False):
         path = tmp_path / f"{include_state}.safetensors"
-        model.save(path, include_state)
+        model.save(path, include_state=include_state)
         sizes[include_state] = path.stat().st_size
         assert (read_checkpoint(path).episodes is None) == (include_state is False)
     assert sizes[None] == sizes[True] > sizes[False] + 8 * 8 * 8 * 4
-    loaded = RecurrentA2C.load(tmp_path / "False", CatchVectorEnv(8, n=5, m=2))
+    loaded = RecurrentA2C.load(tmp_path / "False.safetensors", CatchVectorEnv(8, n=5, m=2))
     assert loaded._last_obs is None
     loaded.learn(32, reset_num_timesteps=False)
 
@@ -104,17 +104,17 @@ def test_force_reset_false_needs_an_environment_without_a_state(tmp_path):
 
 @pytest.mark.parametrize("force_reset", [True, False])
 def test_episodes_that_lack_a_part_are_refused_or_begun_anew(force_reset, tmp_path):
-    make_model(scripted(), n_steps=4).learn(8).save(tmp_path / "agent", include_state=True)
+    make_model(scripted(), n_steps=4).learn(8).save(tmp_path / "agent.safetensors", include_state=True)
 
     def change(document, tensors, metadata):
         del document["episodes"]["env"]
 
     rewrite(tmp_path / "agent.safetensors", change)
     if force_reset:
-        assert RecurrentA2C.load(tmp_path / "agent", scripted())._last_obs is None
+        assert RecurrentA2C.load(tmp_path / "agent.safetensors", scripted())._last_obs is None
     else:
         with pytest.raises(CheckpointError, match=r"^.*its agent cannot be restored .*$"):
-            RecurrentA2C.load(tmp_path / "agent", scripted(), force_reset=False)
+            RecurrentA2C.load(tmp_path / "agent.safetensors", scripted(), force_reset=False)
 
 
 def test_an_agent_that_has_not_begun_has_no_state(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fw_rl.cells import BA16, FastWeightsCell, fast_weights, make_cell
+from fw_rl.cells import ASSOCIATIVE, BA16, FastWeightsCell, fast_weights, make_cell
 from tests.cells import reference
 from tests.cells.reference import explicit, rand, scrambled, slow_weights
 from tests.pairwise import pairwise
@@ -645,3 +645,22 @@ def test_attention_leaves_out_what_lies_before():
     begun = cell.attention(x, cell.initial_state(2), starts)
     assert not begun[3:, :, :3].any()
     torch.testing.assert_close(begun[3:, :, 3:], cell.attention(x[3:], cell.initial_state(2)))
+
+
+def test_without_slow_recurrence_fast_weights_alone_remember():
+    cell = FastWeightsCell(3, 8, **ASSOCIATIVE | dict(eta=0.0))
+    x, state = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0)), cell.initial_state(2)
+    together, _ = cell(x, state)
+    torch.testing.assert_close(together, torch.cat([cell(step[None], state)[0] for step in x]))
+    together.sum().backward()
+    assert cell.recurrent_map.weight.grad is None
+
+
+def test_a_key_recalls_its_pair_before_any_training():
+    torch.manual_seed(0)
+    cell = FastWeightsCell(24, 64, **ASSOCIATIVE)
+    keys, values = torch.eye(24)[:4], torch.eye(24)[16:20]
+    outputs, _ = cell(torch.cat([keys + values, keys.flip(0)]).unsqueeze(1), cell.initial_state(1))
+    shown, asked = outputs[:4, 0], outputs[4:, 0].flip(0)
+    alike = torch.nn.functional.cosine_similarity(asked[:, None], shown[None], dim=2)
+    assert torch.equal(alike.argmax(dim=1), torch.arange(4))

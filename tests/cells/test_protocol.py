@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.testing import assert_close
 
 from fw_rl import memory
-from fw_rl.cells import Cell, FastWeightsCell, available_cells, make_cell
+from fw_rl.cells import ASSOCIATIVE, Cell, FastWeightsCell, available_cells, make_cell
 from tests.cells.reference import rand, scrambled
 
 T, B, I, H = 7, 3, 3, 5  # noqa: E741
@@ -24,6 +24,7 @@ VARIANTS = {
     "fast-weights, learned rates": ("fast-weights", dict(window=3, learn_eta=True, learn_decay=True)),
     "fast-weights, delta": ("fast-weights", dict(rule="delta", window=3, learn_decay=True)),
     "fast-weights, oja": ("fast-weights", dict(rule="oja", window=3, learn_eta=True)),
+    "fast-weights, no slow memory": ("fast-weights", ASSOCIATIVE),
     "associative-lstm, one head": ("associative-lstm", dict(copies=2, heads=1, forget_bias=0.0)),
     "delta-net, gated": ("delta-net", dict(heads=2, gated=True)),
     "delta-net, sum": ("delta-net", dict(heads=1, rule="sum")),
@@ -40,6 +41,11 @@ EVERY_CELL = pytest.mark.parametrize("label", CELLS)
 def build(label, *, input_size=I, hidden_size=H, seed=0):
     name, options = CELLS[label]
     return scrambled(make_cell(name, input_size, hidden_size, **options), seed=seed)
+
+
+def learned(cell):
+    """Names and parameters that have a gradient."""
+    return [(name, parameter) for name, parameter in cell.named_parameters() if parameter.requires_grad]
 
 
 def marks(*places, steps=T, rows=B):
@@ -86,7 +92,7 @@ def used_state(cell, rows=B):
 def gradients(cell, y, state):
     """Of a loss that looks at every output and at the last state."""
     loss = (y * rand(*y.shape, seed=10)).sum() + sum((part * torch.arange(part.numel()).view_as(part)).sum() for part in state)
-    return torch.autograd.grad(loss, list(cell.parameters()))
+    return torch.autograd.grad(loss, [parameter for _, parameter in learned(cell)])
 
 
 @EVERY_CELL
@@ -306,13 +312,13 @@ def test_bfloat16_learns(label):
     cell = build(label).bfloat16()
     y, _ = cell(rand(T, B, I, seed=1).bfloat16(), cell.initial_state(B), STARTS["anywhere"])
     y.float().square().sum().backward()
-    assert all(parameter.grad.isfinite().all() and parameter.grad.any() for parameter in cell.parameters())
+    assert all(parameter.grad.isfinite().all() and parameter.grad.any() for _, parameter in learned(cell))
 
 
 @EVERY_CELL
 def test_gradients_are_finite_differences(label):
     cell = build(label, input_size=2, hidden_size=3)
-    names, parameters = zip(*cell.named_parameters(), strict=True)
+    names, parameters = zip(*learned(cell), strict=True)
     x, state = rand(4, 2, 2, seed=1), used_state(cell, 2)
     starts = marks((2, 0), steps=4, rows=2)
 

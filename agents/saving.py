@@ -1,0 +1,136 @@
+"""How agents are saved and loaded, with SB3's arguments and without its pickle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, BinaryIO, Self
+
+import torch
+from gymnasium.vector import VectorEnv
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv
+
+from fw_rl.agents.checkpoint import print_versions, read_checkpoint, write_checkpoint
+from fw_rl.agents.environments import MakeEnv
+from fw_rl.agents.normalization import describe_normalization, normalize_as
+from fw_rl.agents.restore import build_agent, check_arguments, continue_training
+from fw_rl.agents.running_episodes import describe_episodes
+from fw_rl.document import problems_named
+
+__all__ = ["SavedAgent"]
+
+
+class SavedAgent(OnPolicyAlgorithm):
+    """An SB3 `OnPolicyAlgorithm` whose file holds tensors and JSON, and no pickle."""
+
+    def save(  # type: ignore[override]
+        self,
+        path: str | os.PathLike[str] | BinaryIO,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+        include_state: bool | None = None,
+    ) -> None:
+        """Write the agent into one file, whole or not at all, with settings and statistics of a `VecNormalize`.
+
+        A file with the environment's state that was written between two rollouts (after `learn`, or by a callback's
+        `_on_rollout_start`) lets training go on bit for bit; one from amid a rollout, as of SB3's `CheckpointCallback`, is
+        without the steps of that rollout. It warns of what a file cannot hold, such as a learning rate that is a function; a
+        schedule of SB3 or rl_zoo3 that holds numbers is kept.
+
+        Args:
+            path: File, or one that is open for bytes. A name without an ending gets .zip, as in SB3. One that ends with
+                .safetensors is a safetensors file, and any other a zip archive that has it.
+            exclude: Names of what to leave out: arguments of the constructor, fields of `Checkpoint` such as
+                "optimizer_state", and attributes by SB3's names such as "num_timesteps" or "ep_info_buffer". Loaded, they are
+                as in a new agent. Other names are ignored, as in SB3.
+            include: Names that are kept although `exclude` has them. It warns of those that no file holds, such as "env".
+            include_state: Whether the file has the running episodes (`read_checkpoint(path).episodes`): the memory's state,
+                with its observations and episode starts. None: if the environment has the methods `get_state` and `set_state`,
+                as `CatchVectorEnv` has. True: with any environment; see `force_reset` of `load`. False: never. Workers of A3C
+                and of Ray keep their episodes to themselves.
+        """
+        write_checkpoint(path, self, describe_episodes(self, include_state), exclude or (), include or ())
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        path: str | os.PathLike[str] | BinaryIO,
+        env: GymEnv | VectorEnv | MakeEnv | str | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: Mapping[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **overrides: Any,
+    ) -> Self:
+        """An agent from a file that `save` wrote, on any device; nothing in the file is run.
+
+        With `env`, `learn(..., reset_num_timesteps=False)` goes on where the file stops, with the same random numbers: in the
+        same episodes if the file holds them and `env` takes them and has as many, else in new ones. If the agent learned with a
+        `VecNormalize`, that of `env` takes over its statistics; if there is none, `env` gets one like it, around the layer that
+        shows what the statistics are of (`get_env()` then is what the agent sees). Without `env` the agent predicts, and
+        `get_vec_normalize_env().normalize_obs` turns what an environment shows into what `predict` takes; `set_env` later gives
+        it one to learn from.
+
+        Args:
+            path: File, or one that is open for bytes; a name may be without its ending .zip.
+            env: As for a new agent, with the same spaces.
+            device: "cpu", "cuda", or "auto".
+            custom_objects: As in SB3, what is to take the place of something in the file: arguments of the constructor, and
+                "observation_space" and "action_space". Unlike `overrides`, other names are ignored.
+            print_system_info: Print the versions of what the file was saved with, and of what is installed.
+            force_reset: As in SB3, reset `env` before it learns, unless it takes its episodes from the file. False takes it to
+                be amid the episodes of a file saved with `include_state=True`, which then go on with the memory's state.
+            **overrides: Arguments of the constructor to change. What `policy_kwargs` leaves out stays as it was; an optimizer
+                or its options begin its state anew; a `seed` begins new random numbers and episodes, other `cell_kwargs` new
+                episodes. What a file cannot hold must be given again: classes of the policy that are not from Torch or SB3;
+                and to learn, a learning rate or clip range that is a function.
+
+        Raises:
+            CheckpointError: For a file that is no whole checkpoint or does not fit `env` and `overrides`; and from `learn`
+                where the file could not hold an argument that was not given again. It is a ValueError.
+            ValueError: For an unknown override.
+
+        Examples:
+            >>> model = RecurrentA2C.load("agent", env)  # doctest: +SKIP
+            >>> model = model.learn(1_000_000 - model.num_timesteps, reset_num_timesteps=False)  # doctest: +SKIP
+        """
+        checkpoint = read_checkpoint(path)
+        if print_system_info:
+            print_versions(checkpoint)
+        if force_reset and checkpoint.episodes is not None and checkpoint.episodes.get("env") is None:
+            checkpoint = replace(checkpoint, episodes=None)
+        model = build_agent(cls, checkpoint, env, device, overrides, custom_objects)
+        if env is not None and "seed" not in overrides:
+            with problems_named(f"{checkpoint.path}: its agent cannot be restored"):
+                continue_training(model, checkpoint)
+        return model
+
+    def set_env(self, env: GymEnv | VectorEnv | str, force_reset: bool = True) -> None:  # type: ignore[override]
+        """Learn from another environment; an agent that was loaded without any brings its `VecNormalize` along, see `load`.
+
+        Args:
+            env: As for a new agent, with the same spaces and as many environments as before.
+            force_reset: Reset it before it learns.
+        """
+        if self.env is None and self._vec_normalize_env is not None:
+            env = normalize_as(self._wrap_env(env), describe_normalization(self._vec_normalize_env))  # type: ignore[arg-type]
+        super().set_env(env, force_reset)  # type: ignore[arg-type]
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        check_arguments(self)
+        return super()._setup_learn(*args, **kwargs)
+
+    def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto") -> None:
+        """Take parameters as `get_parameters` gives them.
+
+        Raises:
+            ValueError: For a path, since `load` is what reads files.
+        """
+        if not isinstance(load_path_or_dict, dict):
+            raise ValueError(
+                f"load_path_or_dict must be a dictionary, got {load_path_or_dict!r}: {type(self).__name__}.load reads files"
+            )
+        super().set_parameters(load_path_or_dict, exact_match, device)
