@@ -181,6 +181,7 @@ def test_the_command_writes_what_is_attended_to(name, frames, catch_run, tmp_pat
         assert getattr(picture, "n_frames", 1) == frames
 
 
+@pytest.mark.filterwarnings("ignore:.*not in the possible render_modes")
 def test_attention_needs_no_frames(catch_run, tmp_path, capsys):
     run, path = other_run(catch_run, tmp_path / "run", "fw_rl/Retrieval-4-v0"), tmp_path / "attention.png"
     assert main([str(run), "--episodes", "1", "--show-attention", str(path)]) == 0
