@@ -61,7 +61,8 @@ def recall_of(run: Path) -> Recall | None:
     if not model.policy.actor_cell.attends or not isinstance(game, Game):
         return None
     episode = play_episode(model, env, seed=config.seed)
-    answers = answer_steps(game, episode.observations)
+    seen = [observation["observation"] if config.previous_step else observation for observation in episode.observations]
+    answers = answer_steps(game, seen)
     return Recall(config.short_env, config.short_cell, attention_shares(model, episode), answers) if answers else None
 
 
