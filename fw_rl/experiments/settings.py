@@ -120,6 +120,8 @@ class RunSettings:
     """Actor and critic share one memory cell; with False the critic has an encoder and a cell of its own."""
     previous_step: _Switch = False
     """Let the agent see its last action and reward beside each observation."""
+    previous_reward: _Switch = True
+    """With previous_step, let the agent see its last reward; else the last action alone."""
     normalize: _OwnSwitch = True
     """Scale rewards, and observations but for choices and images, by their running mean and deviation."""
     optimizer: _OwnName = "adam"
