@@ -13,7 +13,7 @@ if not all((_HERE / name).is_dir() for name in _LINKS) and all((_HERE.parent / n
 
 from fw_rl.envs import register_catch, register_popgym, register_retrieval  # noqa: E402 (which may be found only now)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 register_catch()
 register_retrieval()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from fw_rl.commands.command_line import fail
+from fw_rl.commands.command_line import fail, missing_packages
 from fw_rl.tasks import TASKS
 
 __all__ = ["COMMANDS", "main", "run"]
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(name: str, arguments: Sequence[str], program: str) -> int:
     """Run a command by the name that `program` says; returns its exit code, 130 if it was interrupted."""
+    if missing := missing_packages():
+        return fail(program, f"the commands need {', '.join(missing)}: pip install 'fw-rl[cli]'")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # as with `python -m`: for the environments and cells of --env and --cell module:name
 
