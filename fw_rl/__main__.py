@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from fw_rl.commands.command_line import fail
+from fw_rl.commands.command_line import fail, missing_packages
 from fw_rl.interrupts import begin_work, end_work
 from fw_rl.modules import reason
 from fw_rl.tasks import TASKS
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(name: str, arguments: Sequence[str], program: str) -> int:
     """Run a command by the name that `program` says; returns its exit code, 130 if it was interrupted."""
+    if missing := missing_packages():
+        return fail(program, f"the commands need {', '.join(missing)}: pip install 'fw-rl[cli]'")
 
     def command() -> int:
         if os.getcwd() not in sys.path:
