@@ -18,7 +18,7 @@ if is_command_line():
 
 from fw_rl.envs import register_catch, register_popgym, register_retrieval  # noqa: E402
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 register_catch()
 register_retrieval()

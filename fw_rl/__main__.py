@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from fw_rl.commands.command_line import fail
+from fw_rl.commands.command_line import fail, missing_packages
 from fw_rl.interrupts import begin_work, end_work
 from fw_rl.modules import reason
 from fw_rl.tasks import TASKS
@@ -20,6 +20,7 @@ COMMANDS = {
     "sweep": "search the settings of a memory cell on an environment",
     **{name: task.summary for name, task in TASKS.items()},
     "curves": "draw the learning curves of many runs as one picture",
+    "memories": "which memory remembers what: cells and games, beside POPGym's paper",
     "figure5": "how fast each memory learns, from a sweep (Ba16 Figure 5)",
     "play": "watch a trained agent play, and what its memory attends to",
     "export": "write a trained agent as an ONNX file",
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(name: str, arguments: Sequence[str], program: str) -> int:
     """Run a command by the name that `program` says; returns its exit code, 130 if it was interrupted."""
+    if missing := missing_packages():
+        return fail(program, f"the commands need {', '.join(missing)}: pip install 'fw-rl[cli]'")
 
     def command() -> int:
         if os.getcwd() not in sys.path:

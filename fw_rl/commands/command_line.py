@@ -1,4 +1,4 @@
-"""How every command reads its options, and how it says what is wrong: in one line."""
+"""What every command needs, how it reads its options, and how it says what is wrong: in one line."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from importlib.util import find_spec
 from typing import Any
 
 from fw_rl.modules import reason
 
-__all__ = ["fail", "parse"]
+__all__ = ["fail", "missing_packages", "parse"]
+
+PACKAGES = ("PIL", "matplotlib", "scipy", "tabulate", "tensorboard", "tqdm", "tyro", "yaml")
+"""What `pip install 'fw-rl[cli]'` brings, as it is imported."""
 
 FAULTS = frozenset(
     getattr(errno, name)
@@ -20,6 +24,11 @@ FAULTS = frozenset(
     if hasattr(errno, name)
 )
 """What the machine refuses, however right the command line is."""
+
+
+def missing_packages() -> list[str]:
+    """What the commands need and is not installed: to be told before the work begins, not where a picture is drawn."""
+    return [name for name in PACKAGES if find_spec(name) is None]
 
 
 def fail(program: str, error: Exception | str, code: int | None = None, details: str = "") -> int:

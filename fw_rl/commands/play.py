@@ -65,7 +65,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
         attends = model.policy.actor_cell.attends or options.show_attention is None
         wanted = f"left out with the cell {config.cell}, which does not attend to past steps"
         require("show_attention", options.show_attention, attends, wanted)
-        env = open_env(config, "rgb_array", model) if files else _open_window(config, model)
+        env = _open(options, config, model)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         return fail(program, error)
     try:
@@ -98,13 +98,16 @@ def _check(options: PlayOptions) -> None:
     require("show_attention", shown, not twice, "another file than --gif")
 
 
-def _open_window(config: RunSettings, model: RecurrentOnPolicyAlgorithm) -> gym.Env:
-    """The environment in a window, or without one where that cannot be."""
+def _open(options: PlayOptions, config: RunSettings, model: RecurrentOnPolicyAlgorithm) -> gym.Env:
+    """The environment with frames for the files, or in a window; without them where that cannot be and need not."""
+    if options.gif or options.mp4:
+        return open_env(config, "rgb_array", model)
+    mode, what = ("rgb_array", "frames") if options.show_attention else ("human", "window")
     try:
-        return open_env(config, "human", model)
+        return open_env(config, mode, model)
     except ValueError as error:
         env = open_env(config, None, model)
-        print(f"No window: {error}")
+        print(f"No {what}: {error}")
         return env
 
 

@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import gymnasium as gym
 import torch
@@ -15,15 +15,16 @@ import tyro
 
 from fw_rl.agents import WorkerError
 from fw_rl.agents.algorithms import ENGINES
-from fw_rl.cells.backends import AcceleratedCell
 from fw_rl.commands.command_line import fail, parse
 from fw_rl.experiments.checks import check_count, require
 from fw_rl.experiments.environments import changes_to_observations
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings, resolve
-from fw_rl.experiments.training import TrainingRun
 from fw_rl.kernels import are_cached
 from fw_rl.modules import reason
+
+if TYPE_CHECKING:
+    from fw_rl.experiments.training import TrainingRun
 
 __all__ = ["TrainOptions", "main"]
 
@@ -125,6 +126,8 @@ def _defaults(arguments: Sequence[str], program: str) -> TrainOptions:
 
 def _prepare(options: TrainOptions, defaults: TrainOptions) -> TrainingRun:
     """Everything that can go wrong by a user's slip, before a folder is made."""
+    from fw_rl.experiments.training import TrainingRun  # and with it what draws pictures, which --help does not need
+
     _check_machine(options)
     torch.set_num_threads(options.threads)
     device, address = options.device, options.ray_address
@@ -157,11 +160,9 @@ def _check_machine(options: TrainOptions) -> None:
 
 
 def _say_what_is_compiled(training: TrainingRun) -> None:
-    config, cell = training.config, training.model.policy.actor_cell
-    if not isinstance(cell, AcceleratedCell):
-        return
+    config = training.config
     replays = config.engine == "local" and "n_epochs" not in ENGINES["local"][config.algo].settings  # else weights change
-    if not are_cached(*cell.backend(*cell.parameters()).kernels(replays)):
+    if not are_cached(*training.model.policy.actor_cell.kernels(replays)):
         print(f"Compiling the kernels of {config.short_cell}, which takes some seconds once on a machine ...", flush=True)
 
 

@@ -87,8 +87,8 @@ class RunSettings:
     Retrieval-K-gapG (G blank steps), or any Gymnasium id; as module:id it is one that a module registers, such as
     minigrid:MiniGrid-MemoryS7-v0."""
     cell: _Name = "fast-weights"
-    """Memory cell: fast-weights, delta-net, lru, min-gru, ffm, rnn, lstm, gru, associative-lstm, or module:name for one that a
-    module registers."""
+    """Memory cell: fast-weights, delta-net, lru, lru-delta-net, min-gru, ffm, shm, rnn, lstm, gru, associative-lstm, or
+    module:name for one that a module registers."""
     engine: _Name = "local"
     """local, or ray: workers act on the machines of a Ray cluster, and this process learns (pip install 'fw-rl[ray]')."""
     algo: _Name = "ppo"
@@ -125,6 +125,8 @@ class RunSettings:
     """Actor and critic share one memory cell; with False the critic has an encoder and a cell of its own."""
     previous_step: _Switch = False
     """Let the agent see its last action and reward beside each observation."""
+    previous_reward: _Switch = True
+    """With previous_step, let the agent see its last reward; else the last action alone."""
     normalize: _OwnSwitch = True
     """Scale rewards, and observations but for choices and images, by their running mean and deviation."""
     optimizer: _OwnName = "adam"

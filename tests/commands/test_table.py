@@ -134,7 +134,7 @@ BAD_INPUT = {
     "unknown cell": (["--cell", "lsmt"], "cell must be one of rnn, lstm"),
     "unknown option": (
         ["--cell", "lstm", "--cell-options", "eta=1"],
-        "an option of cell 'lstm' must be one of forget_bias, got 'eta'",
+        "an option of cell 'lstm' must be one of forget_bias, layers, got 'eta'",
     ),
     "option without a value": (["--cell-options", "eta"], "name=value"),
     "option out of range": (["--cell", "fast-weights", "--cell-options", "decay=2"], "decay must lie between 0 and 1, got 2"),
