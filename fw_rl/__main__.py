@@ -20,7 +20,7 @@ COMMANDS = {
     "sweep": "search the settings of a memory cell on an environment",
     **{name: task.summary for name, task in TASKS.items()},
     "curves": "draw the learning curves of many runs as one picture",
-    "memories": "which memory remembers what: cells and games, beside POPGym's paper",
+    "memories": "which memory remembers what: cells and games, beside POPGym",
     "figure5": "how fast each memory learns, from a sweep (Ba16 Figure 5)",
     "play": "watch a trained agent play, and what its memory attends to",
     "export": "write a trained agent as an ONNX file",

@@ -72,6 +72,10 @@ COMMANDS = {
     },
     "export": {"onnx": outputs(".onnx"), "checkpoint": INPUTS},
     "curves": {"out": outputs(".png")},
+    "memories": {
+        **dict.fromkeys(("games", "cells"), NAMES), **dict.fromkeys(("frames", "eval-episodes", "jobs"), COUNTS),
+        "seeds": SEEDS, "out": FOLDERS,
+    },
     "figure5": {"data": INPUTS, "out": FOLDERS},
 }  # fmt: skip
 """The options of each command, and of each what it must not be."""
@@ -85,6 +89,7 @@ RIGHT = {
     "play": ["RUN"],
     "export": ["RUN", "--onnx", "agent.onnx"],
     "curves": ["RUN", "--out", "curves.png"],
+    "memories": ["--frames", "20000", "--quiet"],
     "figure5": [],
 }
 
