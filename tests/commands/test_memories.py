@@ -63,7 +63,7 @@ BAD_INPUT = {
     "--games Retrieval-0": "env must be Retrieval-<pairs>",
     "--games Nonsense-v0": "env must be Catch-N-M",
     "--cells elephant": "cell must be one of",
-    "--seeds -1": "--seeds must be at least 0 and below 2^31, got -1",
+    "--seeds -1": "--seeds must be from 0 to 2147483647, got -1",
     "--frames 0": "--frames must be at least 1, got 0",
     "--jobs 0": "--jobs must be at least 1, got 0",
     "--eval-episodes 0": "--eval-episodes must be at least 1, got 0",
