@@ -20,8 +20,8 @@ test-versions:  # what must work with every version that pyproject.toml allows
 slow:
 	python -m pytest -m slow
 
-faults:  # kills, full disks, damaged files and wrong command lines, counted, in twenty minutes
-	python -m tests.faults
+faults:  # kills, full disks, damaged files and wrong command lines, counted
+	python -m tests.faults --out results/faults.md
 
 lint:
 	ruff check .
