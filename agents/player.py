@@ -16,8 +16,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents.environments import wrap_env
 from fw_rl.agents.finite import require_finite_observation
+from fw_rl.agents.inference import rows_of
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
-from fw_rl.agents.policy import rows_of
 from fw_rl.cells import State, Stepper
 
 __all__ = ["Player"]
