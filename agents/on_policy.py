@@ -23,7 +23,7 @@ from fw_rl.agents.finite import first_in_rollout, first_not_finite
 from fw_rl.agents.masks import check_masks
 from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS, torch_threads
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
-from fw_rl.agents.rollout import RecurrentRollout, map_observation
+from fw_rl.agents.rollout import RecurrentRollout, RolloutSequences, map_observation
 from fw_rl.agents.saving import SavedAgent
 from fw_rl.cells import State, Stepper
 
@@ -201,15 +201,16 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             if rollout_buffer.starts_sequence:
                 forgotten = self._last_episode_starts.all()
                 rollout_buffer.add_state(self.policy.initial_state(env.num_envs) if forgotten else self._stepper.state)
-            observation, starts = rollout_buffer.add_observation(self._last_obs, self._last_episode_starts)  # type: ignore[arg-type]
+            obs_tensor, starts = rollout_buffer.add_observation(self._last_obs, self._last_episode_starts)  # type: ignore[arg-type]
             masks = None
             if self._masked:
                 masks = rollout_buffer.add_action_masks(check_masks(get_action_masks(env), self.action_space, env.num_envs))
             try:
-                actions, output = self.policy.act(observation, self._stepper, starts, action_masks=masks)
+                actions, output = self.policy.act(obs_tensor, self._stepper, starts, action_masks=masks)
             except FloatingPointError as error:
                 raise self._not_finite("the distribution over actions") from error
-            new_obs, rewards, dones, infos = env.step(self.policy.to_env_actions(actions))
+            clipped_actions = self.policy.to_env_actions(actions)
+            new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
             # Before the callback, which may save, or stop: observation and state belong together.
             self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
@@ -225,7 +226,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
                 self._update_info_buffer(infos, dones)
                 rollout_buffer.rewards[rollout_buffer.pos - 1] += self.gamma * self._bootstrap_values(dones, infos)
 
-        rollout_buffer.finish(dones, self._last_values(dones))
+        rollout_buffer.finish(dones, self._last_values(dones), self._evaluate)
         seen, scaling = rollout_buffer.observations, self.policy.observation_scaling
         finite = rollout_buffer.outputs.sum().isfinite() and np.isfinite(rollout_buffer.rewards).all()
         if not (finite and scaling.takes(seen)):
@@ -256,6 +257,12 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             return np.zeros(len(dones), dtype=np.float32)
         assert self._last_obs is not None and self._last_state is not None
         return self._predict_values(self._last_obs, self._last_state) * ~dones
+
+    def _evaluate(self, sequences: RolloutSequences) -> tuple[Tensor, Tensor]:
+        """Values and log-probabilities of sequences by the policy as it acts."""
+        self.policy.set_training_mode(False)
+        values, log_prob, _ = self.policy.evaluate_actions(*sequences)
+        return values, log_prob
 
     @torch.no_grad()
     def _predict_values(self, observations: Any, state: State) -> NDArray[np.float32]:

@@ -128,14 +128,12 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
                 break
         self._log(losses, evaluated)
 
-    @torch.no_grad()
     def _evaluate_rollout(self) -> Tensor:
         """Advantages, returns, and the values and log-probabilities of the policy that acted, [T * B, 4]."""
-        self.policy.set_training_mode(False)
-        evaluated = [self.policy.evaluate_actions(*sequences)[:2] for sequences in self.rollout_buffer.sequences()]
-        values, log_prob = (torch.cat(parts) for parts in zip(*evaluated, strict=True))
-        advantages = torch.as_tensor(self.rollout_buffer.advantages(values.cpu().numpy()), device=self.device)
-        return torch.stack([advantages, advantages + values, values, log_prob], dim=-1).flatten(0, 1)
+        rollout = self.rollout_buffer
+        advantages, values = rollout.advantages, rollout.values
+        evaluated = np.stack([advantages, advantages + values, values, rollout.log_probs], axis=-1)
+        return torch.as_tensor(evaluated, device=self.device).flatten(0, 1)
 
     def _learn_from(self, batch: Minibatch, losses: list[ClippedLoss]) -> bool:
         """One update, whose loss is appended; False, and no update, where the policy has gone too far."""
