@@ -136,8 +136,8 @@ class RecurrentInference(ActorCriticPolicy):
         """
         if isinstance(observation, tuple):
             raise ValueError(
-                "observation must be an array or a dict of arrays, got a tuple: of Gymnasium's `observation, info = env.reset()` "
-                "pass the observation"
+                "observation must be an array or a dict of arrays, got a tuple: "
+                "of Gymnasium's `observation, info = env.reset()` pass the observation"
             )
         if state is not None and episode_start is None:
             raise ValueError("episode_start must be the dones of the step before where a state is given, got None")

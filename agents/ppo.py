@@ -34,7 +34,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or `Env`, or an id.
         learning_rate: A number, or an SB3 schedule.
         n_steps: Steps of each environment in a rollout.
-        batch_size: Steps of a minibatch, at least `bptt_length`: `batch_size // bptt_length` sequences.
+        batch_size: Steps of a minibatch, at least `bptt_length`: `batch_size // bptt_length` sequences. If it is below
+            `n_steps`, `bptt_length` is by default `batch_size`, so that a minibatch is one sequence.
         n_epochs: How often it learns from a rollout.
         gamma: Discount.
         gae_lambda: Lambda of the generalised advantages.
@@ -75,6 +76,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         anneal: bool = True,
         **kwargs: Any,
     ) -> None:
+        if kwargs.get("bptt_length") is None and 1 <= batch_size < n_steps:
+            kwargs["bptt_length"] = batch_size
         length = kwargs.get("bptt_length") or n_steps
         if batch_size < length:
             raise ValueError(f"batch_size must be at least {length}, the steps of one sequence, got {batch_size}")

@@ -134,9 +134,7 @@ class RecurrentRollout:
         self.rewards[self.pos] = rewards
         self.pos += 1
 
-    def finish(
-        self, last_dones: NDArray[np.bool_], last_values: NDArray[np.float32], evaluate: Evaluate | None = None
-    ) -> None:
+    def finish(self, last_dones: NDArray[np.bool_], last_values: NDArray[np.float32], evaluate: Evaluate | None = None) -> None:
         """End the rollout with the last dones [B] and the values [B] of the observations after it, 0 where it is done.
 
         `evaluate` is how the policy that acted evaluates its sequences, for who reads `values` or `log_probs`.

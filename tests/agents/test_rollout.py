@@ -71,8 +71,8 @@ def test_advantages_are_the_literal_sum(gamma, gae_lambda, end_probability):
         advantages = generalized_advantages(*experience, gamma, gae_lambda)
         np.testing.assert_allclose(advantages, literal_advantages(*experience, gamma, gae_lambda), rtol=1e-5, atol=1e-5)
         assert advantages.dtype == np.float32
-        for array, copy in zip(experience, copies, strict=True):
-            np.testing.assert_array_equal(array, copy)
+        for array, original in zip(experience, copies, strict=True):
+            np.testing.assert_array_equal(array, original)
 
 
 def test_advantages_by_hand():
