@@ -31,7 +31,6 @@ __all__ = [
     "RepeatFirst",
     "RepeatPrevious",
     "VelocityOnlyCartPole",
-    "register_popgym",
 ]
 
 _EASY_MEDIUM_HARD: dict[str, tuple[type[Game], list[dict[str, Any]]]] = {
