@@ -232,6 +232,7 @@ class GameEnv(gym.Env[Any, Any]):
 
     Raises:
         ValueError: If an argument, action or option is none of those above.
+        TypeError: For a render_mode.
         gymnasium.error.ResetNeeded: For a step before `reset`, and a step after the end.
 
     Examples:
@@ -242,8 +243,8 @@ class GameEnv(gym.Env[Any, Any]):
     """
 
     def __init__(self, game: type[Game] | str, *, render_mode: str | None = None, **rules: Any) -> None:
-        if render_mode is not None:
-            raise ValueError(f"render_mode must be None, since games have no pictures, got {render_mode!r}")
+        if render_mode is not None:  # SB3 asks for "rgb_array" wherever it gets an id, and takes a TypeError for a no
+            raise TypeError(f"render_mode must be None, since games have no pictures, got {render_mode!r}")
         self._envs = GameVectorEnv(game, autoreset_mode=AutoresetMode.DISABLED, **rules)
         self.game = self._envs.game
         self.observation_space, self.action_space = self._envs.single_observation_space, self._envs.single_action_space
