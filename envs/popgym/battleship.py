@@ -30,15 +30,11 @@ class Battleship(Game):
         self._places = [_places(board_size, length) for length in ship_sizes]
 
     def begin(self, rng: np.random.Generator, num: int) -> State:
-        ships = np.zeros((num, self.squares), np.bool_)
+        ships = np.zeros((num, self.squares), np.float32)
         for places in self._places:
-            waiting = np.arange(num)
-            while len(waiting):
-                ship = places[rng.integers(len(places), size=len(waiting))]
-                fits = ~(ships[waiting] & ship).any(axis=1)
-                ships[waiting[fits]] |= ship[fits]
-                waiting = waiting[~fits]
-        return dict(ships=ships, hit=np.zeros(num, np.bool_), hits=np.zeros(num, np.int64))
+            free = ships @ places.T == 0
+            ships += places[(free * rng.random(free.shape, np.float32)).argmax(axis=1)]  # one of the free places
+        return dict(ships=ships > 0, hit=np.zeros(num, np.bool_), hits=np.zeros(num, np.int64))
 
     def step(self, state: State, actions: NDArray[Any], rng: np.random.Generator) -> Outcome:
         shot = np.arange(len(actions)), actions[:, 0] * self.size + actions[:, 1]
@@ -52,12 +48,12 @@ class Battleship(Game):
         return state["hit"].astype(np.int64)
 
 
-def _places(size: int, length: int) -> NDArray[np.bool_]:
-    """Every place of a ship on a board, [places, size * size]."""
+def _places(size: int, length: int) -> NDArray[np.float32]:
+    """Every place of a ship on a board, with ones where it lies, [places, size * size]."""
     boards = []
     for line in range(size):
         for start in range(size - length + 1):
-            board = np.zeros((size, size), np.bool_)
-            board[line, start : start + length] = True
+            board = np.zeros((size, size), np.float32)
+            board[line, start : start + length] = 1
             boards += [board.reshape(-1), board.T.reshape(-1)]
     return np.array(boards)
