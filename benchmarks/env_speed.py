@@ -1,7 +1,7 @@
 """Environment steps per second of `CatchVectorEnv`, beside EnvPool's Catch and bsuite's, and of POPGym's games beside popgym.
 
     python benchmarks/env_speed.py --games --out results/env_speed.json
-    python benchmarks/env_speed.py --num-envs --out results/popgym_speed.json
+    python benchmarks/env_speed.py --num-envs --seconds 0.1 --out results/popgym_speed.json
 
 The first command measures Catch alone, the second POPGym's games alone.
 
