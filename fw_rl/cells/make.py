@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
+
+import torch
 
 from fw_rl.cells.base import Cell, find_cell
 from fw_rl.cells.stack import Stack
@@ -32,8 +35,19 @@ def make_cell(name: str, input_size: int, hidden_size: int, *, layers: int = 1, 
         raise ValueError(f"an option of cell {name!r} must be one of {', '.join(allowed)}, got {unknown[0]!r}")
     if isinstance(layers, bool) or not isinstance(layers, int) or layers < 1:
         raise ValueError(f"layers must be a whole number from 1, got {layers!r}")
+    for parameter in parameters:
+        _check_option(parameter, options.get(parameter.name, parameter.default))
     try:
         cells = [cell_class(hidden_size if layer else input_size, hidden_size, **options) for layer in range(layers)]
     except TypeError as error:
         raise ValueError(f"options of cell {name!r} must have the right types: {error}") from error
     return cells[0] if layers == 1 else Stack(cells)
+
+
+def _check_option(parameter: inspect.Parameter, value: Any) -> None:
+    """ValueError for True where a number is meant, which Python takes for 1, and for a number that Torch takes for infinite."""
+    if isinstance(value, bool) and parameter.annotation is not parameter.empty and "bool" not in str(parameter.annotation):
+        raise ValueError(f"{parameter.name} must be of type {parameter.annotation}, got {value}")
+    largest = torch.finfo(torch.float32).max
+    if isinstance(value, int | float) and largest < abs(value) < math.inf:
+        raise ValueError(f"{parameter.name} must be at most {largest:g}, got {value}")
