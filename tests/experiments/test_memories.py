@@ -40,8 +40,8 @@ def test_trainings_come_seed_by_seed_and_once(tmp_path):
 
 
 def test_all_games_and_cells_of_the_table_exist(tmp_path):
-    wanted = jobs(tuple(published()), tuple(settings_by_cell()), [0], 1000, tmp_path)
-    assert len(wanted) == len(published()) * len(settings_by_cell())
+    assert len(jobs(tuple(published()), ["lru"], [0], 1000, tmp_path)) == len(published())
+    assert len(jobs(["Retrieval-4"], tuple(settings_by_cell()), [0], 1000, tmp_path)) == len(settings_by_cell())
     assert published()[GAME] == Published(gru=-0.315, best=0.789)
     assert all(paper.gru <= paper.best for paper in published().values() if paper)
 
