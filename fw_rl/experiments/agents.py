@@ -57,8 +57,8 @@ def _agent_class(config: RunSettings) -> type[RecurrentOnPolicyAlgorithm]:
 
 
 def _machine(config: RunSettings, agent: type[RecurrentOnPolicyAlgorithm], device: str, address: str | None) -> dict[str, Any]:
-    """What the agent takes besides its settings: where it learns, and in which processes."""
-    given = dict(n_workers=config.workers, algorithm=config.algo, ray_address=address)
+    """What the agent takes besides its settings: where it learns, and in which processes; the command sets Torch's threads."""
+    given = dict(threads=torch.get_num_threads(), n_workers=config.workers, algorithm=config.algo, ray_address=address)
     return dict(device=device) | {name: given[name] for name in given if name in argument_defaults(agent)}
 
 

@@ -203,7 +203,7 @@ BAD_INPUT = {
     "no checkpoint": "must have a checkpoint, got none",
     "no episodes": "--episodes must be at least 1, got 0",
     "no steps": "--max-steps must be at least 1, got 0",
-    "a negative seed": "--seed must be at least 0, got -1",
+    "a negative seed": "--seed must be from 0 to 2147483647, got -1",
     "no GIF": "--gif must be a file whose name ends in .gif",
     "no picture": "--show-attention must be a file whose name ends in .png or .gif",
     "unknown environment": "got 'tests/Gone-v0'",
