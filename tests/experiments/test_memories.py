@@ -123,4 +123,5 @@ def test_the_share_is_the_mean_over_the_answers():
     shares = np.array([[0, 0, 0], [1, 0, 0], [0.3, 0.7, 0]])
     one = Recall("Retrieval-1", CELL, shares, [(1, 0), (2, 0)])
     assert one.share == pytest.approx(0.65)
+    assert one.hits == 1
     assert draw_recalls([one, one._replace(cell="gru"), one._replace(game="Retrieval-2")])[:4] == b"\x89PNG"
