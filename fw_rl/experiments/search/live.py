@@ -74,11 +74,10 @@ class LiveTable:
 def train_missing(path: Path, wanted: Sequence[Job], title: str, trainings: Trainings, quiet: bool = False) -> list[Learning]:
     """Make the trainings that a file does not have yet; returns what was learned in all that are wanted, in their order.
 
-    The file is written after each; what it has besides is left there.
+    The file is written after each; what it has besides is left there, also what another command has added meanwhile.
     """
     known = read_learnings(path)
     done = {key: training for key, job in enumerate(wanted) for training in known if training.is_of(job)}
-    others = [training for training in known if training not in done.values()]
     missing = [key for key in range(len(wanted)) if key not in done]
     if missing:
         with LiveTable(title, len(wanted), list(done.values()), quiet) as table, trainings:
@@ -91,6 +90,8 @@ def train_missing(path: Path, wanted: Sequence[Job], title: str, trainings: Trai
                     table.show(key, event)
                     if isinstance(event, Learning):
                         done[key] = event
+                        found = read_learnings(path)
+                        others = [training for training in found if not any(training.is_of(wanted[key]) for key in done)]
                         write_learnings(path, others + [done[key] for key in sorted(done)])
     return [done[key] for key in range(len(wanted))]
 
