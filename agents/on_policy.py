@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from operator import itemgetter
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -20,13 +21,16 @@ from torch import Tensor
 from fw_rl.agents.environments import wrap_env
 from fw_rl.agents.finite import first_in_rollout, first_not_finite
 from fw_rl.agents.masks import check_masks
-from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS
+from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS, torch_threads
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rollout import RecurrentRollout, map_observation
 from fw_rl.agents.saving import SavedAgent
 from fw_rl.cells import State, Stepper
 
 __all__ = ["RecurrentOnPolicyAlgorithm"]
+
+ENCODED_AT_ONCE = 256
+"""Observations, for the memory's metrics."""
 
 
 class RecurrentOnPolicyAlgorithm(SavedAgent):
@@ -55,6 +59,8 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             such rewards. Observations are scaled by the policy, see its `norm_obs`.
         matmul_precision: Of the matrix products of learning, see `torch.set_float32_matmul_precision`: "highest", "high", or
             "medium", which lets a processor that has bfloat16 use it inside of them.
+        threads: Of Torch in `learn`. Nets of this size are fastest on one, many times so on cores that others use too; None
+            leaves it as it is, for nets that are large.
         stats_window_size: Episodes over which their returns and lengths are averaged for logging.
         tensorboard_log: Folder of TensorBoard's logs; None writes none.
         monitor_wrapper: Report the returns and lengths of episodes.
@@ -91,6 +97,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         normalize_advantage: bool = False,
         norm_reward: bool = True,
         matmul_precision: str = "highest",
+        threads: int | None = 1,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         monitor_wrapper: bool = True,
@@ -100,6 +107,8 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
         choices = ("optimizer", optimizer, OPTIMIZERS), ("matmul_precision", matmul_precision, PRECISIONS)
         for name, value, known in choices:
             if value not in known:
@@ -111,6 +120,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         self.optimizer, self.anneal, self.anneal_entropy = optimizer, anneal, anneal_entropy
         self.normalize_advantage, self.norm_reward, self.matmul_precision = normalize_advantage, norm_reward, matmul_precision
         self.bptt_length, self.monitor_wrapper = bptt_length, monitor_wrapper
+        self.torch_threads = threads  # under another name, since it belongs to the machine and not to the agent that is saved
         policy_kwargs = dict(policy_kwargs or {})
         if "optimizer_class" not in policy_kwargs:
             policy_kwargs["optimizer_class"], standard = OPTIMIZERS[optimizer]
@@ -151,6 +161,12 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         super()._setup_lr_schedule()
         if self.anneal and not callable(self.learning_rate):
             self.lr_schedule = LinearSchedule(float(self.learning_rate), 0.0, 1.0)
+
+    def learn(self, *args: Any, **kwargs: Any) -> Self:
+        if self.verbose and self.torch_threads not in (None, torch.get_num_threads()):
+            print(f"Torch has {self.torch_threads} of {torch.get_num_threads()} threads while it learns; see `threads`")
+        with torch_threads(self.torch_threads):
+            return super().learn(*args, **kwargs)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         total_timesteps, callback = super()._setup_learn(*args, **kwargs)
@@ -278,8 +294,10 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         rollout = self.rollout_buffer
         if not rollout.states:
             return {}
-        with torch.no_grad():
-            encoded = self.policy.encode(rollout.observations)
+        some = max(ENCODED_AT_ONCE // self.n_envs, 1)
+        windows = [itemgetter(slice(t, t + some)) for t in range(0, self.n_steps, some)]
+        with torch.no_grad():  # some at a time: of images, the whole rollout takes more memory than learning from it
+            encoded = torch.cat([self.policy.encode(map_observation(window, rollout.observations)) for window in windows])
         metrics = self.policy.cell.diagnostics(encoded, rollout.states[0], rollout.episode_starts)
         return {f"memory/{name}": value for name, value in metrics.items()}
 

@@ -1,4 +1,4 @@
-"""Optimizers by name, and the precision of learning."""
+"""Optimizers by name, the precision of learning, and its threads."""
 
 from __future__ import annotations
 
@@ -18,6 +18,17 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "adam": (torch.optim.Adam, dict(eps=1e-5, fused=True)),
 }
 """Class and options of each optimizer."""
+
+
+@contextmanager
+def torch_threads(number: int | None) -> Iterator[None]:
+    """Let Torch use so many threads; None leaves it as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -47,8 +47,7 @@ def make_space(description: dict[str, Any]) -> spaces.Space:
         low, high = (np.full(description["shape"], description[bound], dtype) for bound in ("low", "high"))
         return spaces.Box(low, high, dtype=dtype.type)
     if kind == "Discrete":
-        other_dtype = {} if dtype == np.int64 else dict(dtype=dtype.type)  # an argument only since Gymnasium 1.2
-        return spaces.Discrete(description["n"], start=description["start"], **other_dtype)
+        return spaces.Discrete(description["n"], start=description["start"], dtype=dtype.type)
     if kind == "MultiDiscrete":
         return spaces.MultiDiscrete(description["nvec"], dtype=dtype.type, start=description["start"])
     raise ValueError(f"there is no space {one_line(repr(kind))}")

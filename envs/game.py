@@ -130,7 +130,7 @@ class GameVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]])
         if not (self._state or mask.all()):
             raise gym.error.ResetNeeded("the first reset must begin all games")
         seed_one_generator(self, seed)
-        self._begin(mask)
+        self._begin(np.flatnonzero(mask))
         return self.game.observe(self._state), {}
 
     def step(self, actions: ArrayLike) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
@@ -143,15 +143,15 @@ class GameVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]])
         elif self.autoreset_mode == AutoresetMode.DISABLED:
             raise gym.error.ResetNeeded("some episodes have ended: reset them (autoreset is off)")
         else:
-            rewards, terminations, truncations = self._play_some(~waiting, chosen)
-            self._begin(waiting)
+            rewards, terminations, truncations = self._play_some(np.flatnonzero(~waiting), chosen)
+            self._begin(np.flatnonzero(waiting))
         ended, infos = terminations | truncations, {}
         observations = self.game.observe(self._state)
         if self.autoreset_mode != AutoresetMode.SAME_STEP:
             self._state["ended"] = ended
         elif ended.any():
             infos = _final_infos(ended, observations)
-            self._begin(ended)
+            self._begin(np.flatnonzero(ended))
             observations = self.game.observe(self._state)
         return observations, rewards, terminations, truncations, infos
 
@@ -185,27 +185,27 @@ class GameVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]])
     def _new_state(self, rng: np.random.Generator, num: int) -> State:
         return self.game.begin(rng, num) | {"t": np.zeros(num, np.int64), "ended": np.zeros(num, np.bool_)}
 
-    def _begin(self, mask: NDArray[np.bool_]) -> None:
-        """Begin the episodes of the mask."""
-        begun = self._new_state(self.np_random, int(np.count_nonzero(mask)))
+    def _begin(self, which: NDArray[np.intp]) -> None:
+        """Begin these episodes."""
+        begun = self._new_state(self.np_random, len(which))
         if not self._state:
             self._state = begun
             return
         for name, rows in begun.items():
-            self._state[name][mask] = rows
+            self._state[name][which] = rows
 
     def _play(self, state: State, actions: NDArray[Any]) -> Outcome:
         state["t"] += 1
         return self.game.step(state, actions, self.np_random)
 
-    def _play_some(self, mask: NDArray[np.bool_], actions: NDArray[Any]) -> Outcome:
-        """One step of the episodes of the mask; the others have reward 0."""
-        part = {name: rows[mask] for name, rows in self._state.items()}
+    def _play_some(self, which: NDArray[np.intp], actions: NDArray[Any]) -> Outcome:
+        """One step of these episodes; the others have reward 0."""
+        part = {name: rows[which] for name, rows in self._state.items()}
         outcome = np.zeros(self.num_envs), np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
-        for whole, rows in zip(outcome, self._play(part, actions[mask]), strict=True):
-            whole[mask] = rows
+        for whole, rows in zip(outcome, self._play(part, actions[which]), strict=True):
+            whole[which] = rows
         for name, rows in part.items():
-            self._state[name][mask] = rows
+            self._state[name][which] = rows
         return outcome
 
     def _check_actions(self, actions: ArrayLike) -> NDArray[Any]:
@@ -216,7 +216,7 @@ class GameVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]])
         else:
             assert isinstance(space, spaces.MultiDiscrete)
             valid = chosen.shape == space.shape and chosen.dtype.kind in "iu"
-            valid = valid and bool((chosen >= 0).all() and (chosen < space.nvec).all())
+            valid = valid and bool(((chosen >= 0) & (chosen < space.nvec)).all())
         if not valid:
             raise ValueError(f"actions must be {self.num_envs} of {self.single_action_space}, got {describe(actions)}")
         return chosen
@@ -232,6 +232,7 @@ class GameEnv(gym.Env[Any, Any]):
 
     Raises:
         ValueError: If an argument, action or option is none of those above.
+        TypeError: For a render_mode.
         gymnasium.error.ResetNeeded: For a step before `reset`, and a step after the end.
 
     Examples:
@@ -242,8 +243,8 @@ class GameEnv(gym.Env[Any, Any]):
     """
 
     def __init__(self, game: type[Game] | str, *, render_mode: str | None = None, **rules: Any) -> None:
-        if render_mode is not None:
-            raise ValueError(f"render_mode must be None, since games have no pictures, got {render_mode!r}")
+        if render_mode is not None:  # SB3 asks for "rgb_array" wherever it gets an id, and takes a TypeError for a no
+            raise TypeError(f"render_mode must be None, since games have no pictures, got {render_mode!r}")
         self._envs = GameVectorEnv(game, autoreset_mode=AutoresetMode.DISABLED, **rules)
         self.game = self._envs.game
         self.observation_space, self.action_space = self._envs.single_observation_space, self._envs.single_action_space
@@ -259,9 +260,20 @@ class GameEnv(gym.Env[Any, Any]):
         return observations[0], float(rewards[0]), bool(terminations[0]), bool(truncations[0]), infos
 
 
+def register_game(env_id: str, game: type[Game], **rules: Any) -> None:
+    """Register an id of a game with Gymnasium if it is new, for one episode and for many."""
+    if env_id not in gym.registry:  # no max_episode_steps: every episode ends by itself
+        gym.register(
+            env_id,
+            entry_point="fw_rl.envs.game:GameEnv",
+            vector_entry_point="fw_rl.envs.game:GameVectorEnv",
+            kwargs=dict(game=f"{game.__module__}:{game.__name__}") | rules,
+        )
+
+
 def _final_infos(ended: NDArray[np.bool_], observations: NDArray[Any]) -> dict[str, Any]:
     """The last observations of the ended episodes, in the form of Gymnasium's `SAME_STEP`."""
-    final_obs = np.full(len(ended), None, object)
+    final_obs = np.empty(len(ended), object)  # of None
     for i in np.flatnonzero(ended):
         final_obs[i] = observations[i]
     return {"final_obs": final_obs, "_final_obs": ended.copy(), "final_info": {}, "_final_info": ended.copy()}

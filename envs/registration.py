@@ -6,6 +6,7 @@ import re
 
 import gymnasium as gym
 
+from fw_rl.envs.game import register_game
 from fw_rl.envs.retrieval import RetrievalGame
 from fw_rl.envs.rules import CatchRules
 
@@ -72,13 +73,13 @@ def retrieval_id(name: str) -> str:
     except ValueError as error:
         raise ValueError(f"{wanted}: {error}") from None
     env_id = f"fw_rl/Retrieval-{pairs}-gap{gap}-v0" if gap else f"fw_rl/Retrieval-{pairs}-v0"
-    _register_game(env_id, pairs=pairs, gap=gap)
+    register_game(env_id, RetrievalGame, pairs=pairs, gap=gap)
     return env_id
 
 
 def register_retrieval() -> None:
     """Register `fw_rl/Retrieval-v0`, which takes pairs and gap, and the games with 4 and 8 pairs."""
-    _register_game("fw_rl/Retrieval-v0")
+    register_game("fw_rl/Retrieval-v0", RetrievalGame)
     retrieval_id("Retrieval-4")
     retrieval_id("Retrieval-8")
 
@@ -91,14 +92,4 @@ def _register(env_id: str, **rules: int) -> None:
             entry_point="fw_rl.envs.catch:CatchEnv",
             vector_entry_point="fw_rl.envs.catch_vector:CatchVectorEnv",
             kwargs=rules,
-        )
-
-
-def _register_game(env_id: str, **rules: int) -> None:
-    if env_id not in gym.registry:
-        gym.register(
-            env_id,
-            entry_point="fw_rl.envs.game:GameEnv",
-            vector_entry_point="fw_rl.envs.game:GameVectorEnv",
-            kwargs=dict(game="fw_rl.envs.retrieval:RetrievalGame") | rules,
         )

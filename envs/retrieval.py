@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
-from fw_rl.envs.game import Game, Outcome, State
+from fw_rl.envs.game import State
+from fw_rl.envs.questions import NOTHING, QuestionGame, shuffled
 from fw_rl.envs.rules import IntArray, is_integer
 
 
-class RetrievalGame(Game):
+class RetrievalGame(QuestionGame):
     """The retrieval task of Ba16 §4.1 as a game, in which only a right answer earns.
 
     First `pairs` steps each show a key and its value, then `gap` steps are blank, then each key is asked for once, in random
@@ -44,13 +44,14 @@ class RetrievalGame(Game):
         if not (is_integer(pairs) and 1 <= pairs <= keys):
             raise ValueError(f"pairs must be an integer from 1 to keys = {keys}, got {pairs!r}")
         self.pairs, self.gap, self.keys, self.values = pairs, gap, keys, values
+        self.steps, self.right = 2 * pairs + gap, 1 / pairs
         self.observation_space = spaces.MultiDiscrete([keys + 1, values + 1])
         self.action_space = spaces.Discrete(values)
 
     def begin(self, rng: np.random.Generator, num: int) -> State:
-        keys = 1 + _shuffled(rng, num, self.keys)[:, : self.pairs]
+        keys = shuffled(rng, num, np.arange(1, self.keys + 1))[:, : self.pairs]
         values = 1 + rng.integers(self.values, size=(num, self.pairs))
-        return self.deal(keys, values, _shuffled(rng, num, self.pairs))
+        return self.deal(keys, values, shuffled(rng, num, np.arange(self.pairs)))
 
     def deal(self, keys: IntArray, values: IntArray, order: IntArray) -> State:
         """The state of episodes with these pairs, asked for in this order.
@@ -61,22 +62,9 @@ class RetrievalGame(Game):
             order: Which of the pairs is asked for first, second and so on, [num, K], from 0 on.
         """
         first = self.pairs + self.gap
-        seen = np.zeros((len(keys), first + self.pairs + 1, 2), np.int64)  # the last observation is blank
+        seen = np.zeros((len(keys), self.steps + 1, 2), np.int64)  # the last observation is blank
         seen[:, : self.pairs] = np.stack([keys, values], axis=2)
         seen[:, first:-1, 0] = np.take_along_axis(keys, order, axis=1)
-        answers = np.full(seen.shape[:2], -1)
-        answers[:, first:-1] = np.take_along_axis(values, order, axis=1) - 1
+        answers = np.full((len(keys), self.steps), NOTHING)
+        answers[:, first:] = np.take_along_axis(values, order, axis=1) - 1
         return dict(seen=seen, answers=answers)
-
-    def step(self, state: State, actions: NDArray[np.int64], rng: np.random.Generator) -> Outcome:
-        t, every = state["t"], np.arange(len(actions))
-        rewards = (state["answers"][every, t - 1] == actions) / self.pairs
-        return rewards, t == 2 * self.pairs + self.gap, np.zeros(len(actions), np.bool_)
-
-    def observe(self, state: State) -> NDArray[np.int64]:
-        return state["seen"][np.arange(len(state["t"])), state["t"]]
-
-
-def _shuffled(rng: np.random.Generator, num: int, count: int) -> IntArray:
-    """The numbers below `count` in random order, [num, count]."""
-    return rng.permuted(np.tile(np.arange(count), (num, 1)), axis=1)

@@ -11,9 +11,14 @@ _HERE, _LINKS = Path(__file__).parent, ("agents", "envs")
 if not all((_HERE / name).is_dir() for name in _LINKS) and all((_HERE.parent / name).is_dir() for name in _LINKS):
     __path__.append(str(_HERE.parent))
 
-from fw_rl.envs import register_catch, register_popgym, register_retrieval  # noqa: E402 (which may be found only now)
+from fw_rl.interrupts import end_at_once, is_command_line  # noqa: E402 (which may be found only now)
 
-__version__ = "0.1.0"
+if is_command_line():
+    end_at_once()
+
+from fw_rl.envs import register_catch, register_popgym, register_retrieval  # noqa: E402
+
+__version__ = "0.2.0"
 
 register_catch()
 register_retrieval()

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from fw_rl.commands.command_line import fail
+from fw_rl.commands.command_line import fail, missing_packages
+from fw_rl.interrupts import begin_work, end_work
+from fw_rl.modules import reason
 from fw_rl.tasks import TASKS
 
 __all__ = ["COMMANDS", "main", "run"]
@@ -17,6 +19,7 @@ COMMANDS = {
     "sweep": "search the settings of a memory cell on an environment",
     **{name: task.summary for name, task in TASKS.items()},
     "curves": "draw the learning curves of many runs as one picture",
+    "memories": "which memory remembers what: cells and games, beside POPGym's paper",
     "figure5": "how fast each memory learns, from a sweep (Ba16 Figure 5)",
     "play": "watch a trained agent play, and what its memory attends to",
     "export": "write a trained agent as an ONNX file",
@@ -27,7 +30,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the first word names; returns its exit code, 2 if there is none of that name."""
-    name, *rest = arguments if arguments is not None else sys.argv[1:] or ["--help"]
+    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
         return _exit_code(_help, "fw-rl")
     if name not in COMMANDS:
@@ -37,39 +40,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(name: str, arguments: Sequence[str], program: str) -> int:
     """Run a command by the name that `program` says; returns its exit code, 130 if it was interrupted."""
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # as with `python -m`: for the environments and cells of --env and --cell module:name
+    if missing := missing_packages():
+        return fail(program, f"the commands need {', '.join(missing)}: pip install 'fw-rl[cli]'")
 
     def command() -> int:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # as with `python -m`: for environments and cells of --env and --cell module:name
         # Imported only now: `fw-rl --help` needs neither Torch nor an environment.
-        if name in TASKS:
-            return int(import_module("fw_rl.commands.task").main(name, arguments, program))
-        module = import_module(f"fw_rl.commands.{name.replace('-', '_')}")
-        return int(module.main(arguments, program=program))
+        module = import_module(f"fw_rl.commands.{'task' if name in TASKS else name}")
+        begin_work()
+        return int(module.main(*[name] * (name in TASKS), arguments, program=program))
 
     return _exit_code(command, program)
 
 
 def _exit_code(command: Callable[[], int], program: str) -> int:
-    """The command's exit code, 130 if it was interrupted, 1 if whoever reads its output, such as `head`, has enough.
+    """The command's exit code, 130 if it was interrupted, 1 if the machine fails it.
 
     It is 2 where settings ask for more memory than there is, which no command can tell before it tries.
     """
     try:
-        try:
-            return command()
-        finally:
-            sys.stdout.flush()
+        code = command()
     except KeyboardInterrupt:
         print("Interrupted.")
-        return 130
-    except BrokenPipeError:  # Python flushes once more at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        code = 130
+    except SystemExit as ended:  # of --help, or of words that do not parse
+        code = int(ended.code or 0)
+    except BrokenPipeError:
+        code = 1
+    except OSError as error:
+        code = fail(program, error, code=1)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        return fail(program, "there is not enough memory for these settings: choose smaller ones")
+        code = fail(program, "there is not enough memory for these settings: choose smaller ones")
+    end_work()
+    return _flush(program, code)
+
+
+def _flush(program: str, code: int) -> int:
+    """Write what was printed; where that fails, since a disk is full or a reader such as `head` has enough, the code is 1."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at the end
+        if code == 0 and not isinstance(error, BrokenPipeError):
+            fail(program, f"its output cannot be written: {reason(error)}")
+        return code or 1
+    return code
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-__all__ = ["RESAMPLES", "Estimate", "estimate", "interquartile_mean", "mean_interval", "probability_of_improvement"]
+__all__ = ["RESAMPLES", "Estimate", "estimate", "interquartile_mean", "mean_interval", "plain", "probability_of_improvement"]
 
 Scores = NDArray[np.float64]
 
@@ -113,3 +113,16 @@ def estimate(
         rng=0,
     )  # fmt: skip
     return Estimate(value, *resampled.confidence_interval)
+
+
+def plain(values: Scores | Estimate | float) -> Any:
+    """As JSON has it, without digits that say nothing, and None for what is not finite.
+
+    An estimate is [value, low, high], for each point of a curve.
+    """
+    numbers = np.asarray(np.round(values, 6))
+    if isinstance(values, Estimate):
+        numbers = np.moveaxis(numbers, 0, -1)
+    found = numbers.astype(object)
+    found[~np.isfinite(numbers)] = None
+    return found.tolist()

@@ -25,6 +25,8 @@ def import_for(name: str, kind: str) -> str:
     return own_name
 
 
-def reason(error: Exception) -> str:
-    """What code of the user's own says of its failure, in one line."""
+def reason(error: Exception | str) -> str:
+    """What went wrong, in one line: of a file, its name and what the system says."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return " ".join(str(error).split()) or type(error).__name__

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import connection, resource_tracker
 from typing import Any, NamedTuple
 
-__all__ = ["START_METHOD", "START_METHODS", "Send", "WorkerError", "Workers", "check_start_method"]
+__all__ = ["START_METHOD", "START_METHODS", "Send", "WorkerError", "Workers", "become_worker", "check_start_method"]
 
 START_METHODS = multiprocessing.get_all_start_methods()
 START_METHOD = "forkserver" if "forkserver" in START_METHODS else "spawn"
@@ -85,7 +85,7 @@ class Workers:
         self.max_restarts, self.restarts = max_restarts, 0
         self.context: Any = multiprocessing.get_context(start_method)
         if start_method == "forkserver":
-            self.context.set_forkserver_preload(["__main__", task.__module__, *preload])
+            self.context.set_forkserver_preload(["__main__", "fw_rl.fork_server", task.__module__, *preload])
         self.n_workers, self.processes = n_workers, dict[int, Any]()
         self._numbers: dict[connection.Connection, int] = {}
         self._ready: Iterator[Any] = iter(())
@@ -185,11 +185,7 @@ class Workers:
 
 def _run(task: Task, pipe: connection.Connection, arguments: tuple[Any, ...]) -> None:
     """The whole life of a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process has the main one's handler
-    if "torch" in sys.modules:  # else it will read the environment when it is imported
-        sys.modules["torch"].set_num_threads(1)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    become_worker()
 
     def send(report: Any) -> None:
         try:
@@ -204,6 +200,15 @@ def _run(task: Task, pipe: connection.Connection, arguments: tuple[Any, ...]) ->
             diverged = isinstance(error, FloatingPointError)
             message = str(error) if diverged else f"{type(error).__name__}: {error}"
             send(_Failure(diverged, message, traceback.format_exc()))
+
+
+def become_worker() -> None:
+    """Make this process a worker: one thread, deaf to Ctrl-C, which is the main process's to handle, and gone with that one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process has the main one's handler
+    if "torch" in sys.modules:  # else it will read the environment when it is imported
+        sys.modules["torch"].set_num_threads(1)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
 def _die_with_parent() -> None:
@@ -229,12 +234,13 @@ def _one_thread() -> Iterator[None]:
 
 @contextmanager
 def _interrupts_put_off() -> Iterator[None]:
-    """Lets Ctrl-C act only at the end of this; processes that start here do not hear it from their first moment on."""
+    """Lets Ctrl-C and SIGTERM act only at the end of this; processes that start here never hear the first."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     heard: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(number, lambda number, frame: heard.append(number)) for number in numbers]
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ()) if hasattr(signal, "pthread_sigmask") else None  # not on Windows
     try:
         if mask is not None:
@@ -244,6 +250,7 @@ def _interrupts_put_off() -> Iterator[None]:
     finally:
         if mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
         if heard:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(heard[0])

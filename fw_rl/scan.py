@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fw_rl.kernels import Array, can_run, compiled
+from fw_rl.kernels import Array, Kernel, can_run, compiled
 
-__all__ = ["product", "scan"]
+__all__ = ["product", "scan", "scan_kernels"]
 
 _CHUNK = 64
 """Steps that are found at once where there are no compiled loops."""
@@ -64,6 +64,15 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     """
     (a_re, a_im), (b_re, b_im) = a.unbind(-2), b.unbind(-2)
     return torch.stack([a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re], dim=-2)
+
+
+def scan_kernels(*, is_complex: bool) -> tuple[Kernel, ...]:
+    """What is compiled when `scan` and its gradient are called for the first time on a machine.
+
+    Args:
+        is_complex: Whether the numbers are complex.
+    """
+    return (_complex_forward, _complex_back) if is_complex else (_real_forward, _real_back)
 
 
 class _Scan(torch.autograd.Function):

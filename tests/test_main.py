@@ -29,9 +29,7 @@ def test_the_help_fits_a_narrow_terminal(capsys):
 def test_every_command_has_a_help_text_in_its_own_name(name, capsys):
     module = "task" if name in TASKS else name.replace("-", "_")
     assert callable(import_module(f"fw_rl.commands.{module}").main)
-    with pytest.raises(SystemExit) as ended:
-        main([name, "--help"])
-    assert ended.value.code == 0
+    assert main([name, "--help"]) == 0
     assert f"fw-rl {name}" in capsys.readouterr().out
 
 
@@ -58,10 +56,10 @@ def test_the_help_imports_no_torch():
     "arguments",
     [
         ["train", "--env", "Catch-16-3", "--hidden-size", "999999999999"],
-        ["train", "--env", "Catch-16-3", "--n-envs", "999999999999"],
+        ["train", "--env", "Catch-16-3", "--n-envs", "60000000000", "--timesteps", "999999999999"],
         ["train", "--env", "Catch-999999-3"],
         ["retrieval", "--cell", "lstm", "--hidden-sizes", "999999999999"],
-        ["retrieval", "--cell", "lstm", "--hidden-sizes", "9999999999999999"],
+        ["deblur", "--inputs", "999999999999"],
         ["retrieval", "--cell", "lstm", "--examples", "999999999999"],
     ],
 )

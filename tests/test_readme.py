@@ -33,7 +33,7 @@ def test_python_code_runs(page, tmp_path, monkeypatch):
 @pytest.mark.processes
 def test_the_main_command_ends_with_a_training_that_runs(tmp_path):
     *setup, train = command("main").split(" && ")
-    assert setup == ["python3 -m venv .venv", ". .venv/bin/activate", "pip install -c constraints.txt -e ."]
+    assert setup == ["python3 -m venv .venv", ". .venv/bin/activate", "pip install -c constraints.txt -e '.[cli]'"]
     python, *words = shlex.split(train)
     assert python == "python"
     short = ["--timesteps", "2000", "--eval-episodes", "20", "--log-dir", str(tmp_path)]

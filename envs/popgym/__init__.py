@@ -7,9 +7,7 @@ empty.
 
 from typing import Any
 
-import gymnasium as gym
-
-from fw_rl.envs.game import Game
+from fw_rl.envs.game import Game, register_game
 from fw_rl.envs.popgym.autoencode import Autoencode
 from fw_rl.envs.popgym.battleship import Battleship
 from fw_rl.envs.popgym.cards import COLORS, RANKS, SUITS
@@ -64,11 +62,4 @@ def register_popgym() -> None:
     """Register `fw_rl/<Name>Easy-v0`, `fw_rl/<Name>Medium-v0` and `fw_rl/<Name>Hard-v0` for each game."""
     for name, (game, levels) in _EASY_MEDIUM_HARD.items():
         for level, rules in zip(("Easy", "Medium", "Hard"), levels, strict=True):
-            env_id = f"fw_rl/{name}{level}-v0"
-            if env_id not in gym.registry:  # no max_episode_steps: every episode ends by itself
-                gym.register(
-                    env_id,
-                    entry_point="fw_rl.envs.game:GameEnv",
-                    vector_entry_point="fw_rl.envs.game:GameVectorEnv",
-                    kwargs=dict(game=f"{game.__module__}:{game.__name__}") | rules,
-                )
+            register_game(f"fw_rl/{name}{level}-v0", game, **rules)

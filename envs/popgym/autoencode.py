@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
-from fw_rl.envs.game import Game, Outcome, State
-from fw_rl.envs.popgym.cards import CARDS, SUITS, no_cut, pick, shuffled_decks
+from fw_rl.envs.game import State
+from fw_rl.envs.popgym.cards import CARDS, SUITS, shuffled_decks
+from fw_rl.envs.questions import NOTHING, QuestionGame
 
 PLAY, WATCH = 0, 1
 
 
-class Autoencode(Game):
+class Autoencode(QuestionGame):
     """Watch all cards of a deck, then say their suits from the last to the first.
 
     Observation: the phase, 1 to watch and 0 to play, and the suit of the card that was dealt last. The last card already comes
@@ -27,21 +25,16 @@ class Autoencode(Game):
 
     def __init__(self, num_decks: int = 1) -> None:
         self.num_decks, self.cards = num_decks, CARDS * num_decks
+        self.steps = 2 * self.cards - 1
+        self.right, self.wrong = 1 / self.cards, -1 / self.cards
         self.observation_space = spaces.MultiDiscrete([2, SUITS])
         self.action_space = spaces.Discrete(SUITS)
 
     def begin(self, rng: np.random.Generator, num: int) -> State:
-        return dict(deck=shuffled_decks(rng, num, self.num_decks, SUITS))
-
-    def step(self, state: State, actions: NDArray[Any], rng: np.random.Generator) -> Outcome:
-        t = state["t"]
-        asked = np.minimum(2 * self.cards - 1 - t, self.cards - 1)
-        signs = np.where(actions == pick(state["deck"], asked), 1.0, -1.0)
-        rewards = np.where(t >= self.cards, signs, 0.0) / self.cards
-        terminations = t == 2 * self.cards - 1
-        return rewards, terminations, no_cut(terminations)
-
-    def observe(self, state: State) -> NDArray[Any]:
-        t, last = state["t"], self.cards - 1
-        suits = np.where(t <= last, pick(state["deck"], np.minimum(t, last)), 0)
-        return np.stack([np.where(t < last, WATCH, PLAY), suits], axis=1)
+        deck = shuffled_decks(rng, num, self.num_decks, SUITS)
+        seen = np.full((num, self.steps + 1, 2), (PLAY, 0))
+        seen[:, : self.cards - 1, 0] = WATCH
+        seen[:, : self.cards, 1] = deck
+        answers = np.full((num, self.steps), NOTHING)
+        answers[:, self.cards - 1 :] = deck[:, ::-1]
+        return dict(seen=seen, answers=answers)

@@ -10,7 +10,6 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from fw_rl.envs.game import Game, Outcome, State
-from fw_rl.envs.popgym.cards import pick
 
 
 class Battleship(Game):
@@ -31,7 +30,7 @@ class Battleship(Game):
         self._places = [_places(board_size, length) for length in ship_sizes]
 
     def begin(self, rng: np.random.Generator, num: int) -> State:
-        ships, shot = np.zeros((2, num, self.squares), np.bool_)
+        ships = np.zeros((num, self.squares), np.bool_)
         for places in self._places:
             waiting = np.arange(num)
             while len(waiting):
@@ -39,19 +38,18 @@ class Battleship(Game):
                 fits = ~(ships[waiting] & ship).any(axis=1)
                 ships[waiting[fits]] |= ship[fits]
                 waiting = waiting[~fits]
-        return dict(ships=ships, shot=shot, hit=np.zeros(num, np.int64), hits=np.zeros(num, np.int64))
+        return dict(ships=ships, hit=np.zeros(num, np.bool_), hits=np.zeros(num, np.int64))
 
     def step(self, state: State, actions: NDArray[Any], rng: np.random.Generator) -> Outcome:
-        square = actions[:, 0] * self.size + actions[:, 1]
-        hit = pick(state["ships"], square) & ~pick(state["shot"], square)
-        state["shot"][np.arange(len(square)), square] = True
-        state["hit"] = hit.astype(np.int64)
+        shot = np.arange(len(actions)), actions[:, 0] * self.size + actions[:, 1]
+        state["hit"] = hit = state["ships"][shot]
+        state["ships"][shot] = False  # what is hit counts no more
         state["hits"] += hit
         rewards = np.where(hit, 1 / self.targets, -1 / (self.squares - self.targets))
         return rewards, state["hits"] == self.targets, state["t"] == self.squares
 
     def observe(self, state: State) -> NDArray[Any]:
-        return state["hit"].copy()
+        return state["hit"].astype(np.int64)
 
 
 def _places(size: int, length: int) -> NDArray[np.bool_]:

@@ -10,7 +10,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from fw_rl.envs.game import Game, Outcome, State
-from fw_rl.envs.popgym.cards import CARDS, RANKS, pick, shuffled_decks
+from fw_rl.envs.popgym.cards import CARDS, RANKS, shuffled_decks
+from fw_rl.envs.questions import pick
 
 NONE = -1
 
@@ -36,8 +37,9 @@ class Concentration(Game):
         self.action_space = spaces.Discrete(self.cards)
 
     def begin(self, rng: np.random.Generator, num: int) -> State:
+        deck = shuffled_decks(rng, num, self.num_decks, self.kinds)
         up, seen = np.zeros((2, num, self.cards), np.bool_)
-        return dict(deck=shuffled_decks(rng, num, self.num_decks, self.kinds), up=up, seen=seen, first=np.full(num, NONE))
+        return dict(deck=deck, up=up, seen=seen, first=np.full(num, NONE), pairs=np.zeros(num, np.int64))
 
     def step(self, state: State, actions: NDArray[Any], rng: np.random.Generator) -> Outcome:
         deck, up, first, row = state["deck"], state["up"], state["first"], np.arange(len(actions))
@@ -47,11 +49,16 @@ class Concentration(Game):
         seen[row, actions] = True
         seen[row[second], first[second]] = True
         up[pair] = seen[pair]
+        state["pairs"] += pair
 
         ends_turn = again | second
         state["first"] = np.where(ends_turn, NONE, actions)
-        costs = np.where(ends_turn, np.where(second, 2.0, 1.0), 0.0) / self.steps
-        return np.where(pair, 2 / self.cards, -costs), up.all(axis=1), state["t"] == self.steps
+        rewards = np.where(ends_turn, np.where(second, -2.0, -1.0), 0.0) / self.steps
+        rewards[pair] = 2 / self.cards
+        return rewards, state["pairs"] == self.cards // 2, state["t"] == self.steps
 
     def observe(self, state: State) -> NDArray[Any]:
-        return np.where(state["seen"], state["deck"], self.kinds)
+        cards = state["deck"] - self.kinds  # np.where takes three times as long where a mask has no pattern
+        cards *= state["seen"]
+        cards += self.kinds
+        return cards

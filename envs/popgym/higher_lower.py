@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
-from fw_rl.envs.game import Game, Outcome, State
-from fw_rl.envs.popgym.cards import CARDS, RANKS, no_cut, pick, shuffled_decks
+from fw_rl.envs.game import State
+from fw_rl.envs.popgym.cards import CARDS, RANKS, shuffled_decks
+from fw_rl.envs.questions import NOTHING, QuestionGame
+
+HIGHER, LOWER = 0, 1
 
 
-class HigherLower(Game):
+class HigherLower(QuestionGame):
     """Bet at every step whether the next card has a higher or a lower rank than the last one.
 
     Observation: the rank of the card that was dealt last. Action: 0 higher, 1 lower. Each of the n - 1 steps, for n cards,
@@ -23,17 +23,11 @@ class HigherLower(Game):
     """
 
     def __init__(self, num_decks: int = 1) -> None:
-        self.num_decks, self.cards = num_decks, CARDS * num_decks
+        self.num_decks, self.steps = num_decks, CARDS * num_decks - 1
+        self.right, self.wrong = 1 / (self.steps + 1), -1 / (self.steps + 1)
         self.observation_space, self.action_space = spaces.Discrete(RANKS), spaces.Discrete(2)
 
     def begin(self, rng: np.random.Generator, num: int) -> State:
-        return dict(deck=shuffled_decks(rng, num, self.num_decks, RANKS))
-
-    def step(self, state: State, actions: NDArray[Any], rng: np.random.Generator) -> Outcome:
-        deck, t = state["deck"], state["t"]
-        rise = np.sign(pick(deck, t) - pick(deck, t - 1))
-        terminations = t == self.cards - 1
-        return np.where(actions == 0, rise, -rise) / self.cards, terminations, no_cut(terminations)
-
-    def observe(self, state: State) -> NDArray[Any]:
-        return pick(state["deck"], state["t"])
+        deck = shuffled_decks(rng, num, self.num_decks, RANKS)
+        rises = np.diff(deck, axis=1)
+        return dict(seen=deck, answers=np.select([rises > 0, rises < 0], [HIGHER, LOWER], NOTHING))

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from fw_rl.envs.game import Game, Outcome, State
-from fw_rl.envs.popgym.cards import pick
+from fw_rl.envs.questions import pick
 
 
 class MultiarmedBandit(Game):
@@ -28,12 +28,12 @@ class MultiarmedBandit(Game):
         self.observation_space, self.action_space = spaces.Discrete(2), spaces.Discrete(arms)
 
     def begin(self, rng: np.random.Generator, num: int) -> State:
-        return dict(chances=rng.random((num, self.arms), np.float32), paid=np.zeros(num, np.int64))
+        return dict(chances=rng.random((num, self.arms), np.float32), paid=np.zeros(num, np.bool_))
 
     def step(self, state: State, actions: NDArray[Any], rng: np.random.Generator) -> Outcome:
         paid = rng.random(len(actions)) < pick(state["chances"], actions)
-        state["paid"] = paid.astype(np.int64)
+        state["paid"] = paid
         return np.where(paid, 1.0, -1.0) / self.steps, np.zeros_like(paid), state["t"] == self.steps
 
     def observe(self, state: State) -> NDArray[Any]:
-        return state["paid"].copy()
+        return state["paid"].astype(np.int64)

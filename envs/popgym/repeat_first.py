@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
-from fw_rl.envs.game import Game, Outcome, State
-from fw_rl.envs.popgym.cards import CARDS, SUITS, no_cut, pick, shuffled_decks
+from fw_rl.envs.game import State
+from fw_rl.envs.popgym.cards import CARDS, SUITS, shuffled_decks
+from fw_rl.envs.questions import QuestionGame
 
 
-class RepeatFirst(Game):
+class RepeatFirst(QuestionGame):
     """Say at every step the suit of the first card, while the others of the deck are dealt.
 
     Observation: the suit of the card that was dealt last. Action: a suit. Each of the n - 1 steps, for n cards, earns
@@ -23,16 +21,10 @@ class RepeatFirst(Game):
     """
 
     def __init__(self, num_decks: int = 1) -> None:
-        self.num_decks, self.last = num_decks, CARDS * num_decks - 1
+        self.num_decks, self.steps = num_decks, CARDS * num_decks - 1
+        self.right, self.wrong = 1 / self.steps, -1 / self.steps
         self.observation_space = self.action_space = spaces.Discrete(SUITS)
 
     def begin(self, rng: np.random.Generator, num: int) -> State:
-        return dict(deck=shuffled_decks(rng, num, self.num_decks, SUITS))
-
-    def step(self, state: State, actions: NDArray[Any], rng: np.random.Generator) -> Outcome:
-        rewards = np.where(actions == state["deck"][:, 0], 1.0, -1.0) / self.last
-        terminations = state["t"] == self.last
-        return rewards, terminations, no_cut(terminations)
-
-    def observe(self, state: State) -> NDArray[Any]:
-        return pick(state["deck"], state["t"])
+        deck = shuffled_decks(rng, num, self.num_decks, SUITS)
+        return dict(seen=deck, answers=np.repeat(deck[:, :1], self.steps, axis=1))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
-from fw_rl.envs.game import Game, Outcome, State
-from fw_rl.envs.popgym.cards import CARDS, SUITS, no_cut, pick, shuffled_decks
+from fw_rl.envs.game import State
+from fw_rl.envs.popgym.cards import CARDS, SUITS, shuffled_decks
+from fw_rl.envs.questions import NOTHING, QuestionGame
 
 
-class RepeatPrevious(Game):
+class RepeatPrevious(QuestionGame):
     """Say at every step the suit of a card that was dealt some time ago.
 
     Observation: the suit of the card that was dealt last. Action: a suit. As soon as k cards are dealt, of n, a step earns
@@ -28,20 +26,14 @@ class RepeatPrevious(Game):
     """
 
     def __init__(self, num_decks: int = 1, k: int = 4) -> None:
-        self.num_decks, self.k, self.cards = num_decks, k, CARDS * num_decks
-        if not 1 <= k < self.cards:
-            raise ValueError(f"k must be from 1 to {self.cards - 1}, got {k}")
+        self.num_decks, self.k, self.steps = num_decks, k, CARDS * num_decks - 1
+        if not 1 <= k <= self.steps:
+            raise ValueError(f"k must be from 1 to {self.steps}, got {k}")
+        self.right, self.wrong = 1 / (self.steps + 1 - k), -1 / (self.steps + 1 - k)
         self.observation_space = self.action_space = spaces.Discrete(SUITS)
 
     def begin(self, rng: np.random.Generator, num: int) -> State:
-        return dict(deck=shuffled_decks(rng, num, self.num_decks, SUITS))
-
-    def step(self, state: State, actions: NDArray[Any], rng: np.random.Generator) -> Outcome:
-        asked = state["t"] - self.k
-        signs = np.where(actions == pick(state["deck"], asked), 1.0, -1.0)
-        rewards = np.where(asked >= 0, signs, 0.0) / (self.cards - self.k)
-        terminations = state["t"] == self.cards - 1
-        return rewards, terminations, no_cut(terminations)
-
-    def observe(self, state: State) -> NDArray[Any]:
-        return pick(state["deck"], state["t"])
+        deck = shuffled_decks(rng, num, self.num_decks, SUITS)
+        answers = np.full((num, self.steps), NOTHING)
+        answers[:, self.k - 1 :] = deck[:, : -self.k]
+        return dict(seen=deck, answers=answers)

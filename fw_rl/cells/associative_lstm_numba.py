@@ -15,7 +15,7 @@ from fw_rl.cells.associative_lstm import AssociativeLSTMCell
 from fw_rl.cells.associative_lstm_kernels import step_back, step_forward
 from fw_rl.cells.backends import Backend, register_backend
 from fw_rl.cells.base import State
-from fw_rl.kernels import can_run
+from fw_rl.kernels import Kernel, can_run
 
 __all__ = ["NumbaAssociativeLSTM"]
 
@@ -27,7 +27,7 @@ class NumbaAssociativeLSTM(Backend[AssociativeLSTMCell]):
     def can_run(self, cell: AssociativeLSTMCell, *tensors: Tensor) -> bool:
         return can_run(cell.recurrent_map.weight, *tensors)
 
-    def kernels(self, replays: bool) -> tuple[Any, ...]:
+    def kernels(self, replays: bool) -> tuple[Kernel, ...]:
         return step_forward, step_back
 
     def sequence(

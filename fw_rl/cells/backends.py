@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from torch import Tensor
 
 from fw_rl.cells.base import Cell, State, Stepper
+from fw_rl.kernels import Kernel
 
 __all__ = ["AcceleratedCell", "Backend", "register_backend"]
 
@@ -31,8 +32,8 @@ class Backend(Generic[_Cell]):
         """
         return True
 
-    def kernels(self, replays: bool) -> tuple[Any, ...]:
-        """What is compiled when a cell acts and learns for the first time on a machine.
+    def kernels(self, replays: bool) -> tuple[Kernel, ...]:
+        """What `Cell.kernels` says.
 
         Args:
             replays: Whether it learns by `replay` alone, not by `sequence`.
@@ -110,6 +111,9 @@ class AcceleratedCell(Cell):
 
     def stepper(self, state: State) -> Stepper:
         return self.backend(*state).stepper(self, state)
+
+    def kernels(self, replays: bool) -> tuple[Kernel, ...]:
+        return self.backend(*self.parameters()).kernels(replays)
 
 
 _BackendClass = TypeVar("_BackendClass", bound=type[Backend])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from fw_rl.kernels import Kernel
 from fw_rl.modules import import_for
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Stepper",
     "available_cells",
     "find_cell",
-    "make_cell",
     "register_cell",
     "reset_rows",
     "scaled_identity_",
@@ -53,8 +52,8 @@ class Cell(nn.Module, ABC):
         torch.Size([5, 2, 8])
     """
 
-    attends: ClassVar[bool] = False
-    gated: ClassVar[bool] = False
+    attends: bool = False
+    gated: bool = False
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -107,6 +106,14 @@ class Cell(nn.Module, ABC):
             state: The state to begin with, which is left as it is.
         """
         return Stepper(self, state)
+
+    def kernels(self, replays: bool) -> tuple[Kernel, ...]:
+        """What Numba compiles when the cell acts and learns for the first time on a machine; nothing by default.
+
+        Args:
+            replays: Whether it learns by `replay` alone, not by `forward`.
+        """
+        return ()
 
     def attention(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> Tensor:
         """How strongly each step of x attends to each step before it, [T, B, T]; without gradient.
@@ -234,27 +241,3 @@ def find_cell(name: str) -> type[Cell]:
         known = f"{', '.join(available_cells())}, or module:name for one that a module registers"
         raise ValueError(f"cell must be one of {known}, got {name!r}")
     return _REGISTRY[own_name]
-
-
-def make_cell(name: str, input_size: int, hidden_size: int, **options: Any) -> Cell:
-    """A new cell by its name.
-
-    Args:
-        name: As in `find_cell`.
-        input_size: Numbers I of an input.
-        hidden_size: Units H.
-        options: Keyword arguments of the cell's class.
-
-    Raises:
-        ValueError: If there is no such cell or option, or if a value is not allowed.
-    """
-    cell_class = find_cell(name)
-    parameters = list(inspect.signature(cell_class).parameters.values())[2:]
-    allowed = [parameter.name for parameter in parameters]
-    unknown = [option for option in options if option not in allowed]
-    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        raise ValueError(f"an option of cell {name!r} must be one of {', '.join(allowed) or 'none'}, got {unknown[0]!r}")
-    try:
-        return cell_class(input_size, hidden_size, **options)
-    except TypeError as error:
-        raise ValueError(f"options of cell {name!r} must have the right types: {error}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +59,7 @@ class DeltaNetCell(AcceleratedCell):
         torch.Size([3, 2, 8, 8])
     """
 
-    attends: ClassVar[bool] = True
+    attends = True
 
     def __init__(
         self, input_size: int, hidden_size: int, heads: int = 4, rule: str = "delta", gated: bool = False, keys: str = "input"

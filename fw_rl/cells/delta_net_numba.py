@@ -17,7 +17,7 @@ from fw_rl.cells.backends import Backend, register_backend
 from fw_rl.cells.base import State, Stepper
 from fw_rl.cells.delta_net import TINY, DeltaNetCell
 from fw_rl.cells.delta_net_kernels import run_back, run_forward
-from fw_rl.kernels import can_run
+from fw_rl.kernels import Kernel, can_run
 
 __all__ = ["NumbaDeltaNet"]
 
@@ -32,7 +32,7 @@ class NumbaDeltaNet(Backend[DeltaNetCell]):
     def can_run(self, cell: DeltaNetCell, *tensors: Tensor) -> bool:
         return can_run(cell.output_map.weight, *tensors)
 
-    def kernels(self, replays: bool) -> tuple[Any, ...]:
+    def kernels(self, replays: bool) -> tuple[Kernel, ...]:
         return run_forward, run_back
 
     def sequence(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -88,8 +88,8 @@ class FastWeightsCell(AcceleratedCell):
         >>> y, state = cell(torch.randn(1, 3, 4), state)            # one step, while acting
     """
 
-    attends: ClassVar[bool] = True
-    gated: ClassVar[bool] = True
+    attends = True
+    gated = True
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ from fw_rl.cells.fast_weights_function import (
     written,
 )
 from fw_rl.cells.fast_weights_kernels import run_back, run_forward, step_forward
-from fw_rl.kernels import can_run
+from fw_rl.kernels import Kernel, can_run
 from fw_rl.memory import Memory
 
 __all__ = ["NumbaFastWeights"]
@@ -44,7 +44,7 @@ class NumbaFastWeights(Backend[FastWeightsCell]):
         as_published = cell.rule == "hebb" and cell.method == 1 and cell.norm_placement == "sum"
         return as_published and not learned and can_run(cell.recurrent_map.weight, *tensors)
 
-    def kernels(self, replays: bool) -> tuple[Any, ...]:
+    def kernels(self, replays: bool) -> tuple[Kernel, ...]:
         return (step_forward, run_back) if replays else (step_forward, run_forward, run_back)
 
     def sequence(

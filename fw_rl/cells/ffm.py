@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fw_rl.cells.base import Cell, State, register_cell
-from fw_rl.scan import scan
+from fw_rl.kernels import Kernel
+from fw_rl.scan import scan, scan_kernels
 
 __all__ = ["FFMCell"]
 
@@ -66,6 +67,9 @@ class FFMCell(Cell):
         S = scan(decay, driven.repeat_interleave(self.contexts, dim=-1), state[0], episode_starts)
         gate = self.output_gate(x).sigmoid()
         return torch.lerp(self.skip(x), self.norm(self.output_map(S.flatten(-2))), gate), (S[-1].clone(),)
+
+    def kernels(self, replays: bool) -> tuple[Kernel, ...]:
+        return scan_kernels(is_complex=True)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, traces={self.traces}, contexts={self.contexts}"

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fw_rl.cells.base import Cell, State, register_cell
-from fw_rl.scan import scan
+from fw_rl.kernels import Kernel
+from fw_rl.scan import scan, scan_kernels
 
 __all__ = ["LRUCell"]
 
@@ -84,6 +85,9 @@ class LRUCell(Cell):
         if self.gate is not None:
             u = u * self.gate(u).sigmoid()
         return u + self.skip(x), (h[-1].clone(),)
+
+    def kernels(self, replays: bool) -> tuple[Kernel, ...]:
+        return scan_kernels(is_complex=True)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, states={self.states}"

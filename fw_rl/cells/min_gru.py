@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fw_rl.cells.base import Cell, State, register_cell
-from fw_rl.scan import scan
+from fw_rl.kernels import Kernel
+from fw_rl.scan import scan, scan_kernels
 
 __all__ = ["MinGRUCell"]
 
@@ -38,3 +39,6 @@ class MinGRUCell(Cell):
         z = self.gate(x).sigmoid()
         h = scan(1 - z, z * self.candidate(x), state[0], episode_starts)
         return h, (h[-1].clone(),)
+
+    def kernels(self, replays: bool) -> tuple[Kernel, ...]:
+        return scan_kernels(is_complex=False)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fw_rl.cells.base import Cell, State, Stepper
+from fw_rl.kernels import Kernel
 
 __all__ = ["CellPair"]
 
@@ -47,6 +48,9 @@ class CellPair(Cell):
 
     def stepper(self, state: State) -> Stepper:
         return _PairStepper(self, state)
+
+    def kernels(self, replays: bool) -> tuple[Kernel, ...]:
+        return self.first.kernels(replays)
 
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
         (x1, x2), (state1, state2) = _halves(x), _split(state)

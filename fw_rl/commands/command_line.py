@@ -1,15 +1,87 @@
-"""How every command says what is wrong."""
+"""What every command needs, how it reads its options, and how it says what is wrong: in one line."""
 
 from __future__ import annotations
 
+import errno
+import io
+import re
 import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from importlib.util import find_spec
+from typing import Any
 
-__all__ = ["fail"]
+from fw_rl.modules import reason
+
+__all__ = ["fail", "missing_packages", "parse"]
+
+PACKAGES = ("PIL", "matplotlib", "scipy", "tabulate", "tensorboard", "tqdm", "tyro", "yaml")
+"""What `pip install 'fw-rl[cli]'` brings, as it is imported."""
+
+FAULTS = frozenset(
+    getattr(errno, name)
+    for name in ("EACCES", "EDQUOT", "EFBIG", "EIO", "EMFILE", "ENFILE", "ENOSPC", "EPERM", "EROFS")
+    if hasattr(errno, name)
+)
+"""What the machine refuses, however right the command line is."""
 
 
-def fail(program: str, error: Exception | str, code: int = 2, details: str = "") -> int:
-    """Print one line that says what is wrong, after the lines of `details`; returns the exit code."""
+def missing_packages() -> list[str]:
+    """What the commands need and is not installed: to be told before the work begins, not where a picture is drawn."""
+    return [name for name in PACKAGES if find_spec(name) is None]
+
+
+def fail(program: str, error: Exception | str, code: int | None = None, details: str = "") -> int:
+    """Print one line that says what is wrong, after the lines of `details`; returns the exit code.
+
+    By default it is 1 for a fault of the machine, such as a full disk, and 2 for bad input.
+    """
+    if isinstance(error, BrokenPipeError):  # whoever reads the output has enough, and wants no message either
+        raise error
     if details:
         print(details, file=sys.stderr)
-    print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"{program}: error: {reason(error)}", file=sys.stderr)
+    if code is None:
+        return 1 if isinstance(error, OSError) and error.errno in FAULTS else 2
     return code
+
+
+def parse(options: type, arguments: Sequence[str], program: str, **how: Any) -> Any:
+    """The options of a command line, as `tyro.cli` reads them; SystemExit with code 2, after one line, if it cannot.
+
+    An empty word is refused too: it is a variable of a script that was not set.
+    """
+    import tyro  # which `fw-rl --help` does without
+
+    shown = io.StringIO()
+    try:
+        _check_words(arguments)
+        with redirect_stderr(shown):
+            return tyro.cli(options, args=arguments, prog=program, **how)
+    except ValueError as error:
+        problem = str(error)
+    except SystemExit as ended:
+        if not ended.code:  # of --help
+            raise
+        problem = _in_one_line(shown.getvalue())
+    raise SystemExit(fail(program, f"{problem} (options: {program} --help)", code=2))
+
+
+def _check_words(arguments: Sequence[str]) -> None:
+    option = "an argument"
+    for word in arguments:
+        value = word
+        if word.startswith("--"):
+            option, equals, value = word.partition("=")
+            value = value if equals else option
+        if not value.strip():
+            raise ValueError(f"{option} must not be empty, got {value!r}")
+
+
+def _in_one_line(box: str) -> str:
+    """The message in the box that tyro draws, without the help of the option."""
+    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    message, *others = "\n".join(lines).split(f"\n{'─' * 5}")
+    near = [option.group() for other in others if "Perhaps" in other and (option := re.search(r"--[\w-]+", other))]
+    text = " ".join(message.split()).removesuffix(".")
+    return text[:1].lower() + text[1:] + "".join(f", perhaps {option}" for option in near)

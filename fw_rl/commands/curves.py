@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from fw_rl.commands.command_line import fail
+from fw_rl.commands.command_line import fail, parse
 from fw_rl.experiments.checks import check_output
 from fw_rl.experiments.curves import draw, group, read_run
 from fw_rl.files import write_file
@@ -34,13 +34,13 @@ class CurvesOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl curves") -> int:
-    """Run the command; returns its exit code: 0 done, 2 bad input."""
-    options = tyro.cli(CurvesOptions, args=arguments, prog=program)
+    """Run the command; returns its exit code: 0 done, 1 if the picture cannot be written, 2 bad input."""
+    options = parse(CurvesOptions, arguments, program)
     try:
         if not options.runs:
             raise ValueError("RUN must be the folder of at least one run, got none")
-        panels = group([read_run(path) for path in options.runs])
         check_output("out", options.out, ".png")
+        panels = group([read_run(path) for path in options.runs])
         write_file(options.out, draw(panels))
     except (ValueError, OSError) as error:
         return fail(program, error)

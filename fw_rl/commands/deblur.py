@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,11 +14,12 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from fw_rl.commands.command_line import fail
-from fw_rl.experiments.checks import check_count, make_folder, require
+from fw_rl.commands.command_line import fail, parse
+from fw_rl.experiments.checks import LARGEST, check_count, make_folder, require
 from fw_rl.experiments.deblur_pictures import draw
 from fw_rl.experiments.deblur_report import describe
 from fw_rl.files import write_file
+from fw_rl.modules import reason
 from fw_rl.tasks.deblur import study
 from fw_rl.tasks.deblur.simulation import Protocol, Rates
 from fw_rl.tasks.deblur.study import Sequences, part_of
@@ -53,12 +54,12 @@ class DeblurOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
-    """Run the command; the exit code is 0 when it is done, 1 if the nets diverged, 2 for bad input."""
-    options = tyro.cli(DeblurOptions, args=arguments, prog=program, config=(tyro.conf.OmitArgPrefixes,))
+    """Run the command; the exit code is 0 when it is done, 1 if nets diverged or after a fault, 2 for bad input."""
+    options = parse(DeblurOptions, arguments, program, config=(tyro.conf.OmitArgPrefixes,))
     try:
         _check(options)
         make_folder("out", options.out)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return fail(program, error)
     torch.set_num_threads(options.threads)
     command = shlex.join([*program.split(), *arguments])
@@ -68,8 +69,11 @@ def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
         return fail(program, error, code=1)
     numbers, text = json.dumps(record, allow_nan=False), describe(record)
     files = {"report.json": f"{numbers}\n".encode(), "report.txt": text.encode()} | draw(record)
-    for name, content in files.items():
-        write_file(options.out / name, content)
+    try:
+        for name, content in files.items():
+            write_file(options.out / name, content)
+    except OSError as error:
+        return fail(program, f"{reason(error)}; once that is mended, the same command makes the report again", code=1)
     if not options.quiet:
         print(text)
         print(f"The report: {options.out}")
@@ -99,12 +103,15 @@ def _measure(options: DeblurOptions) -> dict[str, Any]:
 def _check(options: DeblurOptions) -> None:
     """ValueError, in one line, for a value that is not allowed."""
     protocol, rates, sequences = options.protocol, options.rates, options.sequences
+    cores = os.cpu_count() or 1
+    require("threads", options.threads, options.threads <= cores, f"at most {cores}, the cores of this machine")
     least = dict(seed=0, seeds=2, sequence_seeds=2, pairs=2, linear_nets=2)
     for name, value in (vars(protocol) | vars(rates) | vars(sequences) | vars(options)).items():
         if type(value) is int and name != "subset":
             check_count(name, value, least.get(name, 1))
+            require(name, value, "seed" not in name or value < 2**31, f"at most {2**31 - 1}")
         elif type(value) is float:
-            require(name, value, 0 <= value < math.inf, "at least 0 and finite")
+            require(name, value, 0 <= value <= LARGEST, "at least 0 and finite")
             require(name, value, value > 0 or not name.endswith("lr"), "above 0")
             require(name, value, value < 1 or not name.endswith("momentum"), "below 1")
             require(name, value, value <= 1 or not name.endswith("decay"), "between 0 and 1")
@@ -112,7 +119,7 @@ def _check(options: DeblurOptions) -> None:
         (protocol.inputs, protocol.associations, "--inputs"),
         (protocol.inputs * sequences.sequence_length, sequences.sequences, "--sequence-length"),
     ):
-        if (needed := cases + protocol.interfering) > 2**bits:
+        if bits < 64 and (needed := cases + protocol.interfering) > 2**bits:
             raise ValueError(f"{name} must be enough for {needed} different inputs, got {bits} bits")
     require("subsets", "none", len(options.subsets) > 0, "one or more percentages")
     for percent in (*options.subsets, options.subset):

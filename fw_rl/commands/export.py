@@ -12,7 +12,7 @@ import tyro
 from sb3_contrib.common.maskable.utils import is_masking_supported
 
 from fw_rl.agents import export_onnx
-from fw_rl.commands.command_line import fail
+from fw_rl.commands.command_line import fail, parse
 from fw_rl.experiments.agents import load_trained
 from fw_rl.experiments.checks import check_output
 from fw_rl.experiments.episodes import open_env
@@ -40,12 +40,12 @@ class ExportOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl export") -> int:
-    """Run the command; returns its exit code: 0 done, 2 bad input."""
-    options = tyro.cli(ExportOptions, args=arguments, prog=program)
+    """Run the command; returns its exit code: 0 done, 1 if the file cannot be written, 2 bad input."""
+    options = parse(ExportOptions, arguments, program)
     torch.set_num_threads(1)
     try:
-        config, model = load_trained(options.run, options.checkpoint)
         check_output("onnx", options.onnx, ".onnx")
+        config, model = load_trained(options.run, options.checkpoint)
         env = open_env(config, None, model)
         export_onnx(model, options.onnx, action_masks=is_masking_supported(env))
         env.close()

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
-from fw_rl.commands.command_line import fail
+from fw_rl.commands.command_line import fail, parse
+from fw_rl.experiments.checks import make_folder
 from fw_rl.experiments.figure5 import read_sweeps, summarise
 from fw_rl.experiments.figure5_report import describe, draw
 from fw_rl.files import write_file
@@ -34,10 +33,11 @@ class Figure5Options:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl figure5") -> int:
-    """Run the command; returns its exit code: 0 done, 2 bad input."""
-    options = tyro.cli(Figure5Options, args=arguments, prog=program)
+    """Run the command; returns its exit code: 0 done, 1 if the files cannot be written, 2 bad input."""
+    options = parse(Figure5Options, arguments, program)
     command = shlex.join([*program.split(), *arguments])
     try:
+        make_folder("out", options.out)
         record = dict(command=command) | summarise(read_sweeps(options.data))
         text, picture = describe(record), draw(record)
         write_file(options.out / "figure5.json", (json.dumps(record, allow_nan=False) + "\n").encode())

@@ -14,14 +14,15 @@ import torch
 import tyro
 
 from fw_rl.agents import RecurrentOnPolicyAlgorithm
-from fw_rl.commands.command_line import fail
+from fw_rl.commands.command_line import fail, parse
 from fw_rl.experiments.agents import load_trained
 from fw_rl.experiments.animation import require_video, write_gif, write_mp4
 from fw_rl.experiments.attention import AttentionPicture, attention_shares
-from fw_rl.experiments.checks import check_count, check_output, require
+from fw_rl.experiments.checks import check_count, check_output, check_seed, require
 from fw_rl.experiments.episodes import Episode, open_env, play_episode
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
+from fw_rl.modules import reason
 
 __all__ = ["main"]
 
@@ -53,59 +54,60 @@ class PlayOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
-    """Run the command; returns its exit code: 0 done, 1 for an observation that is not finite, 2 bad input, 130 interrupted."""
-    options = tyro.cli(PlayOptions, args=arguments, prog=program)
+    """Run the command; returns its exit code: 0 done, 1 for an observation that is not finite or a fault, 2 bad input."""
+    options = parse(PlayOptions, arguments, program)
     torch.set_num_threads(1)
-    torch.manual_seed(options.seed)
     files = [path for path in (options.gif, options.mp4, options.show_attention) if path]
     try:
         _check(options)
+        torch.manual_seed(options.seed)
         config, model = load_trained(options.run, options.checkpoint)
         attends = model.policy.actor_cell.attends or options.show_attention is None
         wanted = f"left out with the cell {config.cell}, which does not attend to past steps"
         require("show_attention", options.show_attention, attends, wanted)
-        env = open_env(config, "rgb_array", model) if files else _open_window(config, model)
+        env = _open(options, config, model)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         return fail(program, error)
     try:
         episodes = list(_play(options, model, env))
-    except KeyboardInterrupt:
-        return 130
     except FloatingPointError as error:
         return fail(program, error, code=1)
     except ValueError as error:  # amid an episode, it no longer draws itself
         return fail(program, error)
     finally:
         env.close()
-    frames, fps = [episode.frames for episode in episodes], episodes[0].fps
-    if options.gif:
-        write_gif(options.gif, frames, fps)
-    if options.mp4:
-        write_mp4(options.mp4, frames, fps)
-    if options.show_attention:
-        _write_attention(options.show_attention, model, episodes, f"{config.short_env}: what {config.short_cell} attends to")
-    for path in files:
-        print(f"Written: {path}")
+    try:
+        _write(options, model, episodes, f"{config.short_env}: what {config.short_cell} attends to")
+    except OSError as error:
+        again = "the run is as it was: once that is mended, the same command plays the same episodes"
+        return fail(program, f"{reason(error)}; {again}", code=1)
     return 0
 
 
 def _check(options: PlayOptions) -> None:
-    for name, least in (("episodes", 1), ("max_steps", 1), ("seed", 0)):
-        check_count(name, getattr(options, name), least)
+    for name in ("episodes", "max_steps"):
+        check_count(name, getattr(options, name))
+    check_seed("seed", options.seed)
     if options.mp4:
         require_video()
     for name, *endings in (("gif", ".gif"), ("mp4", ".mp4"), ("show_attention", ".png", ".gif")):
         if path := getattr(options, name):
             check_output(name, path, *endings)
+    shown = options.show_attention
+    twice = options.gif is not None and shown is not None and options.gif.resolve() == shown.resolve()
+    require("show_attention", shown, not twice, "another file than --gif")
 
 
-def _open_window(config: RunSettings, model: RecurrentOnPolicyAlgorithm) -> gym.Env:
-    """The environment in a window, or without one where that cannot be."""
+def _open(options: PlayOptions, config: RunSettings, model: RecurrentOnPolicyAlgorithm) -> gym.Env:
+    """The environment with frames for the files, or in a window; without them where that cannot be and need not."""
+    if options.gif or options.mp4:
+        return open_env(config, "rgb_array", model)
+    mode, what = ("rgb_array", "frames") if options.show_attention else ("human", "window")
     try:
-        return open_env(config, "human", model)
+        return open_env(config, mode, model)
     except ValueError as error:
         env = open_env(config, None, model)
-        print(f"No window: {error}")
+        print(f"No {what}: {error}")
         return env
 
 
@@ -114,6 +116,20 @@ def _play(options: PlayOptions, model: RecurrentOnPolicyAlgorithm, env: gym.Env)
         episode = play_episode(model, env, options.seed + number, not options.sample, options.max_steps)
         print(f"Episode {number + 1}: return {sum(episode.rewards):g} in {len(episode)} steps", flush=True)
         yield episode
+
+
+def _write(options: PlayOptions, model: RecurrentOnPolicyAlgorithm, episodes: list[Episode], title: str) -> None:
+    """Write the files that the options name, and say so of each."""
+    frames, fps = [episode.frames for episode in episodes], episodes[0].fps
+    if options.gif:
+        write_gif(options.gif, frames, fps)
+        print(f"Written: {options.gif}")
+    if options.mp4:
+        write_mp4(options.mp4, frames, fps)
+        print(f"Written: {options.mp4}")
+    if options.show_attention:
+        _write_attention(options.show_attention, model, episodes, title)
+        print(f"Written: {options.show_attention}")
 
 
 def _write_attention(path: Path, model: RecurrentOnPolicyAlgorithm, episodes: list[Episode], title: str) -> None:

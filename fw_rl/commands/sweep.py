@@ -13,11 +13,12 @@ import gymnasium as gym
 import tyro
 
 from fw_rl.agents.algorithms import ENGINES
-from fw_rl.commands.command_line import fail
-from fw_rl.experiments.checks import check_count, make_folder, ray_needed, require
+from fw_rl.commands.command_line import fail, parse
+from fw_rl.experiments.checks import check_count, check_processes, check_seed, make_folder, ray_needed, require
 from fw_rl.experiments.search.learning import Trainings, read_learnings
 from fw_rl.experiments.search.swept import TRIALS
 from fw_rl.experiments.settings import resolve
+from fw_rl.modules import reason
 from fw_rl.processes import WorkerError
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ class SweepOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
-    """Run the command; returns its exit code: 0 done, 1 a worker failed, 2 bad input, 130 interrupted."""
-    options = tyro.cli(SweepOptions, args=arguments, prog=program)
+    """Run the command; returns its exit code: 0 done, 1 a worker failed or a fault, 2 bad input, 130 interrupted."""
+    options = parse(SweepOptions, arguments, program)
     try:
         sweep = _prepare(options)
     except ModuleNotFoundError as error:
@@ -88,8 +89,11 @@ def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
     except KeyboardInterrupt:
         print(f"Interrupted. The same command goes on where it was ({sweep.folder}).")
         return 130
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         return fail(program, error)
+    except OSError as error:
+        whole = f"the trainings in {sweep.folder} are whole: once that is mended, the same command goes on"
+        return fail(program, f"{reason(error)}; {whole}", code=1)
     except WorkerError as error:
         return fail(program, error.summary, code=1, details=error.details)
     return 0
@@ -101,8 +105,10 @@ def _prepare(options: SweepOptions) -> Sweep:
     from fw_rl.experiments.search.study import SAMPLERS, SettingsStudy
     from fw_rl.experiments.search.sweep import Sweep
 
-    for name, least in (("trials", 0), ("finalists", 1), ("retrain", 0), ("jobs", 1), ("eval_episodes", 1), ("seed", 0)):
+    for name, least in (("trials", 0), ("finalists", 1), ("retrain", 0), ("eval_episodes", 1)):
         check_count(name, getattr(options, name), least)
+    check_seed("seed", options.seed)
+    check_processes("jobs", options.jobs)
     open_trainings = _engine(options)
     require("sampler", options.sampler, options.sampler in SAMPLERS, f"one of {', '.join(SAMPLERS)}")
     config = resolve(env=options.env, cell=options.cell, timesteps=options.timesteps, tuned_for_cell=False)

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from fw_rl.commands.command_line import fail
+from fw_rl.commands.command_line import fail, parse
 from fw_rl.experiments.checks import make_folder
 from fw_rl.experiments.table import TableOptions, make_table
+from fw_rl.modules import reason
 from fw_rl.tasks import TASKS
 from fw_rl.tasks.base import Task
 
@@ -21,12 +22,12 @@ __all__ = ["main"]
 
 
 def main(name: str, arguments: Sequence[str], program: str | None = None) -> int:
-    """Run the command of a task; the exit code is 0 when it is done, 2 for bad input, 130 when it was interrupted."""
+    """Run the command of a task; the exit code is 0 done, 1 after a fault, 2 bad input, 130 interrupted."""
     program = program or f"fw-rl {name}"
     task_class = resolve_name(TASKS[name].path)
     shows = {method: function for method, function in vars(task_class).items() if method.startswith("show_")}
     default = _options(task_class, {method: _summary(function) for method, function in shows.items()})
-    options = tyro.cli(type(default), args=arguments, prog=program, default=default)
+    options = parse(type(default), arguments, program, default=default)
     try:
         task = task_class(**{field.name: getattr(options, field.name) for field in fields(task_class)})
         for show in shows:
@@ -38,8 +39,11 @@ def main(name: str, arguments: Sequence[str], program: str | None = None) -> int
     except KeyboardInterrupt:
         print(f"Interrupted. The same command goes on where it was ({options.out}).")
         return 130
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         return fail(program, error)
+    except OSError as error:
+        whole = f"the records in {options.out} are whole: once that is mended, the same command goes on"
+        return fail(program, f"{reason(error)}; {whole}", code=1)
     print(f"\n{text}\nTable, pictures and records: {options.out}")
     return 0
 

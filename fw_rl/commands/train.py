@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import gymnasium as gym
 import torch
@@ -15,14 +15,16 @@ import tyro
 
 from fw_rl.agents import WorkerError
 from fw_rl.agents.algorithms import ENGINES
-from fw_rl.cells.backends import AcceleratedCell
-from fw_rl.commands.command_line import fail
+from fw_rl.commands.command_line import fail, parse
 from fw_rl.experiments.checks import check_count, require
 from fw_rl.experiments.environments import changes_to_observations
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings, resolve
-from fw_rl.experiments.training import TrainingRun
 from fw_rl.kernels import are_cached
+from fw_rl.modules import reason
+
+if TYPE_CHECKING:
+    from fw_rl.experiments.training import TrainingRun
 
 __all__ = ["TrainOptions", "main"]
 
@@ -58,14 +60,14 @@ class TrainOptions(RunSettings):
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
-    """Run the command; returns its exit code: 0 done, 1 not finite or a worker failed, 2 bad input, 130 interrupted."""
+    """Run the command; returns its exit code: 0 done, 1 not finite or a fault, 2 bad input, 130 interrupted."""
     for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # pygame would complain, for each environment, of what is not there
         os.environ.setdefault(driver, "dummy")
     try:
         defaults = _defaults(arguments, program)
     except BAD_INPUT as error:
         return fail(program, error)
-    options = tyro.cli(TrainOptions, args=arguments, prog=program, default=defaults)
+    options = parse(TrainOptions, arguments, program, default=defaults)
     try:
         changes = changes_to_observations(options.env)  # first: where one environment is closed, pygame ends for all
         training = _prepare(options, defaults)
@@ -86,6 +88,8 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
         return fail(program, error, code=1)
     except WorkerError as error:
         return fail(program, f"{error.summary}; go on with: {resume}", code=1, details=error.details)
+    except OSError as error:
+        return fail(program, f"{reason(error)}; {_how_to_go_on(training, resume)}", code=1)
     try:
         _report(training, options.eval_episodes or (1000 if training.config.env.startswith("fw_rl/") else 100))
     except KeyboardInterrupt:
@@ -93,13 +97,27 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
         return 130
     except FloatingPointError as error:
         return fail(program, error, code=1)
+    except OSError as error:
+        undone = f"the training is done, the evaluation is not: once that is mended, make it with: {resume}"
+        return fail(program, f"{reason(error)}; {undone}", code=1)
     return 0
+
+
+def _how_to_go_on(training: TrainingRun, resume: str) -> str:
+    """What is whole when a file could not be written."""
+    if not training.folder.config.is_file():
+        return f"nothing is left of {training.folder.path}: begin anew"
+    try:
+        frames = int(training.folder.last_checkpoint().stem)
+    except ValueError as error:
+        return str(error)
+    return f"the checkpoint at {frames:,} frames is whole: once that is mended, go on with: {resume}"
 
 
 def _defaults(arguments: Sequence[str], program: str) -> TrainOptions:
     """What an option is that the command line leaves out: as tuned for what it names, or as in the run that it resumes."""
     words = [word for word in arguments if word not in ("-h", "--help")]
-    named = tyro.cli(TrainOptions, args=words, prog=program, default=TrainOptions(algo=""))
+    named = parse(TrainOptions, words, program, default=TrainOptions(algo=""))
     if named.resume is not None:
         return TrainOptions(**asdict(RunFolder.open(named.resume)[1]))
     tuned = resolve(env=named.env, cell=named.cell, engine=named.engine, algo=named.algo or None)
@@ -108,12 +126,16 @@ def _defaults(arguments: Sequence[str], program: str) -> TrainOptions:
 
 def _prepare(options: TrainOptions, defaults: TrainOptions) -> TrainingRun:
     """Everything that can go wrong by a user's slip, before a folder is made."""
+    from fw_rl.experiments.training import TrainingRun  # and with it what draws pictures, which --help does not need
+
     _check_machine(options)
     torch.set_num_threads(options.threads)
     device, address = options.device, options.ray_address
     if options.resume is None:
-        config = resolve(**{field.name: getattr(options, field.name) for field in fields(RunSettings)})
-        return TrainingRun.begin(config, options.log_dir, device, address)
+        given = {field.name: getattr(options, field.name) for field in fields(RunSettings)}
+        if options.batch_size == defaults.batch_size:  # then it follows the length of the rollout
+            del given["batch_size"]
+        return TrainingRun.begin(resolve(**given), options.log_dir, device, address)
     for name, value in vars(options).items():
         if name not in FREE_WHEN_RESUMING:
             require(name, value, value == getattr(defaults, name), "left out with --resume")
@@ -121,7 +143,9 @@ def _prepare(options: TrainOptions, defaults: TrainOptions) -> TrainingRun:
 
 
 def _check_machine(options: TrainOptions) -> None:
+    cores = os.cpu_count() or 1
     check_count("threads", options.threads)
+    require("threads", options.threads, options.threads <= cores, f"at most {cores}, the cores of this machine")
     check_count("eval_episodes", options.eval_episodes)
     kind, _, number = options.device.partition(":")
     known = options.device in ("cpu", "auto", "cuda") or (kind == "cuda" and number.isdecimal())
@@ -136,11 +160,9 @@ def _check_machine(options: TrainOptions) -> None:
 
 
 def _say_what_is_compiled(training: TrainingRun) -> None:
-    config, cell = training.config, training.model.policy.actor_cell
-    if not isinstance(cell, AcceleratedCell):
-        return
+    config = training.config
     replays = config.engine == "local" and "n_epochs" not in ENGINES["local"][config.algo].settings  # else weights change
-    if not are_cached(*cell.backend(*cell.parameters()).kernels(replays)):
+    if not are_cached(*training.model.policy.actor_cell.kernels(replays)):
         print(f"Compiling the kernels of {config.short_cell}, which takes some seconds once on a machine ...", flush=True)
 
 

@@ -57,8 +57,8 @@ def _agent_class(config: RunSettings) -> type[RecurrentOnPolicyAlgorithm]:
 
 
 def _machine(config: RunSettings, agent: type[RecurrentOnPolicyAlgorithm], device: str, address: str | None) -> dict[str, Any]:
-    """What the agent takes besides its settings: where it learns, and in which processes."""
-    given = dict(n_workers=config.workers, algorithm=config.algo, ray_address=address)
+    """What the agent takes besides its settings: where it learns, and in which processes; the command sets Torch's threads."""
+    given = dict(threads=torch.get_num_threads(), n_workers=config.workers, algorithm=config.algo, ray_address=address)
     return dict(device=device) | {name: given[name] for name in given if name in argument_defaults(agent)}
 
 
@@ -81,7 +81,7 @@ def _policy_kwargs(config: RunSettings) -> dict[str, Any]:
 def _adapted(config: RunSettings, n_envs: int, workers: int = 1, training: bool = True) -> VecEnv:
     of_catch = config.env.startswith("fw_rl/")  # others report their returns themselves, as they were before any wrapper
     env = VecEnvAdapter(make_vector_env(config.env, n_envs, workers, training=training), monitor=of_catch)
-    return VecPreviousStep(env) if config.previous_step else env
+    return VecPreviousStep(env, reward=config.previous_reward) if config.previous_step else env
 
 
 def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int, greedy: bool = True) -> NDArray[np.float64]:

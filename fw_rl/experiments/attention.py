@@ -33,6 +33,9 @@ SIDE, EDGE, GAP = 6.4, 0.75, 0.08
 THUMBNAILS = 8
 """Frames along a side, at most."""
 
+WORDS = 48
+"""Steps that are called by what was observed, at most."""
+
 FAINTEST = 1e-3
 """The least share that has a colour."""
 
@@ -113,9 +116,15 @@ class AttentionPicture:
         self.now = row
         axes.plot([-0.5, steps - 0.5], [-0.5, steps - 0.5], color="#9ca3af", linewidth=0.8)
         axes.set(xlabel="key: the past step that is attended to", xlim=(-0.5, steps - 0.5), ylim=(steps - 0.5, -0.5))
+        axes.spines[:].set_visible(False)
+        words = [_word(observation) for observation in self.episode.observations]
+        if steps <= WORDS and all(words):
+            axes.set_xlabel(f"{axes.get_xlabel()}, called by its observation")
+            axes.set_xticks(range(steps), words, rotation=90, fontsize=9)
+            axes.set_yticks(range(steps), words, fontsize=9)
+            return
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.spines[:].set_visible(False)
 
     def _draw_scale(self, axes: Axes) -> None:
         bar = self.figure.colorbar(self.image, cax=axes)
@@ -142,6 +151,12 @@ def _beside(frame: Image, picture: Image) -> Image:
     drawn = PIL.ImageOps.contain(PIL.Image.fromarray(frame), (round(0.6 * len(picture)),) * 2)
     ground.paste(drawn, ((ground.width - drawn.width) // 2, (ground.height - drawn.height) // 2))
     return np.hstack([np.asarray(ground), picture])
+
+
+def _word(observation: Any) -> str:
+    """An observation of a few whole numbers as a word, else nothing."""
+    numbers = np.asarray(observation.get("observation") if isinstance(observation, dict) else observation)
+    return " ".join(map(str, numbers.ravel().tolist())) if numbers.dtype.kind in "iu" and numbers.size <= 3 else ""
 
 
 def _stack(observations: list[Any]) -> Any:

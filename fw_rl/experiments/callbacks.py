@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import signal
 from collections.abc import Iterator
@@ -83,7 +84,9 @@ class Checkpoints(_BetweenRollouts):
             self.save()
 
     def save(self) -> None:
-        """Write a checkpoint now."""
+        """Write a checkpoint now; OSError where that cannot be, as in a folder that was removed."""
+        if not self.folder.config.is_file():  # else it would come back, as one that cannot be resumed
+            raise FileNotFoundError(errno.ENOENT, "the folder of the run was removed", str(self.folder.path))
         self.model.save(self.folder.checkpoint(self.model.num_timesteps))
         self._next = self.model.num_timesteps + self.interval
         for old in self.folder.saved_checkpoints()[: -self.keep]:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["check_count", "check_output", "flag", "make_folder", "ray_needed", "require"]
+from fw_rl.files import check_writable
+
+__all__ = [
+    "LARGEST",
+    "check_count",
+    "check_output",
+    "check_processes",
+    "check_seed",
+    "flag",
+    "make_folder",
+    "ray_needed",
+    "require",
+]
+
+
+LARGEST = 3.4e38
+"""The largest number that Torch does not take for infinite."""
 
 
 def flag(name: str) -> str:
@@ -21,25 +38,50 @@ def require(name: str, value: object, fits: bool, wanted: str) -> None:
         raise ValueError(f"{flag(name)} must be {wanted}, got {str(value) if isinstance(value, Path) else value!r}")
 
 
-def check_count(name: str, value: int | None, least: int = 1) -> None:
-    """Check a whole number."""
+def check_count(name: str, value: int | None, least: int = 1, most: int = 10**12) -> None:
+    """Check a whole number; one above `most` is a slip of the finger, or more than a machine has."""
     require(name, value, value is None or value >= least, f"at least {least}")
+    require(name, value, value is None or value <= most, f"at most {most}")
+
+
+def check_seed(name: str, value: int) -> None:
+    """Check a seed: Torch, NumPy and environments of others all take it, and those that are counted on from it."""
+    require(name, value, 0 <= value < 2**31, f"from 0 to {2**31 - 1}")
+
+
+def check_processes(name: str, value: int) -> None:
+    """Check the number of processes that are started on this machine."""
+    most = 32 * (os.cpu_count() or 1)
+    check_count(name, value)
+    require(name, value, value <= most, f"at most {most}, 32 for each core of this machine")
 
 
 def check_output(name: str, path: Path, *endings: str) -> None:
-    """Check the file that an option names, which is going to be written, and make the folder for it."""
+    """Check the file that an option names, which is going to be written, and make the folder for it.
+
+    ValueError for a name that is none; OSError where nothing can be written.
+    """
     require(name, path, path.suffix.lower() in endings, f"a file whose name ends in {' or '.join(endings)}")
-    require(name, path, not path.is_dir(), "a file, not a folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with _named(name, "a file that can be made", path):
+        require(name, path, not path.is_dir(), "a file, not a folder")
+        check_writable(path)
 
 
 def make_folder(name: str, folder: Path) -> None:
-    """Make the folder that an option names; ValueError if nothing can be written there."""
+    """Make the folder that an option names, and check that files can be written there, as `check_output`."""
+    with _named(name, "a folder that can be made", folder):
+        check_writable(folder / "checked")
+
+
+@contextmanager
+def _named(name: str, wanted: str, path: Path) -> Iterator[None]:
+    """Turns the error for a path that is no name of a file, as long or as part of one, into a ValueError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
-        raise ValueError(f"{flag(name)} must be a folder that can be made, got {folder} ({error.strerror})") from error
-    require(name, folder, os.access(folder, os.W_OK), "a folder that can be written to")
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
+            raise ValueError(f"{flag(name)} must be {wanted}, got {path} ({error.strerror})") from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager

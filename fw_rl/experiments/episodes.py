@@ -66,7 +66,7 @@ def open_env(config: RunSettings, render_mode: str | None, model: RecurrentOnPol
                 _UNDRAWN[config.env] = reason(error)
             raise ValueError(f"{config.env} cannot {how}: {reason(error)}") from error
         opened.pop_all()
-    env = PreviousStep(env) if config.previous_step else env
+    env = PreviousStep(env, reward=config.previous_reward) if config.previous_step else env
     if model and (channels_first(env.observation_space), env.action_space) != (model.observation_space, model.action_space):
         raise ValueError(f"the checkpoint is of another environment: its spaces are not those of {config.env}")
     return env

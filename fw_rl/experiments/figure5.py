@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fw_rl.experiments.search.learning import Learning
 from fw_rl.experiments.search.swept import SEEDS, TRIALS, Swept
-from fw_rl.intervals import RESAMPLES, Estimate, interquartile_mean, probability_of_improvement
+from fw_rl.intervals import RESAMPLES, interquartile_mean, plain, probability_of_improvement
 
 __all__ = ["read_sweeps", "summarise"]
 
@@ -89,7 +88,7 @@ def summarise(sweeps: Sweeps) -> Record:
 def _of_environment(cells: dict[str, Swept]) -> Record:
     frames = next(iter(cells.values())).trials[0].frames
     found = {cell: _of_cell(swept) for cell, swept in cells.items()}
-    return dict(frames=_plain(frames), cells=found) | _compare([cells])
+    return dict(frames=plain(frames), cells=found) | _compare([cells])
 
 
 def _of_cell(swept: Swept) -> Record:
@@ -98,12 +97,12 @@ def _of_cell(swept: Swept) -> Record:
         trials=len(swept.trials),
         diverged=sum(trial.diverged for trial in swept.trials),
         pruned=sum(trial.pruned for trial in swept.trials),
-        areas=[_plain(trial.area) for trial in swept.ranked],
+        areas=[plain(trial.area) for trial in swept.ranked],
         greedy_reached=_reached(swept.trials),
         top=dict(
             trainings=[_of_training(trial) for trial in top],
-            curves=[_plain(trial.curve) for trial in top],
-            curve=_plain(np.mean([trial.curve for trial in top], axis=0)) if top else None,
+            curves=[plain(trial.curve) for trial in top],
+            curve=plain(np.mean([trial.curve for trial in top], axis=0)) if top else None,
             area=_mean([trial.area for trial in top]),
             greedy=_mean(_greedy(top)),
         ),
@@ -118,7 +117,7 @@ def _of_finals(swept: Swept) -> Record:
     return dict(
         trainings=[_of_training(final) for final in swept.finals],
         settings=len(by_settings),
-        area=_plain(interquartile_mean(*(np.array([final.area for final in found]) for found in by_settings))),
+        area=plain(interquartile_mean(*(np.array([final.area for final in found]) for found in by_settings))),
         greedy_reached=_reached(swept.finals),
     )
 
@@ -128,8 +127,8 @@ def _of_seeds(seeds: Sequence[Learning]) -> Record:
     return dict(
         trainings=[_of_training(seed) for seed in seeds],
         diverged=sum(seed.diverged for seed in seeds),
-        curve=_plain(interquartile_mean(np.array([seed.curve for seed in seeds]))),
-        frames_to=_plain(float(np.median(frames_to))),
+        curve=plain(interquartile_mean(np.array([seed.curve for seed in seeds]))),
+        frames_to=plain(float(np.median(frames_to))),
         reached=int(np.isfinite(frames_to).sum()),
         greedy=_mean(_greedy(seeds)),
         greedy_reached=_reached(seeds),
@@ -149,8 +148,8 @@ def _of_training(learning: Learning) -> Record:
     return dict(
         seed=learning.seed,
         parameters=learning.parameters,
-        area=_plain(learning.area),
-        frames_to=_plain(learning.frames_to(LEVEL)),
+        area=plain(learning.area),
+        frames_to=plain(learning.frames_to(LEVEL)),
         greedy=learning.greedy,
         diverged=learning.diverged,
     )
@@ -164,21 +163,11 @@ def _compare(environments: Sequence[dict[str, Swept]]) -> Record:
         if all(cell in cells and cells[cell].seeds for cells in environments)
     }
     improvement = [
-        dict(x=x, y=y, probability=_plain(probability_of_improvement(*zip(areas[x], areas[y], strict=True))))
+        dict(x=x, y=y, probability=plain(probability_of_improvement(*zip(areas[x], areas[y], strict=True))))
         for x, y in combinations(areas, 2)
     ]
-    return dict(areas={cell: _plain(interquartile_mean(*scores)) for cell, scores in areas.items()}, improvement=improvement)
+    return dict(areas={cell: plain(interquartile_mean(*scores)) for cell, scores in areas.items()}, improvement=improvement)
 
 
 def _mean(values: Sequence[float]) -> Any:
-    return _plain(float(np.mean(values))) if values else None
-
-
-def _plain(values: NDArray[np.float64] | Estimate | float) -> Any:
-    """As JSON has it, without digits that say nothing; of an estimate [value, low, high], for each point of a curve."""
-    numbers = np.asarray(np.round(values, 6))
-    if isinstance(values, Estimate):
-        numbers = np.moveaxis(numbers, 0, -1)
-    plain = numbers.astype(object)
-    plain[~np.isfinite(numbers)] = None
-    return plain.tolist()
+    return plain(float(np.mean(values))) if values else None

@@ -6,7 +6,7 @@ import json
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatch
 from importlib import resources
 from inspect import signature
@@ -21,7 +21,7 @@ from fw_rl.agents.algorithms import ALGORITHMS, ENGINES
 from fw_rl.agents.checkpoint import argument_defaults
 from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS
 from fw_rl.cells import find_cell
-from fw_rl.experiments.checks import check_count, require
+from fw_rl.experiments.checks import LARGEST, check_count, check_processes, check_seed, require
 from fw_rl.experiments.environments import environment_id
 from fw_rl.modules import without_module
 
@@ -33,9 +33,13 @@ NOT_ON_RAY = ("bptt_length", "normalize", "optimizer", "normalize_advantage", "m
 
 def parse_cell_options(words: Sequence[str]) -> dict[str, Any]:
     """The options of a cell by name, from words such as eta=0.1 and rule=delta; ValueError for a word of another form."""
+    options: dict[str, Any] = {}
     for word in words:
-        require("cell_options", word, "=" in word, "name=value")
-    return {name: _parse_value(name, value) for name, value in (word.split("=", 1) for word in words)}
+        name, equals, value = word.partition("=")
+        require("cell_options", word, bool(name and equals and value.strip()), "name=value")
+        require("cell_options", word, name not in options, f"{name} once")
+        options[name] = _parse_value(name, value)
+    return options
 
 
 def _parse_value(name: str, text: str) -> Any:
@@ -50,6 +54,7 @@ def _parse_value(name: str, text: str) -> Any:
 
 def _cell_options(words: list[str]) -> dict[str, Any]:
     try:
+        require("cell_options", "none", bool(words), "one or more of name=value")
         return parse_cell_options(words)
     except ValueError as error:  # of which tyro would make a box of several lines
         raise ArgumentTypeError(error) from error
@@ -82,8 +87,8 @@ class RunSettings:
     Retrieval-K-gapG (G blank steps), or any Gymnasium id; as module:id it is one that a module registers, such as
     minigrid:MiniGrid-MemoryS7-v0."""
     cell: _Name = "fast-weights"
-    """Memory cell: fast-weights, delta-net, lru, min-gru, ffm, rnn, lstm, gru, associative-lstm, or module:name for one that a
-    module registers."""
+    """Memory cell: fast-weights, delta-net, lru, lru-delta-net, min-gru, ffm, shm, rnn, lstm, gru, associative-lstm, or
+    module:name for one that a module registers."""
     engine: _Name = "local"
     """local, or ray: workers act on the machines of a Ray cluster, and this process learns (pip install 'fw-rl[ray]')."""
     algo: _Name = "ppo"
@@ -120,6 +125,8 @@ class RunSettings:
     """Actor and critic share one memory cell; with False the critic has an encoder and a cell of its own."""
     previous_step: _Switch = False
     """Let the agent see its last action and reward beside each observation."""
+    previous_reward: _Switch = True
+    """With previous_step, let the agent see its last reward; else the last action alone."""
     normalize: _OwnSwitch = True
     """Scale rewards, and observations but for choices and images, by their running mean and deviation."""
     optimizer: _OwnName = "adam"
@@ -160,6 +167,12 @@ class RunSettings:
         """Whether each worker makes environments of its own, which no other process sees."""
         return self.engine == "ray" or "n_workers" in argument_defaults(ALGORITHMS[self.algo].agent)
 
+    @property
+    def rollout_size(self) -> int:
+        """Steps of a rollout: those of all environments, or of one worker's where each learns from its own."""
+        of_one = self.engine == "local" and self.learns_apart
+        return self.n_steps * (self.n_envs // self.workers if of_one else self.n_envs)
+
     def check(self) -> None:
         """Check every setting, and that they go together; ValueError, in one line, if not."""
         on_ray = self.engine == "ray"
@@ -168,23 +181,31 @@ class RunSettings:
             require(name, getattr(self, name), getattr(self, name) is None, f"left out with {where}")
         for name in ("timesteps", "workers", "n_envs", "n_steps", "bptt_length", "n_epochs", "batch_size", "hidden_size"):
             check_count(name, getattr(self, name))
-        check_count("seed", self.seed, 0)
+        check_seed("seed", self.seed)
         for name in ("encoder_arch", "net_arch"):
             sizes = getattr(self, name)
             require(name, sizes, all(size >= 1 for size in sizes), "numbers of at least 1")
         even = self.n_envs % self.workers == 0
+        if not on_ray:
+            check_processes("workers", self.workers)
         require("n_envs", self.n_envs, even, f"a multiple of --workers, {self.workers}")
         length = self.bptt_length or self.n_steps
         require("bptt_length", length, length <= self.n_steps, f"at most --n-steps, {self.n_steps}")
+        rollout, where = (
+            self.rollout_size,
+            f"the steps of a rollout: --n-steps {self.n_steps} in each of --n-envs {self.n_envs}",
+        )
+        require("timesteps", self.timesteps, self.timesteps >= rollout, f"at least {rollout}, {where}")
         batch = self.batch_size
         require("batch_size", batch, batch is None or batch >= length, f"at least {length}, the steps of a sequence")
+        require("batch_size", batch, batch is None or batch <= rollout, f"at most {rollout}, {where}")
         for name in ("gamma", "gae_lambda"):
             require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "between 0 and 1")
         for name in ("learning_rate", "max_grad_norm", "clip_range"):
             number = getattr(self, name)
-            require(name, number, number is None or 0 < number < float("inf"), "above 0 and finite")
+            require(name, number, number is None or 0 < number <= LARGEST, "above 0 and finite")
         for name in ("ent_coef", "vf_coef"):
-            require(name, getattr(self, name), 0 <= getattr(self, name) < float("inf"), "at least 0 and finite")
+            require(name, getattr(self, name), 0 <= getattr(self, name) <= LARGEST, "at least 0 and finite")
         for name, known in (("matmul_precision", PRECISIONS), ("optimizer", OPTIMIZERS)):
             require(name, getattr(self, name), on_ray or getattr(self, name) in known, f"one of {', '.join(known)}")
         require("previous_step", self.previous_step, not (on_ray and self.previous_step), "False with --engine ray")
@@ -228,6 +249,8 @@ def resolve(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
         options |= layer.get("cell_options", {})
         settings |= layer
     config = RunSettings(**settings | dict(env=env, cell=cell, engine=engine, algo=algo, cell_options=options))
+    if config.batch_size is not None and "batch_size" not in given and config.workers > 0:
+        config = replace(config, batch_size=min(config.batch_size, max(config.rollout_size, 1)))
     config.check()
     return config
 

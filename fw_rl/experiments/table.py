@@ -10,16 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import tyro
 
-from fw_rl.experiments.checks import check_count, make_folder, require
+from fw_rl.experiments.checks import LARGEST, check_count, check_processes, check_seed, make_folder, require
 from fw_rl.experiments.settings import parse_cell_options
 from fw_rl.files import write_file
+from fw_rl.processes import become_worker
 from fw_rl.tasks.base import Task
 from fw_rl.tasks.report import write_report
 from fw_rl.tasks.runs import Record, Run, execute, read_record, read_records
@@ -170,11 +171,15 @@ def _workers(count: int) -> Iterator[Callable[..., Any]]:
     if count == 1:
         yield map
         return
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=become_worker)
     try:
         yield pool.map
     except BrokenProcessPool as error:
         raise ValueError("a process was killed (out of memory?): the same command goes on, with fewer --jobs") from error
+    except BaseException:  # which none of them has heard, and a run may take an hour
+        for process in active_children():
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -198,15 +203,16 @@ def _best(search: Mapping[Path, Run]) -> Training:
 
 
 def _check(options: TableOptions) -> None:
-    for name in ("epochs", "search_epochs", "batch_size", "jobs"):
+    for name in ("epochs", "search_epochs", "batch_size"):
         check_count(name, getattr(options, name))
+    check_processes("jobs", options.jobs)
     for size in options.hidden_sizes:
         check_count("hidden_sizes", size)
     for rate in options.learning_rates:
-        require("learning_rates", rate, 0 < rate < math.inf, "above 0 and finite")
+        require("learning_rates", rate, 0 < rate <= LARGEST, "above 0 and finite")
     for decay in options.weight_decays:
-        require("weight_decays", decay, 0 <= decay < math.inf, "at least 0 and finite")
+        require("weight_decays", decay, 0 <= decay <= LARGEST, "at least 0 and finite")
     for seed in options.seeds:
-        require("seeds", seed, 0 <= seed < 2**31, "at least 0 and below 2^31")
+        check_seed("seeds", seed)
     for name in ("cells", "hidden_sizes", "seeds", "learning_rates", "weight_decays"):
         require(name, "none", len(getattr(options, name)) > 0, "one or more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from fw_rl.agents import RecurrentOnPolicyAlgorithm, WorkerError
 from fw_rl.experiments.agents import evaluate, load_model, make_model
 from fw_rl.experiments.animation import write_gif
 from fw_rl.experiments.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
-from fw_rl.experiments.checks import require
+from fw_rl.experiments.checks import make_folder, require
 from fw_rl.experiments.curves import draw_learning_curve
 from fw_rl.experiments.episodes import open_env, play_episode
 from fw_rl.experiments.run_folder import RunFolder
@@ -44,6 +45,7 @@ class TrainingRun:
     def begin(config: RunSettings, log_dir: Path, device: str = "cpu", ray_address: str | None = None) -> TrainingRun:
         """A new run, whose folder is made last; ValueError if the settings cannot be those of an agent."""
         model = make_model(config, device, ray_address)
+        make_folder("log_dir", log_dir)
         folder = RunFolder.create(log_dir, config)
         model.set_logger(folder.logger())
         return TrainingRun(folder, config, model)
@@ -63,7 +65,10 @@ class TrainingRun:
         return TrainingRun(folder, config, model)
 
     def run(self, progress_bar: bool = True) -> None:
-        """Train to the end; a checkpoint is written before a KeyboardInterrupt or a WorkerError goes on."""
+        """Train to the end; a checkpoint is written before a KeyboardInterrupt or a WorkerError goes on.
+
+        OSError where something cannot be written, and if the folder is no longer there.
+        """
         config, model = self.config, self.model
         checkpoints = Checkpoints(self.folder, interval=math.ceil(config.timesteps / CHECKPOINTS))
         stop, bar = StopOnInterrupt(checkpoints), ProgressBar()
@@ -91,7 +96,8 @@ class TrainingRun:
             raise
         finally:
             bar.close()
-            model.logger.close()
+            with suppress(OSError):  # what it could not write, it has said
+                model.logger.close()
             model.get_env().close()  # type: ignore[union-attr]
 
     def evaluate(self, episodes: int) -> dict[str, Any]:

@@ -397,7 +397,7 @@ def test_the_precision_is_that_of_learning_alone(agent_class):
         (dict(optimizer="sgd"), "optimizer must be one of rmsprop, adam, got 'sgd'"),
         (dict(matmul_precision="low"), "matmul_precision must be one of highest, high, medium, got 'low'"),
         (dict(cell="elephant"), "cell must be one of .*, got 'elephant'"),
-        (dict(cell_kwargs=dict(eta=1.0)), "an option of cell 'gru' must be one of none, got 'eta'"),
+        (dict(cell_kwargs=dict(eta=1.0)), "an option of cell 'gru' must be one of layers, got 'eta'"),
     ],
 )
 def test_what_does_not_exist_is_refused_in_one_line(kwargs, message):

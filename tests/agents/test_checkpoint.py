@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import cloudpickle
@@ -543,7 +544,7 @@ def test_dictionaries_of_images_and_shared_layers(tmp_path):
         spaces.MultiDiscrete([[3, 4], [5, 6]], dtype=np.int32),
         spaces.MultiBinary(4),
         spaces.MultiBinary((2, 3)),
-        spaces.Dict(dict(b=spaces.Discrete(2), a=spaces.Box(0, 1, (2,))), sort_keys=False),
+        spaces.Dict(OrderedDict(b=spaces.Discrete(2), a=spaces.Box(0, 1, (2,)))),
     ],
 )
 def test_spaces_come_back(space):

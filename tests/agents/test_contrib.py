@@ -143,7 +143,7 @@ class NeverBlank(Cell):
     "kwargs, message",
     [
         (dict(cell="elephant"), "cell must be one of .*, got 'elephant'"),
-        (dict(cell="gru", cell_kwargs=dict(eta=1.0)), "an option of cell 'gru' must be one of none, got 'eta'"),
+        (dict(cell="gru", cell_kwargs=dict(eta=1.0)), "an option of cell 'gru' must be one of layers, got 'eta'"),
         (dict(lstm_hidden_size=8), "lstm_hidden_size must be left out, since a cell has hidden_size and cell_kwargs, got 8"),
         (dict(cell="never-blank"), "cell must begin an episode at 0, as sb3-contrib takes it to, got NeverBlank"),
     ],

@@ -31,8 +31,12 @@ CELLS = {
     "lru": {},
     "min-gru": {},
     "ffm": {},
+    "shm": {},
+    "lru-delta-net": {},
     "delta-net": {},
     "delta-net, gated, keys from the output": dict(heads=2, gated=True, keys="output"),
+    "gru, two layers": dict(layers=2),
+    "delta-net, two layers": dict(layers=2),
 }
 
 
@@ -129,6 +133,10 @@ CELLS_AND_SPACES = [
     ("ffm", "numbers"),
     ("delta-net", "MultiDiscrete"),
     ("delta-net, gated, keys from the output", "numbers"),
+    ("shm", "numbers"),
+    ("lru-delta-net", "numbers"),
+    ("gru, two layers", "numbers"),
+    ("delta-net, two layers", "numbers"),
 ]
 
 

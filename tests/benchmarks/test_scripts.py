@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {
     "cell_speed": "--sizes 2 3 4 --repeats 1 --seconds 0.01",
-    "env_speed": "--num-envs 1 3 --repeats 1 --seconds 0.01",
+    "env_speed": "--num-envs 1 3 --games RepeatFirstEasy-v0 --game-envs 3 --repeats 1 --seconds 0.01",
     "growth": "--n 8 --n-steps 5 --hidden-size 8 --workers 1 --n-envs 4 --seconds 0.1 --picture FOLDER/growth.png",
     "ppo_speed": "--cells gru --n-envs 4 --n-steps 4 --batch-size 8 --repeats 1 --seconds 0.1",
     "retrieval_epoch": "--cells fast-weights --hidden-size 4 --share 0.001 --repeats 1",

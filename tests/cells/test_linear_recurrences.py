@@ -111,3 +111,30 @@ def test_ffm_is_its_equations_in_complex_numbers():
 def test_ffm_refuses_numbers_out_of_range(options):
     with pytest.raises(ValueError, match=r"must be a whole number from 1|max_period must be above 1"):
         make_cell("ffm", I, H, **options)
+
+
+def test_shm_is_its_equations():
+    cell = scrambled(make_cell("shm", I, H, memory_size=3, calibrations=4)).requires_grad_(False)
+    x, starts = rand(T, B, I, seed=1), torch.zeros(T, B, dtype=torch.bool)
+    starts[3, 1] = True
+    y, (last, turn) = cell(x, cell.initial_state(B), starts)
+    W_q, W_k, W_v, W_c = cell.input_map.weight.numpy().reshape(4, 3, I)
+    for row in range(B):
+        for t in range(T):
+            if t == 0 or starts[t, row]:
+                M, step = np.zeros((3, 3)), 0
+            seen = cell.norm(x[t, row]).numpy()
+            key, query = (np.maximum(W @ seen, 0) / (np.maximum(W @ seen, 0).sum() + 1e-5) for W in (W_k, W_q))
+            strength = 1 / (1 + np.exp(-cell.strength_map.weight.numpy() @ seen))
+            M = M * (1 + np.tanh(np.outer(cell.theta[step % 4].numpy(), W_c @ seen))) + strength * np.outer(W_v @ seen, key)
+            step += 1
+            expected = cell.output_map.weight.numpy() @ (M @ query) + affine(cell.skip_map, x[t, row].numpy())
+            assert_close(y[t, row], torch.from_numpy(expected), rtol=1e-9, atol=1e-10)
+        assert_close(last[row], torch.from_numpy(M), rtol=1e-9, atol=1e-10)
+        assert turn[row] == step % 4
+
+
+@pytest.mark.parametrize("options", [dict(memory_size=0), dict(calibrations=1.5)])
+def test_shm_refuses_numbers_out_of_range(options):
+    with pytest.raises(ValueError, match=r"must be a whole number from 1"):
+        make_cell("shm", I, H, **options)

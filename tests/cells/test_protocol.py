@@ -31,6 +31,11 @@ VARIANTS = {
     "delta-net, keys from the output": ("delta-net", dict(heads=2, keys="output")),
     "lru, few states and a gate": ("lru", dict(states=2, glu=True)),
     "ffm, few traces": ("ffm", dict(traces=2, contexts=3)),
+    "shm, three calibrations": ("shm", dict(memory_size=8, calibrations=3)),
+    "lru-delta-net, sum": ("lru-delta-net", dict(heads=2, rule="sum", gated=True, states=3)),
+    "fast-weights, two layers": ("fast-weights", dict(layers=2)),
+    "gru, three layers": ("gru", dict(layers=3)),
+    "delta-net, two layers": ("delta-net", dict(layers=2, keys="output")),
 }
 REGISTERED = available_cells()
 CELLS = {name: (name, {}) for name in REGISTERED} | VARIANTS

@@ -77,7 +77,7 @@ def test_the_options_of_an_own_cell_are_checked():
             self.leak = leak
 
     assert make_cell("leaky", 3, 5, leak=0.5).leak == 0.5
-    with pytest.raises(ValueError, match=r"^an option of cell 'leaky' must be one of leak, got 'eta'$"):
+    with pytest.raises(ValueError, match=r"^an option of cell 'leaky' must be one of leak, layers, got 'eta'$"):
         make_cell("leaky", 3, 5, eta=0.5)
 
 
@@ -129,7 +129,9 @@ def test_a_cell_of_a_module_that_nobody_has_imported_yet(tmp_path, monkeypatch):
         find_cell("flapping:flip")
 
 
-@pytest.mark.parametrize("name, takes", [("rnn", "recurrent_scale, bound"), ("lstm", "forget_bias"), ("gru", "none")])
+@pytest.mark.parametrize(
+    "name, takes", [("rnn", "recurrent_scale, bound, layers"), ("lstm", "forget_bias, layers"), ("gru", "layers")]
+)
 def test_an_unknown_option_is_answered_with_the_known_ones(name, takes):
     with pytest.raises(ValueError, match=f"^an option of cell '{name}' must be one of {takes}, got 'window'$"):
         make_cell(name, 3, 5, window=4)
@@ -161,7 +163,7 @@ def test_a_cell_without_its_two_methods_cannot_be_made():
 
 
 def test_examples_in_the_docstrings():
-    result = doctest.testmod(base)
+    result = doctest.testmod(base, extraglobs=dict(make_cell=make_cell))
     assert result.attempted > 0
     assert result.failed == 0
 

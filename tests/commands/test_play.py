@@ -181,12 +181,29 @@ def test_the_command_writes_what_is_attended_to(name, frames, catch_run, tmp_pat
         assert getattr(picture, "n_frames", 1) == frames
 
 
+@pytest.mark.filterwarnings("ignore:.*not in the possible render_modes")
+def test_attention_needs_no_frames(catch_run, tmp_path, capsys):
+    run, path = other_run(catch_run, tmp_path / "run", "fw_rl/Retrieval-4-v0"), tmp_path / "attention.png"
+    assert main([str(run), "--episodes", "1", "--show-attention", str(path)]) == 0
+    assert path.is_file()
+    assert capsys.readouterr().out.startswith("No frames: fw_rl/Retrieval-4-v0 cannot draw itself")
+
+
+def test_a_step_is_called_by_what_was_observed():
+    pairs = [np.array([5, 2]), np.array([9, 7]), np.array([9, 0]), np.array([5, 0])]
+    for observations, called in ((pairs, ["5 2", "9 7", "9 0", "5 0"]), ([{"observation": 3}] * 4, ["3"] * 4)):
+        axes = AttentionPicture(Episode(observations, [0.0] * 4), np.zeros((4, 4)), "title").matrix
+        assert [[label.get_text() for label in axis.get_ticklabels()] for axis in (axes.xaxis, axes.yaxis)] == [called] * 2
+    axes = AttentionPicture(Episode([np.zeros(2, np.float32)] * 4, [0.0] * 4), np.zeros((4, 4)), "title").matrix
+    assert "observation" not in axes.get_xlabel()
+
+
 BAD_INPUT = {
     "no run": "RUN must be the folder of a run",
     "no checkpoint": "must have a checkpoint, got none",
     "no episodes": "--episodes must be at least 1, got 0",
     "no steps": "--max-steps must be at least 1, got 0",
-    "a negative seed": "--seed must be at least 0, got -1",
+    "a negative seed": "--seed must be from 0 to 2147483647, got -1",
     "no GIF": "--gif must be a file whose name ends in .gif",
     "no picture": "--show-attention must be a file whose name ends in .png or .gif",
     "unknown environment": "got 'tests/Gone-v0'",

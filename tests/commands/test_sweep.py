@@ -30,7 +30,7 @@ cells:
 """
 
 
-SMALL = ["--env", "Catch-5-2", "--cell", "rnn", "--timesteps", "400", "--eval-episodes", "4", "--jobs", "2"]
+SMALL = ["--env", "Catch-5-2", "--cell", "rnn", "--timesteps", "600", "--eval-episodes", "4", "--jobs", "2"]
 
 
 @pytest.fixture
@@ -145,11 +145,11 @@ def test_finalists_get_new_seeds_and_the_best_is_trained_again(sweep, tmp_path, 
 
 @pytest.mark.processes
 def test_other_settings_need_another_study(sweep, capsys):
-    assert sweep("--trials", 0, "--timesteps", 500) == 0  # of which nothing was made
+    assert sweep("--trials", 0, "--timesteps", 700) == 0  # of which nothing was made
     assert sweep("--trials", 1) == 0
     capsys.readouterr()
-    assert sweep("--trials", 1, "--timesteps", 500) == 2
-    assert "with timesteps 400, got 500" in only_line(capsys)
+    assert sweep("--trials", 1, "--timesteps", 700) == 2
+    assert "with timesteps 600, got 700" in only_line(capsys)
     assert sweep("--trials", 1, "--sampler", "tpe") == 2
     assert "with sampler random, got tpe" in only_line(capsys)
 
@@ -194,7 +194,7 @@ def test_trials_are_taken_over_from_files_without_a_database(sweep, tmp_path):
 @pytest.mark.processes
 def test_the_best_is_not_chosen_while_trials_run_elsewhere(sweep, tmp_path, capsys, monkeypatch):
     (tmp_path / "out").mkdir()
-    config = resolve(env="Catch-5-2", cell="rnn", timesteps=400, tuned_for_cell=False)
+    config = resolve(env="Catch-5-2", cell="rnn", timesteps=600, tuned_for_cell=False)
     elsewhere = SettingsStudy(config, search_space("rnn", tmp_path / "space.yaml"), tmp_path / "out" / "studies.db")
     elsewhere.ask(1)
     monkeypatch.setattr(library, "GRACE", 0)

@@ -134,7 +134,7 @@ BAD_INPUT = {
     "unknown cell": (["--cell", "lsmt"], "cell must be one of rnn, lstm"),
     "unknown option": (
         ["--cell", "lstm", "--cell-options", "eta=1"],
-        "an option of cell 'lstm' must be one of forget_bias, got 'eta'",
+        "an option of cell 'lstm' must be one of forget_bias, layers, got 'eta'",
     ),
     "option without a value": (["--cell-options", "eta"], "name=value"),
     "option out of range": (["--cell", "fast-weights", "--cell-options", "decay=2"], "decay must lie between 0 and 1, got 2"),
@@ -148,7 +148,7 @@ BAD_INPUT = {
     "learning rate": (["--learning-rate", "-1"], "--learning-rates must be above 0 and finite, got -1.0"),
     "not a number": (["--learning-rate", "nan"], "--learning-rates must be above 0 and finite, got nan"),
     "units": (["--hidden-size", "0"], "--hidden-sizes must be at least 1, got 0"),
-    "seed": (["--seed", "-1"], "--seeds must be at least 0 and below 2^31, got -1"),
+    "seed": (["--seed", "-1"], "--seeds must be from 0 to 2147483647, got -1"),
 }
 
 

@@ -88,7 +88,7 @@ BAD_INPUT = {
     "unknown environment": (["--env", "Chase-16-3"], "got 'Chase-16-3'"),
     "unknown cell": (
         ["--cell", "lsmt"],
-        "cell must be one of associative-lstm, delta-net, fast-weights, ffm, gru, lru, lstm, min-gru, rnn, or module:name",
+        "cell must be one of associative-lstm, delta-net, fast-weights, ffm, gru, lru, lru-delta-net, lstm, min-gru, rnn, shm, or module:name",
     ),
     "unknown cell option": (["--cell-options", "etta=1"], "got 'etta'"),
     "cell option out of range": (["--cell-options", "decay=2"], "decay must"),
@@ -102,7 +102,7 @@ BAD_INPUT = {
     "learning rate": (["--learning-rate", "-1"], "--learning-rate must be above 0 and finite, got -1"),
     "not a number": (["--learning-rate", "nan"], "--learning-rate must be above 0 and finite, got nan"),
     "discount": (["--gamma", "1.5"], "--gamma must be between 0 and 1, got 1.5"),
-    "seed": (["--seed", "-1"], "--seed must be at least 0, got -1"),
+    "seed": (["--seed", "-1"], "--seed must be from 0 to 2147483647, got -1"),
     "device": (["--device", "tpu"], "--device must be cpu, cuda, cuda:K or auto, got 'tpu'"),
     "device that is none": (["--device", "cudax"], "--device must be cpu, cuda, cuda:K or auto, got 'cudax'"),
     "device that is not here": (["--device", "cuda:99"], "CUDA devices of this machine, got 'cuda:99'"),

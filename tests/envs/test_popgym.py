@@ -5,8 +5,10 @@ import warnings
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 
+from fw_rl.agents import RecurrentPPO
 from fw_rl.envs import GameVectorEnv, VecEnvAdapter, register_popgym
 from fw_rl.envs.popgym import (
     Autoencode,
@@ -21,6 +23,8 @@ from fw_rl.envs.popgym import (
     RepeatPrevious,
     VelocityOnlyCartPole,
 )
+from fw_rl.experiments.agents import make_model
+from fw_rl.experiments.settings import resolve
 
 IDS = [env_id for env_id, spec in gym.registry.items() if "fw_rl.envs.popgym" in spec.kwargs.get("game", "")]
 LEVELS = ("Easy", "Medium", "Hard")
@@ -240,3 +244,28 @@ def test_there_are_thirteen_games_in_three_levels():
 def test_bad_rules():
     with pytest.raises(ValueError, match=r"^k must be from 1 to 51, got 52$"):
         gym.make("fw_rl/RepeatPreviousEasy-v0", k=52)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("level", LEVELS)
+def test_agents_learn_from_every_game(level):
+    for env_id in IDS:
+        if level in env_id:
+            config = resolve(env=env_id, cell="gru", n_envs=2, n_steps=8, hidden_size=8, previous_step=True)
+            assert make_model(config).learn(64).num_timesteps == 64, env_id
+
+
+@pytest.mark.parametrize("name", ["RepeatPreviousEasy", "NoisyPositionOnlyCartPoleEasy", "BattleshipEasy"])
+def test_training_goes_on_amid_the_episodes(name, tmp_path):
+    def envs():
+        return gym.make_vec(f"fw_rl/{name}-v0", 4, vectorization_mode="vector_entry_point")
+
+    settings = dict(n_steps=30, batch_size=60, n_epochs=1, seed=0, policy_kwargs=dict(cell="gru", hidden_size=8))
+    whole = RecurrentPPO("RecurrentPolicy", envs(), **settings).learn(240)
+    whole.save(tmp_path / "agent")
+    resumed = RecurrentPPO.load(tmp_path / "agent", envs(), force_reset=False)
+    for model in (whole, resumed):
+        torch.manual_seed(0)
+        model.learn(240, reset_num_timesteps=False)
+    for one, other in zip(whole.policy.parameters(), resumed.policy.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)

@@ -98,7 +98,6 @@ def python(code):
 def test_import_is_light():
     heavy = "{'torch', 'stable_baselines3', 'sb3_contrib', 'pygame', 'matplotlib', 'tyro'}"
     assert python(f"import sys, fw_rl; print(*{heavy} & set(sys.modules))") == []
-    assert python("import fw_rl; print(fw_rl.__version__)") == ["0.1.0"]
 
 
 def test_the_prefix_registers_in_a_fresh_process():

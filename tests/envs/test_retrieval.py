@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from fw_rl.agents import RecurrentPPO
 from fw_rl.envs import GameEnv, GameVectorEnv, RetrievalGame, retrieval_id
 
 NOTHING = [0, 0]
@@ -138,3 +139,9 @@ def test_the_registered_ids_and_rules_by_keyword():
 
 def test_gymnasium_finds_no_fault():
     check_env(gym.make("fw_rl/Retrieval-4-v0").unwrapped)
+
+
+@pytest.mark.filterwarnings("ignore:.*not in the possible render_modes")
+def test_an_agent_takes_the_id():
+    model = RecurrentPPO("RecurrentPolicy", "fw_rl/Retrieval-4-v0", n_steps=8, batch_size=8, policy_kwargs=dict(cell="gru"))
+    assert model.observation_space == RetrievalGame(4).observation_space

@@ -75,8 +75,9 @@ NOT_TRIED = {"ArrayConversion", "JaxToNumpy", "JaxToTorch"}  # they want JAX
 @functools.cache
 def documented():
     """For each wrapper and mode whether the documentation says that it works."""
-    lines = (Path(__file__).parents[2] / "docs" / "envs.md").read_text().splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    page = (Path(__file__).parents[2] / "docs" / "envs.md").read_text()
+    table = page[page.index("| wrapper |") :].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     modes = [AutoresetMode[name.strip("`")] for name in rows[0][1:4]]
     return {
         (name, mode): dict(yes=True, no=False)[word]

@@ -50,10 +50,12 @@ def deck(game, name, dealt):
 
 def first_draws(game, name, state):
     """What popgym draws for an episode that begins in our state."""
-    if "deck" in state:
-        return [deck(game, name, state["deck"])]
-    if "dealt" in state:
-        return [deck(game, name, state[part]) for part in ("dealt", "asked")]
+    if name.startswith("CountRecall"):
+        return [deck(game, name, state["seen"][:, part]) for part in (0, 1)]
+    if name.startswith("Autoencode"):
+        return [deck(game, name, state["seen"][: game.deck.num_cards, 1])]
+    if "answers" in state or "deck" in state:
+        return [deck(game, name, state["deck" if "deck" in state else "seen"])]
     if "chances" in state:
         return [state["chances"]]
     motion = [state[part] for part in ("x", "x_velocity", "angle", "angle_velocity", "velocity") if part in state]
@@ -65,7 +67,7 @@ def good_actions(name, state, rng):
     if "CartPole" in name:
         return (state["angle"] + 0.3 * state["angle_velocity"] + 0.02 * state["x"] + 0.05 * state["x_velocity"] > 0).astype(int)
     if name.startswith("Battleship"):
-        square = (state["ships"] & ~state["shot"]).argmax(axis=1)
+        square = state["ships"].argmax(axis=1)
         return np.stack(np.divmod(square, int(state["ships"].shape[1] ** 0.5)), axis=1)
     if name.startswith("Concentration"):
         hidden, first = ~state["up"], state["first"]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
 from fw_rl.experiments.agents import evaluate, make_model
+from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 from fw_rl.processes import START_METHOD, Send, Workers
@@ -28,10 +29,11 @@ CURVE_POINTS = 100
 
 
 class Job(NamedTuple):
-    """A training that is to be made: all its settings, and by name those that are searched."""
+    """A training that is to be made: all its settings, by name those that are searched, and the folder to keep its agent in."""
 
     config: RunSettings
     parameters: dict[str, Any]
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ class Learning:
     def area(self) -> float:
         """The area under the learning curve over its length: the mean return during the training."""
         return float(self.curve.mean())
+
+    @property
+    def best(self) -> float:
+        """The largest mean return of a part; that of an epoch is the score of a training in POPGym (Morad et al. 2023)."""
+        return float(self.curve.max())
 
     @property
     def final(self) -> float:
@@ -137,8 +144,11 @@ class Progress:
 
 
 def learn(send: Send, job: Job, eval_episodes: int) -> None:
-    """The task of a worker: train, with a `Progress` sent at every point of the curve and the `Learning` at the end."""
-    config, parameters = job
+    """The task of a worker: train, with a `Progress` sent at every point of the curve and the `Learning` at the end.
+
+    The agent is kept if the job names a folder, in the form in which `train` leaves a run.
+    """
+    config, parameters, folder = job
     begin = time.perf_counter()
     model, curve = make_model(config), _Curve(config.timesteps, send)
     try:
@@ -149,6 +159,10 @@ def learn(send: Send, job: Job, eval_episodes: int) -> None:
     seconds = round(time.perf_counter() - begin, 1)
     greedy = None if diverged else round(float(evaluate(config, model, eval_episodes).mean()), 4)
     model.get_env().close()  # type: ignore[union-attr]
+    if folder is not None and not diverged:
+        run = RunFolder(folder)
+        run.keep(config)
+        model.save(run.checkpoint(model.num_timesteps))
     send(Learning(asdict(config), parameters, curve.returns, greedy, seconds, diverged))
 
 

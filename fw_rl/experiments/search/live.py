@@ -14,7 +14,7 @@ from rich.table import Table
 from fw_rl.experiments.search.learning import CURVE_POINTS, Job, Learning, Progress, Trainings, read_learnings, write_learnings
 from fw_rl.experiments.search.swept import BEST, Swept, number, scores, words
 
-__all__ = ["LiveTable", "train_missing"]
+__all__ = ["LiveTable", "is_of", "train_missing"]
 
 
 class LiveTable:
@@ -78,7 +78,7 @@ def train_missing(path: Path, wanted: Sequence[Job], title: str, trainings: Trai
     The file is written after each; what it has besides is left there.
     """
     known = read_learnings(path)
-    done = {key: training for key, job in enumerate(wanted) for training in known if _is_of(training, job)}
+    done = {key: training for key, job in enumerate(wanted) for training in known if is_of(training, job)}
     others = [training for training in known if training not in done.values()]
     missing = [key for key in range(len(wanted)) if key not in done]
     if missing:
@@ -96,7 +96,8 @@ def train_missing(path: Path, wanted: Sequence[Job], title: str, trainings: Trai
     return [done[key] for key in range(len(wanted))]
 
 
-def _is_of(training: Learning, job: Job) -> bool:
+def is_of(training: Learning, job: Job) -> bool:
+    """Whether a job would give this training again."""
     return training.parameters == job.parameters and training.settings == asdict(job.config)
 
 

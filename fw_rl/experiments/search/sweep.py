@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
 from fw_rl.experiments.search.learning import Job, Learning, Progress, Trainings, read_learnings, write_learnings
 from fw_rl.experiments.search.live import LiveTable, train_missing
 from fw_rl.experiments.search.study import GRACE, HEARTBEAT, SettingsStudy
@@ -35,9 +38,14 @@ class Sweep:
     def run(self, trials: int, finalists: int = 1, retrain: int = 0) -> str:
         """Make the trainings that are missing; returns the report, as report.md has it.
 
-        Finalists, if more than one, are trained with three new seeds each, and the best of them with `retrain` others.
+        Finalists, if more than one, are trained with three new seeds each, and the best of them with `retrain` others. OSError
+        where a file or the database cannot be written.
         """
-        self._search(trials)
+        try:
+            self._search(trials)
+        except (SQLAlchemyError, StorageInternalError) as error:
+            cause = error.__cause__ or error
+            raise OSError(f"the database of the trials: {getattr(cause, 'orig', cause)}") from error
         if self.study.running:
             print(f"{self.study.running} trials still run elsewhere: once they have ended, the same command chooses the best.")
         else:

@@ -48,7 +48,7 @@ def make_study(tmp_path, empty_database):
     shutil.copy(empty_database, tmp_path)
     (tmp_path / "space.yaml").write_text(SPACE)
     space = search_space("rnn", tmp_path / "space.yaml")
-    config = resolve(env="Catch-5-2", cell="rnn", timesteps=400, tuned_for_cell=False)
+    config = resolve(env="Catch-5-2", cell="rnn", timesteps=600, tuned_for_cell=False)
     return lambda **options: SettingsStudy(config, space, tmp_path / "studies.db", **options)
 
 

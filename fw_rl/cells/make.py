@@ -1,0 +1,53 @@
+"""Cells by their names, in one layer or more."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import torch
+
+from fw_rl.cells.base import Cell, find_cell
+from fw_rl.cells.stack import Stack
+
+__all__ = ["make_cell"]
+
+
+def make_cell(name: str, input_size: int, hidden_size: int, *, layers: int = 1, **options: Any) -> Cell:
+    """A new cell by its name, or a `Stack` of such cells.
+
+    Args:
+        name: As in `find_cell`.
+        input_size: Numbers I of an input.
+        hidden_size: Units H.
+        layers: Cells on top of each other.
+        options: Keyword arguments of the cell's class.
+
+    Raises:
+        ValueError: If there is no such cell or option, or if a value is not allowed.
+    """
+    cell_class = find_cell(name)
+    parameters = list(inspect.signature(cell_class).parameters.values())[2:]
+    allowed = [*(parameter.name for parameter in parameters), "layers"]
+    unknown = [option for option in options if option not in allowed]
+    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        raise ValueError(f"an option of cell {name!r} must be one of {', '.join(allowed)}, got {unknown[0]!r}")
+    if isinstance(layers, bool) or not isinstance(layers, int) or layers < 1:
+        raise ValueError(f"layers must be a whole number from 1, got {layers!r}")
+    for parameter in parameters:
+        _check_option(parameter, options.get(parameter.name, parameter.default))
+    try:
+        cells = [cell_class(hidden_size if layer else input_size, hidden_size, **options) for layer in range(layers)]
+    except TypeError as error:
+        raise ValueError(f"options of cell {name!r} must have the right types: {error}") from error
+    return cells[0] if layers == 1 else Stack(cells)
+
+
+def _check_option(parameter: inspect.Parameter, value: Any) -> None:
+    """ValueError for True where a number is meant, which Python takes for 1, and for a number that Torch takes for infinite."""
+    if isinstance(value, bool) and parameter.annotation is not parameter.empty and "bool" not in str(parameter.annotation):
+        raise ValueError(f"{parameter.name} must be of type {parameter.annotation}, got {value}")
+    largest = torch.finfo(torch.float32).max
+    if isinstance(value, int | float) and largest < abs(value) < math.inf:
+        raise ValueError(f"{parameter.name} must be at most {largest:g}, got {value}")

@@ -1,0 +1,86 @@
+"""`memories`: cells times games, trained with one set of settings a cell, beside the returns of POPGym's paper."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import gymnasium as gym
+import tyro
+
+from fw_rl.commands.command_line import fail
+from fw_rl.experiments.checks import check_count, make_folder, require
+from fw_rl.experiments.memories import jobs, published, settings_by_cell, train
+from fw_rl.experiments.memories_report import write_report
+from fw_rl.processes import WorkerError
+
+__all__ = ["MemoriesOptions", "main"]
+
+
+@dataclass(frozen=True)
+class MemoriesOptions:
+    """Which memory remembers what: cells and games, beside the returns of POPGym's paper.
+
+    Every cell is trained by PPO with settings of its own, the same in all games; they are in fw_rl/experiments/memories.yaml.
+    The score is that of the paper: the best mean return of the episodes of a part of the training. Nothing is done twice: what
+    is in OUT/runs.json is not made again, and an interrupted command goes on. Each agent is kept in a folder in OUT/agents,
+    for `fw-rl play` and `fw-rl export`.
+    """
+
+    games: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--game"], metavar="ID ...")] = field(
+        default_factory=lambda: tuple(published())
+    )
+    """Games: by default those of POPGym of which the paper's returns are known here, and the retrieval game."""
+    cells: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--cell"], metavar="NAME ...")] = field(
+        default_factory=lambda: tuple(settings_by_cell())
+    )
+    """Memory cells, or module:name for one that a module registers."""
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["--seed"], metavar="INT ...")] = (0, 1, 2)
+    """Seeds of each training."""
+    frames: int = 3_000_000
+    """Frames of a training; one of another length is another training."""
+    eval_episodes: int = 100
+    """Episodes of the greedy evaluation at the end of a training."""
+    jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Trainings side by side, each in a process with one thread."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs/memories")
+    """Folder of the trainings, the tables and the pictures."""
+    show_table: bool = False
+    """Train nothing: tables and pictures of the trainings that are there."""
+    quiet: bool = False
+    """No live table, but a line for each training that ends."""
+
+
+def main(arguments: Sequence[str], program: str = "fw-rl memories") -> int:
+    """Run the command; returns its exit code: 0 done, 1 a worker failed, 2 bad input, 130 interrupted."""
+    options = tyro.cli(MemoriesOptions, args=arguments, prog=program)
+    command = shlex.join([*program.split(), *arguments])
+    try:
+        _check(options)
+        wanted = jobs(options.games, options.cells, options.seeds, options.frames, options.out)
+        if not options.show_table:
+            make_folder("out", options.out)
+            train(wanted, options.out, options.jobs, options.eval_episodes, options.quiet)
+        report = write_report(command, wanted, options.out)
+    except KeyboardInterrupt:
+        print(f"Interrupted. The same command goes on where it was ({options.out}).")
+        return 130
+    except (ValueError, OSError, gym.error.Error) as error:
+        return fail(program, error)
+    except WorkerError as error:
+        return fail(program, error.summary, code=1, details=error.details)
+    print(f"\n{report}\nTables, pictures and agents: {options.out}")
+    return 0
+
+
+def _check(options: MemoriesOptions) -> None:
+    for name in ("frames", "eval_episodes", "jobs"):
+        check_count(name, getattr(options, name))
+    for seed in options.seeds:
+        require("seeds", seed, 0 <= seed < 2**31, "at least 0 and below 2^31")
+    for name in ("games", "cells", "seeds"):
+        require(name, "none", len(getattr(options, name)) > 0, "one or more")
