@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 def help_text(command):
     """What `fw-rl COMMAND --help` prints, without colours."""
     shown = io.StringIO()
-    with patch.dict("os.environ", COLUMNS="96", NO_COLOR="1"), redirect_stdout(shown), suppress(SystemExit):
+    with patch.dict("os.environ", COLUMNS="80", NO_COLOR="1"), redirect_stdout(shown), suppress(SystemExit):
         main([command, "--help"])
     return shown.getvalue().strip()
 
@@ -32,8 +32,5 @@ def on_page_markdown(markdown, page, config, files):
     """Every command with its help text, where the page on commands asks for them."""
     if page.file.src_uri != "commands.md":
         return markdown
-    sections = (
-        f"## fw-rl {name}\n\n{summary[0].upper()}{summary[1:]}.\n\n```text\n{help_text(name)}\n```"
-        for name, summary in COMMANDS.items()
-    )
+    sections = (f"## fw-rl {name}\n\n```text\n{help_text(name)}\n```" for name in COMMANDS)
     return markdown.replace("<!-- help of all commands -->", "\n\n".join(sections))
