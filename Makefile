@@ -1,4 +1,4 @@
-.PHONY: test test-processes test-all test-envs test-ray test-versions slow lint format docs bench
+.PHONY: test test-processes test-all test-envs test-ray test-versions slow faults lint format docs bench
 
 test:  # what is fast, on all cores
 	python -m pytest -n auto --dist worksteal
@@ -19,6 +19,9 @@ test-versions:  # what must work with every version that pyproject.toml allows
 
 slow:
 	python -m pytest -m slow
+
+faults:  # kills, full disks, damaged files and wrong command lines, counted
+	python -m tests.faults --out results/faults.md
 
 lint:
 	ruff check .
