@@ -36,7 +36,8 @@ format:
 	ruff format .
 
 bench:
-	python benchmarks/env_speed.py --out results/env_speed.json
+	python benchmarks/env_speed.py --games --out results/env_speed.json
+	python benchmarks/env_speed.py --num-envs --seconds 0.1 --out results/popgym_speed.json
 	python benchmarks/cell_speed.py --out results/cell_speed.json
 	python benchmarks/training_speed.py --peer-envs 16 64 512 --peer-batches 512 1024 8192 --out results/training_speed.json
 	python benchmarks/ppo_speed.py --out results/ppo_speed.json

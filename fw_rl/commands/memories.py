@@ -63,13 +63,18 @@ def main(arguments: Sequence[str], program: str = "fw-rl memories") -> int:
     try:
         _check(options)
         wanted = jobs(options.games, options.cells, options.seeds, options.frames, options.out)
+        make_folder("out", options.out)
+    except (ValueError, OSError, gym.error.Error) as error:
+        return fail(program, error)
+    try:
         if not options.show_table:
-            make_folder("out", options.out)
             train(wanted, options.out, options.jobs, options.eval_episodes, options.quiet)
         report = write_report(command, wanted, options.out)
     except KeyboardInterrupt:
         print(f"Interrupted. The same command goes on where it was ({options.out}).")
         return 130
+    except ModuleNotFoundError as error:
+        return fail(program, f"{error.name} is missing: pip install 'fw-rl[sweep]'")
     except (ValueError, gym.error.Error) as error:
         return fail(program, error)
     except OSError as error:

@@ -88,7 +88,8 @@ BAD_INPUT = {
     "unknown environment": (["--env", "Chase-16-3"], "got 'Chase-16-3'"),
     "unknown cell": (
         ["--cell", "lsmt"],
-        "cell must be one of associative-lstm, delta-net, fast-weights, ffm, gru, lru, lru-delta-net, lstm, min-gru, rnn, shm, or module:name",
+        "cell must be one of associative-lstm, delta-net, fast-weights, ffm, gru, lru, lru-delta-net, lstm, min-gru, rnn, shm, "
+        "or module:name",
     ),
     "unknown cell option": (["--cell-options", "etta=1"], "got 'etta'"),
     "cell option out of range": (["--cell-options", "decay=2"], "decay must"),
