@@ -38,8 +38,8 @@ class VecEnvAdapter(VecEnv):
 
     Attributes and methods are those of the single environments. A vector environment that is one object has one attribute for
     all; what its method returns is split among them if it is a tuple, list or array of `num_envs`. What wraps the environments
-    of an `AsyncVectorEnv` or `ParallelVectorEnv` cannot be seen: `env_is_wrapped` is False there. An attribute that is new in some
-    of their environments is None in the others.
+    of an `AsyncVectorEnv` or `ParallelVectorEnv` cannot be seen: `env_is_wrapped` is False there. An attribute that is
+    new in some of their environments is None in the others.
 
     Args:
         env: The vector environment.

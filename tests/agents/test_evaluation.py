@@ -17,7 +17,9 @@ TOLD = "evaluate by fw_rl.agents.evaluate_policy or MaskedEvalCallback"
 @pytest.mark.filterwarnings("error")
 def test_an_evaluation_is_what_a_player_earns(vectorization):
     model = make_model(VECTORIZATIONS["VecEnv"]("Discrete"))
-    returns, lengths = evaluate_policy(model, VECTORIZATIONS[vectorization]("Discrete"), 6, return_episode_rewards=True, warn=False)
+    returns, lengths = evaluate_policy(
+        model, VECTORIZATIONS[vectorization]("Discrete"), 6, return_episode_rewards=True, warn=False
+    )
     assert np.array_equal(returns, Player(model).play(VECTORIZATIONS[vectorization]("Discrete"), 6))
     assert lengths == [7] * 6
 
