@@ -75,7 +75,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl memories") -> int:
         return 130
     except ModuleNotFoundError as error:
         return fail(program, f"{error.name} is missing: pip install 'fw-rl[sweep]'")
-    except ValueError as error:
+    except (ValueError, gym.error.Error) as error:
         return fail(program, error)
     except OSError as error:
         whole = f"the trainings in {options.out} are whole: once that is mended, the same command goes on"
