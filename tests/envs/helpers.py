@@ -13,7 +13,7 @@ MODES = list(AutoresetMode)
 EVERY_MODE = pytest.mark.parametrize("mode", MODES, ids=[mode.value for mode in MODES])
 GYMNASIUM_1_4 = pytest.mark.skipif(
     Version(gym.__version__) < Version("1.4"),
-    reason="needs Gymnasium 1.4, whose vector wrappers refuse a mode by an error or heed it",
+    reason="needs the vector wrappers of Gymnasium 1.4",
 )
 
 BOX = spaces.Box(0, 1, (2,))

@@ -21,8 +21,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMoni
 from fw_rl.envs import CatchVectorEnv, VecEnvAdapter, sb3
 from fw_rl.envs.vector import reset_some
 from tests.envs.helpers import (
-    GYMNASIUM_1_4,
     EVERY_MODE,
+    GYMNASIUM_1_4,
     MODES,
     REFUSED_TO_ACT,
     REFUSED_TO_OBSERVE,
