@@ -11,9 +11,9 @@ from packaging.version import Version
 
 MODES = list(AutoresetMode)
 EVERY_MODE = pytest.mark.parametrize("mode", MODES, ids=[mode.value for mode in MODES])
-COUNTS_FIRST_STEPS = pytest.mark.skipif(
+GYMNASIUM_1_4 = pytest.mark.skipif(
     Version(gym.__version__) < Version("1.4"),
-    reason="needs Gymnasium 1.4, which counts every step in SAME_STEP",
+    reason="needs the vector wrappers of Gymnasium 1.4",
 )
 
 BOX = spaces.Box(0, 1, (2,))
