@@ -1,4 +1,4 @@
-.PHONY: test test-processes test-all test-envs test-ray test-versions slow lint format docs bench
+.PHONY: test test-processes test-all test-envs test-ray test-versions slow faults lint format docs bench
 
 test:  # what is fast, on all cores
 	python -m pytest -n auto --dist worksteal
@@ -20,6 +20,9 @@ test-versions:  # what must work with every version that pyproject.toml allows
 slow:
 	python -m pytest -m slow
 
+faults:  # kills, full disks, damaged files and wrong command lines, counted
+	python -m tests.faults --out results/faults.md
+
 lint:
 	ruff check .
 	ruff format --check .
@@ -33,7 +36,8 @@ format:
 	ruff format .
 
 bench:
-	python benchmarks/env_speed.py --out results/env_speed.json
+	python benchmarks/env_speed.py --games --out results/env_speed.json
+	python benchmarks/env_speed.py --num-envs --seconds 0.1 --out results/popgym_speed.json
 	python benchmarks/cell_speed.py --out results/cell_speed.json
 	python benchmarks/training_speed.py --peer-envs 16 64 512 --peer-batches 512 1024 8192 --out results/training_speed.json
 	python benchmarks/ppo_speed.py --out results/ppo_speed.json

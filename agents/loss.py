@@ -42,7 +42,8 @@ def actor_critic_loss(
     evaluated = [policy.evaluate_actions(*sequences) for sequences in rollout.sequences()]
     values, log_prob, entropy = (torch.cat(parts) for parts in zip(*evaluated, strict=True))
     old_values = values.detach()
-    advantages = torch.as_tensor(rollout.advantages(old_values.cpu().numpy()), device=values.device)
+    rollout.add_evaluation(old_values, log_prob.detach())
+    advantages = torch.as_tensor(rollout.advantages, device=values.device)
     returns = advantages + old_values
     if normalize_advantage:
         advantages = _normalized(advantages)

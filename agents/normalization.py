@@ -79,7 +79,8 @@ def _with_normalizer(env: VecEnv, stored: dict[str, Any]) -> tuple[VecEnv, VecNo
     while stored["observations"] is not None and not fits(layer.observation_space, stored["observations"]):
         if not isinstance(layer, VecEnvWrapper):
             raise ValueError("no layer of it shows observations of the shape that the statistics have")
-        layer, above = layer.venv, layer
+        above = layer
+        layer = above.venv
     normalizer = VecNormalize(layer, **{name: stored[name] for name in SETTINGS})
     if above is None:
         return normalizer, normalizer

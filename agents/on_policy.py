@@ -14,17 +14,23 @@ from numpy.typing import NDArray
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from fw_rl.agents.contrib_names import (
+    LSTM_POLICIES,
+    check_arguments_of_others,
+    check_policy_arguments,
+    lstm_policy_arguments,
+)
 from fw_rl.agents.environments import wrap_env
 from fw_rl.agents.finite import first_in_rollout, first_not_finite
 from fw_rl.agents.masks import check_masks
 from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS, torch_threads
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
-from fw_rl.agents.rollout import RecurrentRollout, map_observation
+from fw_rl.agents.rollout import RecurrentRollout, RolloutSequences, map_observation
 from fw_rl.agents.saving import SavedAgent
 from fw_rl.cells import State, Stepper
 
@@ -42,7 +48,8 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
     `MaskablePPO` asks for, no forbidden action is taken.
 
     Args:
-        policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`.
+        policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`; sb3-contrib's "MlpLstmPolicy",
+            "CnnLstmPolicy" and "MultiInputLstmPolicy", with their arguments, are this policy with the net that they have there.
         env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or `Env`, or an id.
         learning_rate: A number, or an SB3 schedule.
         n_steps: Steps of each environment in a rollout.
@@ -53,7 +60,8 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         max_grad_norm: A longer gradient is clipped to this norm.
         bptt_length: Steps of a sequence, from 1 to `n_steps`: back-propagation begins anew there; None takes `n_steps`.
         optimizer: "rmsprop", as in the A3C paper (Mnih et al. 2016), or "adam".
-        anneal: Let a learning rate that is a number go down to 0 along `learn`, linearly.
+        anneal: Let a learning rate that is a number go down to 0 along `learn`, linearly. False keeps it, as SB3 does, for
+            who calls `learn` in a loop with `reset_num_timesteps=False`.
         anneal_entropy: Let `ent_coef` do so.
         normalize_advantage: Scale the advantages to mean 0 and standard deviation 1.
         norm_reward: Divide rewards by the running deviation of the discounted return, as SB3's `VecNormalize`; values are of
@@ -79,6 +87,10 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
     policy: RecurrentActorCriticPolicy
     rollout_buffer: RecurrentRollout  # type: ignore[assignment]
     _of_worker = ""  # which environments an error is about, if each worker has its own
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        check_arguments_of_others(kwargs)
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -123,10 +135,15 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         self.bptt_length, self.monitor_wrapper = bptt_length, monitor_wrapper
         self.torch_threads = threads  # under another name, since it belongs to the machine and not to the agent that is saved
         policy_kwargs = dict(policy_kwargs or {})
+        if policy in LSTM_POLICIES:
+            policy, policy_kwargs = "RecurrentPolicy", lstm_policy_arguments(str(policy), **policy_kwargs)
+        policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
+        check_policy_arguments(policy_class, policy_kwargs)
         if "optimizer_class" not in policy_kwargs:
             policy_kwargs["optimizer_class"], standard = OPTIMIZERS[optimizer]
             policy_kwargs["optimizer_kwargs"] = standard | (policy_kwargs.get("optimizer_kwargs") or {})
         self._stepper: Stepper | None = None
+        self._has_learned = False
         self._masked = False
         self._discounted_returns = np.zeros(0)
         super().__init__(
@@ -154,6 +171,12 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             _init_setup_model=_init_setup_model,
         )
 
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            known = ", ".join((*self.policy_aliases, *LSTM_POLICIES))
+            raise ValueError(f"policy must be one of {known}, or a class of RecurrentActorCriticPolicy, got {policy_name!r}")
+        return self.policy_aliases[policy_name]
+
     @staticmethod
     def _wrap_env(env: GymEnv | VectorEnv | str, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         return wrap_env(env, verbose, monitor_wrapper)
@@ -173,8 +196,24 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         super()._setup_model()
         self._masked = self.env is not None and is_masking_supported(self.env)
 
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        total_timesteps, callback = super()._setup_learn(*args, **kwargs)
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        was_annealed = self.anneal and not callable(self.learning_rate) and self._current_progress_remaining <= 0
+        if self._has_learned and was_annealed and not reset_num_timesteps:
+            warnings.warn(
+                "the learning rate has gone down to 0, and goes down to 0 again: to call learn in a loop, take anneal=False",
+                stacklevel=4,
+            )
+        self._has_learned = True
+        total_timesteps, callback = super()._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
         assert self.env is not None
         self._masked = is_masking_supported(self.env)
         if self._last_state is None or len(self._last_state[0]) != self.n_envs:
@@ -206,15 +245,16 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             if rollout_buffer.starts_sequence:
                 forgotten = self._last_episode_starts.all()
                 rollout_buffer.add_state(self.policy.initial_state(env.num_envs) if forgotten else self._stepper.state)
-            observation, starts = rollout_buffer.add_observation(self._last_obs, self._last_episode_starts)  # type: ignore[arg-type]
+            obs_tensor, starts = rollout_buffer.add_observation(self._last_obs, self._last_episode_starts)  # type: ignore[arg-type]
             masks = None
             if self._masked:
                 masks = rollout_buffer.add_action_masks(check_masks(get_action_masks(env), self.action_space, env.num_envs))
             try:
-                actions, output = self.policy.act(observation, self._stepper, starts, action_masks=masks)
+                actions, output = self.policy.act(obs_tensor, self._stepper, starts, action_masks=masks)
             except FloatingPointError as error:
                 raise self._not_finite("the distribution over actions") from error
-            new_obs, rewards, dones, infos = env.step(self.policy.to_env_actions(actions))
+            clipped_actions = self.policy.to_env_actions(actions)
+            new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
             # Before the callback, which may save, or stop: observation and state belong together.
             self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
@@ -230,7 +270,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
                 self._update_info_buffer(infos, dones)
                 rollout_buffer.rewards[rollout_buffer.pos - 1] += self.gamma * self._bootstrap_values(dones, infos)
 
-        rollout_buffer.finish(dones, self._last_values(dones))
+        rollout_buffer.finish(dones, self._last_values(dones), self._evaluate)
         seen, scaling = rollout_buffer.observations, self.policy.observation_scaling
         finite = rollout_buffer.outputs.sum().isfinite() and np.isfinite(rollout_buffer.rewards).all()
         if not (finite and scaling.takes(seen)):
@@ -261,6 +301,12 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             return np.zeros(len(dones), dtype=np.float32)
         assert self._last_obs is not None and self._last_state is not None
         return self._predict_values(self._last_obs, self._last_state) * ~dones
+
+    def _evaluate(self, sequences: RolloutSequences) -> tuple[Tensor, Tensor]:
+        """Values and log-probabilities of sequences by the policy as it acts."""
+        self.policy.set_training_mode(False)
+        values, log_prob, _ = self.policy.evaluate_actions(*sequences)
+        return values, log_prob
 
     @torch.no_grad()
     def _predict_values(self, observations: Any, state: State) -> NDArray[np.float32]:

@@ -16,8 +16,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents.environments import wrap_env
 from fw_rl.agents.finite import require_finite_observation
+from fw_rl.agents.inference import rows_of
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
-from fw_rl.agents.policy import rows_of
 from fw_rl.cells import State, Stepper
 
 __all__ = ["Player"]
@@ -92,7 +92,7 @@ class Player:
         actions, _ = self.policy.act(tensor, self._stepper, starts, deterministic, masks)
         self._has_acted = True
         in_env = self.policy.to_env_actions(actions)
-        return in_env if batched else in_env[0]
+        return in_env if batched else in_env.squeeze(axis=0)
 
     def observe(self, done: ArrayLike) -> None:
         """Take note of whether the episode ended with the last action.

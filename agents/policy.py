@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
+from copy import copy
 from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from numpy.typing import ArrayLike
-from stable_baselines3.common.distributions import CategoricalDistribution, Distribution, SquashedDiagGaussianDistribution
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.distributions import (
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    Distribution,
+    SquashedDiagGaussianDistribution,
+)
 from stable_baselines3.common.preprocessing import get_action_dim, preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor, create_mlp
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from fw_rl.agents.features import standard_extractor
-from fw_rl.agents.finite import require_finite_observation
-from fw_rl.agents.masks import check_masks, mask_logits
+from fw_rl.agents.inference import RecurrentInference, add_time
+from fw_rl.agents.masks import mask_logits
 from fw_rl.agents.rollout import Observation, map_observation
 from fw_rl.agents.scaling import ObservationScaling, RewardScaling
 from fw_rl.cells import Cell, CellPair, State, Stepper, make_cell
@@ -29,7 +32,7 @@ from fw_rl.envs.sb3 import check_spaces
 __all__ = ["RecurrentActorCriticPolicy"]
 
 
-class RecurrentActorCriticPolicy(ActorCriticPolicy):
+class RecurrentActorCriticPolicy(RecurrentInference):
     """Actor and critic with any memory cell; the network of Ba16 A.3 has one of 128 units for both, and no layer after it.
 
         observation -> features -> encoder -> cell -> heads -> distribution over actions, and a value
@@ -145,14 +148,6 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         """The cell that the actor sees: the only one, or the first of two."""
         return self.cell.first if isinstance(self.cell, CellPair) else self.cell
 
-    def initial_state(self, n_envs: int) -> State:
-        """The memory's state at the start of an episode.
-
-        Args:
-            n_envs: Rows B of the state.
-        """
-        return self.cell.initial_state(n_envs)
-
     def preprocess(self, observation: Observation) -> Observation:
         """What the features extractor takes: choices one-hot, and numbers scaled.
 
@@ -222,7 +217,7 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
             Actions [B, ...], and the cell's outputs [B, H].
         """
         with torch.no_grad():
-            latent = stepper.step(self.encode(map_observation(_add_time, observation))[0], episode_starts)
+            latent = stepper.step(self.encode(map_observation(add_time, observation))[0], episode_starts)
             return self._sample_actions(latent, deterministic, action_masks), latent
 
     def evaluate_actions(  # type: ignore[override]
@@ -240,6 +235,8 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         goes through that sample. `outputs` are the cell's while acting, [T, B, H], if the parameters are still the same: see
         `Cell.replay`. `action_masks` are the allowed actions, [T, B, D].
         """
+        if episode_starts.dim() != 2:
+            raise ValueError(f"episode_starts must be [T, B], as all that is evaluated, got {list(episode_starts.shape)}")
         if outputs is None:
             latent, _ = self.remember(observations, state, episode_starts)
         else:
@@ -253,77 +250,6 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         assert entropy is not None
         return self._value(flat).view(episode_starts.shape), log_prob, entropy.view(episode_starts.shape)
 
-    def predict_values(  # type: ignore[override]
-        self, observation: Observation, state: State, episode_starts: Tensor
-    ) -> Tensor:
-        """Values [B] of one step of B environments, with the arguments of `forward`; the state is left as it was."""
-        latent, _ = self.remember(map_observation(_add_time, observation), state, episode_starts[None])
-        return self._value(latent[0])
-
-    def forward(  # type: ignore[override]
-        self,
-        observation: Observation,
-        state: State,
-        episode_starts: Tensor,
-        deterministic: bool = False,
-        action_masks: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, State]:
-        """One step of B environments, as SB3's `forward`: actions, values [B], log-probabilities [B], and the new state."""
-        latent, state = self.remember(map_observation(_add_time, observation), state, episode_starts[None])
-        distribution = self._distribution(latent[0], action_masks)
-        actions = distribution.get_actions(deterministic=deterministic)
-        return actions, self._value(latent[0]), distribution.log_prob(actions), state
-
-    def predict(  # type: ignore[override]
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-        action_masks: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """The action for an observation, or for a batch of them, as SB3's `predict` gives it.
-
-        It warns where an episode goes on without a state, since then it is forgotten; sb3-contrib's maskable `evaluate_policy`,
-        for one, passes none on.
-
-        Args:
-            observation: [B, ...] or [...], or a dictionary of such arrays.
-            state: What the last call returned; None begins episodes.
-            episode_start: [B] bool, or one for all, True where the observation is the first of an episode; a state needs it.
-            deterministic: Take the likeliest action; else draw one.
-            action_masks: The allowed actions, [B, D] or [D], in the order of sb3-contrib.
-
-        Raises:
-            ValueError: For a state without `episode_start`, for one of another number of rows, and for masks that do not fit.
-            FloatingPointError: For an observation that is not finite.
-        """
-        if state is not None and episode_start is None:
-            raise ValueError("episode_start must be the dones of the step before where a state is given, got None")
-        self.set_training_mode(False)
-        tensor, batched = self.obs_to_tensor(observation)
-        require_finite_observation(tensor)
-        n_envs = rows_of(tensor)
-        if state is None:
-            memory = self.initial_state(n_envs)
-        else:
-            memory = tuple(torch.as_tensor(part, device=self.device) for part in state)
-            if len(memory[0]) != n_envs:
-                raise ValueError(f"state must have {n_envs} rows, as many as observations, got {len(memory[0])}")
-        starts = np.array(state is None if episode_start is None else episode_start, dtype=bool)
-        starts = np.full(n_envs, starts) if starts.ndim == 0 else starts
-        if len(starts) != n_envs:
-            raise ValueError(f"episode_start must have {n_envs} entries, as many as observations, got {len(starts)}")
-        if state is None and not starts.all():
-            warnings.warn(
-                "episode_start says that an episode goes on, but no state came with it: it is forgotten", stacklevel=3
-            )
-        stepper = self.cell.stepper(memory)
-        masks = self.mask_tensor(action_masks, n_envs)
-        actions, _ = self.act(tensor, stepper, torch.as_tensor(starts, device=self.device), deterministic, masks)
-        numpy_actions = self.to_env_actions(actions)
-        return numpy_actions if batched else numpy_actions[0], tuple(part.cpu().numpy() for part in stepper.state)
-
     def save(self, path: str) -> None:
         """Raises NotImplementedError: SB3 would pickle a policy alone."""
         raise NotImplementedError("save the agent, model.save(path), or the weights, policy.state_dict()")
@@ -332,34 +258,6 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     def load(cls, path: str, device: torch.device | str = "auto") -> NoReturn:  # type: ignore[override]
         """Raises NotImplementedError: SB3 would unpickle a policy alone."""
         raise NotImplementedError("load the agent, RecurrentA2C.load(path), and take its policy")
-
-    def mask_tensor(self, action_masks: ArrayLike | None, n_envs: int) -> Tensor | None:
-        """Checked masks as a tensor [B, D]; None stays None.
-
-        Args:
-            action_masks: The allowed actions, [B, D] bool, or [D] for one environment.
-            n_envs: B.
-        """
-        if action_masks is None:
-            return None
-        return torch.as_tensor(check_masks(action_masks, self.action_space, n_envs), device=self.device)
-
-    def to_env_actions(self, actions: Tensor) -> np.ndarray:
-        """Actions as the environment takes them: in the space's shape and type, rounded for integers, within a Box's bounds.
-
-        Args:
-            actions: As they were sampled, [B, ...].
-        """
-        space = self.action_space
-        numpy_actions = actions.cpu().numpy().reshape(-1, *(space.shape or ()))
-        if isinstance(space, spaces.Box):
-            low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-            if self.squash_output:
-                numpy_actions = low + (numpy_actions + 1) / 2 * (high - low)  # which may be outside by a rounding
-            if np.issubdtype(space.dtype, np.integer):
-                numpy_actions = np.rint(numpy_actions)
-            numpy_actions = np.clip(numpy_actions, low, high)
-        return numpy_actions.astype(space.dtype)
 
     def _sample_actions(self, latent: Tensor, deterministic: bool, masks: Tensor | None = None) -> Tensor:
         if not isinstance(self.action_dist, CategoricalDistribution):
@@ -373,12 +271,13 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
         return logits.argmax(dim=1)
 
     def _distribution(self, latent: Tensor, masks: Tensor | None = None) -> Distribution:
-        of_actor = self._actor_latent(latent)
+        """A distribution of its own, so that a later one leaves it as it is."""
+        numbers, distribution = self.action_net(self._actor_latent(latent)), copy(self.action_dist)
         try:
-            if masks is None:
-                return self._get_action_dist_from_latent(of_actor)
-            logits = mask_logits(self.action_net(of_actor), masks, self.action_space)
-            return self.action_dist.proba_distribution(action_logits=logits)
+            if isinstance(distribution, DiagGaussianDistribution):
+                return distribution.proba_distribution(numbers, self.log_std)
+            logits = numbers if masks is None else mask_logits(numbers, masks, self.action_space)
+            return distribution.proba_distribution(action_logits=logits)  # type: ignore[call-arg]
         except ValueError as error:  # Torch's own prints the tensor
             raise FloatingPointError("the distribution over actions is not finite: train with a lower learning rate") from error
 
@@ -389,12 +288,3 @@ class RecurrentActorCriticPolicy(ActorCriticPolicy):
     def _actor_latent(self, latent: Tensor) -> Tensor:
         of_actor = latent if self.shared_cell else latent[..., : self.hidden_size]
         return self.mlp_extractor.forward_actor(of_actor)
-
-
-def rows_of(observation: Observation) -> int:
-    """The B of an observation [B, ...]."""
-    return len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
-
-
-def _add_time(part: Tensor) -> Tensor:
-    return part.unsqueeze(0)

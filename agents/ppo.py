@@ -34,7 +34,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or `Env`, or an id.
         learning_rate: A number, or an SB3 schedule.
         n_steps: Steps of each environment in a rollout.
-        batch_size: Steps of a minibatch, at least `bptt_length`: `batch_size // bptt_length` sequences.
+        batch_size: Steps of a minibatch, at least `bptt_length`: `batch_size // bptt_length` sequences. If it is below
+            `n_steps`, `bptt_length` is by default `batch_size`, so that a minibatch is one sequence.
         n_epochs: How often it learns from a rollout.
         gamma: Discount.
         gae_lambda: Lambda of the generalised advantages.
@@ -75,6 +76,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         anneal: bool = True,
         **kwargs: Any,
     ) -> None:
+        if kwargs.get("bptt_length") is None and 1 <= batch_size < n_steps:
+            kwargs["bptt_length"] = batch_size
         length = kwargs.get("bptt_length") or n_steps
         if batch_size < length:
             raise ValueError(f"batch_size must be at least {length}, the steps of one sequence, got {batch_size}")
@@ -128,14 +131,12 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
                 break
         self._log(losses, evaluated)
 
-    @torch.no_grad()
     def _evaluate_rollout(self) -> Tensor:
         """Advantages, returns, and the values and log-probabilities of the policy that acted, [T * B, 4]."""
-        self.policy.set_training_mode(False)
-        evaluated = [self.policy.evaluate_actions(*sequences)[:2] for sequences in self.rollout_buffer.sequences()]
-        values, log_prob = (torch.cat(parts) for parts in zip(*evaluated, strict=True))
-        advantages = torch.as_tensor(self.rollout_buffer.advantages(values.cpu().numpy()), device=self.device)
-        return torch.stack([advantages, advantages + values, values, log_prob], dim=-1).flatten(0, 1)
+        rollout = self.rollout_buffer
+        advantages, values = rollout.advantages, rollout.values
+        evaluated = np.stack([advantages, advantages + values, values, rollout.log_probs], axis=-1)
+        return torch.as_tensor(evaluated, device=self.device).flatten(0, 1)
 
     def _learn_from(self, batch: Minibatch, losses: list[ClippedLoss]) -> bool:
         """One update, whose loss is appended; False, and no update, where the policy has gone too far."""

@@ -25,6 +25,8 @@ __all__ = [
 
 Observation = Tensor | dict[str, Tensor]
 """A tensor, or one for each key of a Dict space."""
+Evaluate = Callable[["RolloutSequences"], tuple[Tensor, Tensor]]
+"""What gives values and log-probabilities of sequences, each [L, S]."""
 NumpyObservation = NDArray[Any] | dict[str, NDArray[Any]]
 
 _In = TypeVar("_In")
@@ -83,6 +85,7 @@ class RecurrentRollout:
         self._observations = map_observation(zeros, parts)
         self._episode_starts = np.zeros((n_steps, n_envs), dtype=bool)
         self.rewards = np.zeros((n_steps, n_envs), dtype=np.float32)
+        self._evaluate: Evaluate | None = None
         self.last_dones = np.zeros(n_envs, dtype=bool)
         self.last_values = np.zeros(n_envs, dtype=np.float32)
         self.reset()
@@ -95,6 +98,7 @@ class RecurrentRollout:
         self._outputs: list[Tensor] = []
         self._stacked: Tensor | None = None
         self._action_masks: NDArray[np.bool_] | None = None
+        self._evaluated: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     @property
     def starts_sequence(self) -> bool:
@@ -130,9 +134,16 @@ class RecurrentRollout:
         self.rewards[self.pos] = rewards
         self.pos += 1
 
-    def finish(self, last_dones: NDArray[np.bool_], last_values: NDArray[np.float32]) -> None:
-        """End the rollout with the last dones [B] and the values [B] of the observations after it, 0 where it is done."""
-        self.last_dones, self.last_values = last_dones, last_values
+    def finish(self, last_dones: NDArray[np.bool_], last_values: NDArray[np.float32], evaluate: Evaluate | None = None) -> None:
+        """End the rollout with the last dones [B] and the values [B] of the observations after it, 0 where it is done.
+
+        `evaluate` is how the policy that acted evaluates its sequences, for who reads `values` or `log_probs`.
+        """
+        self.last_dones, self.last_values, self._evaluate = last_dones, last_values, evaluate
+
+    def add_evaluation(self, values: Tensor, log_probs: Tensor) -> None:
+        """Keep values and log-probabilities [T, B] of the policy that acted, before learning changes it."""
+        self._evaluated = values.cpu().numpy(), log_probs.cpu().numpy()
 
     def sequences(self) -> Iterator[RolloutSequences]:
         """The sequences of all B environments over `bptt_length` steps, one time window after another."""
@@ -171,10 +182,51 @@ class RecurrentRollout:
         """[T, B] bool."""
         return self._tensor(self._episode_starts)
 
-    def advantages(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Generalised advantages [T, B], given the values [T, B] of the observations."""
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """Of the observations, [T, B], by the policy that acted; computed where nobody asked for them before."""
+        return self._evaluation[0]
+
+    @property
+    def log_probs(self) -> NDArray[np.float32]:
+        """Of the actions, [T, B], as `values`."""
+        return self._evaluation[1]
+
+    @property
+    def advantages(self) -> NDArray[np.float32]:
+        """Generalised advantages [T, B]."""
         ends = np.vstack([self._episode_starts[1:], self.last_dones])
-        return generalized_advantages(self.rewards, values, ends, self.last_values, self.gamma, self.gae_lambda)
+        return generalized_advantages(self.rewards, self.values, ends, self.last_values, self.gamma, self.gae_lambda)
+
+    @property
+    def returns(self) -> NDArray[np.float32]:
+        """What the values should have been, [T, B]: advantages and values."""
+        return self.advantages + self.values
+
+    @property
+    def buffer_size(self) -> int:
+        """T, as SB3 calls it."""
+        return self.n_steps
+
+    @property
+    def full(self) -> bool:
+        """Whether all T steps are there."""
+        return self.pos == self.n_steps
+
+    def size(self) -> int:
+        """The steps that are there."""
+        return self.pos
+
+    @property
+    def _evaluation(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if self._evaluated is None:
+            if self._evaluate is None:
+                raise ValueError("values must be read after the rollout's end, got a rollout that goes on")
+            with torch.no_grad():
+                evaluated = [self._evaluate(sequences) for sequences in self.sequences()]
+            self.add_evaluation(*(torch.cat(parts) for parts in zip(*evaluated, strict=True)))
+        assert self._evaluated is not None
+        return self._evaluated
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.as_tensor(array, device=self.device)

@@ -26,6 +26,7 @@ CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "nn.LSTM": ("", {}),
     "fast-weights, S = 1": ("fast-weights", dict(BA16, inner_steps=1)),
     "fast-weights, S = 3": ("fast-weights", dict(BA16, inner_steps=3)),
+    "fast-weights, tanh": ("fast-weights", {}),
     "rnn": ("rnn", {}),
     "gru": ("gru", {}),
     "lstm": ("lstm", {}),
@@ -33,6 +34,8 @@ CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "min-gru": ("min-gru", {}),
     "ffm": ("ffm", {}),
     "delta-net": ("delta-net", {}),
+    "lru-delta-net": ("lru-delta-net", {}),
+    "shm": ("shm", {}),
 }
 
 

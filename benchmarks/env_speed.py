@@ -1,6 +1,9 @@
 """Environment steps per second of `CatchVectorEnv`, beside EnvPool's Catch and bsuite's, and of POPGym's games beside popgym.
 
-    python benchmarks/env_speed.py --out results/env_speed.json
+    python benchmarks/env_speed.py --games --out results/env_speed.json
+    python benchmarks/env_speed.py --num-envs --seconds 0.1 --out results/popgym_speed.json
+
+The first command measures Catch alone, the second POPGym's games alone.
 
 All run in turn on one core, each with its own autoreset, and get the same random actions. EnvPool's `Catch-v0` and bsuite's
 `Catch` are the fully observable game on 10 x 5 pixels, so they have five times fewer pixels to write at n = 16. bsuite has no
@@ -41,7 +44,7 @@ class Settings:
     """What to measure."""
 
     num_envs: tuple[int, ...] = (1, 64, 1024)
-    """Batch sizes."""
+    """Numbers of environments of Catch."""
     n: int = 16
     """Rows and columns of the screen."""
     m: int = 3
@@ -60,14 +63,16 @@ class Settings:
 
 def main(settings: Settings) -> None:
     pinned = pin_to_one_core()
-    print(f"Catch-{settings.n}-{settings.m}, {'pinned to one core' if pinned else 'not pinned'}")
+    print("Pinned to one core" if pinned else "Not pinned")
     for name in (ENVPOOL, BSUITE, POPGYM):
         if not find_spec(name.lower()):
             print(f"{name} is not installed, so it is left out: pip install {name.lower()}")
-    results = {num_envs: measure(num_envs, settings) for num_envs in settings.num_envs}
-    print(f"\n{f'{settings.game_envs:,} environments':36s}{'steps/s':>12}{'ratio':>10}   min to max, beside {POPGYM}; {ALONE}")
-    games = {game: measure_game(game, settings) for game in settings.games}
-    write_report(settings.out, settings, pinned=pinned, steps_per_second=results, steps_per_second_of_games=games)
+    of_catch = {str(num_envs): measure(num_envs, settings) for num_envs in settings.num_envs}
+    if settings.games:
+        title = f"{settings.game_envs:,} environments"
+        print(f"\n{title:36s}{'steps/s':>12}{'ratio':>10}   min to max, beside {POPGYM}; ratio to {ALONE}")
+    of_games = {game: measure_game(game, settings) for game in settings.games}
+    write_report(settings.out, settings, pinned=pinned, steps_per_second=of_catch | of_games)
 
 
 def measure(num_envs: int, settings: Settings) -> dict[str, list[float]]:
@@ -77,7 +82,7 @@ def measure(num_envs: int, settings: Settings) -> dict[str, list[float]]:
         lambda name: num_envs * 64 * calls_per_second(plays[name], settings.seconds), list(plays), settings.repeats
     )
     peer = ENVPOOL if ENVPOOL in plays else list(plays)[-1]
-    title = f"{num_envs:,} environment{'s' if num_envs > 1 else ''}"
+    title = f"Catch, {num_envs:,} envs"
     print(f"\n{title:20s}{'steps/s':>12}{'ratio':>10}   min to max, beside {peer}")
     for name, measured in speeds.items():
         print(ratio_row(name, measured, speeds[peer], width=20), flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
@@ -19,7 +20,7 @@ COMMANDS = {
     "sweep": "search the settings of a memory cell on an environment",
     **{name: task.summary for name, task in TASKS.items()},
     "curves": "draw the learning curves of many runs as one picture",
-    "memories": "which memory remembers what: cells and games, beside POPGym's paper",
+    "memories": "which memory remembers what: cells and games, beside POPGym",
     "figure5": "how fast each memory learns, from a sweep (Ba16 Figure 5)",
     "play": "watch a trained agent play, and what its memory attends to",
     "export": "write a trained agent as an ONNX file",
@@ -49,6 +50,7 @@ def run(name: str, arguments: Sequence[str], program: str) -> int:
         # Imported only now: `fw-rl --help` needs neither Torch nor an environment.
         module = import_module(f"fw_rl.commands.{'task' if name in TASKS else name}")
         begin_work()
+        threading.excepthook = _hear
         return int(module.main(*[name] * (name in TASKS), arguments, program=program))
 
     return _exit_code(command, program)
@@ -75,7 +77,14 @@ def _exit_code(command: Callable[[], int], program: str) -> int:
             raise
         code = fail(program, "there is not enough memory for these settings: choose smaller ones")
     end_work()
+    threading.excepthook = threading.__excepthook__
     return _flush(program, code)
+
+
+def _hear(failure: threading.ExceptHookArgs) -> None:
+    """Leave a file that cannot be written to the main thread, which TensorBoard's own thread tells of it as well."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
 
 
 def _flush(program: str, code: int) -> int:

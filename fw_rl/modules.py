@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 __all__ = ["import_for", "reason", "without_module"]
@@ -28,5 +29,5 @@ def import_for(name: str, kind: str) -> str:
 def reason(error: Exception | str) -> str:
     """What went wrong, in one line: of a file, its name and what the system says."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+        return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename is not None else error.strerror
     return " ".join(str(error).split()) or type(error).__name__

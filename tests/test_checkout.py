@@ -1,4 +1,4 @@
-"""A checkout whose links are text files, as on Windows and in an unpacked zip, imports, runs, installs and packs as any other."""
+"""A checkout whose links are text files, as on Windows and in an unpacked zip, imports, runs, installs and packs as another."""
 
 import importlib.util
 import os

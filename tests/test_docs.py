@@ -1,10 +1,11 @@
 """Every public name is explained, with its parameters, and has its place on a page of the documentation."""
 
-import importlib
+import importlib.util
 import inspect
 import re
 from itertools import takewhile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,6 +30,15 @@ MODULES = sorted(
         if path.name != "__main__.py"
     }
 )
+
+
+def load_hooks():
+    """What mkdocs runs: `docs/hooks.py`."""
+    pytest.importorskip("mkdocs", reason="needs pip install 'fw-rl[docs]'")
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    return hooks
 
 
 def public_names(module):
@@ -147,13 +157,15 @@ def test_every_public_name_is_on_a_page(package):
     assert {f"{package}.{name}" for name in names} == of_package - {*MODULES}
 
 
-def test_every_command_is_on_the_page():
+def test_every_command_is_on_the_page_with_its_help(capsys):
     from fw_rl.__main__ import COMMANDS
-    from fw_rl.tasks import TASKS
 
-    page = (ROOT / "docs" / "commands.md").read_text()
-    assert "::: fw_rl.tasks.TASKS" in page  # which are commands too
-    assert [name for name in COMMANDS if name not in TASKS and f"fw-rl {name}" not in page] == []
+    hooks = load_hooks()
+    file = SimpleNamespace(src_uri="commands.md")
+    page = hooks.on_page_markdown((ROOT / "docs" / "commands.md").read_text(), SimpleNamespace(file=file), None, None)
+    assert [name for name in COMMANDS if f"usage: fw-rl {name}" not in page] == []
+    assert "--learning-rate FLOAT" in page and "\x1b" not in page
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_version_is_that_of_the_package():

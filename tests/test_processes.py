@@ -3,7 +3,10 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -188,6 +191,36 @@ def test_workers_that_are_killed_again_and_again_end_the_run():
     assert dead == [0] * 4
 
 
+PROGRAM = """
+import sys, time
+from fw_rl.processes import Workers
+from tests.worker_tasks import wait
+Workers(wait, lambda number, restarts: (), 1, "forkserver", preload=("slow_to_import",)).start()
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.skipif("forkserver" not in START_METHODS, reason="needs a fork server")
+def test_a_fork_server_that_imports_ends_with_its_main_process(tmp_path):
+    note = tmp_path / "pid"
+    (tmp_path / "slow_to_import.py").write_text(
+        f"import os, time\nopen({str(note)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    )
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{tmp_path}"}
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stderr=subprocess.DEVNULL) as main:
+        wait_until(lambda: note.exists() and note.read_text())
+        main.kill()
+    wait_until(lambda: not is_alive(int(note.read_text())), seconds=5.0)
+
+
+def wait_until(happened, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 # The end.
 
 
@@ -223,11 +256,26 @@ def test_workers_that_hang_are_ended_by_force(ignored, start_method):
 
 
 class Interrupting:
-    """An argument, during whose journey to the worker Ctrl-C is pressed."""
+    """An argument, during whose journey to the worker Ctrl-C is pressed, or another signal comes."""
+
+    def __init__(self, number=signal.SIGINT):
+        self.number = number
 
     def __reduce__(self):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), self.number)
         return int, (signal.SIGTERM,)
+
+
+@pytest.mark.filterwarnings("ignore:worker 0 was killed")
+def test_sigterm_while_a_worker_starts_is_heard_afterwards():
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with start(say, "hello", Interrupting(signal.SIGTERM)) as running:
+            assert heard == [signal.SIGTERM]
+            assert list(all_reports(running)) == [(0, "hello"), (0, signal.SIGTERM)]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_ctrl_c_while_a_worker_starts_is_not_lost():

@@ -1,19 +1,23 @@
-"""What the README tells a user to type does what it says."""
+"""What the README and the pages of the site tell a user to type does what they say."""
 
 import re
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from fw_rl.__main__ import COMMANDS, main
+
 ROOT = Path(__file__).parents[1]
-PAGES = {page: (ROOT / page).read_text() for page in ("README.md", "CONTRIBUTING.md")}
+FILES = ("README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")))
+PAGES = {page: (ROOT / page).read_text() for page in FILES}
 
 
-def blocks(language, page="README.md"):
-    return re.findall(rf"```{language}\n(.*?)```", PAGES[page], flags=re.DOTALL)
+def blocks(language, page):
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", PAGES[page], flags=re.DOTALL | re.MULTILINE)
 
 
 def command(marker):
@@ -21,13 +25,37 @@ def command(marker):
     return re.search(rf"<!-- {marker} command -->\n```bash\n(.*?)\n```", PAGES["README.md"]).group(1)
 
 
-@pytest.mark.parametrize("page", PAGES)
+def command_lines(page):
+    """What a page tells to type into a shell, as words."""
+    lines = "".join(blocks("bash", page)).replace("\\\n", " ").splitlines()
+    for part in (part for line in lines for part in line.split(" && ")):
+        words = shlex.split(part, comments=True)
+        if words[:2] == ["python", "train.py"]:
+            yield ["train", *words[2:]]
+        elif words[:1] == ["fw-rl"]:
+            yield words[1:]
+
+
+def sentences(text):
+    """The sentences of a page: its paragraphs, headings, points and cells of tables, without code and targets of links."""
+    text = re.sub(r"```.*?```|<!--.*?-->", "\n\n", text, flags=re.DOTALL)
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    parts = re.split(r"\n\s*\n|\n(?=[-#|]|\d+\. )|\|", text)
+    return [sentence for part in parts for sentence in re.split(r"(?<=[.!?:])\s", " ".join(part.split())) if sentence]
+
+
+def pages_with_code():
+    for page in (page for page in PAGES if blocks("python", page)):
+        yield pytest.param(page, marks=[pytest.mark.processes] if page.startswith("docs") else [])  # most train for seconds
+
+
+@pytest.mark.parametrize("page", pages_with_code())
 def test_python_code_runs(page, tmp_path, monkeypatch):
+    """From the top of a page to its end, as a reader does."""
     monkeypatch.chdir(tmp_path)
-    examples = blocks("python", page)
-    assert examples
-    for number, code in enumerate(examples):
-        exec(compile(code, f"{page}, example {number}", "exec"), {"__name__": "__main__"})
+    names = {"__name__": "__main__"}
+    for number, code in enumerate(blocks("python", page), start=1):
+        exec(compile(code, f"{page}, example {number}", "exec"), names)
 
 
 @pytest.mark.processes
@@ -46,28 +74,43 @@ def test_the_test_command_ends_with_a_target_of_the_makefile():
     assert re.search(r"^test:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 
 
-@pytest.mark.processes
-def test_every_option_that_is_named_exists():
-    commands = (["train.py"], *(["-m", "fw_rl", name] for name in ("sweep", "play", "export")))
-    asked = [
-        subprocess.run([sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
-        for command in commands
-    ]
-    known = "".join(done.stdout for done in asked)
-    named = set(re.findall(r"`[^`]*?(--[a-z][a-z-]+)", PAGES["README.md"])) - {"--logdir"}
-    assert named
-    assert [option for option in named if option not in known] == []
+def test_every_command_and_option_that_is_shown_exists(capsys):
+    shown = {page: list(command_lines(page)) for page in PAGES}
+    assert len(shown["README.md"]) >= 3
+    known = {}
+    for page, (name, *words) in ((page, words) for page, lines in shown.items() for words in lines):
+        if name not in known and not name.startswith("-"):
+            assert name in COMMANDS, page
+            with suppress(SystemExit):
+                main([name, "--help"])
+            known[name] = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out))
+        assert {word for word in words if word.startswith("--")} <= known.get(name, {"--help"}), (page, name)
 
 
 def test_tensorboard_takes_the_option_that_is_described():
-    words = shlex.split(next(block for block in blocks("bash") if block.startswith("tensorboard")))
+    words = shlex.split(next(block for block in blocks("bash", "README.md") if block.startswith("tensorboard")))
     assert words == ["tensorboard", "--logdir", "runs"]
     asked = [sys.executable, "-m", "tensorboard.main", "--helpfull"]
     assert "--logdir" in subprocess.run(asked, capture_output=True, text=True, timeout=60).stdout
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", ("README.md", "CONTRIBUTING.md"))
 def test_links_lead_somewhere(page):
+    """Those of the site are looked at by mkdocs."""
     targets = re.findall(r"\]\(([^)#]+)\)", PAGES[page])
     local = [target for target in targets if not target.startswith("http")]
     assert all((ROOT / target).exists() for target in local), local
+
+
+def test_the_readme_is_short():
+    assert len(PAGES["README.md"].splitlines()) <= 150
+
+
+def test_sentences_end_where_paragraphs_and_cells_do():
+    assert sentences("# One\n\nTwo `a.b`. Three\nfour:\n\n- Five [six](seven).\n\n| eight | nine |\n") == [
+        *("# One", "Two `a.b`.", "Three four:", "- Five six.", "eight", "nine"),
+    ]
+
+
+def test_no_sentence_of_the_readme_is_long():
+    assert [sentence for sentence in sentences(PAGES["README.md"]) if len(sentence.split()) > 30] == []

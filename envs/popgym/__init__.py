@@ -1,8 +1,8 @@
 """Games of POPGym (Morad et al. 2023) in arrays, with the rules of the package popgym 1.0.7, and their ids.
 
 Each id `fw_rl/<Name><Level>-v0` is the game `popgym-<Name><Level>-v0`: the same draws and actions give the same observations,
-rewards and ends. Where popgym observes a `Tuple`, the game here observes a `MultiDiscrete` of the same one-hot code. Infos are
-empty.
+rewards and ends; only rewards of Pendulum may differ in their last places. Where popgym observes a `Tuple`, the game here
+observes a `MultiDiscrete` of the same one-hot code. Infos are empty.
 """
 
 from typing import Any
@@ -31,7 +31,6 @@ __all__ = [
     "RepeatFirst",
     "RepeatPrevious",
     "VelocityOnlyCartPole",
-    "register_popgym",
 ]
 
 _EASY_MEDIUM_HARD: dict[str, tuple[type[Game], list[dict[str, Any]]]] = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from fw_rl.envs.game import Game, Outcome, State
@@ -32,12 +33,12 @@ class Battleship(Game):
     def begin(self, rng: np.random.Generator, num: int) -> State:
         ships = np.zeros((num, self.squares), np.bool_)
         for places in self._places:
-            waiting = np.arange(num)
+            waiting = np.arange(num)[:, None]  # for a place that is free
             while len(waiting):
                 ship = places[rng.integers(len(places), size=len(waiting))]
-                fits = ~(ships[waiting] & ship).any(axis=1)
-                ships[waiting[fits]] |= ship[fits]
-                waiting = waiting[~fits]
+                free = ~ships[waiting, ship].any(axis=1)
+                ships[waiting[free], ship[free]] = True
+                waiting = waiting[~free]
         return dict(ships=ships, hit=np.zeros(num, np.bool_), hits=np.zeros(num, np.int64))
 
     def step(self, state: State, actions: NDArray[Any], rng: np.random.Generator) -> Outcome:
@@ -52,12 +53,8 @@ class Battleship(Game):
         return state["hit"].astype(np.int64)
 
 
-def _places(size: int, length: int) -> NDArray[np.bool_]:
-    """Every place of a ship on a board, [places, size * size]."""
-    boards = []
-    for line in range(size):
-        for start in range(size - length + 1):
-            board = np.zeros((size, size), np.bool_)
-            board[line, start : start + length] = True
-            boards += [board.reshape(-1), board.T.reshape(-1)]
-    return np.array(boards)
+def _places(size: int, length: int) -> NDArray[np.intp]:
+    """The squares of every place of a ship on a board, [places, length]."""
+    board = np.arange(size**2).reshape(size, size)
+    lines = (sliding_window_view(board, length, axis=axis) for axis in (0, 1))
+    return np.concatenate([line.reshape(-1, length) for line in lines])

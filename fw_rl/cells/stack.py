@@ -51,14 +51,19 @@ class Stack(Cell):
         self.attends = any(cell.attends for cell in cells)
         self._lengths = [len(cell.initial_state(1)) for cell in cells]
 
+    @property
+    def cells(self) -> list[Cell]:
+        """The cells from the bottom to the top."""
+        return list(self.layers)  # type: ignore[arg-type]
+
     def initial_state(self, batch_size: int) -> State:
-        return tuple(chain.from_iterable(cell.initial_state(batch_size) for cell in self.layers))  # type: ignore[operator]
+        return tuple(chain.from_iterable(cell.initial_state(batch_size) for cell in self.cells))
 
     def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
         states = self.split(state)
 
         def run(layer: int, seen: Tensor) -> Tensor:
-            y, states[layer] = self.layers[layer](seen, states[layer], episode_starts)
+            y, states[layer] = self.cells[layer](seen, states[layer], episode_starts)
             return y
 
         return self.climb(x, run), tuple(chain.from_iterable(states))
@@ -88,7 +93,7 @@ class Stack(Cell):
         return _StackStepper(self, state)
 
     def kernels(self, replays: bool) -> tuple[Kernel, ...]:
-        every = (cell.kernels(replays=False) for cell in self.layers)  # type: ignore[operator]
+        every = (cell.kernels(replays=False) for cell in self.cells)
         return tuple(dict.fromkeys(chain.from_iterable(every)))
 
     def attention(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> Tensor:
@@ -115,8 +120,8 @@ class Stack(Cell):
         states, runs = self.split(state), []
 
         def run(layer: int, seen: Tensor) -> Tensor:
-            runs.append((self.layers[layer], seen, states[layer], episode_starts))
-            return self.layers[layer](seen, states[layer], episode_starts)[0]  # type: ignore[no-any-return]
+            runs.append((self.cells[layer], seen, states[layer], episode_starts))
+            return self.cells[layer](seen, states[layer], episode_starts)[0]
 
         self.climb(x, run)
         return runs
@@ -127,7 +132,7 @@ class _StackStepper(Stepper):
 
     def __init__(self, cell: Stack, state: State) -> None:
         self.cell = cell
-        self.steppers = [own.stepper(part) for own, part in zip(cell.layers, cell.split(state), strict=True)]
+        self.steppers = [own.stepper(part) for own, part in zip(cell.cells, cell.split(state), strict=True)]
 
     @property
     def state(self) -> State:

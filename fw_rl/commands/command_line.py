@@ -79,9 +79,8 @@ def _check_words(arguments: Sequence[str]) -> None:
 
 
 def _in_one_line(box: str) -> str:
-    """The message in the box that tyro draws, without the help of the option."""
-    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    message, *others = "\n".join(lines).split(f"\n{'─' * 5}")
+    """The message in the box that tyro draws, without its title and the help of the option."""
+    _, message, *others = re.split("[─-]{5,}", re.sub("[╭╮╰╯│]", "", box))
     near = [option.group() for other in others if "Perhaps" in other and (option := re.search(r"--[\w-]+", other))]
     text = " ".join(message.split()).removesuffix(".")
     return text[:1].lower() + text[1:] + "".join(f", perhaps {option}" for option in near)

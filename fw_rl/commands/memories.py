@@ -12,10 +12,11 @@ from typing import Annotated
 import gymnasium as gym
 import tyro
 
-from fw_rl.commands.command_line import fail
-from fw_rl.experiments.checks import check_count, make_folder, require
+from fw_rl.commands.command_line import fail, parse
+from fw_rl.experiments.checks import check_count, check_processes, check_seed, make_folder, require
 from fw_rl.experiments.memories import jobs, published, settings_by_cell, train
 from fw_rl.experiments.memories_report import write_report
+from fw_rl.modules import reason
 from fw_rl.processes import WorkerError
 
 __all__ = ["MemoriesOptions", "main"]
@@ -56,21 +57,29 @@ class MemoriesOptions:
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl memories") -> int:
-    """Run the command; returns its exit code: 0 done, 1 a worker failed, 2 bad input, 130 interrupted."""
-    options = tyro.cli(MemoriesOptions, args=arguments, prog=program)
+    """Run the command; returns its exit code: 0 done, 1 a worker failed or a fault, 2 bad input, 130 interrupted."""
+    options = parse(MemoriesOptions, arguments, program)
     command = shlex.join([*program.split(), *arguments])
     try:
         _check(options)
         wanted = jobs(options.games, options.cells, options.seeds, options.frames, options.out)
+        make_folder("out", options.out)
+    except (ValueError, OSError, gym.error.Error) as error:
+        return fail(program, error)
+    try:
         if not options.show_table:
-            make_folder("out", options.out)
             train(wanted, options.out, options.jobs, options.eval_episodes, options.quiet)
         report = write_report(command, wanted, options.out)
     except KeyboardInterrupt:
         print(f"Interrupted. The same command goes on where it was ({options.out}).")
         return 130
-    except (ValueError, OSError, gym.error.Error) as error:
+    except ModuleNotFoundError as error:
+        return fail(program, f"{error.name} is missing: pip install 'fw-rl[sweep]'")
+    except (ValueError, gym.error.Error) as error:
         return fail(program, error)
+    except OSError as error:
+        whole = f"the trainings in {options.out} are whole: once that is mended, the same command goes on"
+        return fail(program, f"{reason(error)}; {whole}", code=1)
     except WorkerError as error:
         return fail(program, error.summary, code=1, details=error.details)
     print(f"\n{report}\nTables, pictures and agents: {options.out}")
@@ -78,9 +87,10 @@ def main(arguments: Sequence[str], program: str = "fw-rl memories") -> int:
 
 
 def _check(options: MemoriesOptions) -> None:
-    for name in ("frames", "eval_episodes", "jobs"):
+    for name in ("frames", "eval_episodes"):
         check_count(name, getattr(options, name))
+    check_processes("jobs", options.jobs)
     for seed in options.seeds:
-        require("seeds", seed, 0 <= seed < 2**31, "at least 0 and below 2^31")
+        check_seed("seeds", seed)
     for name in ("games", "cells", "seeds"):
         require(name, "none", len(getattr(options, name)) > 0, "one or more")

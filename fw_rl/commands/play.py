@@ -57,7 +57,6 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
     """Run the command; returns its exit code: 0 done, 1 for an observation that is not finite or a fault, 2 bad input."""
     options = parse(PlayOptions, arguments, program)
     torch.set_num_threads(1)
-    files = [path for path in (options.gif, options.mp4, options.show_attention) if path]
     try:
         _check(options)
         torch.manual_seed(options.seed)

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from fw_rl.experiments.checks import require
 from fw_rl.experiments.search.learning import Job, Learning, Trainings, read_learnings
-from fw_rl.experiments.search.live import is_of, train_missing
 from fw_rl.experiments.settings import resolve
 from fw_rl.intervals import mean_interval, plain
 
@@ -58,11 +58,14 @@ def _settings(cell: str) -> dict[str, Any]:
 def jobs(games: Sequence[str], cells: Sequence[str], seeds: Sequence[int], frames: int, out: Path) -> list[Job]:
     """The trainings of a table, seed by seed, so that an interrupted command has some of everything.
 
-    Each leaves its agent in a folder of its own in `out`. ValueError for a game or a cell that does not exist.
+    Each leaves its agent in a folder of its own in `out`. ValueError for an unknown game or cell, or too few frames.
     """
     wanted = {}
     for seed, game, cell in product(seeds, games, cells):
-        config = resolve(env=game, cell=cell, seed=seed, timesteps=frames, **_settings(cell))
+        settings = _settings(cell)
+        rollout = settings["n_envs"] * settings["n_steps"]
+        require("frames", frames, frames >= rollout, f"at least {rollout}, the steps of a rollout")
+        config = resolve(env=game, cell=cell, seed=seed, timesteps=frames, **settings)
         name = f"{config.short_env}_{config.short_cell}_{frames}_seed{seed}"
         wanted[name] = Job(config, dict(game=config.short_env, cell=config.short_cell), out / "agents" / name)
     return list(wanted.values())
@@ -70,13 +73,15 @@ def jobs(games: Sequence[str], cells: Sequence[str], seeds: Sequence[int], frame
 
 def train(wanted: Sequence[Job], out: Path, side_by_side: int, eval_episodes: int, quiet: bool) -> None:
     """Make the trainings that the folder does not have yet."""
+    from fw_rl.experiments.search.live import train_missing  # needs rich, which a table of what is there does without
+
     train_missing(out / RUNS, wanted, "memories", Trainings(side_by_side, eval_episodes), quiet)
 
 
 def trained(wanted: Sequence[Job], out: Path) -> list[tuple[Job, Learning]]:
     """Those that the folder has, in their order."""
     found = read_learnings(out / RUNS)
-    return [(job, learning) for job in wanted for learning in found if is_of(learning, job)]
+    return [(job, learning) for job in wanted for learning in found if learning.is_of(job)]
 
 
 def summarise(learnings: Sequence[Learning]) -> Record:

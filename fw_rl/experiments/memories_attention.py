@@ -35,6 +35,11 @@ class Recall(NamedTuple):
     answers: Steps
 
     @property
+    def hits(self) -> int:
+        """How many of the answers lay at the step that gets most of the attention where they are due."""
+        return sum(int(self.shares[due].argmax()) == lay for due, lay in self.answers)
+
+    @property
     def share(self) -> float:
         """The share of attention that goes to the answer's step where an answer is due, on average."""
         return float(np.mean([self.shares[step] for step in self.answers]))
@@ -94,5 +99,6 @@ def _draw(axes: Axes, one: Recall) -> Any:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[:].set_visible(False)
-    put_titles(axes, f"{one.game}, {one.cell}", f"{100 * one.share:.0f} % of the attention is where the answer lay")
+    told = f"{one.hits} of {len(one.answers)} answers get the most attention, {100 * one.share:.0f} % on average"
+    put_titles(axes, f"{one.game}, {one.cell}", told)
     return image

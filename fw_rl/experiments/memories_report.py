@@ -74,7 +74,8 @@ def _introduction(record: Record) -> str:
 
     {record["command"]}
 
-Each cell is trained by PPO with one set of settings in all games, {record["frames"]:,} frames a training ({_seeds(record)})."""
+Each cell is trained by PPO with one set of settings in all games, which are in `fw_rl/experiments/memories.yaml`;
+{record["frames"]:,} frames a training, {_seeds(record)}."""
 
 
 def _seeds(record: Record) -> str:

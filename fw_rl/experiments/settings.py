@@ -84,8 +84,8 @@ class RunSettings:
 
     env: Annotated[str, tyro.conf.arg(metavar="ID")] = "Catch-16-3"
     """Environment: Catch-N-M (N x N pixels, M frames seen), Catch-N-M-D (and D distracting pixels), Retrieval-K (K pairs) or
-    Retrieval-K-gapG (G blank steps), or any Gymnasium id; as module:id it is one that a module registers, such as
-    minigrid:MiniGrid-MemoryS7-v0."""
+    Retrieval-K-gapG (G blank steps), RepeatPreviousEasy or another game of POPGym, or any Gymnasium id; as module:id it is one
+    that a module registers, such as minigrid:MiniGrid-MemoryS7-v0."""
     cell: _Name = "fast-weights"
     """Memory cell: fast-weights, delta-net, lru, lru-delta-net, min-gru, ffm, shm, rnn, lstm, gru, associative-lstm, or
     module:name for one that a module registers."""

@@ -71,6 +71,7 @@ class TrainingRun:
         """
         config, model = self.config, self.model
         checkpoints = Checkpoints(self.folder, interval=math.ceil(config.timesteps / CHECKPOINTS))
+        checkpoints.init_callback(model)  # a worker may be killed before `learn` does that
         stop, bar = StopOnInterrupt(checkpoints), ProgressBar()
         callbacks: list[BaseCallback] = [checkpoints, stop]
         if model.policy.actor_cell.attends:

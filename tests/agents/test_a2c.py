@@ -503,3 +503,32 @@ def test_balancing_without_velocities_needs_a_memory(monkeypatch):
         rewards[cell], _ = evaluate_policy(taught_to_balance(cell, seed=0), env, n_eval_episodes=30, warn=False)
     assert rewards["gru"] > 400
     assert rewards["memoryless"] < 150
+
+
+def test_the_memory_metrics_encode_some_observations_at_a_time(monkeypatch):
+    seen = []
+    model = make_model(CatchVectorEnv(100, n=5, m=2), "fast-weights", n_steps=8)
+    encode = model.policy.encode
+    monkeypatch.setattr(model.policy, "encode", lambda part, **kwargs: (seen.append(part.shape[:2]), encode(part, **kwargs))[1])
+    model.learn(800, log_interval=None)
+    seen.clear()
+    model.dump_logs()
+    assert seen == [(2, 100)] * 4
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(1, 1), (None, 2)])
+def test_torch_has_one_thread_in_learn_unless_told_otherwise(threads, expected):
+    inside = []
+    model = make_model(catch(), n_steps=4, threads=threads)
+    torch.set_num_threads(2)
+    try:
+        model.learn(16, callback=lambda *_: bool(inside.append(torch.get_num_threads())) or True)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert set(inside) == {expected}
+
+
+def test_no_threads_are_refused():
+    with pytest.raises(ValueError, match=r"^threads must be at least 1, got 0$"):
+        make_model(catch(), threads=0)

@@ -90,7 +90,6 @@ def test_a_rollout_gives_the_parameters_of_sb3_contrib(critic, settings, monkeyp
     for model in (ours, theirs):
         model.learn(rollouts * ROLLOUT, callback=SameActions())
     assert len(ours.rollout_buffer.actions.unique()) > 1
-    assert ours._n_updates == theirs._n_updates
     assert (ours._n_updates < ours.n_epochs) == (ours.target_kl is not None)
     pairs = zip(before, ours.policy.parameters(), strict=True)
     assert all((old - new).abs().max() > 1e-4 for old, new in pairs)

@@ -186,13 +186,14 @@ def test_the_loss_is_that_of_every_episode_replayed_alone(cell, options, rollout
 
 def without_outputs(rollout):
     """The same rollout for a policy that has to run its cell again."""
-    names = ("observations", "actions", "episode_starts", "advantages")
-    return one_window(outputs=None, state=rollout.states[0], **{name: getattr(rollout, name) for name in names})
+    twin = copy.copy(rollout)
+    twin.sequences = lambda: [sequences._replace(outputs=None) for sequences in rollout.sequences()]
+    return twin
 
 
 def one_window(**parts):
     """A rollout of one time window."""
-    rollout = SimpleNamespace(**parts)
+    rollout = SimpleNamespace(**parts, add_evaluation=lambda values, log_probs: None)
     rollout.sequences = lambda: [RolloutSequences(*(getattr(rollout, name, None) for name in RolloutSequences._fields))]
     return rollout
 
@@ -252,7 +253,8 @@ def test_a_first_step_that_is_missed_changes_the_loss():
     rollout = without_outputs(rollout)
     loss = actor_critic_loss(policy, rollout, 0.1, 0.5)
     assert rollout.episode_starts.any()
-    rollout.episode_starts = torch.zeros_like(rollout.episode_starts)
+    missed = [part._replace(episode_starts=torch.zeros_like(part.episode_starts)) for part in rollout.sequences()]
+    rollout.sequences = lambda: missed
     assert abs(actor_critic_loss(policy, rollout, 0.1, 0.5).total - loss.total) > 1e-3
 
 
@@ -271,7 +273,7 @@ def hand_made(advantages, *, logits=(0.0, 0.0, 0.0), value=0.0, actions=None):
         state=policy.initial_state(rows),
         episode_starts=torch.zeros(steps, rows, dtype=torch.bool),
         outputs=None,
-        advantages=lambda values: advantages,
+        advantages=advantages,
     )
     return policy, rollout
 

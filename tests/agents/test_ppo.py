@@ -194,7 +194,7 @@ def test_other_actions(space):
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        (dict(batch_size=5), "batch_size must be at least 6, the steps of one sequence, got 5"),
+        (dict(batch_size=0), "batch_size must be at least 6, the steps of one sequence, got 0"),
         (dict(batch_size=1, bptt_length=2), "batch_size must be at least 2, the steps of one sequence, got 1"),
         (dict(n_epochs=0), "n_epochs must be at least 1, got 0"),
         (dict(clip_range=0), "clip_range must be above 0, got 0"),

@@ -1,5 +1,6 @@
 """A rollout of experience: what it keeps, its advantages, and how acting fills it where episodes and time limits end."""
 
+import copy
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.testing import assert_close
 
 from fw_rl import memory
+from fw_rl.agents import RecurrentA2C, RecurrentPPO
 from fw_rl.agents.rollout import RecurrentRollout, generalized_advantages
 from tests.agents.helpers import (
     CELLS,
@@ -69,8 +71,8 @@ def test_advantages_are_the_literal_sum(gamma, gae_lambda, end_probability):
         advantages = generalized_advantages(*experience, gamma, gae_lambda)
         np.testing.assert_allclose(advantages, literal_advantages(*experience, gamma, gae_lambda), rtol=1e-5, atol=1e-5)
         assert advantages.dtype == np.float32
-        for array, copy in zip(experience, copies, strict=True):
-            np.testing.assert_array_equal(array, copy)
+        for array, original in zip(experience, copies, strict=True):
+            np.testing.assert_array_equal(array, original)
 
 
 def test_advantages_by_hand():
@@ -235,8 +237,8 @@ def test_episodes_end_where_the_next_start_or_the_rollout_says():
         rollout.add_observation(np.zeros(2), starts[t])
         rollout.add(torch.zeros(2), np.array([1.0, 1.0]), torch.zeros(2, 1))
     rollout.finish(np.array([True, False]), np.array([99.0, 8.0], dtype=np.float32))
-    advantages = rollout.advantages(np.zeros((3, 2), dtype=np.float32))
-    np.testing.assert_allclose(advantages, [[1.75, 1.0], [1.5, 1 + 0.5 * (1 + 0.5 * 8)], [1.0, 1 + 0.5 * 8]])
+    rollout.add_evaluation(torch.zeros(3, 2), torch.zeros(3, 2))
+    np.testing.assert_allclose(rollout.advantages, [[1.75, 1.0], [1.5, 1 + 0.5 * (1 + 0.5 * 8)], [1.0, 1 + 0.5 * 8]])
 
 
 def test_a_space_without_a_shape_is_refused_in_one_line():
@@ -426,8 +428,8 @@ def test_the_last_values_are_of_episodes_that_go_on(monkeypatch):
     (rollout,) = rollouts_of(model, 1)
     # 0 + 1 + 2 + 3 in the first environment; 0 + 1 in the third, which began again one step ago.
     np.testing.assert_allclose(rollout.last_values, [6, 0, 1, 0])
-    advantages = model.rollout_buffer.advantages(np.zeros((3, 4), dtype=np.float32))
-    np.testing.assert_allclose(advantages[2], [3 + 0.5 * 6, 3, 1 + 0.5 * 1, 3 + 0.5 * 6])
+    model.rollout_buffer.add_evaluation(torch.zeros(3, 4), torch.zeros(3, 4))
+    np.testing.assert_allclose(model.rollout_buffer.advantages[2], [3 + 0.5 * 6, 3, 1 + 0.5 * 1, 3 + 0.5 * 6])
 
 
 def test_predicting_a_value_leaves_the_memory_as_it_was(monkeypatch):
@@ -455,3 +457,34 @@ def test_after_a_stop_learning_sees_episodes_from_their_first_step():
             number, episode, t = place(observation[0])
             assert bool(start) == (t == 0)
             assert_close(output[0], alone(model.policy, number, episode, t), rtol=1e-4, atol=1e-5)
+
+
+class Reads(BaseCallback):
+    """Reads of the rollout, before anything was learned, what callbacks of SB3 read."""
+
+    def _on_step(self):
+        self.step = {name: self.locals[name] for name in ("obs_tensor", "clipped_actions", "new_obs", "rewards", "dones")}
+        return True
+
+    def _on_rollout_end(self):
+        rollout = self.model.rollout_buffer
+        names = ("values", "log_probs", "advantages", "returns")
+        self.read = {name: getattr(rollout, name).copy() for name in names}
+        self.sizes = rollout.pos, rollout.full, rollout.buffer_size, rollout.size()
+
+
+@pytest.mark.parametrize("agent_class, options", [(RecurrentA2C, {}), (RecurrentPPO, dict(batch_size=8, n_epochs=1))])
+def test_a_callback_reads_the_rollout_as_in_sb3(agent_class, options):
+    callback = Reads()
+    model = agent_class("RecurrentPolicy", "CartPole-v1", n_steps=8, seed=0, **options)
+    twin = copy.deepcopy(model.policy)
+    model.learn(8, callback)
+    assert callback.sizes == (8, True, 8, 8)
+    (sequences,) = model.rollout_buffer.sequences()
+    values, log_prob, _ = twin.evaluate_actions(*sequences._replace(outputs=None))
+    np.testing.assert_allclose(callback.read["values"], values.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(callback.read["log_probs"], log_prob.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(callback.read["returns"], callback.read["advantages"] + callback.read["values"], atol=1e-6)
+    learned = {name: getattr(model.rollout_buffer, name) for name in callback.read}
+    assert all(np.array_equal(callback.read[name], learned[name]) for name in learned), "they are of the policy that acted"
+    assert callback.step["obs_tensor"].shape == (1, 4) and callback.step["clipped_actions"].dtype == np.int64

@@ -147,7 +147,7 @@ def test_a_gated_memory_lasts_at_the_start():
     "options, message",
     [
         (dict(heads=0), "heads must be a whole number from 1, got 0"),
-        (dict(heads=True), "heads must be a whole number from 1, got True"),
+        (dict(heads=True), "heads must be of type int, got True"),
         (dict(rule="hebb"), "rule must be one of delta, sum, got 'hebb'"),
         (dict(keys="state"), "keys must be one of input, output, got 'state'"),
     ],

@@ -107,7 +107,7 @@ def test_ffm_is_its_equations_in_complex_numbers():
             assert_close(y[t, row], torch.from_numpy(expected), rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("options", [dict(traces=0), dict(contexts=True), dict(max_period=1)])
+@pytest.mark.parametrize("options", [dict(traces=0), dict(contexts=1.5), dict(max_period=1)])
 def test_ffm_refuses_numbers_out_of_range(options):
     with pytest.raises(ValueError, match=r"must be a whole number from 1|max_period must be above 1"):
         make_cell("ffm", I, H, **options)

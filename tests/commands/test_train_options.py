@@ -88,7 +88,8 @@ BAD_INPUT = {
     "unknown environment": (["--env", "Chase-16-3"], "got 'Chase-16-3'"),
     "unknown cell": (
         ["--cell", "lsmt"],
-        "cell must be one of associative-lstm, delta-net, fast-weights, ffm, gru, lru, lru-delta-net, lstm, min-gru, rnn, shm, or module:name",
+        "cell must be one of associative-lstm, delta-net, fast-weights, ffm, gru, lru, lru-delta-net, lstm, min-gru, rnn, shm, "
+        "or module:name",
     ),
     "unknown cell option": (["--cell-options", "etta=1"], "got 'etta'"),
     "cell option out of range": (["--cell-options", "decay=2"], "decay must"),
@@ -130,6 +131,21 @@ BAD_INPUT = {
     "unknown engine": (["--engine", "spark"], "--engine must be one of local, ray, got 'spark'"),
     "cluster without its engine": (["--ray-address", "auto"], "--ray-address must be left out with --engine local, got 'auto'"),
     "device of the cluster": (["--engine", "ray", "--device", "cuda"], "--device must be"),
+    "option twice": (["--cell-options", "eta=0.1", "eta=0.2"], "--cell-options must be eta once, got 'eta=0.2'"),
+    "no option": (["--cell-options"], "--cell-options must be one or more of name=value, got 'none'"),
+    "option of no name": (["--cell-options", "=1"], "--cell-options must be name=value, got '=1'"),
+    "True for a number": (["--cell-options", "eta=True"], "eta must be of type float, got True"),
+    "beyond float32": (["--cell-options", "eta=1e308"], "eta must be at most 3.40282e+38, got 1e+308"),
+    "rate beyond float32": (["--learning-rate", "1e308"], "--learning-rate must be above 0 and finite, got 1e+308"),
+    "seed beyond int32": (["--seed", "99999999999999999999"], "--seed must be from 0 to 2147483647, got 99999999999999999999"),
+    "more threads than cores": (["--threads", "100000"], "--threads must be at most "),
+    "more processes than a machine has": (["--workers", "100000", "--n-envs", "100000"], "--workers must be at most "),
+    "a rollout above all frames": (["--n-steps", "99999"], "--timesteps must be at least 6399936, the steps of a rollout"),
+    "a batch above the rollout": (
+        ["--algo", "ppo", "--batch-size", "961"],
+        "--batch-size must be at most 960, the steps of a rollout: --n-steps 15 in each of --n-envs 64, got 961",
+    ),
+    "an environment that cannot be imported": (["--env", "GymV26Environment-v0"], "env must be one that can be made"),
     "no run to resume": (["--resume", "no/such/run"], "RUN must be the folder of a run"),
 }
 
@@ -150,3 +166,8 @@ def test_words_that_do_not_parse_exit_with_code_2(arguments):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
+
+
+def test_a_batch_that_is_not_chosen_follows_the_rollout(tmp_path):
+    chosen = ["--algo", "ppo", "--n-envs", "4", "--n-steps", "6"]
+    assert load_trained(train(tmp_path, *chosen, timesteps=24)[1])[0].batch_size == 24

@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
+from packaging.version import Version
 
 MODES = list(AutoresetMode)
 EVERY_MODE = pytest.mark.parametrize("mode", MODES, ids=[mode.value for mode in MODES])
+GYMNASIUM_1_4 = pytest.mark.skipif(
+    Version(gym.__version__) < Version("1.4"),
+    reason="needs the vector wrappers of Gymnasium 1.4",
+)
 
 BOX = spaces.Box(0, 1, (2,))
 REFUSED_ALIKE = {

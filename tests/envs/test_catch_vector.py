@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from fw_rl.envs import CatchEnv, CatchVectorEnv
+from tests.envs.helpers import GYMNASIUM_1_4
 
 MODES = list(AutoresetMode)
 SIZES = [
@@ -321,7 +322,7 @@ def test_pictures_are_those_of_the_single_env():
         assert silent.render() is None
 
 
-@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+@pytest.mark.parametrize("mode", [pytest.param(AutoresetMode.SAME_STEP, marks=GYMNASIUM_1_4), AutoresetMode.NEXT_STEP])
 def test_gymnasium_wrappers_take_it(mode):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -22,6 +22,7 @@ from fw_rl.envs import CatchVectorEnv, VecEnvAdapter, sb3
 from fw_rl.envs.vector import reset_some
 from tests.envs.helpers import (
     EVERY_MODE,
+    GYMNASIUM_1_4,
     MODES,
     REFUSED_TO_ACT,
     REFUSED_TO_OBSERVE,
@@ -542,6 +543,7 @@ def test_episodes_are_monitored_as_by_sb3(mode):
     assert len(monitored(adapted(mode))) == 0
 
 
+@GYMNASIUM_1_4
 def test_episodes_are_told_of_that_gymnasium_has_recorded():
     recorded = RecordEpisodeStatistics(SyncVectorEnv(functions(), autoreset_mode=AutoresetMode.SAME_STEP))
     np.testing.assert_allclose(monitored(VecEnvAdapter(recorded)), monitored(VecMonitor(DummyVecEnv(functions()))), rtol=1e-5)

@@ -1,20 +1,23 @@
 """`python -m tests.faults`, which is `make faults`: the package under faults, counted.
 
-It ends with code 1 if a column is not zero that should be. The whole takes twenty minutes on two cores.
+It ends with code 1 if a column is not zero that should be.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 
 import tyro
 
+from fw_rl.files import write_file
 from tests.faults.command_lines import count_command_lines
 from tests.faults.count import Count, table
 from tests.faults.damage import count_damages
@@ -41,6 +44,8 @@ class Tries:
     """Seed of moments, damages and command lines."""
     jobs: int = 2
     """Kinds of fault side by side."""
+    out: Path | None = None
+    """The table as a file."""
 
 
 def counters(tries: Tries) -> list[Callable[[], Count]]:
@@ -56,16 +61,22 @@ def counters(tries: Tries) -> list[Callable[[], Count]]:
     ]
 
 
-def counts(tries: Tries) -> Iterator[Count]:
-    """The counts, some kinds side by side."""
+def main(tries: Tries) -> int:
+    """Count, some kinds of fault side by side; returns the exit code."""
+    begin = time.monotonic()
     with ProcessPoolExecutor(tries.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        for future in [pool.submit(counter) for counter in counters(tries)]:
-            count = future.result()
-            print(table([count]).splitlines()[-1], file=sys.stderr, flush=True)
-            yield count
+        futures = [pool.submit(counter) for counter in counters(tries)]
+        for future in as_completed(futures):
+            print(table([future.result()]).splitlines()[-1], file=sys.stderr, flush=True)
+    counts = [future.result() for future in futures]
+    minutes = (time.monotonic() - begin) / 60
+    command = " ".join(["python -m tests.faults", *sys.argv[1:]])
+    text = f"{table(counts)}\n\n`{command}`, {minutes:.0f} minutes.\n"
+    print(text)
+    if tries.out is not None:
+        write_file(tries.out, text.encode())
+    return int(not all(count.is_clean for count in counts))
 
 
 if __name__ == "__main__":
-    found = list(counts(tyro.cli(Tries, description=__doc__)))
-    print(table(found))
-    sys.exit(not all(count.is_clean for count in found))
+    sys.exit(main(tyro.cli(Tries, description=__doc__)))

@@ -72,6 +72,10 @@ COMMANDS = {
     },
     "export": {"onnx": outputs(".onnx"), "checkpoint": INPUTS},
     "curves": {"out": outputs(".png")},
+    "memories": {
+        **dict.fromkeys(("games", "cells"), NAMES), **dict.fromkeys(("frames", "eval-episodes", "jobs"), COUNTS),
+        "seeds": SEEDS, "out": FOLDERS,
+    },
     "figure5": {"data": INPUTS, "out": FOLDERS},
 }  # fmt: skip
 """The options of each command, and of each what it must not be."""
@@ -85,6 +89,7 @@ RIGHT = {
     "play": ["RUN"],
     "export": ["RUN", "--onnx", "agent.onnx"],
     "curves": ["RUN", "--out", "curves.png"],
+    "memories": ["--frames", "20000", "--quiet"],
     "figure5": [],
 }
 
@@ -106,11 +111,8 @@ def wrong_command_lines(number: int, seed: int = 0) -> Iterator[list[str]]:
     draws = random.Random(seed)
     for line in draws.sample(TOGETHER, min(len(TOGETHER), number)):
         name, *words = line.split()
-        yield [
-            name,
-            *[word for word in RIGHT.get(name, []) if name in ("train", "sweep", "deblur") and word not in words],
-            *words,
-        ]
+        short = RIGHT[name] if name in ("train", "sweep", "deblur") else []
+        yield [name, *[word for word in short if word not in words], *words]
     for _ in range(number - len(TOGETHER)):
         name = draws.choices(list(COMMANDS), [4 + len(options) for options in COMMANDS.values()])[0]
         yield [name, *_spoilt(draws, RIGHT[name], COMMANDS[name])]

@@ -15,7 +15,7 @@ class Count:
     """The tries of a kind of fault, and what should not have come of any of them.
 
     `wrong` are bad input that was accepted, good input that was refused, and results that are not those of an undisturbed run;
-    `long` are answers of more than a line; `left_behind` are commands of which something still ran five seconds after their end.
+    `long` are answers of more than a line; `left_behind` are commands of which something ran five seconds later.
     """
 
     fault: str

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -162,6 +161,3 @@ def wait_for_worker(child: Child, number: int) -> int:
             return sorted(workers)[1 + number]
         time.sleep(0.02)
     return 0
-
-
-Counter = Callable[[], Count]

@@ -87,8 +87,11 @@ class Child:
         return self.code
 
     def wait(self, seconds: float) -> Outcome:
-        """Wait for its end; one that takes longer has hung, and is killed with all that it started."""
-        deadline = time.monotonic() + seconds
+        """Wait for its end; one that takes longer has hung, and is killed with all that it started.
+
+        Where others use the cores too, it has as much longer as it must wait for them.
+        """
+        deadline = time.monotonic() + seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         while self.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         hung = self.code is None

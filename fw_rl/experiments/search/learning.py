@@ -66,6 +66,10 @@ class Learning:
         """Whether it is the same training but for its seed."""
         return self.settings | dict(seed=other.seed) == other.settings and self.parameters == other.parameters
 
+    def is_of(self, job: Job) -> bool:
+        """Whether a job would give this training again."""
+        return self.parameters == job.parameters and self.settings == asdict(job.config)
+
     @property
     def frames(self) -> NDArray[np.float64]:
         """The ends of the parts, in frames."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +13,7 @@ from rich.table import Table
 from fw_rl.experiments.search.learning import CURVE_POINTS, Job, Learning, Progress, Trainings, read_learnings, write_learnings
 from fw_rl.experiments.search.swept import BEST, Swept, number, scores, words
 
-__all__ = ["LiveTable", "is_of", "train_missing"]
+__all__ = ["LiveTable", "train_missing"]
 
 
 class LiveTable:
@@ -75,11 +74,10 @@ class LiveTable:
 def train_missing(path: Path, wanted: Sequence[Job], title: str, trainings: Trainings, quiet: bool = False) -> list[Learning]:
     """Make the trainings that a file does not have yet; returns what was learned in all that are wanted, in their order.
 
-    The file is written after each; what it has besides is left there.
+    The file is written after each; what it has besides is left there, also what another command has added meanwhile.
     """
     known = read_learnings(path)
-    done = {key: training for key, job in enumerate(wanted) for training in known if is_of(training, job)}
-    others = [training for training in known if training not in done.values()]
+    done = {key: training for key, job in enumerate(wanted) for training in known if training.is_of(job)}
     missing = [key for key in range(len(wanted)) if key not in done]
     if missing:
         with LiveTable(title, len(wanted), list(done.values()), quiet) as table, trainings:
@@ -92,13 +90,10 @@ def train_missing(path: Path, wanted: Sequence[Job], title: str, trainings: Trai
                     table.show(key, event)
                     if isinstance(event, Learning):
                         done[key] = event
+                        found = read_learnings(path)
+                        others = [training for training in found if not any(training.is_of(wanted[key]) for key in done)]
                         write_learnings(path, others + [done[key] for key in sorted(done)])
     return [done[key] for key in range(len(wanted))]
-
-
-def is_of(training: Learning, job: Job) -> bool:
-    """Whether a job would give this training again."""
-    return training.parameters == job.parameters and training.settings == asdict(job.config)
 
 
 def _line(learning: Learning) -> str:

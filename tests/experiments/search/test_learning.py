@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from fw_rl.experiments.agents import load_trained
 from fw_rl.experiments.search.learning import (
     CURVE_POINTS,
     Job,
@@ -30,6 +31,7 @@ def test_a_part_without_an_end_has_the_return_before():
     assert known.curve.tolist() == [-1, -1, -1, 1, 1]
     assert known.frames.tolist() == [20, 40, 60, 80, 100]
     assert known.area == pytest.approx(-0.2)
+    assert known.best == 1
     assert known.final == 1
     assert (known.frames_to(-1), known.frames_to(0.5), known.frames_to(1.5)) == (20, 80, math.inf)
 
@@ -98,6 +100,23 @@ def test_a_file_of_another_kind_is_refused(text, tmp_path):
     (tmp_path / "file.json").write_text(text)
     with pytest.raises(ValueError, match=r"file\.json must hold trainings"):
         read_learnings(tmp_path / "file.json")
+
+
+def test_an_agent_is_kept_in_the_folder_that_the_job_names(tmp_path):
+    """A run as `train` leaves one; and none of a training that diverged."""
+    learn(lambda event: None, Job(TINY, {}, tmp_path / "kept"), eval_episodes=2)
+    config, agent = load_trained(tmp_path / "kept")
+    assert config == TINY and agent.num_timesteps == TINY.timesteps
+    wild = dataclasses.replace(TINY, learning_rate=1e18, optimizer="rmsprop")
+    learn(lambda event: None, Job(wild, {}, tmp_path / "gone"), eval_episodes=2)
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_job_gives_a_training_of_its_settings_again():
+    known = Learning(dataclasses.asdict(TINY), dict(a=1), [0.0], 0.0, 1.0)
+    assert known.is_of(Job(TINY, dict(a=1)))
+    assert not known.is_of(Job(TINY, {}))
+    assert not known.is_of(Job(dataclasses.replace(TINY, seed=1), dict(a=1)))
 
 
 def test_a_curve_holds_every_episode_once():

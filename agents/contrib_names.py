@@ -1,0 +1,79 @@
+"""The names of SB3 and sb3-contrib: what they say here, or what to say in their place."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+from stable_baselines3.common.policies import BasePolicy
+from torch import nn
+
+__all__ = ["LSTM_POLICIES", "check_arguments_of_others", "check_policy_arguments", "lstm_policy_arguments"]
+
+LSTM_POLICIES = ("MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy")
+"""sb3-contrib's policies, whose features extractor the space of observations decides here."""
+
+_ARGUMENTS = {
+    "use_rms_prop": "say optimizer='rmsprop' or 'adam'",
+    "rms_prop_eps": "say policy_kwargs=dict(optimizer_kwargs=dict(eps=...))",
+    "use_sde": "there is no state-dependent exploration with a memory",
+    "sde_sample_freq": "there is no state-dependent exploration with a memory",
+    "rollout_buffer_class": "a rollout of sequences takes its place, see bptt_length",
+    "rollout_buffer_kwargs": "say bptt_length",
+}
+_POLICY_ARGUMENTS = {
+    "lstm_hidden_size": "hidden_size",
+    "n_lstm_layers": "cell_kwargs=dict(layers=...)",
+    "shared_lstm": "shared_cell",
+    "enable_critic_lstm": "shared_cell=False",
+    "lstm_kwargs": "cell_kwargs",
+}
+
+
+def check_arguments_of_others(names: Iterable[str]) -> None:
+    """ValueError for an argument of SB3's or sb3-contrib's agents that is none here, with what takes its place."""
+    for name in names:
+        if name in _ARGUMENTS:
+            raise ValueError(f"{name} must be left out, which only agents of SB3 have: {_ARGUMENTS[name]}")
+
+
+def check_policy_arguments(policy_class: type[BasePolicy], names: Iterable[str]) -> None:
+    """ValueError for an argument that the policy does not take, with its name here if it is one of sb3-contrib's."""
+    parameters = list(inspect.signature(policy_class).parameters.values())[3:]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [parameter.name for parameter in parameters]
+    for name in names:
+        if name not in known:
+            here = f", which is {_POLICY_ARGUMENTS[name]} here" if name in _POLICY_ARGUMENTS else ""
+            raise ValueError(f"policy_kwargs must be of {', '.join(known)}, got {name!r}{here}")
+
+
+def lstm_policy_arguments(
+    policy: str,
+    lstm_hidden_size: int = 256,
+    n_lstm_layers: int = 1,
+    shared_lstm: bool = False,
+    enable_critic_lstm: bool | None = None,
+    **others: Any,
+) -> dict[str, Any]:
+    """Arguments of `RecurrentActorCriticPolicy` that make the net of a policy of sb3-contrib.
+
+    Its sizes, activations and initial weights are those there; observations are scaled, as by any policy here. A shared LSTM
+    learns from the critic's error too. Several layers are a `fw_rl.cells.Stack`.
+    """
+    own = not shared_lstm if enable_critic_lstm is None else enable_critic_lstm
+    if own == shared_lstm:
+        got = f"got {own} and shared_lstm={shared_lstm}"
+        raise ValueError(f"enable_critic_lstm must be {not shared_lstm} where shared_lstm is {shared_lstm}, {got}")
+    net = dict(
+        cell="lstm",
+        hidden_size=lstm_hidden_size,
+        shared_cell=shared_lstm,
+        encoder_arch=[],
+        net_arch=[] if policy == "CnnLstmPolicy" else [64, 64],
+        activation_fn=nn.Tanh,
+        ortho_init=True,
+    )
+    return net | (dict(cell_kwargs=dict(layers=n_lstm_layers)) if n_lstm_layers != 1 else {}) | others

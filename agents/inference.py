@@ -1,0 +1,220 @@
+"""What a policy with a memory answers, step by step: actions, distributions and values, with the state that goes on."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import ArrayLike
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor
+
+from fw_rl.agents.finite import require_finite_observation
+from fw_rl.agents.masks import check_masks
+from fw_rl.agents.rollout import Observation, map_observation
+from fw_rl.cells import Cell, State, Stepper
+
+__all__ = ["RecurrentInference", "add_time", "rows_of"]
+
+AnyState = tuple[np.ndarray | Tensor, ...]
+"""The memory's state, as `predict` returns it or as a cell does."""
+
+
+class RecurrentInference(ActorCriticPolicy):
+    """SB3's methods for one step of B environments, each with the memory's state and where episodes start.
+
+    A derived class has the cell, and says how observations become its outputs and these become actions and values.
+    """
+
+    cell: Cell
+
+    def initial_state(self, n_envs: int) -> State:
+        """The memory's state at the start of an episode.
+
+        Args:
+            n_envs: Rows B of the state.
+        """
+        return self.cell.initial_state(n_envs)
+
+    def remember(self, observations: Observation, state: State, episode_starts: Tensor) -> tuple[Tensor, State]:
+        """The cell's outputs [T, B, H] over a sequence, and the state after it."""
+        raise NotImplementedError
+
+    def act(
+        self,
+        observation: Observation,
+        stepper: Stepper,
+        episode_starts: Tensor,
+        deterministic: bool = False,
+        action_masks: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Actions [B, ...] and the cell's outputs [B, H] for one step, without gradient."""
+        raise NotImplementedError
+
+    def _distribution(self, latent: Tensor, masks: Tensor | None = None) -> Distribution:
+        """Over the actions, given the cell's outputs."""
+        raise NotImplementedError
+
+    def _value(self, latent: Tensor) -> Tensor:
+        """Of observations, given the cell's outputs."""
+        raise NotImplementedError
+
+    def forward(  # type: ignore[override]
+        self,
+        observation: Observation,
+        state: AnyState,
+        episode_starts: Tensor | np.ndarray,
+        deterministic: bool = False,
+        action_masks: ArrayLike | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, State]:
+        """One step of B environments, as SB3's `forward`: actions, values [B], log-probabilities [B], and the new state."""
+        latent, new_state = self._remember_step(observation, state, episode_starts)
+        distribution = self._distribution(latent, self.mask_tensor(action_masks, len(latent)))
+        actions = distribution.get_actions(deterministic=deterministic)
+        return actions, self._value(latent), distribution.log_prob(actions), new_state
+
+    def get_distribution(  # type: ignore[override]
+        self,
+        observation: Observation,
+        state: AnyState,
+        episode_starts: Tensor | np.ndarray,
+        action_masks: ArrayLike | None = None,
+    ) -> tuple[Distribution, State]:
+        """The distribution over actions, and the new state.
+
+        Args:
+            observation: [B, ...], or a dictionary of such tensors; `obs_to_tensor` makes them.
+            state: What `predict` or an earlier call returned, or `initial_state(B)`.
+            episode_starts: Where the observation is the first of an episode, [B], of bool or of 0 and 1.
+            action_masks: The allowed actions, [B, D], see `check_masks`.
+
+        Examples:
+            >>> from fw_rl.agents import RecurrentPPO
+            >>> policy = RecurrentPPO("RecurrentPolicy", "CartPole-v1").policy
+            >>> observation, _ = policy.obs_to_tensor(np.zeros((3, 4), dtype=np.float32))
+            >>> distribution, state = policy.get_distribution(observation, policy.initial_state(3), np.ones(3))
+            >>> distribution.distribution.probs.shape
+            torch.Size([3, 2])
+        """
+        latent, new_state = self._remember_step(observation, state, episode_starts)
+        return self._distribution(latent, self.mask_tensor(action_masks, len(latent))), new_state
+
+    def predict_values(  # type: ignore[override]
+        self, observation: Observation, state: AnyState, episode_starts: Tensor | np.ndarray
+    ) -> Tensor:
+        """Values [B], with the arguments of `get_distribution`; the state is left as it was."""
+        return self._value(self._remember_step(observation, state, episode_starts)[0])
+
+    def predict(  # type: ignore[override]
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """The action for an observation, or for a batch of them, as SB3's `predict` gives it.
+
+        It warns where an episode goes on without a state, since then it is forgotten; sb3-contrib's maskable `evaluate_policy`,
+        for one, passes none on.
+
+        Args:
+            observation: [B, ...] or [...], or a dictionary of such arrays.
+            state: What the last call returned; None begins episodes.
+            episode_start: [B] bool, or one for all, True where the observation is the first of an episode; a state needs it.
+            deterministic: Take the likeliest action; else draw one.
+            action_masks: The allowed actions, [B, D] or [D], in the order of sb3-contrib.
+
+        Raises:
+            ValueError: For a state without `episode_start`, for one of another number of rows, for masks that do not fit, and
+                for the pair that Gymnasium's `reset` returns.
+            FloatingPointError: For an observation that is not finite.
+        """
+        if isinstance(observation, tuple):
+            raise ValueError(
+                "observation must be an array or a dict of arrays, got a tuple: "
+                "of Gymnasium's `observation, info = env.reset()` pass the observation"
+            )
+        if state is not None and episode_start is None:
+            raise ValueError("episode_start must be the dones of the step before where a state is given, got None")
+        self.set_training_mode(False)
+        tensor, batched = self.obs_to_tensor(observation)
+        require_finite_observation(tensor)
+        n_envs = rows_of(tensor)
+        starts = np.array(state is None if episode_start is None else episode_start, dtype=bool)
+        starts = np.full(n_envs, starts) if starts.ndim == 0 else starts
+        if state is None and not starts.all():
+            warnings.warn(
+                "episode_start says that an episode goes on, but no state came with it: it is forgotten", stacklevel=3
+            )
+        memory, episode_starts = self._before_step(n_envs, self.initial_state(n_envs) if state is None else state, starts)
+        stepper = self.cell.stepper(memory)
+        actions, _ = self.act(tensor, stepper, episode_starts, deterministic, self.mask_tensor(action_masks, n_envs))
+        in_env = self.to_env_actions(actions)
+        return in_env if batched else in_env.squeeze(axis=0), tuple(part.cpu().numpy() for part in stepper.state)
+
+    def _predict(self, *args: Any, **kwargs: Any) -> NoReturn:  # type: ignore[override]
+        """Raises NotImplementedError: SB3 calls it without the memory's state."""
+        raise NotImplementedError("call predict or forward: _predict of SB3 has no place for the memory's state")
+
+    def mask_tensor(self, action_masks: ArrayLike | Tensor | None, n_envs: int) -> Tensor | None:
+        """Checked masks as a tensor [B, D]; None stays None.
+
+        Args:
+            action_masks: The allowed actions, [B, D] bool, or [D] for one environment.
+            n_envs: B.
+        """
+        if action_masks is None:
+            return None
+        masks = action_masks.cpu().numpy() if isinstance(action_masks, Tensor) else action_masks
+        return torch.as_tensor(check_masks(masks, self.action_space, n_envs), device=self.device)
+
+    def to_env_actions(self, actions: Tensor) -> np.ndarray:
+        """Actions as the environment takes them: in the space's shape and type, rounded for integers, within a Box's bounds.
+
+        Args:
+            actions: As they were sampled, [B, ...].
+        """
+        space = self.action_space
+        numpy_actions = actions.cpu().numpy().reshape(-1, *(space.shape or ()))
+        if isinstance(space, spaces.Box):
+            low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+            if self.squash_output:
+                numpy_actions = low + (numpy_actions + 1) / 2 * (high - low)  # which may be outside by a rounding
+            if np.issubdtype(space.dtype, np.integer):
+                numpy_actions = np.rint(numpy_actions)
+            numpy_actions = np.clip(numpy_actions, low, high)
+        return numpy_actions.astype(space.dtype)
+
+    def _remember_step(
+        self, observation: Observation, state: AnyState, episode_starts: Tensor | np.ndarray
+    ) -> tuple[Tensor, State]:
+        """The cell's outputs [B, H] for one step, and the new state."""
+        memory, starts = self._before_step(rows_of(observation), state, episode_starts)
+        latent, new_state = self.remember(map_observation(add_time, observation), memory, starts.unsqueeze(0))
+        return latent[0], new_state
+
+    def _before_step(self, n_envs: int, state: AnyState, episode_starts: Tensor | np.ndarray) -> tuple[State, Tensor]:
+        """State and episode starts [B] (bool) as tensors; ValueError unless they have as many rows as observations."""
+        memory = tuple(torch.as_tensor(part, device=self.device) for part in state)
+        starts = torch.as_tensor(episode_starts, device=self.device).bool()
+        if len(memory[0]) != n_envs:
+            raise ValueError(f"state must have {n_envs} rows, as many as observations, got {len(memory[0])}")
+        if starts.shape != (n_envs,):
+            got = len(starts) if starts.dim() == 1 else f"shape {list(starts.shape)}"
+            raise ValueError(f"episode_start must have {n_envs} entries, as many as observations, got {got}")
+        return memory, starts
+
+
+def rows_of(observation: Observation) -> int:
+    """The B of an observation [B, ...]."""
+    return len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
+
+
+def add_time(part: Tensor) -> Tensor:
+    """[B, ...] as a sequence of one step, [1, B, ...]."""
+    return part.unsqueeze(0)
