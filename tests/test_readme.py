@@ -14,7 +14,6 @@ from fw_rl.__main__ import COMMANDS, main
 ROOT = Path(__file__).parents[1]
 FILES = ("README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")))
 PAGES = {page: (ROOT / page).read_text() for page in FILES}
-STARTS_PROCESSES = {"docs/processes.md"}
 
 
 def blocks(language, page):
@@ -45,11 +44,12 @@ def sentences(text):
     return [sentence for part in parts for sentence in re.split(r"(?<=[.!?:])\s", " ".join(part.split())) if sentence]
 
 
-def page_with_code(page):
-    return pytest.param(page, marks=[pytest.mark.processes] if page in STARTS_PROCESSES else [])
+def pages_with_code():
+    for page in (page for page in PAGES if blocks("python", page)):
+        yield pytest.param(page, marks=[pytest.mark.processes] if page.startswith("docs") else [])  # most train for seconds
 
 
-@pytest.mark.parametrize("page", [page_with_code(page) for page in PAGES if blocks("python", page)])
+@pytest.mark.parametrize("page", pages_with_code())
 def test_python_code_runs(page, tmp_path, monkeypatch):
     """From the top of a page to its end, as a reader does."""
     monkeypatch.chdir(tmp_path)

@@ -25,7 +25,7 @@ __all__ = ["COLORS", "STYLE", "LearningCurve", "as_png", "count_of", "draw", "dr
 __all__ += ["put_titles", "read_run"]
 
 RETURN, FRAMES = "rollout/ep_rew_mean", "time/total_timesteps"
-COLORS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#db2777", "#4b5563")
+COLORS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#db2777", "#4b5563", "#84cc16", "#92400e")
 POINTS = 300
 STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
 """What the pictures of learning have in common, for `matplotlib.rc_context`."""

@@ -2,6 +2,7 @@
 
 # ruff: noqa: NPY002 (SB3 draws from NumPy's global generator)
 
+import errno
 import io
 import json
 import os
@@ -894,7 +895,7 @@ def test_a_crash_while_saving_leaves_the_old_file(path, monkeypatch, culprit):
     before = path.read_bytes()
 
     def crash(*args):
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
     monkeypatch.setattr(os, culprit, crash)
     for target in (path, path.with_name("new.safetensors")):

@@ -11,9 +11,9 @@ from packaging.version import Version
 
 MODES = list(AutoresetMode)
 EVERY_MODE = pytest.mark.parametrize("mode", MODES, ids=[mode.value for mode in MODES])
-COUNTS_FIRST_STEPS = pytest.mark.skipif(
+GYMNASIUM_1_4 = pytest.mark.skipif(
     Version(gym.__version__) < Version("1.4"),
-    reason="needs Gymnasium 1.4, which counts every step in SAME_STEP",
+    reason="needs the vector wrappers of Gymnasium 1.4",
 )
 
 BOX = spaces.Box(0, 1, (2,))
@@ -39,6 +39,25 @@ REFUSED_TO_ACT = REFUSED_ALIKE | {
     "MultiBinary of two dimensions": spaces.MultiBinary([2, 2]),
     "Box without bounds": spaces.Box(-np.inf, np.inf, (2,)),
 }
+
+
+class SameArray(gym.Env):
+    """Counts its steps in one array, which it hands out every time; it goes on for ever."""
+
+    observation_space = spaces.Box(-1, np.inf, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self):
+        self.count = np.zeros(1, dtype=np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count[:] = 0
+        return self.count, {}
+
+    def step(self, action):
+        self.count += 1
+        return self.count, 1.0, False, False, {}
 
 
 class Noisy(gym.Env):

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from fw_rl.envs import CatchEnv, CatchVectorEnv
-from tests.envs.helpers import COUNTS_FIRST_STEPS
+from tests.envs.helpers import GYMNASIUM_1_4
 
 MODES = list(AutoresetMode)
 SIZES = [
@@ -322,7 +322,7 @@ def test_pictures_are_those_of_the_single_env():
         assert silent.render() is None
 
 
-@pytest.mark.parametrize("mode", [pytest.param(AutoresetMode.SAME_STEP, marks=COUNTS_FIRST_STEPS), AutoresetMode.NEXT_STEP])
+@pytest.mark.parametrize("mode", [pytest.param(AutoresetMode.SAME_STEP, marks=GYMNASIUM_1_4), AutoresetMode.NEXT_STEP])
 def test_gymnasium_wrappers_take_it(mode):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

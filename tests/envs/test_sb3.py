@@ -21,8 +21,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMoni
 from fw_rl.envs import CatchVectorEnv, VecEnvAdapter, sb3
 from fw_rl.envs.vector import reset_some
 from tests.envs.helpers import (
-    COUNTS_FIRST_STEPS,
     EVERY_MODE,
+    GYMNASIUM_1_4,
     MODES,
     REFUSED_TO_ACT,
     REFUSED_TO_OBSERVE,
@@ -137,6 +137,8 @@ def test_environments_in_processes(mode):
         assert env.env_method("added", 5, y=1) == [6, 7]
         env.set_attr("number", 8, indices=1)
         assert env.get_attr("number") == [0, 8]
+        env.set_attr("invented", 3, indices=1)
+        assert env.get_attr("invented") == [None, 3]
         assert env.env_is_wrapped(TimeLimit) == [False, False]
         with pytest.raises(ValueError, match=r"^indices must be None for .*, got \[0\]$"):
             env.env_method("added", 5, indices=[0])
@@ -363,6 +365,16 @@ def test_attributes():
     assert not env.has_attr("no_such_thing")
 
 
+@EVERY_MODE
+def test_an_attribute_is_created_in_some_environments(mode):
+    env = VecEnvAdapter(SyncVectorEnv([Noisy, lambda: TimeLimit(Noisy(), 3)], autoreset_mode=mode))
+    env.set_attr("invented", 3, indices=1)
+    assert env.get_attr("number") == [0, 0] and not env.has_attr("invented")
+    assert env.env.envs[1].get_wrapper_attr("invented") == 3
+    env.set_attr("invented", 4, indices=[0])
+    assert env.get_attr("invented") == [4, 3]
+
+
 def test_attributes_behind_a_wrapper():
     env = VecEnvAdapter(SyncVectorEnv([lambda: TimeLimit(Noisy(5), 3)] * 2, autoreset_mode=AutoresetMode.SAME_STEP))
     env.set_attr("number", 6, indices=0)
@@ -531,7 +543,7 @@ def test_episodes_are_monitored_as_by_sb3(mode):
     assert len(monitored(adapted(mode))) == 0
 
 
-@COUNTS_FIRST_STEPS
+@GYMNASIUM_1_4
 def test_episodes_are_told_of_that_gymnasium_has_recorded():
     recorded = RecordEpisodeStatistics(SyncVectorEnv(functions(), autoreset_mode=AutoresetMode.SAME_STEP))
     np.testing.assert_allclose(monitored(VecEnvAdapter(recorded)), monitored(VecMonitor(DummyVecEnv(functions()))), rtol=1e-5)

@@ -13,7 +13,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from fw_rl.envs import VecEnvAdapter
-from tests.envs.helpers import Image, Noisy, assert_same
+from tests.envs.helpers import GYMNASIUM_1_4, Image, Noisy, assert_same
+
+pytestmark = GYMNASIUM_1_4  # as the table that is tested
 
 COUNT, STEPS = 3, 40
 ACTIONS = spaces.Box(-1, 1, (2,), np.float32)
