@@ -5,7 +5,7 @@ from fw_rl.agents.a3c import A3C
 from fw_rl.agents.algorithms import ALGORITHMS, ENGINES, Algorithm
 from fw_rl.agents.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from fw_rl.agents.contrib import CellLstmPolicy
-from fw_rl.agents.evaluation import MaskedEvalCallback
+from fw_rl.agents.evaluation import MaskedEvalCallback, evaluate_policy
 from fw_rl.agents.export import export_onnx
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.player import Player
@@ -28,6 +28,7 @@ __all__ = [
     "RecurrentOnPolicyAlgorithm",
     "RecurrentPPO",
     "WorkerError",
+    "evaluate_policy",
     "export_onnx",
     "read_checkpoint",
 ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
+from gymnasium.wrappers import TransformObservation
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
@@ -20,10 +22,15 @@ MakeEnv = Callable[[], GymEnv | VectorEnv]
 
 
 def wrap_env(env: GymEnv | VectorEnv | str, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-    """An SB3 `VecEnv` of an environment of any kind."""
+    """An SB3 `VecEnv` of an environment of any kind.
+
+    What a single one shows is copied: it may hand out the same array at every step, and SB3 keeps the last one of an episode.
+    """
     if isinstance(env, VectorEnv):
         env = VecEnvAdapter(env, monitor=monitor_wrapper)
     env = maybe_make_env(env, verbose)
+    if isinstance(env, gym.Env):
+        env = TransformObservation(env, deepcopy, None)
     check_spaces(env.observation_space, env.action_space)
     return BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 

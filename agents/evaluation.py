@@ -1,28 +1,83 @@
-"""Evaluation during training where actions are forbidden."""
+"""Evaluation by SB3's means, in environments of every kind, where actions may be forbidden."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from sb3_contrib.common.maskable.utils import get_action_masks
+from gymnasium import Env
+from gymnasium.vector import VectorEnv
+from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from stable_baselines3.common import evaluation
 from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.vec_env import VecEnv
 
-__all__ = ["MaskedEvalCallback"]
+from fw_rl.agents.environments import wrap_env
+
+__all__ = ["MaskedEvalCallback", "evaluate_policy"]
 
 
 class MaskedEvalCallback(EvalCallback):
-    """SB3's `EvalCallback`, with its arguments, for environments with `action_masks`; without masks SB3's own does.
+    """SB3's `EvalCallback`, with its other arguments, that takes no action that an environment forbids by `action_masks`.
+
+    Args:
+        eval_env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or an `Env`.
+        args: As SB3's.
+        kwargs: As SB3's.
 
     Examples:
         >>> callback = MaskedEvalCallback(env, eval_freq=1_000, best_model_save_path="best")  # doctest: +SKIP
         >>> model.learn(total_timesteps=100_000, callback=callback)  # doctest: +SKIP
     """
 
+    def __init__(self, eval_env: VecEnv | VectorEnv | Env, *args: Any, **kwargs: Any) -> None:
+        super().__init__(_as_vec_env(eval_env), *args, **kwargs)
+
     def _on_step(self) -> bool:
-        agent: Any = self.model
-        predict = agent.predict
-        agent.predict = lambda *args, **kwargs: predict(*args, **kwargs, action_masks=get_action_masks(self.eval_env))
-        try:
+        with _heeding_masks(self.model, self.eval_env):
             return super()._on_step()
-        finally:
-            del agent.predict
+
+
+def evaluate_policy(
+    model: Any, env: VecEnv | VectorEnv | Env, n_eval_episodes: int = 10, deterministic: bool = True, **kwargs: Any
+) -> tuple[float, float] | tuple[list[float], list[int]]:
+    """SB3's `evaluate_policy`, that takes no action that an environment forbids by `action_masks`.
+
+    Args:
+        model: An agent.
+        env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or an `Env`.
+        n_eval_episodes: Episodes over all environments.
+        deterministic: Take the likeliest action; else draw one.
+        kwargs: The other arguments of SB3's.
+
+    Returns:
+        Mean and standard deviation of the returns, or with `return_episode_rewards=True` all returns and lengths.
+
+    Examples:
+        >>> from fw_rl.agents import RecurrentPPO
+        >>> from fw_rl.envs import CatchVectorEnv
+        >>> model = RecurrentPPO("RecurrentPolicy", CatchVectorEnv(8, n=8, m=2), n_steps=14)
+        >>> mean, deviation = evaluate_policy(model, CatchVectorEnv(8, n=8, m=2), n_eval_episodes=16)
+    """
+    env = _as_vec_env(env)
+    with _heeding_masks(model, env):
+        return evaluation.evaluate_policy(model, env, n_eval_episodes, deterministic, **kwargs)
+
+
+def _as_vec_env(env: VecEnv | VectorEnv | Env) -> VecEnv:
+    return env if isinstance(env, VecEnv) else wrap_env(env)
+
+
+@contextmanager
+def _heeding_masks(model: Any, env: VecEnv) -> Iterator[None]:
+    """Let a model's `predict` have the masks of an environment, if it has any."""
+    if not is_masking_supported(env):
+        yield
+        return
+    predict = model.predict
+    model.predict = lambda *args, **kwargs: predict(*args, **kwargs, action_masks=get_action_masks(env))
+    try:
+        yield
+    finally:
+        del model.predict

@@ -192,6 +192,10 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         with torch_threads(self.torch_threads):
             return super().learn(*args, **kwargs)
 
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self._masked = self.env is not None and is_masking_supported(self.env)
+
     def _setup_learn(
         self,
         total_timesteps: int,
@@ -357,4 +361,10 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """The action for an observation, or for a batch of them; see `RecurrentActorCriticPolicy.predict`."""
+        if self._masked and action_masks is None:
+            warnings.warn(
+                "action_masks did not come with an observation, so that forbidden actions may be taken: evaluate by "
+                "fw_rl.agents.evaluate_policy or MaskedEvalCallback, not by those of SB3",
+                stacklevel=2,
+            )
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)

@@ -147,6 +147,16 @@ class ParallelVectorEnv(VectorEnv):
         """
         return self.call(name)
 
+    @property
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+        """A copy of the generator of each environment."""
+        return self.get_attr("np_random")
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The seed of each environment."""
+        return self.get_attr("np_random_seed")
+
     def set_attr(self, name: str, values: Any) -> None:
         """Set an attribute of each environment.
 

@@ -33,10 +33,13 @@ class VecEnvAdapter(VecEnv):
 
     With `AutoresetMode.SAME_STEP` the environment begins the next episodes itself. In the modes `NEXT_STEP` and `DISABLED` the
     adapter does, by `reset(options={"reset_mask": ...})`; that may return the rows of the new episodes alone, as EnvPool does.
+    An environment that hands out the same array at every step needs one of these: in `SAME_STEP` Gymnasium's `SyncVectorEnv`
+    and `AsyncVectorEnv` lose its last observation.
 
     Attributes and methods are those of the single environments. A vector environment that is one object has one attribute for
     all; what its method returns is split among them if it is a tuple, list or array of `num_envs`. What wraps the environments
-    of an `AsyncVectorEnv` or `ParallelVectorEnv` cannot be seen: `env_is_wrapped` is False there.
+    of an `AsyncVectorEnv` or `ParallelVectorEnv` cannot be seen: `env_is_wrapped` is False there. An attribute that is
+    new in some of their environments is None in the others.
 
     Args:
         env: The vector environment.
@@ -166,8 +169,12 @@ class VecEnvAdapter(VecEnv):
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         inner = self.env.unwrapped
-        if hasattr(inner, "set_attr"):
-            values = self.get_attr(attr_name) if indices is not None else [value] * self.num_envs
+        if hasattr(inner, "envs"):
+            for i in self._get_indices(indices):
+                inner.envs[i].set_wrapper_attr(attr_name, value)
+        elif hasattr(inner, "set_attr"):
+            known = indices is not None and self.has_attr(attr_name)
+            values = self.get_attr(attr_name) if known else [None] * self.num_envs
             for i in self._get_indices(indices):
                 values[i] = value
             inner.set_attr(attr_name, values)

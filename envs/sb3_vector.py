@@ -102,6 +102,16 @@ class VectorEnvAdapter(VectorEnv):
         """
         return tuple(self.venv.get_attr(name))
 
+    @property
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+        """The generator of each environment, or a copy of it where that is in another process."""
+        return self.get_attr("np_random")
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The seed of each environment."""
+        return self.get_attr("np_random_seed")
+
     def set_attr(self, name: str, values: Any) -> None:
         """Set an attribute of each environment.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -90,7 +91,7 @@ def make_env(name: str, training: bool, note: Callable[[str], None] = lambda lin
 
         note("Atari is prepared by SB3's AtariWrapper: 84 x 84 grey pixels, a lost life is an end, rewards are signs")
         env = AtariWrapper(env, clip_reward=training)
-    return _simplified(env, note)
+    return TransformObservation(_simplified(env, note), deepcopy, None)  # it may hand out one array at every step
 
 
 def changes_to_observations(name: str) -> list[str]:

@@ -4,13 +4,15 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 from gymnasium.wrappers.vector import NormalizeObservation
 
 from fw_rl.agents import RecurrentA2C, RecurrentPPO
+from fw_rl.agents.environments import wrap_env
 from fw_rl.envs import VecEnvAdapter
 from tests.agents.helpers import make_model, same_parameters
-from tests.envs.helpers import functions
+from tests.envs.helpers import SameArray, functions
 from tests.envs.shares import Terse
 
 EVERY_AGENT = pytest.mark.parametrize("agent", [RecurrentA2C, RecurrentPPO])
@@ -27,6 +29,19 @@ def test_what_cannot_begin_some_episodes_is_refused_when_handed_over(agent):
 def test_a_reset_of_the_begun_rows_alone_changes_nothing():
     terse, complete = (make_model(make(functions()), n_steps=8).learn(160) for make in (Terse, SyncVectorEnv))
     assert same_parameters(terse, complete)
+
+
+@pytest.mark.parametrize("kind", ["Env", "NEXT_STEP", "DISABLED"])
+def test_last_observations_outlive_a_reset_of_the_same_array(kind):
+    env = TimeLimit(SameArray(), 3)
+    vec_env = wrap_env(env if kind == "Env" else SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode[kind]))
+    seen, last = [vec_env.reset()], []
+    for _ in range(6):
+        observation, _, dones, infos = vec_env.step(np.zeros(1, dtype=int))
+        seen.append(observation)
+        last += [info["terminal_observation"].item() for info, done in zip(infos, dones, strict=True) if done]
+    assert [observation.item() for observation in seen] == [0, 1, 2, 0, 1, 2, 0]
+    assert last == [3, 3]
 
 
 def make_pool(count=4):

@@ -41,6 +41,25 @@ REFUSED_TO_ACT = REFUSED_ALIKE | {
 }
 
 
+class SameArray(gym.Env):
+    """Counts its steps in one array, which it hands out every time; it goes on for ever."""
+
+    observation_space = spaces.Box(-1, np.inf, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self):
+        self.count = np.zeros(1, dtype=np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count[:] = 0
+        return self.count, {}
+
+    def step(self, action):
+        self.count += 1
+        return self.count, 1.0, False, False, {}
+
+
 class Noisy(gym.Env):
     """Random numbers everywhere; an episode ends by chance, as it should, by a cut, or as both at once."""
 

@@ -214,9 +214,14 @@ def test_seeds(opened):
     envs = opened(partial(together, Noisy), 4, 2)
     for seed, expected in ((7, (7, 8, 9, 10)), ([3, 1, 4, 1], (3, 1, 4, 1)), ([5, None, 6, None], None)):
         envs.reset(seed=seed)
-        seeds = envs.get_attr("np_random_seed")
+        seeds = envs.np_random_seed
         assert seeds == expected or (expected is None and seeds[::2] == (5, 6))
     assert not np.array_equal(envs.reset()[0], envs.reset()[0])
+    expected = together(Noisy, 4)
+    for env in (envs, expected):
+        env.reset(seed=7)
+    states = [generator.bit_generator.state for generator in envs.np_random]
+    assert states == [generator.bit_generator.state for generator in expected.np_random]
     with pytest.raises(ValueError, match=r"^seed must be one or 4 integers, got 3$"):
         envs.reset(seed=[1, 2, 3])
 

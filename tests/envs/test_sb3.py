@@ -137,6 +137,8 @@ def test_environments_in_processes(mode):
         assert env.env_method("added", 5, y=1) == [6, 7]
         env.set_attr("number", 8, indices=1)
         assert env.get_attr("number") == [0, 8]
+        env.set_attr("invented", 3, indices=1)
+        assert env.get_attr("invented") == [None, 3]
         assert env.env_is_wrapped(TimeLimit) == [False, False]
         with pytest.raises(ValueError, match=r"^indices must be None for .*, got \[0\]$"):
             env.env_method("added", 5, indices=[0])
@@ -361,6 +363,16 @@ def test_attributes():
     assert env.get_attr("number") == [[1, 2], 8, 7, 8]
     assert env.has_attr("number")
     assert not env.has_attr("no_such_thing")
+
+
+@EVERY_MODE
+def test_an_attribute_is_created_in_some_environments(mode):
+    env = VecEnvAdapter(SyncVectorEnv([Noisy, lambda: TimeLimit(Noisy(), 3)], autoreset_mode=mode))
+    env.set_attr("invented", 3, indices=1)
+    assert env.get_attr("number") == [0, 0] and not env.has_attr("invented")
+    assert env.env.envs[1].unwrapped.invented == 3
+    env.set_attr("invented", 4, indices=[0])
+    assert env.get_attr("invented") == [4, 3]
 
 
 def test_attributes_behind_a_wrapper():

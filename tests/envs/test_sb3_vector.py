@@ -184,6 +184,22 @@ def test_attributes_and_methods():
         env.set_attr("number", (1, 2))
 
 
+def test_generators_are_those_of_the_environments():
+    env = adapted(3)
+    env.reset(seed=5)
+    assert env.np_random_seed == (5, 6, 7)
+    drawn = [generator.integers(1_000) for generator in env.np_random]
+    assert drawn == [single.unwrapped.np_random.integers(1_000) for single in after_reset(5, 3)]
+
+
+def after_reset(seed, count):
+    """Environments whose generators have drawn what a reset draws."""
+    envs = [make() for make in functions(count)]
+    for i, env in enumerate(envs):
+        env.reset(seed=seed + i)
+    return envs
+
+
 def test_attributes_and_methods_there_and_back():
     env = VecEnvAdapter(adapted())
     assert env.get_attr("number", indices=[3, 1]) == [3, 1]

@@ -1,0 +1,60 @@
+"""Agents are evaluated by SB3's means in environments of every kind, and take no forbidden action."""
+
+import numpy as np
+import pytest
+from stable_baselines3.common import evaluation
+from stable_baselines3.common.callbacks import EvalCallback
+
+from fw_rl.agents import MaskedEvalCallback, Player, RecurrentPPO, evaluate_policy
+from tests.agents.helpers import make_model
+from tests.agents.test_masks import VECTORIZATIONS
+
+EVERY_VECTORIZATION = pytest.mark.parametrize("vectorization", VECTORIZATIONS)
+TOLD = "evaluate by fw_rl.agents.evaluate_policy or MaskedEvalCallback"
+
+
+@EVERY_VECTORIZATION
+@pytest.mark.filterwarnings("error")
+def test_an_evaluation_is_what_a_player_earns(vectorization):
+    model = make_model(VECTORIZATIONS["VecEnv"]("Discrete"))
+    returns, lengths = evaluate_policy(
+        model, VECTORIZATIONS[vectorization]("Discrete"), 6, return_episode_rewards=True, warn=False
+    )
+    assert np.array_equal(returns, Player(model).play(VECTORIZATIONS[vectorization]("Discrete"), 6))
+    assert lengths == [7] * 6
+
+
+@EVERY_VECTORIZATION
+def test_a_callback_evaluates_in_environments_of_every_kind(vectorization):
+    callback = MaskedEvalCallback(
+        VECTORIZATIONS[vectorization]("Discrete"), n_eval_episodes=6, eval_freq=5, verbose=0, warn=False
+    )
+    model = make_model(VECTORIZATIONS[vectorization]("Discrete"), n_steps=5, learning_rate=0.0).learn(5, callback=callback)
+    assert callback.last_mean_reward == Player(model).play(VECTORIZATIONS[vectorization]("Discrete"), 6).mean()
+
+
+def test_without_masks_it_is_what_sb3_evaluates():
+    model = RecurrentPPO("RecurrentPolicy", "CartPole-v1", n_steps=8, batch_size=8, seed=0)
+    means = []
+    for evaluate in (evaluate_policy, evaluation.evaluate_policy):
+        model.get_env().seed(3)
+        means.append(evaluate(model, model.get_env(), 4))
+    assert means[0] == means[1]
+
+
+def test_sb3_tells_that_it_passes_no_masks():
+    model = make_model(VECTORIZATIONS["VecEnv"]("Discrete"), n_steps=5)
+    observation = model.get_env().reset()
+    with pytest.warns(UserWarning, match=TOLD):
+        model.predict(observation)
+    with pytest.warns(UserWarning, match=TOLD), pytest.raises(AssertionError):  # the environment's own
+        evaluation.evaluate_policy(model, model.get_env(), 9, warn=False)
+    callback = EvalCallback(VECTORIZATIONS["VecEnv"]("Discrete"), n_eval_episodes=9, eval_freq=5, verbose=0, warn=False)
+    with pytest.warns(UserWarning, match=TOLD), pytest.raises(AssertionError):
+        model.learn(5, callback=callback)
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_all_is_allowed_nobody_is_told():
+    model = RecurrentPPO("RecurrentPolicy", "CartPole-v1", n_steps=8, batch_size=8, seed=0)
+    model.predict(model.get_env().reset())
