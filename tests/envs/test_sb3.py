@@ -370,7 +370,7 @@ def test_an_attribute_is_created_in_some_environments(mode):
     env = VecEnvAdapter(SyncVectorEnv([Noisy, lambda: TimeLimit(Noisy(), 3)], autoreset_mode=mode))
     env.set_attr("invented", 3, indices=1)
     assert env.get_attr("number") == [0, 0] and not env.has_attr("invented")
-    assert env.env.envs[1].unwrapped.invented == 3
+    assert env.env.envs[1].get_wrapper_attr("invented") == 3
     env.set_attr("invented", 4, indices=[0])
     assert env.get_attr("invented") == [4, 3]
 
