@@ -135,7 +135,7 @@ def test_to_try_a_file_does_not_make_it(tmp_path):
         ["retrieval", "--cell", "lstm", "--out", "FILE/x"],
         ["train", "--log-dir", "FILE/x"],
         ["sweep", "--out", "FILE/x"],
-        ["memories", "--out", "FILE/x"],
+        ["memories", "--cells", "gru", "--seeds", "0", "--out", "FILE/x"],
     ],
 )
 @pytest.mark.parametrize("disk", ["a file in the way", "full"])
