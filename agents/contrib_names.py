@@ -27,7 +27,7 @@ _POLICY_ARGUMENTS = {
     "n_lstm_layers": "cell_kwargs=dict(layers=...)",
     "shared_lstm": "shared_cell",
     "enable_critic_lstm": "shared_cell=False",
-    "lstm_kwargs": "cell_kwargs",
+    "lstm_kwargs": "cell_kwargs (no cell has dropout)",
 }
 
 

@@ -44,7 +44,7 @@ def test_their_layers_are_layers_here():
             dict(shared_lstm=True, enable_critic_lstm=True),
             "enable_critic_lstm must be False where shared_lstm is True, got True",
         ),
-        (dict(lstm_kwargs=dict(dropout=0.1)), "got 'lstm_kwargs', which is cell_kwargs here"),
+        (dict(lstm_kwargs=dict(dropout=0.1)), "got 'lstm_kwargs', which is cell_kwargs"),
     ],
 )
 def test_what_a_policy_cannot_do_is_said(options, message):
