@@ -27,7 +27,7 @@ _POLICY_ARGUMENTS = {
     "n_lstm_layers": "cell_kwargs=dict(layers=...)",
     "shared_lstm": "shared_cell",
     "enable_critic_lstm": "shared_cell=False",
-    "lstm_kwargs": "cell_kwargs",
+    "lstm_kwargs": "cell_kwargs (no cell has dropout)",
 }
 
 
@@ -56,6 +56,7 @@ def lstm_policy_arguments(
     n_lstm_layers: int = 1,
     shared_lstm: bool = False,
     enable_critic_lstm: bool | None = None,
+    cell_kwargs: dict[str, Any] | None = None,
     **others: Any,
 ) -> dict[str, Any]:
     """Arguments of `RecurrentActorCriticPolicy` that make the net of a policy of sb3-contrib.
@@ -70,10 +71,11 @@ def lstm_policy_arguments(
     net = dict(
         cell="lstm",
         hidden_size=lstm_hidden_size,
+        cell_kwargs=dict(layers=n_lstm_layers) | (cell_kwargs or {}),
         shared_cell=shared_lstm,
         encoder_arch=[],
         net_arch=[] if policy == "CnnLstmPolicy" else [64, 64],
         activation_fn=nn.Tanh,
         ortho_init=True,
     )
-    return net | (dict(cell_kwargs=dict(layers=n_lstm_layers)) if n_lstm_layers != 1 else {}) | others
+    return net | others

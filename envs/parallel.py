@@ -147,7 +147,7 @@ class ParallelVectorEnv(VectorEnv):
         """
         return self.call(name)
 
-    @property
+    @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """A copy of the generator of each environment."""
         return self.get_attr("np_random")

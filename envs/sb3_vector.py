@@ -102,7 +102,7 @@ class VectorEnvAdapter(VectorEnv):
         """
         return tuple(self.venv.get_attr(name))
 
-    @property
+    @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The generator of each environment, or a copy of it where that is in another process."""
         return self.get_attr("np_random")

@@ -338,7 +338,7 @@ def test_learning_again_begins_new_episodes_with_a_fresh_memory():
 @pytest.mark.parametrize("make_env", [lambda: catch(3), lambda: DummyVecEnv(catch_functions(3))], ids=["VectorEnv", "VecEnv"])
 @pytest.mark.parametrize("reset", [True, False])
 def test_another_environment_of_as_many_games(make_env, reset):
-    model = make_model(catch(3), n_steps=5).learn(30)
+    model = make_model(catch(3), n_steps=5, anneal=False).learn(30)
     model.set_env(make_env())
     (rollout,) = rollouts_of(model, 1, reset_num_timesteps=reset)
     assert rollout.episode_starts[0].all()

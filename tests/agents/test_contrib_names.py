@@ -31,7 +31,7 @@ def test_a_shared_lstm_is_one_for_both():
 
 
 def test_their_layers_are_layers_here():
-    policy = lstm_agent(lstm_hidden_size=8, n_lstm_layers=2, net_arch=[]).policy
+    policy = lstm_agent(lstm_hidden_size=8, n_lstm_layers=2, cell_kwargs=dict(forget_bias=0.5), net_arch=[]).policy
     assert len(policy.initial_state(1)) == 2 * len(lstm_agent(lstm_hidden_size=8).policy.initial_state(1))
     assert policy.net_arch == []
 
@@ -44,7 +44,7 @@ def test_their_layers_are_layers_here():
             dict(shared_lstm=True, enable_critic_lstm=True),
             "enable_critic_lstm must be False where shared_lstm is True, got True",
         ),
-        (dict(lstm_kwargs=dict(dropout=0.1)), "got 'lstm_kwargs', which is cell_kwargs here"),
+        (dict(lstm_kwargs=dict(dropout=0.1)), "got 'lstm_kwargs', which is cell_kwargs"),
     ],
 )
 def test_what_a_policy_cannot_do_is_said(options, message):
