@@ -38,24 +38,24 @@ def test_wrong_command_lines_get_one_line():
     assert count_command_lines(60, seed=1) == Count("wrong command line", tries=60)
 
 
-@pytest.mark.processes
+@pytest.mark.slow  # how long a training may take depends on who shares the cores
 @pytest.mark.parametrize("algorithm", ["a2c", "ppo", "a3c"])
 def test_a_killed_training_loses_nothing(algorithm):
     assert count_kills(algorithm, 2) == Count(f"kill -9, {algorithm}", tries=2)
 
 
-@pytest.mark.processes
+@pytest.mark.slow  # how long a training may take depends on who shares the cores
 @pytest.mark.parametrize("algorithm", ["a3c", "ppo"])
 def test_killed_workers_do_no_harm(algorithm):
     assert count_worker_kills(algorithm, 1).is_clean
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_at_any_moment_leaves_no_traceback(number):
     assert count_interrupts(number, 3).is_clean
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing():
     assert count_full_disks(3) == Count("disk full, ppo", tries=3)
