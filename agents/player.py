@@ -92,7 +92,7 @@ class Player:
         actions, _ = self.policy.act(tensor, self._stepper, starts, deterministic, masks)
         self._has_acted = True
         in_env = self.policy.to_env_actions(actions)
-        return in_env if batched else in_env.squeeze(axis=0)
+        return in_env if batched else in_env[0]
 
     def observe(self, done: ArrayLike) -> None:
         """Take note of whether the episode ended with the last action.
