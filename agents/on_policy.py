@@ -138,6 +138,8 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         if policy in LSTM_POLICIES:
             policy, policy_kwargs = "RecurrentPolicy", lstm_policy_arguments(str(policy), **policy_kwargs)
         policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
+        if not issubclass(policy_class, RecurrentActorCriticPolicy):
+            raise ValueError(f"policy must be a class of RecurrentActorCriticPolicy, or a name, got {policy_class.__name__}")
         check_policy_arguments(policy_class, policy_kwargs)
         if "optimizer_class" not in policy_kwargs:
             policy_kwargs["optimizer_class"], standard = OPTIMIZERS[optimizer]

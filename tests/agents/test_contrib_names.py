@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from sb3_contrib import RecurrentPPO as PeerPPO
+from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from fw_rl.agents import RecurrentA2C, RecurrentPPO
@@ -62,6 +63,12 @@ def test_an_argument_of_their_policy_is_named_with_ours():
 def test_an_unknown_policy_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"policy must be one of RecurrentPolicy, MlpLstmPolicy, .* got 'MlpPolicy'"):
         RecurrentA2C("MlpPolicy", "CartPole-v1")
+
+
+@pytest.mark.parametrize("agent", [RecurrentA2C, RecurrentPPO])
+def test_a_policy_without_a_memory_is_refused(agent):
+    with pytest.raises(ValueError, match=r"^policy must be a class of RecurrentActorCriticPolicy, .* got ActorCriticPolicy$"):
+        agent(ActorCriticPolicy, "CartPole-v1")
 
 
 @pytest.mark.parametrize("name, instead", [("use_rms_prop", "optimizer='rmsprop'"), ("use_sde", "no state-dependent")])
