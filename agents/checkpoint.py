@@ -159,9 +159,8 @@ def read_checkpoint(path: str | os.PathLike[str] | BinaryIO) -> Checkpoint:
         (1000000, 'fast-weights')
     """
     file = _file_to_read(path)
-    name = name_of(file)
     tree = read_document(file)
-    with problems_named(f"{name} is damaged"):
+    with problems_named(f"{name_of(file)} is damaged"):
         kinds = dict(versions=dict, arguments=dict, policy_kwargs=dict, not_stored=list, n_envs=int, policy=dict)
         optional = ("optimizer_state", "statistics", "random_state", "episodes", "normalization")
         values = {name: _typed(tree, name, kind) for name, kind in (kinds | dict.fromkeys(optional, dict | None)).items()}

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from copy import copy
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import ArrayLike
-from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution, Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
 from fw_rl.agents.finite import require_finite_observation
-from fw_rl.agents.masks import check_masks
+from fw_rl.agents.masks import check_masks, mask_logits
 from fw_rl.agents.rollout import Observation, map_observation
 from fw_rl.cells import Cell, State, Stepper
 
@@ -27,10 +28,12 @@ AnyState = tuple[np.ndarray | Tensor, ...]
 class RecurrentInference(ActorCriticPolicy):
     """SB3's methods for one step of B environments, each with the memory's state and where episodes start.
 
-    A derived class has the cell, and says how observations become its outputs and these become actions and values.
+    A derived class makes the nets: what `encode` needs, the cell, and SB3's heads.
     """
 
     cell: Cell
+    hidden_size: int
+    shared_cell: bool
 
     def initial_state(self, n_envs: int) -> State:
         """The memory's state at the start of an episode.
@@ -40,9 +43,22 @@ class RecurrentInference(ActorCriticPolicy):
         """
         return self.cell.initial_state(n_envs)
 
-    def remember(self, observations: Observation, state: State, episode_starts: Tensor) -> tuple[Tensor, State]:
-        """The cell's outputs [T, B, H] over a sequence, and the state after it."""
+    def encode(self, observations: Observation, actor_only: bool = False) -> Tensor:
+        """The cell's inputs, [T, B, I] or [T, B, 2 I], for observations [T, B, ...]."""
         raise NotImplementedError
+
+    def remember(self, observations: Observation, state: State, episode_starts: Tensor) -> tuple[Tensor, State]:
+        """Run encoder and cell over a sequence.
+
+        Args:
+            observations: [T, B, ...], or a dictionary of such tensors.
+            state: The memory's state before them.
+            episode_starts: [T, B] bool.
+
+        Returns:
+            The cell's outputs [T, B, H], and the state after them.
+        """
+        return self.cell(self.encode(observations), state, episode_starts)
 
     def act(
         self,
@@ -52,16 +68,21 @@ class RecurrentInference(ActorCriticPolicy):
         deterministic: bool = False,
         action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Actions [B, ...] and the cell's outputs [B, H] for one step, without gradient."""
-        raise NotImplementedError
+        """Actions for one step of B environments, without gradient and without what only learning needs.
 
-    def _distribution(self, latent: Tensor, masks: Tensor | None = None) -> Distribution:
-        """Over the actions, given the cell's outputs."""
-        raise NotImplementedError
+        Args:
+            observation: [B, ...], or a dictionary of such tensors.
+            stepper: Of the policy's cell; it keeps the memory's state.
+            episode_starts: [B] bool.
+            deterministic: Take the likeliest action; else draw one.
+            action_masks: The allowed actions, [B, D], see `check_masks`.
 
-    def _value(self, latent: Tensor) -> Tensor:
-        """Of observations, given the cell's outputs."""
-        raise NotImplementedError
+        Returns:
+            Actions [B, ...], and the cell's outputs [B, H].
+        """
+        with torch.no_grad():
+            latent = stepper.step(self.encode(map_observation(add_time, observation))[0], episode_starts)
+            return self._sample_actions(latent, deterministic, action_masks), latent
 
     def forward(  # type: ignore[override]
         self,
@@ -189,6 +210,36 @@ class RecurrentInference(ActorCriticPolicy):
                 numpy_actions = np.rint(numpy_actions)
             numpy_actions = np.clip(numpy_actions, low, high)
         return numpy_actions.astype(space.dtype)
+
+    def _sample_actions(self, latent: Tensor, deterministic: bool, masks: Tensor | None = None) -> Tensor:
+        if not isinstance(self.action_dist, CategoricalDistribution):
+            return self._distribution(latent, masks).get_actions(deterministic=deterministic)
+        # The Gumbel-max trick on the logits: an SB3 distribution for a sample alone takes longer than the cell.
+        logits = self.action_net(self._actor_latent(latent))
+        if masks is not None:
+            logits = mask_logits(logits, masks, self.action_space)
+        if not deterministic:
+            logits = logits - torch.empty_like(logits).exponential_().log_()
+        return logits.argmax(dim=1)
+
+    def _distribution(self, latent: Tensor, masks: Tensor | None = None) -> Distribution:
+        """A distribution of its own, so that a later one leaves it as it is."""
+        numbers, distribution = self.action_net(self._actor_latent(latent)), copy(self.action_dist)
+        try:
+            if isinstance(distribution, DiagGaussianDistribution):
+                return distribution.proba_distribution(numbers, self.log_std)
+            logits = numbers if masks is None else mask_logits(numbers, masks, self.action_space)
+            return distribution.proba_distribution(action_logits=logits)  # type: ignore[call-arg]
+        except ValueError as error:  # Torch's own prints the tensor
+            raise FloatingPointError("the distribution over actions is not finite: train with a lower learning rate") from error
+
+    def _value(self, latent: Tensor) -> Tensor:
+        of_critic = latent if self.shared_cell else latent[..., self.hidden_size :]
+        return self.value_net(self.mlp_extractor.forward_critic(of_critic)).squeeze(-1)
+
+    def _actor_latent(self, latent: Tensor) -> Tensor:
+        of_actor = latent if self.shared_cell else latent[..., : self.hidden_size]
+        return self.mlp_extractor.forward_actor(of_actor)
 
     def _remember_step(
         self, observation: Observation, state: AnyState, episode_starts: Tensor | np.ndarray

@@ -1,32 +1,25 @@
-"""The recurrent actor-critic: features, an encoder, any registered memory cell, and the heads."""
+"""The nets of the recurrent actor-critic: features, an encoder, any registered memory cell, and the heads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.distributions import (
-    CategoricalDistribution,
-    DiagGaussianDistribution,
-    Distribution,
-    SquashedDiagGaussianDistribution,
-)
+from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
 from stable_baselines3.common.preprocessing import get_action_dim, preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor, create_mlp
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from fw_rl.agents.features import standard_extractor
-from fw_rl.agents.inference import RecurrentInference, add_time
-from fw_rl.agents.masks import mask_logits
+from fw_rl.agents.inference import RecurrentInference
 from fw_rl.agents.rollout import Observation, map_observation
 from fw_rl.agents.scaling import ObservationScaling, RewardScaling
-from fw_rl.cells import Cell, CellPair, State, Stepper, make_cell
+from fw_rl.cells import Cell, CellPair, State, make_cell
 from fw_rl.envs.sb3 import check_spaces
 
 __all__ = ["RecurrentActorCriticPolicy"]
@@ -183,43 +176,6 @@ class RecurrentActorCriticPolicy(RecurrentInference):
             encoded = torch.cat([self.encoder(of_actor), self.critic_encoder(of_critic)], dim=-1)
         return encoded.view(steps, batch, -1)
 
-    def remember(self, observations: Observation, state: State, episode_starts: Tensor) -> tuple[Tensor, State]:
-        """Run encoder and cell over a sequence.
-
-        Args:
-            observations: [T, B, ...], or a dictionary of such tensors.
-            state: The memory's state before them.
-            episode_starts: [T, B] bool.
-
-        Returns:
-            The cell's outputs [T, B, H], and the state after them.
-        """
-        return self.cell(self.encode(observations), state, episode_starts)
-
-    def act(
-        self,
-        observation: Observation,
-        stepper: Stepper,
-        episode_starts: Tensor,
-        deterministic: bool = False,
-        action_masks: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Actions for one step of B environments, without gradient and without what only learning needs.
-
-        Args:
-            observation: [B, ...], or a dictionary of such tensors.
-            stepper: Of the policy's cell; it keeps the memory's state.
-            episode_starts: [B] bool.
-            deterministic: Take the likeliest action; else draw one.
-            action_masks: The allowed actions, [B, D], see `check_masks`.
-
-        Returns:
-            Actions [B, ...], and the cell's outputs [B, H].
-        """
-        with torch.no_grad():
-            latent = stepper.step(self.encode(map_observation(add_time, observation))[0], episode_starts)
-            return self._sample_actions(latent, deterministic, action_masks), latent
-
     def evaluate_actions(  # type: ignore[override]
         self,
         observations: Observation,
@@ -258,33 +214,3 @@ class RecurrentActorCriticPolicy(RecurrentInference):
     def load(cls, path: str, device: torch.device | str = "auto") -> NoReturn:  # type: ignore[override]
         """Raises NotImplementedError: SB3 would unpickle a policy alone."""
         raise NotImplementedError("load the agent, RecurrentA2C.load(path), and take its policy")
-
-    def _sample_actions(self, latent: Tensor, deterministic: bool, masks: Tensor | None = None) -> Tensor:
-        if not isinstance(self.action_dist, CategoricalDistribution):
-            return self._distribution(latent, masks).get_actions(deterministic=deterministic)
-        # The Gumbel-max trick on the logits: an SB3 distribution for a sample alone takes longer than the cell.
-        logits = self.action_net(self._actor_latent(latent))
-        if masks is not None:
-            logits = mask_logits(logits, masks, self.action_space)
-        if not deterministic:
-            logits = logits - torch.empty_like(logits).exponential_().log_()
-        return logits.argmax(dim=1)
-
-    def _distribution(self, latent: Tensor, masks: Tensor | None = None) -> Distribution:
-        """A distribution of its own, so that a later one leaves it as it is."""
-        numbers, distribution = self.action_net(self._actor_latent(latent)), copy(self.action_dist)
-        try:
-            if isinstance(distribution, DiagGaussianDistribution):
-                return distribution.proba_distribution(numbers, self.log_std)
-            logits = numbers if masks is None else mask_logits(numbers, masks, self.action_space)
-            return distribution.proba_distribution(action_logits=logits)  # type: ignore[call-arg]
-        except ValueError as error:  # Torch's own prints the tensor
-            raise FloatingPointError("the distribution over actions is not finite: train with a lower learning rate") from error
-
-    def _value(self, latent: Tensor) -> Tensor:
-        of_critic = latent if self.shared_cell else latent[..., self.hidden_size :]
-        return self.value_net(self.mlp_extractor.forward_critic(of_critic)).squeeze(-1)
-
-    def _actor_latent(self, latent: Tensor) -> Tensor:
-        of_actor = latent if self.shared_cell else latent[..., : self.hidden_size]
-        return self.mlp_extractor.forward_actor(of_actor)
