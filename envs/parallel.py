@@ -19,13 +19,13 @@ from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import CloudpickleWrapper, batch_space, create_empty_array
 from numpy.typing import DTypeLike, NDArray
 
-from fw_rl.envs.vector import call_each, check_mask, has_fixed_size, reset_some
+from fw_rl.envs.vector import OwnGenerators, call_each, check_mask, has_fixed_size, reset_some
 from fw_rl.processes import START_METHOD, Send, WorkerError, Workers, check_start_method
 
 __all__ = ["ParallelVectorEnv"]
 
 
-class ParallelVectorEnv(VectorEnv):
+class ParallelVectorEnv(OwnGenerators):
     """A Gymnasium `VectorEnv` that lets `workers` processes step its environments, an equal share each.
 
     Together they do what `make_env(num_envs)` does in one process: `reset(seed=s)` seeds environment i with s + i, and the
@@ -146,16 +146,6 @@ class ParallelVectorEnv(VectorEnv):
             name: The attribute.
         """
         return self.call(name)
-
-    @property  # type: ignore[misc]
-    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
-        """A copy of the generator of each environment."""
-        return self.get_attr("np_random")
-
-    @property
-    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
-        """The seed of each environment."""
-        return self.get_attr("np_random_seed")
 
     def set_attr(self, name: str, values: Any) -> None:
         """Set an attribute of each environment.

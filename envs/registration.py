@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import gymnasium as gym
 
@@ -27,14 +28,8 @@ def catch_id(name: str) -> str:
         'fw_rl/Catch-20-4-v0'
     """
     wanted = f"env must be Catch-<n>-<m>, such as Catch-16-3, got {name!r}"
-    match = re.fullmatch(r"(?:fw_rl/)?Catch-([0-9]+)-([0-9]+)(?:-([0-9]+))?(?:-v0)?", name)
-    if match is None:
-        raise ValueError(wanted)
-    n, m, distractors = (int(number or 0) for number in match.groups())
-    try:
-        CatchRules(n, m, distractors=distractors)
-    except ValueError as error:
-        raise ValueError(f"{wanted}: {error}") from None
+    form = r"Catch-([0-9]+)-([0-9]+)(?:-([0-9]+))?"
+    n, m, distractors = _numbers_in(name, form, wanted, lambda n, m, distractors: CatchRules(n, m, distractors=distractors))
     env_id = f"fw_rl/Catch-{n}-{m}-{distractors}-v0" if distractors else f"fw_rl/Catch-{n}-{m}-v0"
     _register(env_id, n=n, m=m, distractors=distractors)
     return env_id
@@ -64,14 +59,7 @@ def retrieval_id(name: str) -> str:
         'fw_rl/Retrieval-4-gap16-v0'
     """
     wanted = f"env must be Retrieval-<pairs> or Retrieval-<pairs>-gap<steps>, such as Retrieval-8-gap16, got {name!r}"
-    match = re.fullmatch(r"(?:fw_rl/)?Retrieval-([0-9]+)(?:-gap([0-9]+))?(?:-v0)?", name)
-    if match is None:
-        raise ValueError(wanted)
-    pairs, gap = (int(number or 0) for number in match.groups())
-    try:
-        RetrievalGame(pairs, gap)
-    except ValueError as error:
-        raise ValueError(f"{wanted}: {error}") from None
+    pairs, gap = _numbers_in(name, r"Retrieval-([0-9]+)(?:-gap([0-9]+))?", wanted, RetrievalGame)
     env_id = f"fw_rl/Retrieval-{pairs}-gap{gap}-v0" if gap else f"fw_rl/Retrieval-{pairs}-v0"
     register_game(env_id, RetrievalGame, pairs=pairs, gap=gap)
     return env_id
@@ -82,6 +70,19 @@ def register_retrieval() -> None:
     register_game("fw_rl/Retrieval-v0", RetrievalGame)
     retrieval_id("Retrieval-4")
     retrieval_id("Retrieval-8")
+
+
+def _numbers_in(name: str, form: str, wanted: str, rules: Callable[..., object]) -> list[int]:
+    """The numbers in a short name of a game, 0 for what it leaves out; ValueError if it has no such form or no such rules."""
+    match = re.fullmatch(rf"(?:fw_rl/)?{form}(?:-v0)?", name)
+    if match is None:
+        raise ValueError(wanted)
+    numbers = [int(number or 0) for number in match.groups()]
+    try:
+        rules(*numbers)
+    except ValueError as error:
+        raise ValueError(f"{wanted}: {error}") from None
+    return numbers
 
 
 def _register(env_id: str, **rules: int) -> None:

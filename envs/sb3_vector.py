@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from stable_baselines3.common.vec_env import VecEnv
+
+from fw_rl.envs.vector import OwnGenerators
 
 __all__ = ["VectorEnvAdapter"]
 
 
-class VectorEnvAdapter(VectorEnv):
+class VectorEnvAdapter(OwnGenerators):
     """An SB3 `VecEnv`, wrapped or not, as a Gymnasium `VectorEnv` with the autoreset mode `SAME_STEP`.
 
     It steps as `SyncVectorEnv` does in that mode, since a `VecEnv` always begins the next episode in the step that ends the
@@ -101,16 +103,6 @@ class VectorEnvAdapter(VectorEnv):
             name: The attribute.
         """
         return tuple(self.venv.get_attr(name))
-
-    @property  # type: ignore[misc]
-    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
-        """The generator of each environment, or a copy of it where that is in another process."""
-        return self.get_attr("np_random")
-
-    @property
-    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
-        """The seed of each environment."""
-        return self.get_attr("np_random_seed")
 
     def set_attr(self, name: str, values: Any) -> None:
         """Set an attribute of each environment.

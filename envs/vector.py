@@ -38,6 +38,22 @@ def check_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
     return mask
 
 
+class OwnGenerators(VectorEnv):
+    """A vector environment of which each environment has a random generator of its own."""
+
+    get_attr: Callable[[str], tuple[Any, ...]]
+
+    @property  # type: ignore[misc]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+        """The generator of each environment, or a copy of it where that is in another process."""
+        return self.get_attr("np_random")
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The seed of each environment."""
+        return self.get_attr("np_random_seed")
+
+
 def seed_one_generator(env: VectorEnv, seed: int | Sequence[int] | None) -> None:
     """Seed the generator that serves all of `env`: by an integer, or by `num_envs` of them as a whole; None leaves it."""
     if seed is None or isinstance(seed, int):
