@@ -1,4 +1,4 @@
-"""The names of SB3 and sb3-contrib: what they say here, or what to say in their place."""
+"""The names of SB3 and sb3-contrib: those that work here too, and what takes the place of the others."""
 
 from __future__ import annotations
 

@@ -60,16 +60,16 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         max_grad_norm: A longer gradient is clipped to this norm.
         bptt_length: Steps of a sequence, from 1 to `n_steps`: back-propagation begins anew there; None takes `n_steps`.
         optimizer: "rmsprop", as in the A3C paper (Mnih et al. 2016), or "adam".
-        anneal: Let a learning rate that is a number go down to 0 along `learn`, linearly. False keeps it, as SB3 does, for
-            who calls `learn` in a loop with `reset_num_timesteps=False`.
+        anneal: Let a learning rate that is a number go down to 0 along `learn`, linearly. False keeps it, as SB3 does: for
+            a loop of calls of `learn` with `reset_num_timesteps=False`.
         anneal_entropy: Let `ent_coef` do so.
         normalize_advantage: Scale the advantages to mean 0 and standard deviation 1.
         norm_reward: Divide rewards by the running deviation of the discounted return, as SB3's `VecNormalize`; values are of
             such rewards. Observations are scaled by the policy, see its `norm_obs`.
         matmul_precision: Of the matrix products of learning, see `torch.set_float32_matmul_precision`: "highest", "high", or
             "medium", which lets a processor that has bfloat16 use it inside of them.
-        threads: Of Torch in `learn`. Nets of this size are fastest on one, many times so on cores that others use too; None
-            leaves it as it is, for nets that are large.
+        threads: Threads of Torch in `learn`. Small nets are fastest on one, above all on cores that others use too. None keeps
+            Torch's own number, which large nets may want.
         stats_window_size: Episodes over which their returns and lengths are averaged for logging.
         tensorboard_log: Folder of TensorBoard's logs; None writes none.
         monitor_wrapper: Report the returns and lengths of episodes.

@@ -88,7 +88,7 @@ def build_agent(
 
 
 def _withhold(model: OnPolicyAlgorithm, argument: NotStored) -> None:
-    """Let nobody learn with the default of an argument that was another one."""
+    """Keep the agent from learning with a default where its own argument was lost."""
     places = {argument.name, f"_{argument.name}"} | ({"lr_schedule"} if argument.name == "learning_rate" else set())
     for place in places.intersection(vars(model)):
         setattr(model, place, argument)

@@ -137,7 +137,7 @@ class RecurrentRollout:
     def finish(self, last_dones: NDArray[np.bool_], last_values: NDArray[np.float32], evaluate: Evaluate | None = None) -> None:
         """End the rollout with the last dones [B] and the values [B] of the observations after it, 0 where it is done.
 
-        `evaluate` is how the policy that acted evaluates its sequences, for who reads `values` or `log_probs`.
+        `evaluate` gives `values` and `log_probs` of the sequences, by the policy that acted, if they are read.
         """
         self.last_dones, self.last_values, self._evaluate = last_dones, last_values, evaluate
 

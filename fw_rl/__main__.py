@@ -82,7 +82,7 @@ def _exit_code(command: Callable[[], int], program: str) -> int:
 
 
 def _hear(failure: threading.ExceptHookArgs) -> None:
-    """Leave a file that cannot be written to the main thread, which TensorBoard's own thread tells of it as well."""
+    """Print the failure of a thread, but not that a file cannot be written: the main thread tells of this too."""
     if not isinstance(failure.exc_value, OSError):
         threading.__excepthook__(failure)
 

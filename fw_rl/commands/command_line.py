@@ -13,7 +13,7 @@ from typing import Any
 
 from fw_rl.modules import reason
 
-__all__ = ["fail", "missing_packages", "parse"]
+__all__ = ["fail", "fault", "missing_packages", "parse"]
 
 PACKAGES = ("PIL", "matplotlib", "scipy", "tabulate", "tensorboard", "tqdm", "tyro", "yaml")
 """What `pip install 'fw-rl[cli]'` brings, as it is imported."""
@@ -44,6 +44,11 @@ def fail(program: str, error: Exception | str, code: int | None = None, details:
     if code is None:
         return 1 if isinstance(error, OSError) and error.errno in FAULTS else 2
     return code
+
+
+def fault(program: str, error: OSError, go_on: str) -> int:
+    """Print one line for a fault of the machine amid the work, with what is whole and how to go on; returns exit code 1."""
+    return fail(program, f"{reason(error)}; {go_on}", code=1)
 
 
 def parse(options: type, arguments: Sequence[str], program: str, **how: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,12 +13,11 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from fw_rl.commands.command_line import fail, parse
-from fw_rl.experiments.checks import LARGEST, check_count, make_folder, require
+from fw_rl.commands.command_line import fail, fault, parse
+from fw_rl.experiments.checks import LARGEST, check_count, check_threads, make_folder, require
 from fw_rl.experiments.deblur_pictures import draw
 from fw_rl.experiments.deblur_report import describe
 from fw_rl.files import write_file
-from fw_rl.modules import reason
 from fw_rl.tasks.deblur import study
 from fw_rl.tasks.deblur.simulation import Protocol, Rates
 from fw_rl.tasks.deblur.study import Sequences, part_of
@@ -73,7 +71,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
         for name, content in files.items():
             write_file(options.out / name, content)
     except OSError as error:
-        return fail(program, f"{reason(error)}; once that is mended, the same command makes the report again", code=1)
+        return fault(program, error, "once that is mended, the same command makes the report again")
     if not options.quiet:
         print(text)
         print(f"The report: {options.out}")
@@ -103,8 +101,7 @@ def _measure(options: DeblurOptions) -> dict[str, Any]:
 def _check(options: DeblurOptions) -> None:
     """ValueError, in one line, for a value that is not allowed."""
     protocol, rates, sequences = options.protocol, options.rates, options.sequences
-    cores = os.cpu_count() or 1
-    require("threads", options.threads, options.threads <= cores, f"at most {cores}, the cores of this machine")
+    check_threads("threads", options.threads)
     least = dict(seed=0, seeds=2, sequence_seeds=2, pairs=2, linear_nets=2)
     for name, value in (vars(protocol) | vars(rates) | vars(sequences) | vars(options)).items():
         if type(value) is int and name != "subset":

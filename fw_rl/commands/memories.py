@@ -12,11 +12,10 @@ from typing import Annotated
 import gymnasium as gym
 import tyro
 
-from fw_rl.commands.command_line import fail, parse
+from fw_rl.commands.command_line import fail, fault, parse
 from fw_rl.experiments.checks import check_count, check_processes, check_seed, make_folder, require
 from fw_rl.experiments.memories import jobs, published, settings_by_cell, train
 from fw_rl.experiments.memories_report import write_report
-from fw_rl.modules import reason
 from fw_rl.processes import WorkerError
 
 __all__ = ["MemoriesOptions", "main"]
@@ -79,7 +78,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl memories") -> int:
         return fail(program, error)
     except OSError as error:
         whole = f"the trainings in {options.out} are whole: once that is mended, the same command goes on"
-        return fail(program, f"{reason(error)}; {whole}", code=1)
+        return fault(program, error, whole)
     except WorkerError as error:
         return fail(program, error.summary, code=1, details=error.details)
     print(f"\n{report}\nTables, pictures and agents: {options.out}")

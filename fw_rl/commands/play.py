@@ -14,7 +14,7 @@ import torch
 import tyro
 
 from fw_rl.agents import RecurrentOnPolicyAlgorithm
-from fw_rl.commands.command_line import fail, parse
+from fw_rl.commands.command_line import fail, fault, parse
 from fw_rl.experiments.agents import load_trained
 from fw_rl.experiments.animation import require_video, write_gif, write_mp4
 from fw_rl.experiments.attention import AttentionPicture, attention_shares
@@ -22,7 +22,6 @@ from fw_rl.experiments.checks import check_count, check_output, check_seed, requ
 from fw_rl.experiments.episodes import Episode, open_env, play_episode
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
-from fw_rl.modules import reason
 
 __all__ = ["main"]
 
@@ -79,7 +78,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
         _write(options, model, episodes, f"{config.short_env}: what {config.short_cell} attends to")
     except OSError as error:
         again = "the run is as it was: once that is mended, the same command plays the same episodes"
-        return fail(program, f"{reason(error)}; {again}", code=1)
+        return fault(program, error, again)
     return 0
 
 

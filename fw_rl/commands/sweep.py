@@ -13,12 +13,11 @@ import gymnasium as gym
 import tyro
 
 from fw_rl.agents.algorithms import ENGINES
-from fw_rl.commands.command_line import fail, parse
+from fw_rl.commands.command_line import fail, fault, parse
 from fw_rl.experiments.checks import check_count, check_processes, check_seed, make_folder, ray_needed, require
 from fw_rl.experiments.search.learning import Trainings, read_learnings
 from fw_rl.experiments.search.swept import TRIALS
 from fw_rl.experiments.settings import resolve
-from fw_rl.modules import reason
 from fw_rl.processes import WorkerError
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
         return fail(program, error)
     except OSError as error:
         whole = f"the trainings in {sweep.folder} are whole: once that is mended, the same command goes on"
-        return fail(program, f"{reason(error)}; {whole}", code=1)
+        return fault(program, error, whole)
     except WorkerError as error:
         return fail(program, error.summary, code=1, details=error.details)
     return 0

@@ -11,10 +11,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from fw_rl.commands.command_line import fail, parse
+from fw_rl.commands.command_line import fail, fault, parse
 from fw_rl.experiments.checks import make_folder
 from fw_rl.experiments.table import TableOptions, make_table
-from fw_rl.modules import reason
 from fw_rl.tasks import TASKS
 from fw_rl.tasks.base import Task
 
@@ -43,7 +42,7 @@ def main(name: str, arguments: Sequence[str], program: str | None = None) -> int
         return fail(program, error)
     except OSError as error:
         whole = f"the records in {options.out} are whole: once that is mended, the same command goes on"
-        return fail(program, f"{reason(error)}; {whole}", code=1)
+        return fault(program, error, whole)
     print(f"\n{text}\nTable, pictures and records: {options.out}")
     return 0
 

@@ -15,13 +15,12 @@ import tyro
 
 from fw_rl.agents import WorkerError
 from fw_rl.agents.algorithms import ENGINES
-from fw_rl.commands.command_line import fail, parse
-from fw_rl.experiments.checks import check_count, require
+from fw_rl.commands.command_line import fail, fault, parse
+from fw_rl.experiments.checks import check_count, check_threads, require
 from fw_rl.experiments.environments import changes_to_observations
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings, resolve
 from fw_rl.kernels import are_cached
-from fw_rl.modules import reason
 
 if TYPE_CHECKING:
     from fw_rl.experiments.training import TrainingRun
@@ -89,7 +88,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
     except WorkerError as error:
         return fail(program, f"{error.summary}; go on with: {resume}", code=1, details=error.details)
     except OSError as error:
-        return fail(program, f"{reason(error)}; {_how_to_go_on(training, resume)}", code=1)
+        return fault(program, error, _how_to_go_on(training, resume))
     try:
         _report(training, options.eval_episodes or (1000 if training.config.env.startswith("fw_rl/") else 100))
     except KeyboardInterrupt:
@@ -99,7 +98,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
         return fail(program, error, code=1)
     except OSError as error:
         undone = f"the training is done, the evaluation is not: once that is mended, make it with: {resume}"
-        return fail(program, f"{reason(error)}; {undone}", code=1)
+        return fault(program, error, undone)
     return 0
 
 
@@ -143,9 +142,7 @@ def _prepare(options: TrainOptions, defaults: TrainOptions) -> TrainingRun:
 
 
 def _check_machine(options: TrainOptions) -> None:
-    cores = os.cpu_count() or 1
-    check_count("threads", options.threads)
-    require("threads", options.threads, options.threads <= cores, f"at most {cores}, the cores of this machine")
+    check_threads("threads", options.threads)
     check_count("eval_episodes", options.eval_episodes)
     kind, _, number = options.device.partition(":")
     known = options.device in ("cpu", "auto", "cuda") or (kind == "cuda" and number.isdecimal())

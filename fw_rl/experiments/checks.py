@@ -16,6 +16,7 @@ __all__ = [
     "check_output",
     "check_processes",
     "check_seed",
+    "check_threads",
     "flag",
     "make_folder",
     "ray_needed",
@@ -54,6 +55,13 @@ def check_processes(name: str, value: int) -> None:
     most = 32 * (os.cpu_count() or 1)
     check_count(name, value)
     require(name, value, value <= most, f"at most {most}, 32 for each core of this machine")
+
+
+def check_threads(name: str, value: int) -> None:
+    """Check the number of Torch's threads."""
+    cores = os.cpu_count() or 1
+    check_count(name, value)
+    require(name, value, value <= cores, f"at most {cores}, the cores of this machine")
 
 
 def check_output(name: str, path: Path, *endings: str) -> None:

@@ -22,7 +22,7 @@ from fw_rl.experiments.settings import RunSettings
 from fw_rl.intervals import mean_interval
 
 __all__ = ["COLORS", "STYLE", "LearningCurve", "as_png", "count_of", "draw", "draw_learning_curve", "group", "plot_mean"]
-__all__ += ["put_titles", "read_run"]
+__all__ += ["label_panel", "put_titles", "read_run"]
 
 RETURN, FRAMES = "rollout/ep_rew_mean", "time/total_timesteps"
 COLORS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#db2777", "#4b5563", "#84cc16", "#92400e")
@@ -112,10 +112,7 @@ def draw(panels: dict[str, dict[str, Kind]]) -> bytes:
             for label, runs in kinds.items():
                 frames, *band = mean_curve(runs)
                 plot_mean(axes, frames, band, colors[label])
-            counts = count_of(kinds.values())
-            put_titles(axes, env, "one seed" if counts == "1" else f"mean and 95 % interval over {counts} seeds")
-            axes.set(xlabel="frames", ylabel="mean return")
-            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            label_panel(axes, env, kinds.values())
         for axes in places[len(panels) :]:
             axes.remove()
         handles = [Line2D([], [], linewidth=2, color=color, label=label) for label, color in colors.items()]
@@ -154,6 +151,14 @@ def plot_mean(axes: Axes, frames: Any, band: Iterable[Any], color: str) -> None:
     mean, low, high = band
     axes.fill_between(frames, low, high, color=color, alpha=0.18, linewidth=0)
     axes.plot(frames, mean, color=color, linewidth=2)
+
+
+def label_panel(axes: Axes, title: str, groups: Iterable[Sequence[Any]]) -> None:
+    """The texts of a panel with learning curves, each of a group of seeds."""
+    counts = count_of(groups)
+    put_titles(axes, title, "one seed" if counts == "1" else f"mean and 95 % interval over {counts} seeds")
+    axes.set(xlabel="frames", ylabel="mean return")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def put_titles(axes: Axes, title: str, subtitle: str) -> None:

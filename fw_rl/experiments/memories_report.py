@@ -12,10 +12,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter
 from tabulate import tabulate
 
-from fw_rl.experiments.curves import COLORS, STYLE, as_png, count_of, plot_mean, put_titles
+from fw_rl.experiments.curves import COLORS, STYLE, as_png, count_of, label_panel, plot_mean
 from fw_rl.experiments.memories import ROUNDING, Record, summarise, trained
 from fw_rl.experiments.memories_attention import draw_recalls, recall_of
 from fw_rl.experiments.search.learning import Job, Learning
@@ -212,10 +211,7 @@ def draw_curves(record: Record) -> bytes:
             for column, style in LINES.items() if game["paper"] else ():
                 axes.axhline(game["paper"][column], color="#4b5563", linewidth=1, **style)
             axes.set_ylim(*_limits(game))
-            counts = count_of(found["seeds"] for found in game["cells"].values())
-            put_titles(axes, name, "one seed" if counts == "1" else f"mean and 95 % interval over {counts} seeds")
-            axes.set(xlabel="frames", ylabel="mean return")
-            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            label_panel(axes, name, (found["seeds"] for found in game["cells"].values()))
         for axes in places[len(games) :]:
             axes.remove()
         handles = [Line2D([], [], linewidth=2, color=color, label=cell) for cell, color in colors.items()]
