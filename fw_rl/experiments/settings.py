@@ -191,10 +191,8 @@ class RunSettings:
         require("n_envs", self.n_envs, even, f"a multiple of --workers, {self.workers}")
         length = self.bptt_length or self.n_steps
         require("bptt_length", length, length <= self.n_steps, f"at most --n-steps, {self.n_steps}")
-        rollout, where = (
-            self.rollout_size,
-            f"the steps of a rollout: --n-steps {self.n_steps} in each of --n-envs {self.n_envs}",
-        )
+        rollout = self.rollout_size
+        where = f"the steps of a rollout: --n-steps {self.n_steps} in each of --n-envs {self.n_envs}"
         require("timesteps", self.timesteps, self.timesteps >= rollout, f"at least {rollout}, {where}")
         batch = self.batch_size
         require("batch_size", batch, batch is None or batch >= length, f"at least {length}, the steps of a sequence")

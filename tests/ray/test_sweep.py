@@ -50,7 +50,7 @@ def test_a_training_that_fails_is_told():
 
 
 def test_a_sweep_leaves_its_trials_and_its_report(tmp_path, capsys):
-    small = ["--env", "Catch-5-2", "--cell", "rnn", "--timesteps", "600", "--eval-episodes", "4", "--jobs", "2", "--quiet"]
+    small = ["--env", "Catch-5-2", "--cell", "rnn", "--timesteps", "2100", "--eval-episodes", "4", "--jobs", "2", "--quiet"]
     assert main([*small, "--trials", "2", "--retrain", "1", "--engine", "ray", "--out", str(tmp_path)]) == 0
     assert len(read_learnings(tmp_path / "Catch-5-2" / "rnn" / "trials.json")) == 2
     assert len(read_learnings(tmp_path / "Catch-5-2" / "rnn" / "seeds.json")) == 1
