@@ -12,7 +12,7 @@ import tyro
 from sb3_contrib.common.maskable.utils import is_masking_supported
 
 from fw_rl.agents import RecurrentOnPolicyAlgorithm, export_onnx
-from fw_rl.commands.command_line import fail, parse
+from fw_rl.commands.command_line import fail, fault, parse
 from fw_rl.experiments.agents import evaluation_episodes, evaluation_record, load_trained
 from fw_rl.experiments.card import check_card, stored_evaluation, write_card
 from fw_rl.experiments.checks import check_output, require
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl export") -> int:
         return fail(program, error, code=1)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         return fail(program, error)
-    return _push(options, program) if options.push else 0
+    return _push(options.card, options.push, program) if options.card and options.push else 0
 
 
 def _check(options: ExportOptions) -> None:
@@ -104,13 +104,14 @@ def _write_card(
     print(f"The folder: {to}")
 
 
-def _push(options: ExportOptions, program: str) -> int:
+def _push(folder: Path, repository: str, program: str) -> int:
     """Upload the folder, which is whole whatever happens; returns the exit code."""
-    whole = f"the folder {options.card} is whole"
+    whole = f"the folder {folder} is whole"
     try:
-        print(f"On the Hub: {push(options.card, options.push)}")
-    except ConnectionError as error:
-        return fail(program, f"{reason(error)}; {whole}: the same command tries again", code=1)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+        address = push(folder, repository)
+    except OSError as error:  # also a ConnectionError
+        return fault(program, error, f"{whole}: the same command tries again")
+    except (ValueError, ModuleNotFoundError) as error:
         return fail(program, f"{reason(error)}; {whole}")
+    print(f"On the Hub: {address}")
     return 0
