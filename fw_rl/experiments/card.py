@@ -103,14 +103,15 @@ def write_card(
     The animation is the run's if the evaluation is, else a new one.
     """
     shared, problem = RunFolder(to), ""
+    sources = {shared.weights: checkpoint, shared.config: run.config, shared.curve: run.curve, shared.progress: run.progress}
+    if stored_evaluation(run.path, model) == evaluation:
+        sources[shared.episodes] = run.episodes
+    contents = {path: source.read_bytes() for path, source in sources.items() if source.is_file()}
     for name in SHARED_FILES:
         (to / name).unlink(missing_ok=True)
-    write_file(shared.weights, checkpoint.read_bytes())
+    for path, content in contents.items():
+        write_file(path, content)
     write_json(shared.evaluation, evaluation)
-    films = [(run.episodes, shared.episodes)] if stored_evaluation(run.path, model) == evaluation else []
-    for source, target in [(run.config, shared.config), (run.curve, shared.curve), (run.progress, shared.progress), *films]:
-        if source.is_file():
-            write_file(target, source.read_bytes())
     if not shared.episodes.is_file():
         try:
             draw_episodes(shared.episodes, config, model)

@@ -84,7 +84,7 @@ def _hub(wanted: str) -> Iterator[Any]:
         on_file = isinstance(error, OSError) and error.errno is not None
         if on_file or (isinstance(error, ValueError) and not isinstance(error, OSError)):
             raise
-        said = one_line(getattr(error, "server_message", None) or error)
+        said = one_line(getattr(error, "server_message", None) or error).rstrip(".")
         status = getattr(getattr(error, "response", None), "status_code", 0)
         if 400 <= status < 500 and status != TOO_MANY:
             raise ValueError(f"{wanted}: {said}") from error
