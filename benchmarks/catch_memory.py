@@ -1,11 +1,11 @@
-"""Can the fast weights of Catch hold the ball's column themselves, over the twelve blank frames, without W?
+"""Can the fast weights of Catch hold the ball's column themselves, over the blank frames, without W?
 
     python benchmarks/catch_memory.py --sweep results/figure5 --out results/memory
 
-The best settings of the fast weights on Catch-16-3 have a decay at which they fade within two frames, so that W must carry the
-rest. Here W is learned, stays at its start, or is taken away (W = 0), with that decay and with the paper's of 0.95, at the rate eta
-0.01 that lets a slow decay work. The picture shows which frames the agents read when the ball is about to land. Records are
-written run by run, and what is there is not made again.
+The best settings of the fast weights on Catch-16-3 have a decay at which they fade within two frames. Here W is learned, stays
+at its start, or is taken away (W = 0), with that decay and with the paper's of 0.95, at the rate eta 0.01, which lets a slow
+decay work. The picture shows which frames the agents read at the last decision. Records are written run by run, and what is
+there is not made again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from fw_rl.experiments.curves import STYLE, as_png
 from fw_rl.experiments.episodes import open_env, play_episode
 from fw_rl.experiments.search.learning import Job, Trainings
 from fw_rl.experiments.search.live import train_missing
-from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 
 FIRST_SEED = 20_000

@@ -59,9 +59,7 @@ def frames_per_second(contender: Contender, seconds: float) -> float:
     """Act and learn for at least that long, after a warm-up."""
     if contender.side == "JAX":
         return _of_jax(contender, seconds)
-    own = dict(
-        a2c={}, a3c=dict(workers=CORES), ppo=dict(n_steps=EPISODE, n_epochs=4, batch_size=16 * EPISODE, gae_lambda=1.0)
-    )
+    own = dict(a2c={}, a3c=dict(workers=CORES), ppo=dict(n_steps=EPISODE, n_epochs=4, batch_size=16 * EPISODE, gae_lambda=1.0))
     config = resolve(env=ENV, cell=contender.cell, algo=contender.algo, n_envs=contender.n_envs, **own[contender.algo])
     clock = Clock(seconds)
     make_model(config).learn(10**9, callback=clock, log_interval=None)  # type: ignore[call-arg]
