@@ -23,7 +23,7 @@ __all__ = ["AttentionPicture", "attention_shares", "encode_episode"]
 
 Image = NDArray[np.uint8]
 
-EDGE, GAP, LINE, FRAME = 0.75, 0.08, 0.25, 0.8
+EDGE, GAP, LINE, FRAME = 0.75, 0.08, 0.25, 0.55
 """Inches: what is left around the matrix for words, what lies between its parts, a line of words, and the least frame."""
 
 DPI, PIXELS = 150, 2

@@ -170,9 +170,9 @@ def test_a_picture_shows_a_row_for_each_step(played):
     ("steps", "ended", "side", "shown", "left_out"),
     [
         (8, True, 6.4, 8, ""),
-        (15, True, 3.2, 15, "one frame of 4 is shown"),
-        (9, False, 6.4, 9, "the first 9 steps; the episode goes on; one frame of 2 is shown"),
-        (500, True, 6.4, 480, "the first 480 of 500 steps; one frame of 60 is shown"),
+        (15, True, 3.2, 15, "one frame of 3 is shown"),
+        (15, False, 6.4, 15, "the first 15 steps; the episode goes on; one frame of 2 is shown"),
+        (500, True, 6.4, 480, "the first 480 of 500 steps; one frame of 42 is shown"),
     ],
 )
 def test_a_picture_says_what_it_leaves_out(steps, ended, side, shown, left_out):
