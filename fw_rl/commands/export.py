@@ -79,14 +79,14 @@ def _check(options: ExportOptions) -> None:
         raise ValueError("--onnx or --card must be given, got neither")
     if options.onnx:
         check_output("onnx", options.onnx, ".onnx")
-    if options.card:
-        check_card(options.card, options.run)
-        checkpoint = options.checkpoint
-        shared = checkpoint is None or checkpoint.suffix == ".safetensors"
-        require("checkpoint", checkpoint, shared, "a file whose name ends in .safetensors with --card")
     if options.push:
         check_repository("--push", options.push)
         require("push", options.push, options.card is not None, "given with --card, whose folder it uploads")
+    if options.card:
+        checkpoint = options.checkpoint
+        shared = checkpoint is None or checkpoint.suffix == ".safetensors"
+        require("checkpoint", checkpoint, shared, "a file whose name ends in .safetensors with --card")
+        check_card(options.card, options.run)
 
 
 def _write_card(

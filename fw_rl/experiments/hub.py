@@ -31,7 +31,7 @@ TOO_MANY = 429
 def check_repository(option: str, name: str) -> None:
     """Check the name of a repository, which an option gives."""
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII):
-        raise ValueError(f"{option} must be USER/NAME, got {name}")
+        raise ValueError(f"{option} must be USER/NAME, got {name!r}")
 
 
 def local_run(run: Path) -> Path:

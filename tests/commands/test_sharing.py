@@ -188,8 +188,8 @@ BAD_EXPORT = {
     "other files": (["--card", "FULL"], "--card must be a new folder, an empty one, or that of an earlier card, got "),
     "a file": (["--card", "FULL/file"], "--card must be a folder that can be made, got "),
     "a zip archive": (["--card", "NEW", "--checkpoint", "agent.zip"], "--checkpoint must be a file whose name ends in .safe"),
-    "no repository": (["--card", "NEW", "--push", "me"], "--push must be USER/NAME, got me"),
-    "an address": (["--card", "NEW", "--push", "https://huggingface.co/me/x"], "--push must be USER/NAME, got https"),
+    "no repository": (["--card", "NEW", "--push", "me"], "--push must be USER/NAME, got 'me'"),
+    "an address": (["--card", "NEW", "--push", "https://huggingface.co/me/x"], "--push must be USER/NAME, got 'https"),
     "no folder": (["--onnx", "NEW.onnx", "--push", "me/x"], "--push must be given with --card, whose folder it uploads"),
 }
 
@@ -205,7 +205,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(case, hub, catch_run, tmp_path,
     printed = capsys.readouterr().err
     assert printed.startswith("fw-rl export: error: ") and printed.count("\n") == 1
     assert expected in printed
-    assert {path.name for path in tmp_path.iterdir()} <= {"full", "new"} and not hub.root.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"full"} and not hub.root.exists()
 
 
 FAILURES = {
@@ -251,7 +251,9 @@ def test_what_cannot_be_fetched_gets_one_line(case, hub, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith(f"fw-rl play: error: {expected}")
 
 
-@pytest.mark.parametrize("name, expected", [("me", "RUN must be USER/NAME, got me"), ("me/none", "that is there and that you")])
+@pytest.mark.parametrize(
+    "name, expected", [("me", "RUN must be USER/NAME, got 'me'"), ("me/none", "that is there and that you")]
+)
 def test_a_repository_that_is_not_there_gets_one_line(name, expected, hub, capsys):
     assert play([f"hf:{name}"]) == 2
     printed = capsys.readouterr().err
