@@ -18,6 +18,7 @@ from fw_rl.experiments.animation import require_video, write_gif, write_mp4
 from fw_rl.experiments.attention import AttentionPicture, attention_shares
 from fw_rl.experiments.checks import check_count, check_output, check_seed, require
 from fw_rl.experiments.episodes import Episode, open_env, play_episode
+from fw_rl.experiments.hub import local_run
 from fw_rl.experiments.memory_view import with_memory
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
@@ -31,7 +32,7 @@ class PlayOptions:
     """Watch a trained agent play: on the screen, or as a file if one is named."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
+    """Folder of the run, or hf:USER/NAME for one of the Hugging Face Hub."""
     episodes: int = 5
     """How many episodes."""
     seed: int = 0
@@ -61,11 +62,13 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
     try:
         _check(options)
         torch.manual_seed(options.seed)
-        config, model = load_trained(options.run, options.checkpoint)
+        config, model = load_trained(local_run(options.run), options.checkpoint)
         attends = model.policy.actor_cell.attends or options.show_attention is None
         wanted = f"left out with the cell {config.cell}, which does not attend to past steps"
         require("show_attention", options.show_attention, attends, wanted)
         env = _open(options, config, model)
+    except ConnectionError as error:
+        return fail(program, error, code=1)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         return fail(program, error)
     try:

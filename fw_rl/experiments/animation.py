@@ -1,4 +1,4 @@
-"""Frames as a GIF or an MP4 file."""
+"""Frames as a GIF or an MP4 file, and the GIF that a run has."""
 
 from __future__ import annotations
 
@@ -12,15 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fw_rl.agents import RecurrentOnPolicyAlgorithm
+from fw_rl.experiments.episodes import open_env, play_episode
+from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 
-__all__ = ["require_video", "write_gif", "write_mp4"]
+__all__ = ["draw_episodes", "require_video", "write_gif", "write_mp4"]
 
 Frames = Sequence[NDArray[np.uint8]]
 """Pictures [height, width, 3]."""
 
 REST = 1.0
 """Seconds that the last frame of an episode stays."""
+
+EPISODES, EPISODE_STEPS = 6, 100
+
+
+def draw_episodes(path: Path, config: RunSettings, model: RecurrentOnPolicyAlgorithm) -> None:
+    """Write some greedy episodes of an agent as a GIF; ValueError if its environment does not draw itself."""
+    env = open_env(config, "rgb_array")
+    seeds = range(config.seed + 1, config.seed + 1 + EPISODES)
+    episodes = [play_episode(model, env, seed, max_steps=EPISODE_STEPS) for seed in seeds]
+    env.close()
+    write_gif(path, [episode.frames for episode in episodes], episodes[0].fps)
 
 
 def write_gif(path: Path, episodes: Sequence[Frames], fps: float) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatch
 from importlib import resources
 from inspect import signature
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
 import yaml
@@ -215,9 +216,21 @@ class RunSettings:
             settings = json.loads(text)["settings"]
             if missing := {field.name for field in fields(RunSettings)} - set(settings):
                 raise KeyError(*sorted(missing))
+            for name, kind in get_type_hints(RunSettings).items():
+                if not _is_of(settings[name], kind):
+                    raise TypeError(f"{name} is {settings[name]!r}")
+            if settings["algo"] not in ENGINES.get(settings["engine"], {}):
+                raise KeyError(settings["algo"])
             return RunSettings(**settings)
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"not the settings of a run: {error}") from error
+
+
+def _is_of(value: object, kind: Any) -> bool:
+    """Whether a value from JSON is of the type of a setting; the items of lists and dictionaries are not looked at."""
+    if isinstance(kind, UnionType):
+        return any(_is_of(value, one) for one in get_args(kind))
+    return type(value) in ((int, float) if kind is float else (get_origin(kind) or kind,))
 
 
 def resolve(tuned_for_cell: bool = True, **given: Any) -> RunSettings:

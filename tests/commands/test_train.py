@@ -287,7 +287,7 @@ def test_a_run_interrupted_in_its_evaluation_can_be_evaluated(tmp_path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("fw_rl.experiments.training.evaluate", interrupted)
+        patched.setattr("fw_rl.experiments.agents.evaluate", interrupted)
         code, run = train(tmp_path)
     assert code == 130
     assert f"--resume {run}" in capsys.readouterr().out.splitlines()[-1]
