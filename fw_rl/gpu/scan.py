@@ -17,7 +17,7 @@ _LARGEST_BLOCK = 128
 
 
 def run_forward(decay: Tensor, inputs: Tensor, before: Tensor, starts: Tensor | None) -> Tensor:
-    """What `fw_rl.scan` gives, of decays [T or 1, B or 1, ...], inputs [T, B, N], [T, B, 2, N] or [T, B, 1, N], and the rest."""
+    """All h(t), of decays [T or 1, B or 1, ...], inputs [T, B, N], [T, B, 2, N] or [T, B, 1, N], and the h before."""
     h = inputs.new_empty(len(inputs), *before.shape)
     decay, inputs, before = (part.contiguous() for part in (decay, inputs, before))
     grid, settings = _launch(decay, inputs, h)
@@ -115,7 +115,7 @@ def _back(
     BLOCK: tl.constexpr,
     EVERY_STEP: tl.constexpr,
 ):
-    """From the last step to the first: ``d_inputs(t) = d_h(t) + conj(decay(t+1)) d_inputs(t+1)``. `last_step`: its offset in h."""
+    """From the last step, at offset `last_step` in h, to the first."""
     row, n = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     width, inputs_width = size * (2 if IS_COMPLEX else 1), size * (2 if COMPLEX_INPUTS else 1)
     decay += (steps - 1) * decay_step + row * decay_row
@@ -163,10 +163,7 @@ def _zeros_like(pointer, BLOCK: tl.constexpr):
 def _load(pointer, n, size, IS_COMPLEX: tl.constexpr):
     """Real and imaginary parts."""
     re = tl.load(pointer + n, mask=n < size, other=0.0)
-    if IS_COMPLEX:
-        im = tl.load(pointer + size + n, mask=n < size, other=0.0)
-    else:
-        im = tl.zeros_like(re)
+    im = tl.load(pointer + size + n, mask=n < size, other=0.0) if IS_COMPLEX else tl.zeros_like(re)
     return re, im
 
 
@@ -179,8 +176,5 @@ def _store(pointer, re, im, n, size, IS_COMPLEX: tl.constexpr):
 
 @triton.jit
 def _product(a_re, a_im, b_re, b_im, IS_COMPLEX: tl.constexpr):
-    if IS_COMPLEX:
-        re, im = a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re
-    else:
-        re, im = a_re * b_re, a_im
-    return re, im
+    re = a_re * b_re - a_im * b_im if IS_COMPLEX else a_re * b_re
+    return re, a_re * b_im + a_im * b_re if IS_COMPLEX else a_im
