@@ -1,4 +1,4 @@
-"""The delta rule of `fw_rl.memory.write_and_read` by chunks on a GPU: a program takes some rows of one head's A through all steps.
+"""The delta rule by chunks on a GPU, as `fw_rl.memory.write_and_read`: a program takes rows of one head's A through all steps.
 
 In a chunk of C steps that begins with A, with within(i, j) what is left at step i of the write of step j, and carried(i) of A:
 
