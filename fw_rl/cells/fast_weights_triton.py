@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +19,9 @@ _LARGEST_SIZE = 1024
 
 _LONGEST = 128
 """Steps of a sequence that are read one by one before they are folded into a matrix, or forgotten where they are lost."""
+
+_NEVER = 2**30
+"""Steps until a write is lost in rounding, where none ever is."""
 
 
 @register_backend(FastWeightsCell)
@@ -59,25 +60,19 @@ def _stretch(
     keys, strengths = fast.keys.transpose(0, 1), fast.strengths.T
     past = gpu.Past(keys if fast.values is None else fast.values.transpose(0, 1), keys, strengths, fast.matrix, fast.faded)
     norm = (cell.norm.weight, cell.norm.bias) if isinstance(cell.norm, nn.LayerNorm) else (None, None)
-    options = _options(cell)
-    y, values, keys = gpu.run(driven, (cell.recurrent_map.weight, *norm), h, past, write, decay, begins, cut, options)
-    after = _after(fast, values, keys, write * decay ** clock.flip(0).unsqueeze(1), decay ** len(driven), begins[-1])
-    last = y[-1].clone() if wipe is None else y[-1].masked_fill(wipe[-1, :, None], 0.0)
-    return y, cell.pack(last, after)
-
-
-def _options(cell: FastWeightsCell) -> Any:
-    from fw_rl.gpu.fast_weights import Options
-
-    return Options(
+    options = gpu.Options(
         inner_steps=cell.inner_steps,
         eps=cell.norm.eps if isinstance(cell.norm, nn.LayerNorm) else None,
         norm_placement=cell.norm_placement,
         method=cell.method,
         rule=cell.rule,
         activation=cell.activation,
-        lasting=2**30 if cell.has_matrix else cell.length,
+        lasting=_NEVER if cell.has_matrix else cell.length,
     )
+    y, values, keys = gpu.run(driven, (cell.recurrent_map.weight, *norm), h, past, write, decay, begins, cut, options)
+    after = _after(fast, values, keys, write * decay ** clock.flip(0).unsqueeze(1), decay ** len(driven), begins[-1])
+    last = y[-1].clone() if wipe is None else y[-1].masked_fill(wipe[-1, :, None], 0.0)
+    return y, cell.pack(last, after)
 
 
 def _after(fast: Memory, values: Tensor, keys: Tensor, strengths: Tensor, left: Tensor, begin: Tensor) -> Memory:

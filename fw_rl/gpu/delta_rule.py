@@ -62,7 +62,7 @@ class _WriteAndRead(torch.autograd.Function):
         corrects: bool,
     ) -> tuple[Tensor, Tensor]:
         given = [None if part is None else part.contiguous() for part in (queries, keys, values, strengths, logs, starts)]
-        reads, after = torch.empty_like(given[2]), torch.empty_like(matrix, memory_format=torch.contiguous_format)
+        reads, after = values.new_empty(values.shape), torch.empty_like(matrix, memory_format=torch.contiguous_format)
         is_kept = any(ctx.needs_input_grad)
         kept = matrix.new_empty(triton.cdiv(len(keys), _CHUNK), *matrix.shape) if is_kept else None
         grid, settings = _launch(keys, values, corrects)

@@ -115,7 +115,7 @@ class _FastWeights(torch.autograd.Function):
         d_recalls, d_boundary, d_h = torch.empty_like(queries), torch.empty_like(boundary), torch.empty_like(hidden[0])
         d_gain, d_bias = (None, None) if gain is None else d_h.new_zeros(2, *d_h.shape)
         d_write, d_decay = strengths.new_empty(d_y.shape[:2]), strengths.new_zeros(len(d_h)) if learns_decay else None
-        d_written = (None, None)
+        d_written: tuple[Any, ...] = (None, None)
         if options.rule != "hebb":
             d_written = tuple(part.contiguous() for part in _oriented(options.rule, d_values, d_keys)[2:])
         memory, sources = _oriented(options.rule, values, keys), _oriented(options.rule, d_recalls, queries)
@@ -136,7 +136,7 @@ class _FastWeights(torch.autograd.Function):
         return d_boundary, d_recurrent, *d_norm, d_h, *d_past, d_write, d_rate, None, None, None
 
 
-def _oriented(rule: str, values: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _oriented(rule: str, values: Any, keys: Any) -> tuple[Any, ...]:
     """Values and keys, then errors and units, which are the same in some order; see `fast_weights_kernels`."""
     return values, keys, *((keys, values) if rule == "oja" else (values, keys))
 
