@@ -33,6 +33,7 @@ _PACKAGES = (
     "envpool",
     "bsuite",
     "popgym",
+    "jax",
 )
 
 

@@ -1,15 +1,13 @@
-"""`play`: episodes of a trained agent, on the screen or as a file, and what its memory attends to."""
+"""`play`: episodes of a trained agent, on the screen or as a file beside its memory, and what this attends to."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import gymnasium as gym
-import PIL.Image
 import torch
 import tyro
 
@@ -20,8 +18,10 @@ from fw_rl.experiments.animation import require_video, write_gif, write_mp4
 from fw_rl.experiments.attention import AttentionPicture, attention_shares
 from fw_rl.experiments.checks import check_count, check_output, check_seed, require
 from fw_rl.experiments.episodes import Episode, open_env, play_episode
+from fw_rl.experiments.memory_view import with_memory
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
+from fw_rl.lines import as_png
 
 __all__ = ["main"]
 
@@ -48,8 +48,10 @@ class PlayOptions:
     """Write the episodes as an animation."""
     mp4: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     """Write the episodes as a video."""
+    show_memory: bool = True
+    """Beside each frame of the files: which past steps the memory reads, or else what its units hold."""
     show_attention: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
-    """Draw which past steps the fast weights attend to, beside the frames: as a .png of the first episode, or a .gif of all."""
+    """Draw which past steps each step of the first episode attends to, as a .png."""
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
@@ -88,12 +90,9 @@ def _check(options: PlayOptions) -> None:
     check_seed("seed", options.seed)
     if options.mp4:
         require_video()
-    for name, *endings in (("gif", ".gif"), ("mp4", ".mp4"), ("show_attention", ".png", ".gif")):
+    for name, ending in (("gif", ".gif"), ("mp4", ".mp4"), ("show_attention", ".png")):
         if path := getattr(options, name):
-            check_output(name, path, *endings)
-    shown = options.show_attention
-    twice = options.gif is not None and shown is not None and options.gif.resolve() == shown.resolve()
-    require("show_attention", shown, not twice, "another file than --gif")
+            check_output(name, path, ending)
 
 
 def _open(options: PlayOptions, config: RunSettings, model: RecurrentOnPolicyAlgorithm) -> gym.Env:
@@ -119,6 +118,8 @@ def _play(options: PlayOptions, model: RecurrentOnPolicyAlgorithm, env: gym.Env)
 def _write(options: PlayOptions, model: RecurrentOnPolicyAlgorithm, episodes: list[Episode], title: str) -> None:
     """Write the files that the options name, and say so of each."""
     frames, fps = [episode.frames for episode in episodes], episodes[0].fps
+    if options.show_memory and (options.gif or options.mp4):
+        frames = [with_memory(model, episode) for episode in episodes]
     if options.gif:
         write_gif(options.gif, frames, fps)
         print(f"Written: {options.gif}")
@@ -126,16 +127,6 @@ def _write(options: PlayOptions, model: RecurrentOnPolicyAlgorithm, episodes: li
         write_mp4(options.mp4, frames, fps)
         print(f"Written: {options.mp4}")
     if options.show_attention:
-        _write_attention(options.show_attention, model, episodes, title)
+        picture = AttentionPicture(episodes[0], attention_shares(model, episodes[0]), title)
+        write_file(options.show_attention, as_png(picture.figure))
         print(f"Written: {options.show_attention}")
-
-
-def _write_attention(path: Path, model: RecurrentOnPolicyAlgorithm, episodes: list[Episode], title: str) -> None:
-    if path.suffix.lower() == ".png":
-        content = io.BytesIO()
-        picture = AttentionPicture(episodes[0], attention_shares(model, episodes[0]), title).draw()
-        PIL.Image.fromarray(picture).save(content, format="PNG")
-        write_file(path, content.getvalue())
-    else:
-        shown = [AttentionPicture(episode, attention_shares(model, episode), title, dpi=80).animate() for episode in episodes]
-        write_gif(path, shown, min(episodes[0].fps, 4))

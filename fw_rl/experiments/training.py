@@ -112,7 +112,7 @@ class TrainingRun:
         """Draw the learning curve and some episodes; returns the files, and why there is no animation, if so."""
         config, folder = self.config, self.folder
         title = f"{config.short_env}, {config.short_cell}, seed {config.seed}"
-        write_file(folder.curve, draw_learning_curve(folder.read_progress(), title, greedy))
+        write_file(folder.curve, draw_learning_curve(folder.read_progress(), title, config.short_cell, greedy))
         try:
             env = open_env(config, "rgb_array")
             seeds = range(config.seed + 1, config.seed + 1 + EPISODES)

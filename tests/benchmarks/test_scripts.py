@@ -25,7 +25,18 @@ SCRIPTS = {
     " --seconds 0.1",
     "worker_speed": "--num-envs 2 --microseconds 0 --repeats 1 --seconds 0.05",
 }
-NOT_HERE = {"measure", "operations", "compare_checkouts", "catch_learning", "catch_variants", "pomdp"}
+NOT_HERE = {
+    "catch_learning",
+    "catch_memory",
+    "catch_variants",
+    "compare_checkouts",
+    "jax_agent",
+    "jax_speed",
+    "measure",
+    "operations",
+    "pomdp",
+    "single_file_ppo",
+}
 """What the others share, scripts whose runs cannot be made short enough, and what has tests of its own."""
 
 
