@@ -24,6 +24,7 @@ _Key = TypeVar("_Key")
 _PACKAGES = (
     "fw-rl",
     "torch",
+    "triton",
     "stable_baselines3",
     "sb3_contrib",
     "gymnasium",

@@ -116,6 +116,8 @@ def test_all_modules_are_looked_at():
 def test_every_public_name_has_a_docstring(name):
     if name in NEEDS_RAY:
         pytest.importorskip("ray", reason="needs pip install 'fw-rl[ray]'")
+    if name.startswith("fw_rl.gpu."):
+        pytest.importorskip("triton", reason="needs pip install 'fw-rl[triton]'")
     module = importlib.import_module(name)
     assert module.__doc__
     assert list(lacking(module)) == []
