@@ -62,5 +62,5 @@ def on_page_markdown(markdown, page, config, files):
     """Every command with its help text, where the page on commands asks for them."""
     if page.file.src_uri != "commands.md":
         return markdown
-    sections = (f"## fw-rl {name}\n\n```text\n{help_text(name)}\n```" for name in COMMANDS)
+    sections = (f"## fw-rl {name}\n\n``` {{ .text .help }}\n{help_text(name)}\n```" for name in COMMANDS)
     return markdown.replace("<!-- help of all commands -->", "\n\n".join(sections))

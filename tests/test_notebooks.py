@@ -16,12 +16,12 @@ def execute(path):
 
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     os.environ |= {"PYTHONPATH": paths, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-    client = NotebookClient(nbformat.read(path, as_version=4), timeout=300, record_timing=False)
+    client = NotebookClient(nbformat.read(path, as_version=4), timeout=600, record_timing=False)
     return client.execute()
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_its_claims_hold(path):
     """The last code of each is assertions."""
