@@ -1,4 +1,4 @@
-.PHONY: test test-processes test-all test-envs test-ray test-gpu test-versions slow faults lint format docs bench
+.PHONY: test test-processes test-all test-envs test-ray test-gpu test-versions slow faults lint format docs notebooks bench
 
 test:  # what is fast, on all cores
 	python -m pytest -n auto --dist worksteal
@@ -33,6 +33,9 @@ lint:
 
 docs:
 	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
+
+notebooks:  # runs them, and stores what they print
+	python -m tests.test_notebooks
 
 format:
 	ruff check --fix .

@@ -170,5 +170,14 @@ def test_every_command_is_on_the_page_with_its_help(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_notebook_is_a_page_with_its_code_outputs_and_pictures():
+    page, pictures = load_hooks().notebook_page(ROOT / "docs" / "notebooks" / "attention.ipynb")
+    assert page.startswith("# What the memory attends to\n")
+    assert "```python\nimport gymnasium as gym\n" in page and "```text\nstep 0: key " in page
+    assert "(own_environment.ipynb)" not in page and "(attention.ipynb){ download }" in page
+    assert [name for name in pictures if f"]({name})" not in page] == []
+    assert [picture[:4] for picture in pictures.values()] == [b"\x89PNG"]
+
+
 def test_the_version_is_that_of_the_package():
     assert re.fullmatch(r"\d+\.\d+\.\d+", fw_rl.__version__)
