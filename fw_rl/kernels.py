@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-__all__ = ["Array", "Kernel", "Real", "are_cached", "can_run", "can_run_triton", "compiled", "helper", "inlined"]
+__all__ = ["Array", "Kernel", "Real", "are_cached", "can_run", "can_run_triton", "compiled", "helper", "in_place", "inlined"]
 
 Array = NDArray[np.floating]
 Real = float | np.floating
@@ -34,6 +34,11 @@ _OPTIONS: dict[str, Any] = dict(nogil=True, fastmath={"reassoc", "contract", "ns
 def compiled(kernel: Kernel) -> Kernel:
     """Decorator of a kernel, which is made when it is first called, and kept in a file for later processes."""
     return njit(cache=True, **_OPTIONS)(kernel)
+
+
+def in_place(kernel: Kernel) -> Kernel:
+    """As `compiled`, of a kernel that makes no arrays: without counts of references, which every slice would pay for."""
+    return njit(cache=True, _nrt=False, **_OPTIONS)(kernel)
 
 
 def helper(function: Kernel) -> Kernel:
