@@ -3,7 +3,6 @@
 # ruff: noqa: NPY002 (SB3 draws from NumPy's global generator)
 
 import errno
-import io
 import json
 import os
 import pickle
