@@ -372,7 +372,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         with torch.no_grad():  # some at a time: of images, the whole rollout takes more memory than learning from it
             encoded = torch.cat([self.policy.encode(map_observation(window, rollout.observations)) for window in windows])
         metrics = self.policy.cell.diagnostics(encoded, rollout.states[0], rollout.episode_starts)
-        return {f"memory/{name}": value for name, value in metrics.items()}
+        return {f"rollout/memory/{name}": value for name, value in metrics.items()}
 
     def predict(  # type: ignore[override]
         self,
