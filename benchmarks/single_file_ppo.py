@@ -59,7 +59,7 @@ class SingleFilePPO:
         self.state: State = (torch.zeros(1, num, 128), torch.zeros(1, num, 128))
 
     def updates(self) -> Iterator[tuple[int, float, float]]:
-        """Play and learn without end; after each update frames, processor seconds, and the mean reward of a step of the rollout."""
+        """Play and learn without end; after each update frames, seconds of the processor, and mean reward of a step."""
         began, frames = time.process_time(), 0
         while True:
             state = self.state
