@@ -79,4 +79,5 @@ class RetrievalGame(QuestionGame):
     def picture(self, state: State, actions: Sequence[Any]) -> NDArray[np.uint8]:
         """The key and its value or a question mark on cards, and below them the answers given so far, [300, 300, 3]."""
         (answers,), (seen,), (t,) = (state[name].tolist() for name in ("answers", "seen", "t"))
-        return draw_retrieval(*seen[t], answers, [int(action) for action in actions], [key for key, _ in seen], self.values)
+        key, value = seen[t]
+        return draw_retrieval(key, value, answers, [int(one) for one in actions], [one for one, _ in seen], self.values)

@@ -89,7 +89,7 @@ def _marked(points: int, number: int, lines: int) -> NDArray[np.intp]:
 def name_ends(axes: Axes, styles: Mapping[str, Mapping[str, Any]]) -> None:
     """The labels of those lines that the axes have, beside their last points, moved apart where these lie close together."""
     axes.get_ylim()  # as they are with all lines
-    lines = {line.get_label(): line for line in axes.lines if line.get_label() in styles}
+    lines = {str(line.get_label()): line for line in axes.lines if line.get_label() in styles}
     ends = {label: _end(axes, line) for label, line in lines.items()}
     labels = sorted((label for label, end in ends.items() if np.isfinite(end)), key=lambda label: ends[label])
     height = axes.get_figure(root=True).get_figheight() * axes.get_position().height * 72  # type: ignore[union-attr]

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import gymnasium as gym
+import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 
 from fw_rl.agents import RecurrentOnPolicyAlgorithm
 from fw_rl.commands.command_line import fail, fault, parse
@@ -120,14 +122,16 @@ def _play(options: PlayOptions, model: RecurrentOnPolicyAlgorithm, env: gym.Env)
 
 def _write(options: PlayOptions, model: RecurrentOnPolicyAlgorithm, episodes: list[Episode], title: str) -> None:
     """Write the files that the options name, and say so of each."""
-    frames, fps = [episode.frames for episode in episodes], episodes[0].fps
-    if options.show_memory and (options.gif or options.mp4):
-        frames = [with_memory(model, episode) for episode in episodes]
+
+    def shown() -> Iterator[Sequence[NDArray[np.uint8]]]:  # one episode at a time, for these are large
+        return (with_memory(model, episode) if options.show_memory else episode.frames for episode in episodes)
+
+    fps = episodes[0].fps
     if options.gif:
-        write_gif(options.gif, frames, fps)
+        write_gif(options.gif, shown(), fps)
         print(f"Written: {options.gif}")
     if options.mp4:
-        write_mp4(options.mp4, frames, fps)
+        write_mp4(options.mp4, shown(), fps)
         print(f"Written: {options.mp4}")
     if options.show_attention:
         picture = AttentionPicture(episodes[0], attention_shares(model, episodes[0]), title)

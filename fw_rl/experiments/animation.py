@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def draw_episodes(path: Path, config: RunSettings, model: RecurrentOnPolicyAlgor
     write_gif(path, [episode.frames for episode in episodes], episodes[0].fps)
 
 
-def write_gif(path: Path, episodes: Sequence[Frames], fps: float) -> None:
+def write_gif(path: Path, episodes: Iterable[Frames], fps: float) -> None:
     """Episodes as a GIF that repeats, and rests on the last frame of each."""
     pictures, milliseconds = [], []
     for frames in episodes:
@@ -51,7 +51,7 @@ def write_gif(path: Path, episodes: Sequence[Frames], fps: float) -> None:
     write_file(path, content.getvalue())
 
 
-def write_mp4(path: Path, episodes: Sequence[Frames], fps: float) -> None:
+def write_mp4(path: Path, episodes: Iterable[Frames], fps: float) -> None:
     """Episodes as a video (H.264) that rests on the last frame of each."""
     frames = [frame for episode in episodes for frame in (*episode, *[episode[-1]] * round(fps * REST))]
     even = [frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames]  # as the codec wants them

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib import colormaps
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -29,18 +29,14 @@ GROUND, INK, FAINT, BAR, NOW = (22, 28, 43), (236, 240, 247), (124, 138, 168), (
 def with_memory(model: RecurrentOnPolicyAlgorithm, episode: Episode) -> list[NDArray[np.uint8]]:
     """The T + 1 frames, each [320, 640, 3] with the memory at its right as it was at that step, at the end as it was last."""
     frames = [_fit(frame, SIDE) for frame in episode.frames]
-    draw: Callable[[int], Image.Image]
-    if model.policy.actor_cell.attends:
-        shares = attention_shares(model, episode)
-        draw = lambda step: _draw_reading(shares, step, frames)  # noqa: E731
-    else:
-        units = _held(model, episode)
-        draw = lambda step: _draw_units(units, step)  # noqa: E731
+    attends = model.policy.actor_cell.attends
+    memory = attention_shares(model, episode) if attends else _held(model, episode)
     pictures = []
     for step, frame in enumerate(frames):
+        now = min(step, len(episode) - 1)
         whole = Image.new("RGB", (2 * SIDE, SIDE), GROUND)
         whole.paste(frame, ((SIDE - frame.width) // 2, (SIDE - frame.height) // 2))
-        whole.paste(draw(min(step, len(episode) - 1)), (SIDE, 0))
+        whole.paste(_draw_reading(memory, now, frames) if attends else _draw_units(memory, now), (SIDE, 0))
         pictures.append(np.asarray(whole))
     return pictures
 
@@ -89,8 +85,9 @@ def _draw_reading(shares: NDArray[np.float64], now: int, frames: list[Image.Imag
         draw.rectangle((left, floor, right, floor + 2), NOW if step == now else FAINT)
         if step < now:
             draw.rectangle((left, floor - height * share, right, floor), BAR)
-        if step % max(round(18 / width), 1) == 0:
-            _write(draw, left + width / 2, floor + 14, str(step), 12, FAINT)
+    for tick in MaxNLocator(8, integer=True).tick_values(0, steps - 1):
+        if 0 <= tick < steps:
+            _write(draw, EDGE + width * (tick + 0.5), floor + 14, f"{tick:.0f}", 12, FAINT)
     room, y = (SIDE - 2 * EDGE) // FRAMES, 226
     read = most_read(shares[now])
     for place, step in enumerate(read):

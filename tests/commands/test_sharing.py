@@ -136,12 +136,11 @@ def test_what_is_not_evaluated_yet_is_evaluated(catch_run, tmp_path, capsys):
     assert (tmp_path / "first" / "episodes.gif").read_bytes().startswith(b"GIF")
 
 
-@pytest.mark.filterwarnings("ignore:.*not in the possible render_modes")
 def test_a_second_card_takes_the_place_of_the_first(catch_run, shared, tmp_path):
     folder = shutil.copytree(shared, tmp_path / "card")
     run = other_run(catch_run, tmp_path / "run", "fw_rl/Retrieval-4-v0")
     assert main([str(run), "--card", str(folder)]) == 0
-    assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", "eval.json", "model.safetensors"}
+    assert {path.name for path in folder.iterdir()} == FILES - {"learning_curve.png", "progress.csv"}
     assert head(folder)["model-index"][0]["results"][0]["dataset"]["name"] == "fw_rl/Retrieval-4-v0"
 
 
