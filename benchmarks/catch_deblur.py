@@ -3,10 +3,10 @@
     python benchmarks/catch_deblur.py --out results/catch_deblur
 
 An agent learns Catch-16-3. Its actions in all 240 games, one for each start of ball and paddle, are its old associations. They
-are blurred by another game, in which the screen is turned on its side, and right and left are exchanged. Then a tenth of the old
-games is rehearsed, and the return in the others is measured. With a slow and a fast weight on every connection, the fast ones
-fade after every change (HP87 §3). The controls have no fast weights, and learn at several rates, from that of the slow weights
-to the sum of both. One more has fast weights, and waits: it lets them fade for as long, and rehearses nothing.
+are blurred by another game, in which the screen is turned on its side, and right and left are exchanged. Then a tenth of the
+old games is rehearsed, and the return in the others is measured. With a slow and a fast weight on every connection, the fast
+ones fade after every change (HP87 §3). The controls have no fast weights, and learn at several rates, from that of the slow
+weights to the sum of both. One more has fast weights, and waits: it lets them fade for as long, and rehearses nothing.
 """
 
 from __future__ import annotations
