@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {
+    "acting_speed": "--cells gru --n-envs 2 --n-steps 4 --repeats 1",
     "cell_speed": "--sizes 2 3 4 --repeats 1 --seconds 0.01",
     "env_speed": "--num-envs 1 3 --games RepeatFirstEasy-v0 --game-envs 3 --repeats 1 --seconds 0.01",
     "growth": "--n 8 --n-steps 5 --hidden-size 8 --workers 1 --n-envs 4 --seconds 0.1 --picture FOLDER/growth.png",
