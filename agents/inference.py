@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from copy import copy
+from functools import cached_property
 from typing import Any, NoReturn
 
 import numpy as np
@@ -211,16 +212,31 @@ class RecurrentInference(ActorCriticPolicy):
         Args:
             actions: As they were sampled, [B, ...].
         """
+        return self.fit_actions(actions).numpy(force=True).astype(self.action_space.dtype, copy=False)
+
+    def fit_actions(self, actions: Tensor) -> Tensor:
+        """`to_env_actions` for an environment that takes tensors on the policy's device.
+
+        Args:
+            actions: As they were sampled, [B, ...].
+        """
         space = self.action_space
-        numpy_actions = actions.cpu().numpy().reshape(-1, *(space.shape or ()))
+        actions = actions.reshape(-1, *(space.shape or ()))
         if isinstance(space, spaces.Box):
-            low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+            low, high = self._action_bounds
             if self.squash_output:
-                numpy_actions = low + (numpy_actions + 1) / 2 * (high - low)  # which may be outside by a rounding
+                actions = low + (actions + 1) / 2 * (high - low)  # which may be outside by a rounding
             if np.issubdtype(space.dtype, np.integer):
-                numpy_actions = np.rint(numpy_actions)
-            numpy_actions = np.clip(numpy_actions, low, high)
-        return numpy_actions.astype(space.dtype)
+                actions = actions.round()
+            actions = actions.clamp(low, high)
+        return actions
+
+    @cached_property
+    def _action_bounds(self) -> tuple[Tensor, Tensor]:
+        """The lowest and the highest action in a Box, in float64 on the policy's device."""
+        assert isinstance(self.action_space, spaces.Box)
+        low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in (self.action_space.low, self.action_space.high))
+        return low.to(self.device), high.to(self.device)
 
     def _sample_actions(self, latent: Tensor, deterministic: bool, masks: Tensor | None = None) -> Tensor:
         if not isinstance(self.action_dist, CategoricalDistribution):

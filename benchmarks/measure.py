@@ -21,7 +21,20 @@ from fw_rl.files import write_json
 __all__ = ["Clock", "calls_per_second", "in_new_process", "in_turn", "processor", "ratio_row", "write_report"]
 
 _Key = TypeVar("_Key")
-_PACKAGES = ("fw-rl", "torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "numba", "envpool", "bsuite", "popgym")
+_PACKAGES = (
+    "fw-rl",
+    "torch",
+    "triton",
+    "stable_baselines3",
+    "sb3_contrib",
+    "gymnasium",
+    "numpy",
+    "numba",
+    "envpool",
+    "bsuite",
+    "popgym",
+    "jax",
+)
 
 
 class Clock(BaseCallback):

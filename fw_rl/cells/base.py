@@ -202,14 +202,18 @@ def register_cell(name: str) -> Callable[[_CellClass], _CellClass]:
         ValueError: If another class has the name.
 
     Examples:
-        >>> @register_cell("latch")
-        ... class Latch(Cell):
+        >>> @register_cell("forgetful")
+        ... class ForgetfulCell(Cell):
+        ...     def __init__(self, input_size, hidden_size):
+        ...         super().__init__(input_size, hidden_size)
+        ...         self.input_map = nn.Linear(input_size, hidden_size)
         ...     def initial_state(self, batch_size):
-        ...         return (torch.zeros(batch_size, self.hidden_size),)
+        ...         return (self.input_map.weight.new_zeros(batch_size, self.hidden_size),)
         ...     def forward(self, x, state, episode_starts=None):
-        ...         return state[0].expand(len(x), -1, -1), state
-        >>> make_cell("latch", 3, 8)
-        Latch(input_size=3, hidden_size=8)
+        ...         y = self.input_map(x)
+        ...         return y, (y[-1],)
+        >>> make_cell("forgetful", 3, 8).hidden_size
+        8
     """
 
     def register(cell_class: _CellClass) -> _CellClass:
