@@ -84,16 +84,18 @@ class Cell(nn.Module, ABC):
             The outputs y [T, B, H] and the new state.
         """
 
-    def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
-        """The outputs of `forward` again, with their gradient, when acting has already found their values, [T, B, H].
+    def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor | None) -> Tensor:
+        """The outputs of `forward` with their gradient, [T, B, H], where nobody needs the state after them.
 
-        A cell that can use them saves the sequential pass, with fast weights 6 to 9 % of A2C's time; the others run it.
+        Acting may have found their values. A cell that can use them saves the sequential pass, with fast weights 6 to 9 % of
+        A2C's time; the others run it.
 
         Args:
             x: Inputs, [T, B, I].
             state: The state before them.
             episode_starts: As in `forward`.
-            outputs: What `forward` gave, in one call or in many, for the same x, state and parameters, [T, B, H].
+            outputs: What `forward` gave, in one call or in many, for the same x, state and parameters, [T, B, H]; None where
+                that is not known.
         """
         return self(x, state, episode_starts)[0]
 
