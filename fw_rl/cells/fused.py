@@ -7,16 +7,17 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from fw_rl.cells.base import Cell, State, reset_rows
+from fw_rl.cells.backends import AcceleratedCell
+from fw_rl.cells.base import State, Stepper, reset_rows
 
 __all__ = ["FusedCell"]
 
 
-class FusedCell(Cell):
+class FusedCell(AcceleratedCell):
     """A cell around a one-layer `nn.RNN`, `nn.LSTM` or `nn.GRU`.
 
     A sequence is cut only where some row starts an episode, and the kernel runs over each stretch as a whole. (One call with a
-    `PackedSequence` of the episodes took two to three times as long on a processor.)
+    `PackedSequence` of the episodes took two to three times as long on a processor, where LSTM and GRU have kernels of ours.)
     """
 
     core: nn.RNNBase
@@ -35,7 +36,7 @@ class FusedCell(Cell):
         parts = 2 if isinstance(self.core, nn.LSTM) else 1
         return tuple(self.weights[0].new_zeros(batch_size, self.hidden_size) for _ in range(parts))
 
-    def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
+    def unroll(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
         if episode_starts is None:
             return self._run(x, state)
         cuts = {0, len(x), *episode_starts.any(dim=1).nonzero().flatten().tolist()}
@@ -46,6 +47,9 @@ class FusedCell(Cell):
             begin = end
         return torch.cat(outputs), state
 
+    def stepper(self, state: State) -> Stepper:
+        return _FusedStepper(self, state)
+
     def _run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Steps in which no episode starts."""
         if len(x) == 1:
@@ -54,3 +58,14 @@ class FusedCell(Cell):
         hidden = tuple(part.unsqueeze(0) for part in state)
         y, last = self.core(x, hidden if isinstance(self.core, nn.LSTM) else hidden[0])
         return y, tuple(part.squeeze(0) for part in (last if isinstance(last, tuple) else (last,)))
+
+
+class _FusedStepper(Stepper):
+    """Acts by Torch's single-step functions alone."""
+
+    cell: FusedCell
+
+    @torch.no_grad()
+    def step(self, x: Tensor, episode_starts: Tensor) -> Tensor:
+        self._state = self.cell.step(x, reset_rows(self._state, episode_starts))
+        return self._state[0]
