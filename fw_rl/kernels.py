@@ -32,7 +32,7 @@ def compiled(kernel: Kernel) -> Kernel:
 
 def in_place(kernel: Kernel) -> Kernel:
     """As `compiled`, of a kernel that makes no arrays: without counts of references, which every slice would pay for."""
-    return njit(cache=True, _nrt=False, **_OPTIONS)(kernel)
+    return njit(cache=True, **_OPTIONS | {"_nrt": False})(kernel)
 
 
 def helper(function: Kernel) -> Kernel:

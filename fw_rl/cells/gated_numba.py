@@ -137,7 +137,7 @@ class _Gated(torch.autograd.Function):
             d_h += all_d_outputs[t]
             given = arrays[0][own], arrays[1][own], begins[own], arrays[2][two]
             ctx.backend.back(*given, *arrays[5:], arrays[3][t], arrays[4][t])
-            d_h.addmm_(all_d_added[t], recurrent)
+            torch.addmm(d_h, all_d_added[t], recurrent, out=d_h)
             if rows is not None:
                 d_h.masked_fill_(rows, 0.0)
 
