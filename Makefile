@@ -1,4 +1,4 @@
-.PHONY: test test-processes test-all test-envs test-ray test-versions slow faults lint format docs bench
+.PHONY: test test-processes test-all test-envs test-ray test-gpu test-versions slow faults lint format docs notebooks bench
 
 test:  # what is fast, on all cores
 	python -m pytest -n auto --dist worksteal
@@ -13,6 +13,9 @@ test-envs:  # where fw-rl[envs] is installed, and flappy-bird-gymnasium and memo
 
 test-ray:  # where fw-rl[ray] is installed
 	timeout --kill-after=30 1800 python -m pytest -m 'not slow' tests/ray tests/commands/test_ray_engine.py
+
+test-gpu:  # where fw-rl[triton] is installed: on a GPU, or else by Triton's interpreter
+	TRITON_INTERPRET=$$(python -c 'import torch; print(int(not torch.cuda.is_available()))') python -m pytest -m gpu
 
 test-versions:  # what must work with every version that pyproject.toml allows
 	python -m pytest -n auto --dist worksteal tests/agents tests/envs
@@ -30,6 +33,9 @@ lint:
 
 docs:
 	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
+
+notebooks:  # runs them, and stores what they print
+	python -m tests.test_notebooks
 
 format:
 	ruff check --fix .

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
 __all__ = ["LSTM_POLICIES", "check_arguments_of_others", "check_policy_arguments", "lstm_policy_arguments"]
 
 LSTM_POLICIES = ("MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy")
-"""sb3-contrib's policies, whose features extractor the space of observations decides here."""
+"""sb3-contrib's policies; the space of observations decides the features extractor of the first and the last."""
 
 _ARGUMENTS = {
     "use_rms_prop": "say optimizer='rmsprop' or 'adam'",
@@ -72,6 +73,7 @@ def lstm_policy_arguments(
         cell="lstm",
         hidden_size=lstm_hidden_size,
         cell_kwargs=dict(layers=n_lstm_layers) | (cell_kwargs or {}),
+        features_extractor_class=NatureCNN if policy == "CnnLstmPolicy" else None,
         shared_cell=shared_lstm,
         encoder_arch=[],
         net_arch=[] if policy == "CnnLstmPolicy" else [64, 64],

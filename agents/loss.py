@@ -9,10 +9,11 @@ from stable_baselines3.common import utils
 from torch import Tensor
 from torch.nn import functional as F
 
+from fw_rl.agents.minibatches import Minibatch
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
-from fw_rl.agents.rollout import RecurrentRollout, RolloutSequences
+from fw_rl.agents.rollout import RecurrentRollout
 
-__all__ = ["ActorCriticLoss", "ClippedLoss", "Minibatch", "actor_critic_loss", "clipped_loss"]
+__all__ = ["ActorCriticLoss", "ClippedLoss", "actor_critic_loss", "clipped_loss"]
 
 
 class ActorCriticLoss(NamedTuple):
@@ -43,8 +44,7 @@ def actor_critic_loss(
     values, log_prob, entropy = (torch.cat(parts) for parts in zip(*evaluated, strict=True))
     old_values = values.detach()
     rollout.add_evaluation(old_values, log_prob.detach())
-    advantages = torch.as_tensor(rollout.advantages, device=values.device)
-    returns = advantages + old_values
+    advantages, returns, _, _ = rollout.targets
     if normalize_advantage:
         advantages = _normalized(advantages)
 
@@ -53,16 +53,6 @@ def actor_critic_loss(
     entropy_loss = -entropy.mean()
     total = policy_loss + vf_coef * value_loss + ent_coef * entropy_loss
     return ActorCriticLoss(total, policy_loss, value_loss, entropy_loss, old_values, returns)
-
-
-class Minibatch(NamedTuple):
-    """S sequences of L steps, what is to be learned from them, and values and log-probabilities of the policy that acted."""
-
-    sequences: RolloutSequences
-    advantages: Tensor
-    returns: Tensor
-    values: Tensor
-    log_prob: Tensor
 
 
 class ClippedLoss(NamedTuple):

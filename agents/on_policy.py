@@ -30,9 +30,10 @@ from fw_rl.agents.finite import first_in_rollout, first_not_finite
 from fw_rl.agents.masks import check_masks
 from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS, torch_threads
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
-from fw_rl.agents.rollout import RecurrentRollout, RolloutSequences, map_observation
+from fw_rl.agents.rollout import Observation, RecurrentRollout, RolloutSequences, map_observation
 from fw_rl.agents.saving import SavedAgent
 from fw_rl.cells import State, Stepper
+from fw_rl.envs.sb3_tensors import TensorVecEnvAdapter
 
 __all__ = ["RecurrentOnPolicyAlgorithm"]
 
@@ -147,7 +148,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         self._stepper: Stepper | None = None
         self._has_learned = False
         self._masked = False
-        self._discounted_returns = np.zeros(0)
+        self._discounted_returns = torch.zeros(0, dtype=torch.float64)
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -221,8 +222,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         if self._last_state is None or len(self._last_state[0]) != self.n_envs:
             self._last_state = self.policy.initial_state(self.n_envs)
         if len(self._discounted_returns) != self.n_envs:
-            self._discounted_returns = np.zeros(self.n_envs)
-        self._discounted_returns[self._last_episode_starts] = 0.0
+            self._discounted_returns = torch.zeros(self.n_envs, dtype=torch.float64, device=self.device)
         return total_timesteps, callback
 
     @property
@@ -245,7 +245,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         callback.on_rollout_start()
         for _ in range(n_rollout_steps):
             if rollout_buffer.starts_sequence:
-                forgotten = self._last_episode_starts.all()
+                forgotten = not self._keeps_tensors and self._last_episode_starts.all()
                 rollout_buffer.add_state(self.policy.initial_state(env.num_envs) if forgotten else self._stepper.state)
             obs_tensor, starts = rollout_buffer.add_observation(self._last_obs, self._last_episode_starts)  # type: ignore[arg-type]
             masks = None
@@ -255,7 +255,8 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
                 actions, output = self.policy.act(obs_tensor, self._stepper, starts, action_masks=masks)
             except FloatingPointError as error:
                 raise self._not_finite("the distribution over actions") from error
-            clipped_actions = self.policy.to_env_actions(actions)
+            to_env = self.policy.fit_actions if self._keeps_tensors else self.policy.to_env_actions
+            clipped_actions = to_env(actions)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
             # Before the callback, which may save, or stop: observation and state belong together.
@@ -264,17 +265,16 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             callback.update_locals(locals())
             if not callback.on_step():
                 return False
-            if self.norm_reward:
-                rewards = self.policy.reward_scaling.scale(rewards, self._discounted_returns, self.gamma)
             rollout_buffer.add(actions, rewards, output)
-            if dones.any():
-                self._discounted_returns[dones] = 0.0
-                self._update_info_buffer(infos, dones)
-                rollout_buffer.rewards[rollout_buffer.pos - 1] += self.gamma * self._bootstrap_values(dones, infos)
+            self._note_ends(env, dones, infos)
 
-        rollout_buffer.finish(dones, self._last_values(dones), self._evaluate)
+        last_dones = torch.as_tensor(dones, device=self.device)
+        scale = self._scale_rewards if self.norm_reward else None
+        rollout_buffer.finish(last_dones, self._last_values(last_dones), self._evaluate, scale)
+        if isinstance(env, TensorVecEnvAdapter) and self.ep_info_buffer is not None:
+            self.ep_info_buffer.extend(env.take_episodes())
         seen, scaling = rollout_buffer.observations, self.policy.observation_scaling
-        finite = rollout_buffer.outputs.sum().isfinite() and np.isfinite(rollout_buffer.rewards).all()
+        finite = rollout_buffer.outputs.sum().isfinite() & rollout_buffer.has_finite_rewards
         if not (finite and scaling.takes(seen)):
             raise self._not_finite("the memory's output")
         scaling.update(seen)
@@ -282,9 +282,25 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         callback.on_rollout_end()
         return True
 
-    def _bootstrap_values(self, dones: NDArray[np.bool_], infos: list[dict[str, Any]]) -> NDArray[np.float32]:
+    @property
+    def _keeps_tensors(self) -> bool:
+        """Whether the environment gives and takes tensors on the policy's device."""
+        return isinstance(self.env, TensorVecEnvAdapter)
+
+    def _note_ends(self, env: VecEnv, dones: Any, infos: list[dict[str, Any]]) -> None:
+        """Where episodes have ended, keep their infos, and the values of last observations behind which a time limit lay."""
+        if isinstance(env, TensorVecEnvAdapter):
+            if env.last_observations is not None and env.truncations.any():
+                assert self._last_state is not None
+                values = self._predict_values(env.last_observations, self._last_state)
+                self.rollout_buffer.add_bootstrap(values.where(env.truncations, 0.0))
+        elif dones.any():
+            self._update_info_buffer(infos, dones)
+            self.rollout_buffer.add_bootstrap(self._bootstrap_values(dones, infos))
+
+    def _bootstrap_values(self, dones: NDArray[np.bool_], infos: list[dict[str, Any]]) -> Tensor:
         """The values [B] of the last observations where a time limit and not the game ended the episode; else 0."""
-        values = np.zeros(len(dones), dtype=np.float32)
+        values = torch.zeros(len(dones), device=self.device)
         rows = [int(i) for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
         if rows:
             assert self._last_state is not None
@@ -294,15 +310,20 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             found = first_not_finite("terminal_observation", map_observation(lambda part: part[None], stacked))
             if found is not None:
                 raise found._replace(environment=rows[found.environment]).error(self.num_timesteps, self._of_worker)
-            values[rows] = self._predict_values(stacked, tuple(part[rows] for part in self._last_state))
+            tensors, _ = self.policy.obs_to_tensor(stacked)
+            values[rows] = self._predict_values(tensors, tuple(part[rows] for part in self._last_state))
         return values
 
-    def _last_values(self, dones: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def _last_values(self, dones: Tensor) -> Tensor:
         """The values [B] of the observations after the rollout; 0 where an episode has ended."""
         if dones.all():
-            return np.zeros(len(dones), dtype=np.float32)
+            return torch.zeros(len(dones), device=self.device)
         assert self._last_obs is not None and self._last_state is not None
-        return self._predict_values(self._last_obs, self._last_state) * ~dones
+        seen: Any = self._last_obs if self._keeps_tensors else self.policy.obs_to_tensor(self._last_obs)[0]  # type: ignore[arg-type]
+        return self._predict_values(seen, self._last_state).masked_fill(dones, 0.0)
+
+    def _scale_rewards(self, rewards: Tensor, starts: Tensor) -> Tensor:
+        return self.policy.reward_scaling.scale(rewards, starts, self._discounted_returns, self.gamma)
 
     def _evaluate(self, sequences: RolloutSequences) -> tuple[Tensor, Tensor]:
         """Values and log-probabilities of sequences by the policy as it acts."""
@@ -311,11 +332,10 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         return values, log_prob
 
     @torch.no_grad()
-    def _predict_values(self, observations: Any, state: State) -> NDArray[np.float32]:
-        tensors, _ = self.policy.obs_to_tensor(observations)
+    def _predict_values(self, observations: Observation, state: State) -> Tensor:
         no_starts = torch.zeros(len(state[0]), dtype=torch.bool, device=self.device)
-        values: NDArray[np.float32] = self.policy.predict_values(tensors, state, no_starts).cpu().numpy()
-        if not np.isfinite(values).all():
+        values = self.policy.predict_values(observations, state, no_starts)
+        if not values.isfinite().all():
             raise self._not_finite("the value of an observation")
         return values
 
@@ -352,7 +372,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         with torch.no_grad():  # some at a time: of images, the whole rollout takes more memory than learning from it
             encoded = torch.cat([self.policy.encode(map_observation(window, rollout.observations)) for window in windows])
         metrics = self.policy.cell.diagnostics(encoded, rollout.states[0], rollout.episode_starts)
-        return {f"memory/{name}": value for name, value in metrics.items()}
+        return {f"rollout/memory/{name}": value for name, value in metrics.items()}
 
     def predict(  # type: ignore[override]
         self,

@@ -11,11 +11,11 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
-from fw_rl.agents.loss import ClippedLoss, Minibatch, clipped_loss, explained_variance
+from fw_rl.agents.loss import ClippedLoss, clipped_loss, explained_variance
+from fw_rl.agents.minibatches import Minibatch, SequenceSampler
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.optimization import matmul_precision
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
-from fw_rl.agents.rollout import SequenceSampler
 
 __all__ = ["RecurrentPPO"]
 
@@ -25,9 +25,9 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
 
     It learns from a rollout `n_epochs` times, in minibatches of whole sequences of `bptt_length` steps, each from the state
     that the memory had there while acting. The sequences of a minibatch are drawn at random from all environments and all times
-    of the rollout, see `fw_rl.agents.rollout.SequenceSampler`. With the same settings one rollout gives the same parameters as
-    there, but that the critic's error reaches a shared cell, and that no sequence is cut at random. The defaults were
-    chosen on three tasks of `benchmarks/pomdp.py`, with sixteen environments.
+    of the rollout, see `fw_rl.agents.minibatches.SequenceSampler`. With the same settings one rollout gives the same parameters
+    as there, but that the critic's error reaches a shared cell, and that no sequence is cut at random. The defaults were chosen
+    on three tasks of `benchmarks/pomdp.py`, with sixteen environments.
 
     Args:
         policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`.
@@ -133,10 +133,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
 
     def _evaluate_rollout(self) -> Tensor:
         """Advantages, returns, and the values and log-probabilities of the policy that acted, [T * B, 4]."""
-        rollout = self.rollout_buffer
-        advantages, values = rollout.advantages, rollout.values
-        evaluated = np.stack([advantages, advantages + values, values, rollout.log_probs], axis=-1)
-        return torch.as_tensor(evaluated, device=self.device).flatten(0, 1)
+        return torch.stack(self.rollout_buffer.targets, dim=-1).flatten(0, 1)
 
     def _learn_from(self, batch: Minibatch, losses: list[ClippedLoss]) -> bool:
         """One update, whose loss is appended; False, and no update, where the policy has gone too far."""

@@ -124,13 +124,17 @@ class SavedAgent(OnPolicyAlgorithm):
         return super()._setup_learn(*args, **kwargs)
 
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto") -> None:
-        """Take parameters as `get_parameters` gives them.
+        """Take the parameters of policy and optimizer, and leave all else as it is.
+
+        Args:
+            load_path_or_dict: What `get_parameters` gave, or a file as `load` takes it.
+            exact_match: Whether all parameters must be there.
+            device: "cpu", "cuda", or "auto", to read a file on.
 
         Raises:
-            ValueError: For a path, since `load` is what reads files.
+            CheckpointError: For a file that is no whole checkpoint.
+            RuntimeError: For parameters that do not fit.
         """
         if not isinstance(load_path_or_dict, dict):
-            raise ValueError(
-                f"load_path_or_dict must be a dictionary, got {load_path_or_dict!r}: {type(self).__name__}.load reads files"
-            )
+            load_path_or_dict = type(self).load(load_path_or_dict, device=device).get_parameters()
         super().set_parameters(load_path_or_dict, exact_match, device)

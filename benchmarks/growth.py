@@ -3,28 +3,33 @@
     python benchmarks/growth.py --out results/growth.json --picture results/growth.png
 
 One setting changes at a time from Catch-16-3, 128 units, 64 environments and rollouts of 15 steps, with fast weights and one
-thread. Also: what share of the processor's matrix-multiply peak, of one thread, training reaches.
+thread. Also: what share of the processor's matrix-multiply peak, of one thread, training reaches. With `--redraw` nothing is
+measured, and the picture is that of the JSON file.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import matplotlib.pyplot as plt
+import matplotlib
 import torch
 import tyro
+from matplotlib.figure import Figure
 from measure import Clock, calls_per_second, in_new_process, write_report
 from operations import counted
 
 from fw_rl.experiments.agents import make_model
 from fw_rl.experiments.settings import resolve
+from fw_rl.files import write_file
+from fw_rl.lines import STYLE, as_png, line_styles
 
 BASE = dict(n=16, n_steps=15, hidden_size=128, workers=1)
-BLUE, ORANGE = "tab:blue", "tab:orange"
 NAMES = dict(n="rows of the screen N", n_steps="steps of a rollout", hidden_size="hidden units", workers="workers of A3C")
 
 
@@ -48,6 +53,8 @@ class Settings:
     """A JSON file for the settings, versions and all measurements."""
     picture: Path | None = None
     """A PNG file for the plot."""
+    redraw: bool = False
+    """Measure nothing: plot the measurements in `out`."""
 
 
 class ClockWithMemory(Clock):
@@ -110,6 +117,10 @@ def operations_per_frame(n: int, n_steps: int, hidden_size: int) -> float:
 
 
 def main(settings: Settings) -> None:
+    if settings.redraw:
+        assert settings.out and settings.picture, "--redraw needs --out and --picture"
+        write_file(settings.picture, draw(json.loads(settings.out.read_text())["curves"]))
+        return
     peak = in_new_process(matmul_peak)
     curves: dict[str, dict[int, dict[str, float]]] = {}
     for name in BASE:
@@ -128,33 +139,26 @@ def main(settings: Settings) -> None:
     print(f"\nmatrix-multiply peak of one thread: {peak / 1e9:.0f} GFLOP/s")
     write_report(settings.out, settings, peak=peak, curves=curves)
     if settings.picture:
-        draw(curves, settings.picture)
+        write_file(settings.picture, draw(curves))
 
 
-def draw(curves: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
-    """A panel for each setting: frames a second on the left, memory on the right, on the same two scales everywhere."""
-    figure, panels = plt.subplots(1, len(curves), figsize=(13, 3.6), layout="constrained", sharey=True)
-    memories = [panel.twinx() for panel in panels]
-    points = [point for curve in curves.values() for point in curve.values()]
-    for panel, memory, (name, curve) in zip(panels, memories, curves.items(), strict=True):
-        (speed,) = panel.plot(list(curve), [point["frames_per_second"] / 1000 for point in curve.values()], "o-", color=BLUE)
-        (used,) = memory.plot(list(curve), [point["mebibytes"] for point in curve.values()], "s--", color=ORANGE, markersize=4)
-        panel.set_title(NAMES[name], fontsize=11)
-        panel.set_xscale("log")
-        panel.set_xticks(list(curve), [str(value) for value in curve])
-        panel.minorticks_off()
-        panel.margins(x=0.08)
-        panel.grid(alpha=0.3)
-        panel.tick_params(axis="y", colors=BLUE)
-        memory.tick_params(axis="y", colors=ORANGE, labelright=memory is memories[-1])
-        memory.set_ylim(0, 1.15 * max(point["mebibytes"] for point in points))
-    panels[0].set_ylim(0, 1.15 * max(point["frames_per_second"] for point in points) / 1000)
-    panels[0].set_ylabel("thousand frames a second", color=BLUE)
-    memories[-1].set_ylabel("peak memory of all processes, MiB", color=ORANGE)
-    panels[0].legend([speed, used], ["frames a second", "memory"], loc="lower left", fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+def draw(curves: Mapping[str, Mapping[Any, dict[str, float]]]) -> bytes:
+    """A column for each setting as a PNG file: frames a second above, memory below, each on one scale everywhere."""
+    style = line_styles({"fast-weights": "fast-weights"})["fast-weights"]
+    rows = {"thousand frames a second": ("frames_per_second", 1e-3), "memory, MiB": ("mebibytes", 1.0)}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(13, 5.6), dpi=150, layout="constrained")
+        for panels, (label, (measure, unit)) in zip(figure.subplots(2, len(curves), sharey="row"), rows.items(), strict=True):
+            for panel, (name, curve) in zip(panels, curves.items(), strict=True):
+                sizes = [int(value) for value in curve]
+                panel.plot(sizes, [unit * point[measure] for point in curve.values()], **style)
+                panel.set_xscale("log")
+                panel.set_xticks(sizes, [str(value) for value in sizes])
+                panel.minorticks_off()
+                panel.margins(x=0.08)
+                panel.set_xlabel(NAMES[name])
+            panels[0].set(ylabel=label, ylim=(0, None))
+        return as_png(figure)
 
 
 if __name__ == "__main__":

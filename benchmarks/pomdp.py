@@ -28,7 +28,6 @@ import numpy as np
 import torch
 import tyro
 from gymnasium.wrappers import FilterObservation, FlattenObservation, TransformObservation
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from measure import processor
@@ -43,10 +42,10 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_nor
 from torch import nn
 
 from fw_rl.agents import RecurrentPPO
-from fw_rl.experiments.curves import COLORS, STYLE
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 from fw_rl.intervals import mean_interval
+from fw_rl.lines import STYLE, as_png, handles, line_styles, plot_mean
 
 ZOO, DEFAULTS, NO_MEMORY = "sb3-contrib, as in rl-zoo", "sb3-contrib, defaults", "SB3's PPO, no memory"
 
@@ -79,6 +78,8 @@ class Task(NamedTuple):
     seeds: int
     zoo: dict[str, Any]
     policy: str = "MlpLstmPolicy"
+    possible: tuple[float, float] = (-math.inf, math.inf)
+    """The least and the highest return that there can be."""
 
 
 def hide_velocities(env_id: str, shown: list[int]) -> gym.Env:
@@ -96,8 +97,8 @@ def see_grid(env_id: str) -> gym.Env:
 
 
 TASKS = {
-    "CartPole": Task(partial(hide_velocities, "CartPole-v1", [0, 2]), 100_000, 5, ZOO_CARTPOLE),
-    "Pendulum": Task(partial(hide_velocities, "Pendulum-v1", [0, 1]), 100_000, 5, ZOO_PENDULUM),
+    "CartPole": Task(partial(hide_velocities, "CartPole-v1", [0, 2]), 100_000, 5, ZOO_CARTPOLE, possible=(0, 500)),
+    "Pendulum": Task(partial(hide_velocities, "Pendulum-v1", [0, 1]), 100_000, 5, ZOO_PENDULUM, possible=(-math.inf, 0)),
     "LunarLander": Task(partial(hide_velocities, "LunarLander-v3", [0, 1, 4, 6, 7]), 1_000_000, 3, ZOO_LANDER),
     "Hopper": Task(partial(hide_velocities, "Hopper-v5", [*range(5)]), 1_000_000, 3, ZOO_HOPPER),
     "HalfCheetah": Task(partial(hide_velocities, "HalfCheetah-v5", [*range(8)]), 1_000_000, 3, ZOO_CHEETAH),
@@ -262,33 +263,31 @@ def report(settings: Settings, runs: Runs) -> str:
 
 
 def draw(settings: Settings, runs: Runs, path: Path) -> None:
-    """A panel for each task: mean and 95 % interval over the seeds."""
+    """A panel for each task: mean and 95 % interval over the seeds, within what is possible."""
     columns = min(len(settings.tasks), 3)
     rows = math.ceil(len(settings.tasks) / columns)
-    lines = dict(zip(settings.contenders, COLORS, strict=False))
+    styles = line_styles({contender: cell_of(contender) for contender in settings.contenders})
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(0.5 + 4.4 * columns, 0.8 + 3.4 * rows), dpi=150, layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).flat
         for axes, name in zip(panels, settings.tasks, strict=False):
-            for contender, color in lines.items():
-                dashed = "--" if contender in settings.others else "-"
-                draw_curve(axes, of(runs, name, contender), label=contender, color=color, linestyle=dashed)
+            for place, (contender, style) in enumerate(styles.items()):
+                own = of(runs, name, contender)
+                frames = np.linspace(0, own[0]["frames"], POINTS + 1)[1:]
+                band = mean_interval(np.array([run["curve"] for run in own], dtype=float))
+                plot_mean(axes, frames, band, style, (place, len(styles)), TASKS[name].possible)
             axes.set(title=name, xlabel="frames", ylabel="mean return")
             axes.title.set_fontsize(11)
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         for axes in list(panels)[len(settings.tasks) :]:
             axes.set_visible(False)
-        handles = next(axes for axes in figure.axes if axes.get_visible()).get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower center", ncols=min(len(lines), 4), frameon=False)
-        figure.savefig(path)
+        figure.legend(handles=handles(styles), loc="outside lower center", ncols=min(len(styles), 4), frameon=False)
+        write_file(path, as_png(figure))
 
 
-def draw_curve(axes: Axes, runs: Runs, label: str, color: str, linestyle: str) -> None:
-    """The mean from where all seeds have ended an episode, and its interval."""
-    frames = np.linspace(0, runs[0]["frames"], POINTS + 1)[1:]
-    mean, low, high = mean_interval(np.array([run["curve"] for run in runs], dtype=float))
-    axes.fill_between(frames, low, high, color=color, alpha=0.12, linewidth=0)
-    axes.plot(frames, mean, color=color, linestyle=linestyle, linewidth=2, label=label)
+def cell_of(contender: str) -> str:
+    """The memory of a contender: that of the peer is an LSTM."""
+    return "lstm" if contender in (ZOO, DEFAULTS) else contender.removeprefix("ours, ")
 
 
 def main(settings: Settings) -> None:

@@ -1,15 +1,19 @@
-"""Training frames per second and memory of PPO on Catch-16-3: sb3-contrib's own, the same with our cells, and ours.
+"""Training frames per second and memory of PPO on Catch-16-3: sb3-contrib's own, it with our cells, a single file's, and ours.
 
     python benchmarks/ppo_speed.py --out results/ppo_speed.json
 
 All have 128 ReLUs, 128 recurrent units shared by actor and critic, linear heads, the same vector environment, and PPO's
-settings of sb3-contrib. Its buffer keeps the state of the memory at every step, ours at the start of a sequence. Each is
-measured in turn, in a process of its own and after a warm-up; the memory is the most that this process ever held.
+settings of sb3-contrib. Its buffer keeps the state of the memory at every step, ours at the start of a sequence. The single
+file is a training loop in the way of CleanRL, with an LSTM through which it goes step by step. Each is measured in turn, in a
+process of its own and after a warm-up, by its time on the processor, so that other processes disturb it little. In the shared
+net sb3-contrib's memory learns from the actor alone, ours from the critic too. The memory in MiB is the most that the process
+ever held.
 """
 
 from __future__ import annotations
 
 import resource
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +23,7 @@ import sb3_contrib
 import torch
 import tyro
 from measure import Clock, in_new_process, in_turn, ratio_row, write_report
+from single_file_ppo import SingleFilePPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from training_speed import ENV, Encoder
 
@@ -28,6 +33,7 @@ from fw_rl.experiments.environments import make_vector_env
 
 PEER = "sb3-contrib"
 PLUGGED = "sb3-contrib with CellLstmPolicy"
+SINGLE = "a single file, as CleanRL's"
 OURS = "ours"
 
 
@@ -44,7 +50,7 @@ class Settings:
     batch_size: int = 960
     """Steps of a minibatch."""
     threads: int = 1
-    """Torch threads."""
+    """Torch threads; the time of all of them counts."""
     repeats: int = 3
     """Times that each is measured, in turn."""
     seconds: float = 5.0
@@ -58,7 +64,8 @@ def make_model(settings: Settings, way: str, cell: str) -> BaseAlgorithm:
     ppo = dict(n_steps=settings.n_steps, batch_size=settings.batch_size, device="cpu")
     env = VecEnvAdapter(make_vector_env(ENV, settings.n_envs), monitor=True)
     if way == OURS:
-        return RecurrentPPO("RecurrentPolicy", env, policy_kwargs=dict(cell=cell, hidden_size=128), **ppo)
+        net = dict(cell=cell, hidden_size=128, encoder_arch=[128], shared_cell=True, net_arch=[])
+        return RecurrentPPO("RecurrentPolicy", env, policy_kwargs=net, **ppo)
     memory: dict[str, Any] = dict(features_extractor_class=Encoder, shared_lstm=True, enable_critic_lstm=False, net_arch=[])
     if way == PLUGGED:
         return sb3_contrib.RecurrentPPO(CellLstmPolicy, env, policy_kwargs=memory | dict(cell=cell, hidden_size=128), **ppo)
@@ -68,13 +75,28 @@ def make_model(settings: Settings, way: str, cell: str) -> BaseAlgorithm:
 def measure(settings: Settings, way: str, cell: str) -> tuple[float, float]:
     """Frames a second, and the most MiB that the process held."""
     torch.set_num_threads(settings.threads)
-    clock = Clock(settings.seconds)
-    make_model(settings, way, cell).learn(10**9, callback=clock, log_interval=None)  # type: ignore[call-arg]
-    return clock.frames_per_second, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if way == SINGLE:
+        speed = speed_of_single_file(settings)
+    else:
+        clock = Clock(settings.seconds, timer=time.process_time)
+        make_model(settings, way, cell).learn(10**9, callback=clock, log_interval=None)  # type: ignore[call-arg]
+        speed = clock.frames_per_second
+    return speed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def speed_of_single_file(settings: Settings, warm_up: float = 1.5) -> float:
+    """Frames a second, between two updates that are at least that long apart."""
+    ppo = SingleFilePPO(make_vector_env(ENV, settings.n_envs), settings.n_steps, settings.batch_size)
+    begin = (0, 0.0)
+    for now, seconds, _ in ppo.updates():
+        if begin[0] and seconds - begin[1] >= settings.seconds:
+            break
+        begin = (now, seconds) if not begin[0] and seconds >= warm_up else begin
+    return (now - begin[0]) / (seconds - begin[1])
 
 
 def main(settings: Settings) -> None:
-    contenders = [(PEER, "lstm"), *[(way, cell) for cell in settings.cells for way in (PLUGGED, OURS)]]
+    contenders = [(PEER, "lstm"), (SINGLE, "lstm"), *[(way, cell) for cell in settings.cells for way in (PLUGGED, OURS)]]
     mebibytes: dict[tuple[str, str], float] = {}
 
     def speed(contender: tuple[str, str]) -> float:

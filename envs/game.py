@@ -33,10 +33,12 @@ class Game(ABC):
     Attributes:
         observation_space: What one player observes.
         action_space: What one player may do: `Discrete`, `MultiDiscrete` or `Box`.
+        render_fps: Pictures a second of a game that has pictures, else None.
     """
 
     observation_space: spaces.Space[Any]
     action_space: spaces.Space[Any]
+    render_fps: float | None = None
 
     @abstractmethod
     def begin(self, rng: np.random.Generator, num: int) -> State:
@@ -64,6 +66,18 @@ class Game(ABC):
         Args:
             state: As it is after `begin` or `step`.
         """
+
+    def picture(self, state: State, actions: Sequence[Any]) -> NDArray[np.uint8]:
+        """What a person sees of one episode, [height, width, 3].
+
+        Args:
+            state: With one row, as it is after `begin` or `step`.
+            actions: Those of the episode so far.
+
+        Raises:
+            NotImplementedError: If the game has no pictures.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no pictures")
 
 
 class GameVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
@@ -227,13 +241,13 @@ class GameEnv(gym.Env[Any, Any]):
 
     Args:
         game: Its class, or "module:name" of it.
-        render_mode: None.
+        render_mode: None, or "rgb_array" for a game that has pictures.
         rules: Arguments of the class.
 
     Raises:
         ValueError: If an argument, action or option is none of those above.
-        TypeError: For a render_mode.
-        gymnasium.error.ResetNeeded: For a step before `reset`, and a step after the end.
+        TypeError: For any other render_mode.
+        gymnasium.error.ResetNeeded: For a step or picture before `reset`, and a step after the end.
 
     Examples:
         >>> import fw_rl
@@ -242,22 +256,40 @@ class GameEnv(gym.Env[Any, Any]):
         >>> observation, reward, terminated, truncated, info = env.step(2)
     """
 
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012 (gymnasium declares its type)
+
     def __init__(self, game: type[Game] | str, *, render_mode: str | None = None, **rules: Any) -> None:
-        if render_mode is not None:  # SB3 asks for "rgb_array" wherever it gets an id, and takes a TypeError for a no
-            raise TypeError(f"render_mode must be None, since games have no pictures, got {render_mode!r}")
         self._envs = GameVectorEnv(game, autoreset_mode=AutoresetMode.DISABLED, **rules)
         self.game = self._envs.game
         self.observation_space, self.action_space = self._envs.single_observation_space, self._envs.single_action_space
+        modes = [] if self.game.render_fps is None else ["rgb_array"]
+        if render_mode not in (None, *modes):  # SB3 asks for "rgb_array" wherever it gets an id, and takes a TypeError for a no
+            allowed = "None or rgb_array" if modes else "None, since the game has no pictures"
+            raise TypeError(f"render_mode must be {allowed}, got {render_mode!r}")
+        self.metadata = dict(render_modes=modes, render_fps=self.game.render_fps)
+        self.render_mode = render_mode
+        self._actions: list[Any] = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self._envs.np_random = self.np_random
         observations, infos = self._envs.reset(options=options)
+        self._actions = []
         return observations[0], infos
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         observations, rewards, terminations, truncations, infos = self._envs.step(np.asarray(action)[None])
+        self._actions.append(action)
         return observations[0], float(rewards[0]), bool(terminations[0]), bool(truncations[0]), infos
+
+    def render(self) -> NDArray[np.uint8] | None:
+        if self.render_mode is None:
+            gym.logger.warn("render() shows nothing: the environment was made without a render_mode")
+            return None
+        state = self._envs.get_state()
+        if len(state) == 1:
+            raise gym.error.ResetNeeded("there is nothing to render: call reset() first")
+        return self.game.picture(state, self._actions)
 
 
 def register_game(env_id: str, game: type[Game], **rules: Any) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from fw_rl.envs.game import State
 from fw_rl.envs.questions import NOTHING, QuestionGame, shuffled
+from fw_rl.envs.retrieval_picture import draw_retrieval
 from fw_rl.envs.rules import IntArray, is_integer
 
 
@@ -36,6 +41,8 @@ class RetrievalGame(QuestionGame):
         >>> observation, info = env.reset(seed=0)
         >>> observation, reward, terminated, truncated, info = env.step(0)
     """
+
+    render_fps = 1
 
     def __init__(self, pairs: int = 8, gap: int = 0, *, keys: int = 16, values: int = 8) -> None:
         for name, number, least in (("keys", keys, 1), ("values", values, 2), ("gap", gap, 0)):
@@ -68,3 +75,9 @@ class RetrievalGame(QuestionGame):
         answers = np.full((len(keys), self.steps), NOTHING)
         answers[:, first:] = np.take_along_axis(values, order, axis=1) - 1
         return dict(seen=seen, answers=answers)
+
+    def picture(self, state: State, actions: Sequence[Any]) -> NDArray[np.uint8]:
+        """The key and its value or a question mark on cards, and below them the answers given so far, [300, 300, 3]."""
+        (answers,), (seen,), (t,) = (state[name].tolist() for name in ("answers", "seen", "t"))
+        key, value = seen[t]
+        return draw_retrieval(key, value, answers, [int(one) for one in actions], [one for one, _ in seen], self.values)

@@ -23,7 +23,7 @@ COMMANDS = {
     "memories": "which memory remembers what: cells and games, beside POPGym",
     "figure5": "how fast each memory learns, from a sweep (Ba16 Figure 5)",
     "play": "watch a trained agent play, and what its memory attends to",
-    "export": "write a trained agent as an ONNX file",
+    "export": "write a trained agent as an ONNX file, or as a folder to share",
     "deblur": "fast weights that deblur old memories (Hinton and Plaut 1987)",
 }
 """Each but the tasks is a module of `fw_rl.commands` with a function `main(arguments, program)` that returns the exit code."""

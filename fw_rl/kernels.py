@@ -1,9 +1,16 @@
-"""What the compiled forms of the cells share: Numba's options, and when a kernel can take the place of plain Torch."""
+"""What the compiled forms of the cells share: Numba's options, and when a kernel can take the place of plain Torch.
+
+Numba's kernels run on the processor, Triton's (`fw_rl.gpu`) on a GPU; everywhere else, and where Torch has to see every
+operation, it is plain Torch.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -13,7 +20,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-__all__ = ["Array", "Kernel", "Real", "are_cached", "can_run", "compiled", "helper", "in_place", "inlined", "sigmoid", "tanh"]
+__all__ = [
+    "Array",
+    "Kernel",
+    "Real",
+    "are_cached",
+    "can_run",
+    "can_run_triton",
+    "compiled",
+    "helper",
+    "in_place",
+    "inlined",
+    "sigmoid",
+    "tanh",
+]
 
 Array = NDArray[np.floating]
 Real = float | np.floating
@@ -84,16 +104,33 @@ def sigmoid(x: Array, out: Array) -> None:
 
 
 def can_run(*tensors: Tensor) -> bool:
-    """Whether kernels can take these tensors: on the processor, in float32 or float64, where Torch need not see operations.
+    """Whether Numba's kernels can take these tensors: on the processor, in float32 or float64, and seen by nobody."""
+    return _are_plain(tensors, "cpu")
 
-    It has to under `torch.func`, `torch.compile` and autocast, and for an export.
-    """
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+
+def can_run_triton(*tensors: Tensor) -> bool:
+    """Whether Triton's kernels can take these tensors: on a GPU, or where Triton's interpreter runs them on the processor."""
+    return _are_plain(tensors, "cpu" if _is_interpreted() else "cuda") and _has_triton()
+
+
+def _are_plain(tensors: tuple[Tensor, ...], device: str) -> bool:
+    """Whether Torch need not see operations, as it has to under `torch.func`, `torch.compile`, autocast and for an export."""
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled(device):
         return False
     return all(
-        part.device.type == "cpu" and part.dtype in (torch.float32, torch.float64) and not is_functorch_wrapped_tensor(part)
+        part.device.type == device and part.dtype in (torch.float32, torch.float64) and not is_functorch_wrapped_tensor(part)
         for part in tensors
     )
+
+
+@cache
+def _is_interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def are_cached(*kernels: Any) -> bool:

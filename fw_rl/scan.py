@@ -1,8 +1,8 @@
 """A linear recurrence over time, ``h(t) = a(t) * h(t-1) + b(t)``, element by element, in real or complex numbers.
 
 Linear recurrent units share it. The last h enters a step linearly, so that the steps of a sequence can be taken in any grouping
-(Martin & Cundy 2018). On the processor compiled loops take them one after another. Elsewhere all steps of a chunk are found at
-once: each of log2(chunk) rounds doubles how many steps back every h(t) has seen.
+(Martin & Cundy 2018). Compiled loops take them one after another, on the processor and on a GPU. Elsewhere all steps of a chunk
+are found at once: each of log2(chunk) rounds doubles how many steps back every h(t) has seen.
 
 A complex vector of N elements is its real parts and then its imaginary parts, [..., 2, N], in a tensor of real numbers, which
 every dtype, ONNX and NumPy take.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fw_rl.kernels import Array, Kernel, can_run, compiled
+from fw_rl.kernels import Array, Kernel, can_run, can_run_triton, compiled
 
 __all__ = ["product", "scan", "scan_kernels"]
 
@@ -82,6 +82,10 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(decay: Tensor, inputs: Tensor, before: Tensor, starts: Tensor | None) -> Tensor:
+        if can_run_triton(decay, inputs, before):
+            from fw_rl.gpu import scan as gpu
+
+            return gpu.run_forward(decay, inputs, before, starts)
         if not can_run(decay, inputs, before):
             return _forward(decay, F.pad(inputs, (0, 0, 0, before.shape[1] - inputs.shape[2])), before, starts)
         h = inputs.new_empty(len(inputs), *before.shape)
@@ -99,6 +103,10 @@ class _Scan(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, d_h: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         decay, before, starts, h = ctx.saved_tensors
+        if can_run_triton(decay, before, h, d_h):
+            from fw_rl.gpu import scan as gpu
+
+            return *gpu.run_back(decay, before, starts, h, d_h, ctx.shape), None
         if not can_run(decay, before, h, d_h):
             d_decay, d_inputs, d_before = _back(decay, before, starts, h, d_h)
             return d_decay, d_inputs[:, :, : ctx.shape[2]], d_before, None

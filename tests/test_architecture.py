@@ -16,8 +16,8 @@ def module_name(package, path):
     return ".".join([package, *path.with_suffix("").parts]).removesuffix(".__init__")
 
 
-HELPERS = ("document", "files", "fork_server", "interrupts", "intervals", "kernels", "modules", "processes")
-ADAPTERS = {"fw_rl.envs.previous", "fw_rl.envs.sb3", "fw_rl.envs.sb3_vector"}
+HELPERS = ("document", "files", "fork_server", "interrupts", "intervals", "kernels", "lines", "modules", "processes")
+ADAPTERS = {"fw_rl.envs.previous", "fw_rl.envs.sb3", "fw_rl.envs.sb3_tensors", "fw_rl.envs.sb3_vector"}
 
 FILES = {
     module_name(package, path.relative_to(folder)): path
@@ -103,7 +103,7 @@ def test_no_imports_go_in_a_circle():
 def test_the_table_has_every_room_and_goes_downwards():
     assert set(ROOMS) == {room(module) for module in FILES} - {None}
     assert circle({name: may_import & ROOMS.keys() for name, may_import in ROOMS.items()}) == []
-    core = {"cells", "memory", "scan", "fast_slow", "tasks", "helpers"}
+    core = {"cells", "memory", "scan", "gpu", "fast_slow", "tasks", "helpers"}
     assert all(ROOMS[name] <= core for name in core)
     assert "agents" not in ROOMS["envs"] and "commands" not in ROOMS["experiments"]
 

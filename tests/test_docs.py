@@ -116,6 +116,8 @@ def test_all_modules_are_looked_at():
 def test_every_public_name_has_a_docstring(name):
     if name in NEEDS_RAY:
         pytest.importorskip("ray", reason="needs pip install 'fw-rl[ray]'")
+    if name.startswith("fw_rl.gpu."):
+        pytest.importorskip("triton", reason="needs pip install 'fw-rl[triton]'")
     module = importlib.import_module(name)
     assert module.__doc__
     assert list(lacking(module)) == []
@@ -166,6 +168,15 @@ def test_every_command_is_on_the_page_with_its_help(capsys):
     assert [name for name in COMMANDS if f"usage: fw-rl {name}" not in page] == []
     assert "--learning-rate FLOAT" in page and "\x1b" not in page
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_notebook_is_a_page_with_its_code_outputs_and_pictures():
+    page, pictures = load_hooks().notebook_page(ROOT / "docs" / "notebooks" / "attention.ipynb")
+    assert page.startswith("# What the memory attends to\n")
+    assert "```python\nimport gymnasium as gym\n" in page and "```text\nstep 0: key " in page
+    assert "(own_environment.ipynb)" not in page and "(attention.ipynb){ download }" in page
+    assert [name for name in pictures if f"]({name})" not in page] == []
+    assert [picture[:4] for picture in pictures.values()] == [b"\x89PNG"]
 
 
 def test_the_version_is_that_of_the_package():

@@ -56,6 +56,14 @@ def test_the_help_of_train_imports_nothing_that_draws():
     assert not re.search(r"\| +(matplotlib|PIL)$", shown.stderr, re.MULTILINE)
 
 
+@pytest.mark.processes
+def test_the_agents_import_nothing_that_learning_does_not_need():
+    others = {"PIL", "matplotlib", "onnx", "optuna", "pandas", "pygame", "ray", "tabulate", "torch._dynamo", "tyro"}
+    code = "import sys, stable_baselines3; before = {*sys.modules}; import fw_rl.agents; print(*{*sys.modules} - before)"
+    done = subprocess.run([sys.executable, "-c", code], env=path_to_root(), capture_output=True, text=True, check=True)
+    assert others.intersection(done.stdout.split()) == set()
+
+
 def test_every_bound_has_a_lowest_version():
     assert [requirement.name for requirement in CORE + CLI if ">=" not in str(requirement.specifier)] == []
 

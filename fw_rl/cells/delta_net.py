@@ -117,7 +117,12 @@ class DeltaNetCell(AcceleratedCell):
         return mapped, self.rate_map(seen).sigmoid().unflatten(2, (-1, self.heads))
 
     def remember(
-        self, matrix: Tensor, mapped: Tensor, rates: Tensor, episode_starts: Tensor | None = None
+        self,
+        matrix: Tensor,
+        mapped: Tensor,
+        rates: Tensor,
+        episode_starts: Tensor | None = None,
+        write_and_read: Callable[..., tuple[Tensor, Tensor]] = memory.write_and_read,
     ) -> tuple[Tensor, Tensor]:
         """The reads with norm and gate, [T, B, N, d], and the matrix after them, in plain Torch.
 
@@ -126,12 +131,11 @@ class DeltaNetCell(AcceleratedCell):
             mapped: Queries, keys, gates and values as `input_map` gives them, [T, B, 4, N, d].
             rates: Strengths and decays, [T, B, 1 or 2, N].
             episode_starts: Where rows start an episode, [T, B] bool, or None.
+            write_and_read: `memory.write_and_read`, or what computes the same.
         """
         queries, keys, strengths, decays = self._addresses(mapped, rates)
         values = mapped[:, :, 3]
-        reads, matrix = memory.write_and_read(
-            matrix, queries, keys, values, strengths, decays, episode_starts, corrects=self.corrects
-        )
+        reads, matrix = write_and_read(matrix, queries, keys, values, strengths, decays, episode_starts, corrects=self.corrects)
         return self.norm(reads) * silu(mapped[:, :, 2]), matrix
 
     def _addresses(self, mapped: Tensor, rates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

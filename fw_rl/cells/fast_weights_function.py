@@ -100,7 +100,8 @@ class FastWeightsFunction(torch.autograd.Function):
                 arrays = (_array(driven[steps]), _array(before), keys_and_room.numpy(), *_past(past, script, constants.decay))
                 left = (part.numpy() for part in (*trace, outputs[steps]))
                 queries, _, _, firsts = room_to_settle(driven, constants.inner_steps)
-                run_forward(*arrays, *script, *weights.arrays(), *constants, queries, firsts, *left)
+                own = _room_for_rows(driven, keys_and_room.shape[1])
+                run_forward(*arrays, *script, *weights.arrays(), *constants, queries, firsts, *own, *left)
                 traces += trace
             if steps.stop < len(driven):
                 before = outputs[steps.stop - 1]
@@ -146,8 +147,9 @@ class FastWeightsFunction(torch.autograd.Function):
             sources = outputs.new_empty(rows, len(before), constants.inner_steps, 2, outputs.shape[2])
             arrays = (_array(trace[0]), all_keys.numpy(), *_past(past, script, constants.decay))
             found = (*trace[1:], d_h, sources, d_boundary[steps], d_before, d_gain, d_bias)
+            own = _room_for_rows(d_boundary, all_keys.shape[1]) + _room_for_gradients(all_keys)
             room = room_to_settle(d_boundary, constants.inner_steps)
-            run_back(*arrays, *script, *weights, *constants, *room, *(part.numpy() for part in found))
+            run_back(*arrays, *script, *weights, *constants, *room, *own, *(part.numpy() for part in found))
             torch.addmm(d_recurrent, d_boundary[steps].flatten(0, 1).T, before.flatten(0, 1), out=d_recurrent)
             if len(sources):
                 _back_to_memory(sources, script.begins, past, constants.decay, d_past)
@@ -192,6 +194,18 @@ def room_to_settle(like: Tensor, inner_steps: int) -> tuple[NDArray[Any], ...]:
     return *(np.empty(shape, dtype) for shape in shapes), np.empty(4, np.int64)
 
 
+def _room_for_rows(like: Tensor, writes: int) -> tuple[NDArray[Any], ...]:
+    """For what a kernel finds in a sequence of so many writes, with those of the past: `weights`, `before` and `product`."""
+    size, dtype = like.shape[-1], like.numpy().dtype
+    return np.empty((4, writes), dtype), np.zeros((4, size), dtype), np.zeros((4, size), dtype)
+
+
+def _room_for_gradients(keys: Tensor) -> tuple[NDArray[Any], ...]:
+    """For what `run_back` finds besides: `pair` and `d_keys`."""
+    (_, writes, size), dtype = keys.shape, keys.numpy().dtype
+    return np.empty((2, size), dtype), np.empty((4, writes, size), dtype)
+
+
 def _room_for_trace(driven: Tensor, inner_steps: int) -> list[Tensor]:
     """For what `run_forward` leaves to `run_back`."""
     steps, batch, size = driven.shape
@@ -209,7 +223,7 @@ def _before(h: Tensor, outputs: Tensor, cut: NDArray[np.bool_]) -> Tensor:
     """What W is multiplied with at each step, [T, B, H], from the first h on."""
     before = torch.cat([h.unsqueeze(0), outputs[:-1]])
     if cut.any():
-        before[torch.from_numpy(cut)] = 0.0
+        before.masked_fill_(torch.from_numpy(cut).unsqueeze(2), 0.0)
     return before
 
 

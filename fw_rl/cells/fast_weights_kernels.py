@@ -15,7 +15,9 @@ writes can be read, what is older being lost in rounding. The past of a sequence
 a `matrix` [B, H, H], or [B, 0, 0] for none, of which `faded` [T, B] is left at each step ([B] while acting). A sequence writes
 with the strengths `write` [T, B]; `begins` [T, B] is the first step of the episode, -1 if that is before the sequence; where
 `cut` [T, B] is true, h(t-1) is taken as zero.
-`queries` [4, S + 1, H], `settled` [4, S, H], `scales` [4, S] and `firsts` [4] are room for what is found in four rows.
+`queries` [4, S + 1, H], `settled` [4, S, H], `scales` [4, S] and `firsts` [4] are room for what is found in four rows; in a
+sequence so are `weights` [4, P + T], `before` or `d_before` and `product` [4, H], zeros at first, and on the way back `pair`
+[2, H] and `d_keys` [4, P + T, H].
 Everything comes as plain arrays and numbers: tuples of arrays would double what the kernels take to compile.
 """
 
@@ -26,12 +28,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fw_rl.kernels import Array, Real, compiled, helper, inlined, tanh
+from fw_rl.kernels import Array, Real, helper, in_place, inlined, tanh
 
 __all__ = ["run_back", "run_forward", "step_forward"]
 
 
-@compiled
+@in_place
 def step_forward(
     boundary: Array,
     keys: Array,
@@ -76,7 +78,7 @@ def step_forward(
             strengths[b, count] = write[b]
 
 
-@compiled
+@in_place
 def run_forward(
     driven: Array,
     h: Array,
@@ -97,6 +99,9 @@ def run_forward(
     lasting: int,
     queries: Array,
     firsts: NDArray[np.integer],
+    weights: Array,
+    before: Array,
+    product: Array,
     boundary: Array,
     settled: Array,
     scales: Array,
@@ -108,10 +113,7 @@ def run_forward(
     the way back can use is left in `boundary` [T, B, H], `settled` [T, B, S, H] and `scales` [T, B, S]: the sums in the layer
     normalisation as it leaves them, and what it multiplied them with.
     """
-    steps, batch, size = driven.shape
-    pending = strengths.shape[1]
-    weights = np.empty((4, pending + steps), driven.dtype)
-    before, product = np.zeros((4, size), driven.dtype), np.empty((4, size), driven.dtype)
+    (steps, batch, _), pending = driven.shape, strengths.shape[1]
     for start in range(0, batch, 4):
         stop = min(start + 4, batch)
         for b in range(start, stop):
@@ -135,7 +137,7 @@ def run_forward(
                     _copy(queries[b - start, inner_steps], place)
 
 
-@compiled
+@in_place
 def run_back(
     boundary: Array,
     keys: Array,
@@ -157,6 +159,11 @@ def run_back(
     own_settled: Array,
     own_scales: Array,
     firsts: NDArray[np.integer],
+    weights: Array,
+    d_before: Array,
+    product: Array,
+    pair: Array,
+    d_keys: Array,
     settled: Array,
     scales: Array,
     d_outputs: Array,
@@ -172,16 +179,13 @@ def run_back(
     `run_forward`; with none, [0, ...], every read is done again. `sources`: [B, T, S, 2, H], where the pair (dr, q) of every
     read is left, or [0, ...]. `d_gain`, `d_bias`: [H], added up.
     """
-    steps, batch, size = boundary.shape
-    pending = strengths.shape[1]
-    weights, d_keys = np.empty((4, pending + steps), boundary.dtype), np.empty((4, pending + steps, size), boundary.dtype)
-    d_before, product = np.zeros((4, size), boundary.dtype), np.zeros((4, size), boundary.dtype)
-    room, is_settled = np.empty((2, size), boundary.dtype), len(settled) > 0
+    (steps, batch, _), pending, is_settled = boundary.shape, strengths.shape[1], len(settled) > 0
     for start in range(0, batch, 4):
         stop = min(start + 4, batch)
         for r in range(stop - start):
             _clear(product[r])
-            _clear(d_keys[r].ravel())
+            for j in range(pending + steps):
+                _clear(d_keys[r, j])
         for t in range(steps - 1, -1, -1):
             for b in range(start, stop):
                 r = b - start
@@ -196,7 +200,7 @@ def run_back(
                 r = b - start
                 _settle_back(
                     keys[b], weights[r], firsts[r], pending, pending + t, matrix[b], faded[t, b], gain, inner_steps, tanh,
-                    queries[r], own_settled[r], own_scales[r], product[r], d_outputs[t, b], d_keys[r], d_before[r], room,
+                    queries[r], own_settled[r], own_scales[r], product[r], d_outputs[t, b], d_keys[r], d_before[r], pair,
                     sources, b, t, d_gain, d_bias,
                 )  # fmt: skip
                 _copy(d_before[r], d_boundary[t, b])

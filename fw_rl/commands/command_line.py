@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import io
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from dataclasses import is_dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 from fw_rl.modules import reason
 
@@ -62,7 +66,8 @@ def parse(options: type, arguments: Sequence[str], program: str, **how: Any) -> 
     try:
         _check_words(arguments)
         with redirect_stderr(shown):
-            return tyro.cli(options, args=arguments, prog=program, **how)
+            _join_lines(options)
+            return tyro.cli(options, args=arguments, prog=program, description=_filled(inspect.getdoc(options) or ""), **how)
     except ValueError as error:
         problem = str(error)
     except SystemExit as ended:
@@ -70,6 +75,30 @@ def parse(options: type, arguments: Sequence[str], program: str, **how: Any) -> 
             raise
         problem = _in_one_line(shown.getvalue())
     raise SystemExit(fail(program, f"{problem} (options: {program} --help)", code=2))
+
+
+def _join_lines(options: Any) -> None:
+    """Let the help texts of fields run on over the lines of their docstrings, all of which tyro would break."""
+    import docstring_parser
+    import tyro
+
+    hints = get_type_hints(options, include_extras=True)
+    bases = [base for base in reversed(options.__mro__) if is_dataclass(base)]
+    texts = {
+        field.arg_name: field.description or "" for base in bases for field in docstring_parser.parse_from_object(base).params
+    }
+    for name, text in texts.items():
+        hints[name] = Annotated[hints[name], tyro.conf.arg(help=" ".join(text.split()))]
+    options.__annotations__ = hints
+    for group in filter(is_dataclass, hints.values()):
+        _join_lines(group)
+
+
+def _filled(text: str) -> str:
+    """The paragraphs of a text, as wide as the terminal; indented, since tyro joins lines that begin with a letter."""
+    width = shutil.get_terminal_size().columns
+    parts = (" ".join(part.split()) for part in text.split("\n\n"))
+    return "\n\n".join(textwrap.fill(part, width, initial_indent="  ", subsequent_indent="  ") for part in parts)
 
 
 def _check_words(arguments: Sequence[str]) -> None:

@@ -90,7 +90,8 @@ def _measure(options: DeblurOptions) -> dict[str, Any]:
         recurrent=lambda: study.deblur_sequences(options.sequences, protocol, rates, ends),
     )
     record = {}
-    with tqdm(measures.items(), "simulation", disable=options.quiet, unit="section", leave=False) as bar:
+    hidden = options.quiet or None  # None hides it too where nobody watches, so that an error is the only line
+    with tqdm(measures.items(), "simulation", disable=hidden, unit="section", leave=False) as bar:
         both, slow = study.layered_studies(protocol, rates)
         for name, measure in bar:
             bar.set_description(name)

@@ -1,17 +1,17 @@
-"""`play`: episodes of a trained agent, on the screen or as a file, and what its memory attends to."""
+"""`play`: episodes of a trained agent, on the screen or as a file beside its memory, and what this attends to."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import gymnasium as gym
-import PIL.Image
+import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 
 from fw_rl.agents import RecurrentOnPolicyAlgorithm
 from fw_rl.commands.command_line import fail, fault, parse
@@ -20,8 +20,11 @@ from fw_rl.experiments.animation import require_video, write_gif, write_mp4
 from fw_rl.experiments.attention import AttentionPicture, attention_shares
 from fw_rl.experiments.checks import check_count, check_output, check_seed, require
 from fw_rl.experiments.episodes import Episode, open_env, play_episode
+from fw_rl.experiments.hub import local_run
+from fw_rl.experiments.memory_view import with_memory
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
+from fw_rl.lines import as_png
 
 __all__ = ["main"]
 
@@ -31,7 +34,7 @@ class PlayOptions:
     """Watch a trained agent play: on the screen, or as a file if one is named."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
+    """Folder of the run, or hf:USER/NAME for one of the Hugging Face Hub."""
     episodes: int = 5
     """How many episodes."""
     seed: int = 0
@@ -48,8 +51,10 @@ class PlayOptions:
     """Write the episodes as an animation."""
     mp4: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     """Write the episodes as a video."""
+    show_memory: bool = True
+    """Beside each frame of the files: which past steps the memory reads, or else what its units hold."""
     show_attention: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
-    """Draw which past steps the fast weights attend to, beside the frames: as a .png of the first episode, or a .gif of all."""
+    """Draw which past steps each step of the first episode attends to, as a .png."""
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
@@ -59,11 +64,13 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
     try:
         _check(options)
         torch.manual_seed(options.seed)
-        config, model = load_trained(options.run, options.checkpoint)
+        config, model = load_trained(local_run(options.run), options.checkpoint)
         attends = model.policy.actor_cell.attends or options.show_attention is None
         wanted = f"left out with the cell {config.cell}, which does not attend to past steps"
         require("show_attention", options.show_attention, attends, wanted)
         env = _open(options, config, model)
+    except ConnectionError as error:
+        return fail(program, error, code=1)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         return fail(program, error)
     try:
@@ -88,12 +95,9 @@ def _check(options: PlayOptions) -> None:
     check_seed("seed", options.seed)
     if options.mp4:
         require_video()
-    for name, *endings in (("gif", ".gif"), ("mp4", ".mp4"), ("show_attention", ".png", ".gif")):
+    for name, ending in (("gif", ".gif"), ("mp4", ".mp4"), ("show_attention", ".png")):
         if path := getattr(options, name):
-            check_output(name, path, *endings)
-    shown = options.show_attention
-    twice = options.gif is not None and shown is not None and options.gif.resolve() == shown.resolve()
-    require("show_attention", shown, not twice, "another file than --gif")
+            check_output(name, path, ending)
 
 
 def _open(options: PlayOptions, config: RunSettings, model: RecurrentOnPolicyAlgorithm) -> gym.Env:
@@ -118,24 +122,18 @@ def _play(options: PlayOptions, model: RecurrentOnPolicyAlgorithm, env: gym.Env)
 
 def _write(options: PlayOptions, model: RecurrentOnPolicyAlgorithm, episodes: list[Episode], title: str) -> None:
     """Write the files that the options name, and say so of each."""
-    frames, fps = [episode.frames for episode in episodes], episodes[0].fps
+
+    def shown() -> Iterator[Sequence[NDArray[np.uint8]]]:  # one episode at a time, for these are large
+        return (with_memory(model, episode) if options.show_memory else episode.frames for episode in episodes)
+
+    fps = episodes[0].fps
     if options.gif:
-        write_gif(options.gif, frames, fps)
+        write_gif(options.gif, shown(), fps)
         print(f"Written: {options.gif}")
     if options.mp4:
-        write_mp4(options.mp4, frames, fps)
+        write_mp4(options.mp4, shown(), fps)
         print(f"Written: {options.mp4}")
     if options.show_attention:
-        _write_attention(options.show_attention, model, episodes, title)
+        picture = AttentionPicture(episodes[0], attention_shares(model, episodes[0]), title)
+        write_file(options.show_attention, as_png(picture.figure))
         print(f"Written: {options.show_attention}")
-
-
-def _write_attention(path: Path, model: RecurrentOnPolicyAlgorithm, episodes: list[Episode], title: str) -> None:
-    if path.suffix.lower() == ".png":
-        content = io.BytesIO()
-        picture = AttentionPicture(episodes[0], attention_shares(model, episodes[0]), title).draw()
-        PIL.Image.fromarray(picture).save(content, format="PNG")
-        write_file(path, content.getvalue())
-    else:
-        shown = [AttentionPicture(episode, attention_shares(model, episode), title, dpi=80).animate() for episode in episodes]
-        write_gif(path, shown, min(episodes[0].fps, 4))

@@ -13,13 +13,15 @@ import gymnasium as gym
 import torch
 import tyro
 
-from fw_rl.agents import WorkerError
+from fw_rl.agents import WorkerError, read_checkpoint
 from fw_rl.agents.algorithms import ENGINES
 from fw_rl.commands.command_line import fail, fault, parse
-from fw_rl.experiments.checks import check_count, check_threads, require
+from fw_rl.experiments.agents import evaluation_episodes
+from fw_rl.experiments.checks import check_count, check_device, check_threads, require
 from fw_rl.experiments.environments import changes_to_observations
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings, resolve
+from fw_rl.experiments.tracking import begin_tracking, prepare_tracking
 from fw_rl.kernels import are_cached
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainOptions", "main"]
 
-FREE_WHEN_RESUMING = ("resume", "timesteps", "workers", "ray_address", "device", "threads", "eval_episodes", "quiet")
+FREE_WHEN_RESUMING = ("resume", "timesteps", "workers", "ray_address", "device", "threads", "eval_episodes", "wandb", "quiet")
 
 BAD_INPUT = (ValueError, OSError, gym.error.Error, ArgumentTypeError)
 
@@ -54,6 +56,8 @@ class TrainOptions(RunSettings):
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 1000 for Catch, else 100)")
     ] = None
     """Episodes of the evaluation at the end: so many greedy ones, and so many with actions drawn as in training."""
+    wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT", help_behavior_hint="(default: none)")] = None
+    """Log to this project of Weights & Biases too, see WANDB_MODE=offline. A run that was begun so goes on so."""
     quiet: bool = False
     """No progress bar."""
 
@@ -69,14 +73,26 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
     options = parse(TrainOptions, arguments, program, default=defaults)
     try:
         changes = changes_to_observations(options.env)  # first: where one environment is closed, pygame ends for all
+        prepare_tracking(options.wandb, options.resume and RunFolder(options.resume))
         training = _prepare(options, defaults)
-    except BAD_INPUT as error:
+        tracker = begin_tracking(training.folder, training.config, options.wandb)
+    except ConnectionError as error:
+        return fail(program, error, code=1)
+    except (*BAD_INPUT, ModuleNotFoundError) as error:
         return fail(program, error)
     except WorkerError as error:
         return fail(program, error.summary, code=1, details=error.details)
-    resume = f"{program} --resume {training.folder.path}"
     for line in changes:
         print(line)
+    code = _train(training, options, tracker, program)
+    if tracker:
+        tracker.finish(code)
+    return code
+
+
+def _train(training: TrainingRun, options: TrainOptions, tracker: Any, program: str) -> int:
+    """Train, evaluate and report; returns the exit code."""
+    resume = f"{program} --resume {training.folder.path}"
     _say_what_is_compiled(training)
     try:
         training.run(progress_bar=not options.quiet)
@@ -90,7 +106,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
     except OSError as error:
         return fault(program, error, _how_to_go_on(training, resume))
     try:
-        _report(training, options.eval_episodes or (1000 if training.config.env.startswith("fw_rl/") else 100))
+        _report(training, options.eval_episodes or evaluation_episodes(training.config), tracker)
     except KeyboardInterrupt:
         print(f"The training is done, the evaluation is not. Make it with: {resume}")
         return 130
@@ -107,7 +123,7 @@ def _how_to_go_on(training: TrainingRun, resume: str) -> str:
     if not training.folder.config.is_file():
         return f"nothing is left of {training.folder.path}: begin anew"
     try:
-        frames = int(training.folder.last_checkpoint().stem)
+        frames = read_checkpoint(training.folder.last_checkpoint()).counters["num_timesteps"]
     except ValueError as error:
         return str(error)
     return f"the checkpoint at {frames:,} frames is whole: once that is mended, go on with: {resume}"
@@ -144,11 +160,7 @@ def _prepare(options: TrainOptions, defaults: TrainOptions) -> TrainingRun:
 def _check_machine(options: TrainOptions) -> None:
     check_threads("threads", options.threads)
     check_count("eval_episodes", options.eval_episodes)
-    kind, _, number = options.device.partition(":")
-    known = options.device in ("cpu", "auto", "cuda") or (kind == "cuda" and number.isdecimal())
-    require("device", options.device, known, "cpu, cuda, cuda:K or auto")
-    here = torch.cuda.device_count()  # SB3 would silently take the processor
-    require("device", options.device, kind != "cuda" or int(number or 0) < here, f"one of {here} CUDA devices of this machine")
+    check_device(options.device, auto=True)
     if options.engine == "ray":
         on_cpu = options.device in ("cpu", "auto")
         require("device", options.device, on_cpu, "cpu or auto with --engine ray, whose learner is on this machine's processor")
@@ -163,11 +175,13 @@ def _say_what_is_compiled(training: TrainingRun) -> None:
         print(f"Compiling the kernels of {config.short_cell}, which takes some seconds once on a machine ...", flush=True)
 
 
-def _report(training: TrainingRun, episodes: int) -> None:
+def _report(training: TrainingRun, episodes: int, tracker: Any) -> None:
     """Evaluate the agent, draw its pictures, and say where everything is."""
     folder = training.folder
     print(f"Evaluating {episodes:,} greedy and {episodes:,} sampled episodes ...", flush=True)
     result = training.evaluate(episodes)
+    if tracker:
+        tracker.summary["eval"] = result
     pictures, problem = training.draw(result["mean"])
     if problem:
         print(f"No animation: {problem}")

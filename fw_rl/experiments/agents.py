@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -22,8 +23,9 @@ from fw_rl.experiments.checks import ray_needed
 from fw_rl.experiments.environments import make_vector_env
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
+from fw_rl.intervals import mean_interval
 
-__all__ = ["evaluate", "load_model", "load_trained", "make_model"]
+__all__ = ["evaluate", "evaluation_episodes", "evaluation_record", "load_model", "load_trained", "make_model"]
 
 EVALUATION_ENVS = 100
 
@@ -94,6 +96,23 @@ def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: i
         returns = Player(model).play(env, episodes, deterministic=greedy)
     env.close()
     return returns
+
+
+def evaluation_episodes(config: RunSettings) -> int:
+    """Episodes of an evaluation by default: many of the games that are played in arrays."""
+    return 1000 if config.env.startswith("fw_rl/") else 100
+
+
+def evaluation_record(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int) -> dict[str, Any]:
+    """What eval.json has: an evaluation by so many greedy and so many sampled episodes."""
+    greedy, sampled = (_summary(evaluate(config, model, episodes, greedy)) for greedy in (True, False))
+    return greedy | dict(episodes=episodes, greedy=True, timesteps=model.num_timesteps, sampled=sampled)
+
+
+def _summary(returns: NDArray[np.float64]) -> dict[str, Any]:
+    """Mean, interval and standard deviation of returns; the interval is None for a single one."""
+    mean, low, high = (float(number) for number in mean_interval(returns))
+    return dict(mean=mean, interval_95=None if math.isnan(low) else [low, high], std=float(returns.std()))
 
 
 def load_trained(run: Path, checkpoint: Path | None = None) -> tuple[RunSettings, RecurrentOnPolicyAlgorithm]:

@@ -1,10 +1,10 @@
-"""Frames as a GIF or an MP4 file."""
+"""Frames as a GIF or an MP4 file, and the GIF that a run has."""
 
 from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fw_rl.agents import RecurrentOnPolicyAlgorithm
+from fw_rl.experiments.episodes import open_env, play_episode
+from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 
-__all__ = ["require_video", "write_gif", "write_mp4"]
+__all__ = ["draw_episodes", "require_video", "write_gif", "write_mp4"]
 
 Frames = Sequence[NDArray[np.uint8]]
 """Pictures [height, width, 3]."""
@@ -22,8 +25,19 @@ Frames = Sequence[NDArray[np.uint8]]
 REST = 1.0
 """Seconds that the last frame of an episode stays."""
 
+EPISODES, EPISODE_STEPS = 6, 100
 
-def write_gif(path: Path, episodes: Sequence[Frames], fps: float) -> None:
+
+def draw_episodes(path: Path, config: RunSettings, model: RecurrentOnPolicyAlgorithm) -> None:
+    """Write some greedy episodes of an agent as a GIF; ValueError if its environment does not draw itself."""
+    env = open_env(config, "rgb_array")
+    seeds = range(config.seed + 1, config.seed + 1 + EPISODES)
+    episodes = [play_episode(model, env, seed, max_steps=EPISODE_STEPS) for seed in seeds]
+    env.close()
+    write_gif(path, [episode.frames for episode in episodes], episodes[0].fps)
+
+
+def write_gif(path: Path, episodes: Iterable[Frames], fps: float) -> None:
     """Episodes as a GIF that repeats, and rests on the last frame of each."""
     pictures, milliseconds = [], []
     for frames in episodes:
@@ -37,7 +51,7 @@ def write_gif(path: Path, episodes: Sequence[Frames], fps: float) -> None:
     write_file(path, content.getvalue())
 
 
-def write_mp4(path: Path, episodes: Sequence[Frames], fps: float) -> None:
+def write_mp4(path: Path, episodes: Iterable[Frames], fps: float) -> None:
     """Episodes as a video (H.264) that rests on the last frame of each."""
     frames = [frame for episode in episodes for frame in (*episode, *[episode[-1]] * round(fps * REST))]
     even = [frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames]  # as the codec wants them

@@ -155,8 +155,8 @@ class AttentionPictures(_BetweenRollouts):
             self.env = open_env(self.config, None)
             episode = play_episode(self.model, self.env, seed=0, max_steps=self.max_steps)
         title = f"greedy, after {self.model.num_timesteps:,} frames: return {sum(episode.rewards):.3g}"
-        picture = AttentionPicture(episode, attention_shares(self.model, episode), title, dpi=60).draw()
-        self.logger.record("memory/attention", Image(picture, "HWC"), exclude=("csv", "stdout", "log", "json"))
+        picture = AttentionPicture(episode, attention_shares(self.model, episode), title, side=2.4).pixels()
+        self.logger.record("rollout/memory/attention", Image(picture, "HWC"), exclude=("csv", "stdout", "log", "json"))
 
     def _on_training_end(self) -> None:
         self.env.close()

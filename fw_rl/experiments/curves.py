@@ -1,8 +1,7 @@
-"""The learning curve of a run, those of many runs as one picture, and what these have in common with Figure 5."""
+"""The learning curve of a run, those of many runs as one picture, and the words that such pictures share."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,22 +12,18 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.intervals import mean_interval
+from fw_rl.lines import STYLE, as_png, handles, line_styles, name_ends, plot_mean
 
-__all__ = ["COLORS", "STYLE", "LearningCurve", "as_png", "count_of", "draw", "draw_learning_curve", "group", "plot_mean"]
-__all__ += ["label_panel", "put_titles", "read_run"]
+__all__ = ["LearningCurve", "count_of", "draw", "draw_learning_curve", "group", "label_panel", "put_titles", "read_run"]
 
 RETURN, FRAMES = "rollout/ep_rew_mean", "time/total_timesteps"
-COLORS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#db2777", "#4b5563", "#84cc16", "#92400e")
 POINTS = 300
-STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
-"""What the pictures of learning have in common, for `matplotlib.rc_context`."""
 
 
 @dataclass(frozen=True)
@@ -101,26 +96,33 @@ def mean_curve(runs: Kind) -> tuple[NDArray[Any], ...]:
 
 def draw(panels: dict[str, dict[str, Kind]]) -> bytes:
     """A panel for each environment, with a line for each kind of run, as a PNG file."""
-    labels = dict.fromkeys(label for kinds in panels.values() for label in kinds)
-    colors = {label: COLORS[i % len(COLORS)] for i, label in enumerate(labels)}
+    styles = line_styles({label: runs[0].config.short_cell for kinds in panels.values() for label, runs in kinds.items()})
     columns = min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(7, 4.6 * columns), 0.6 + 3.7 * rows), dpi=150, layout="constrained")
         places = figure.subplots(rows, columns, squeeze=False).flatten()
         for axes, (env, kinds) in zip(places, panels.items(), strict=False):
-            for label, runs in kinds.items():
+            for place, (label, runs) in enumerate(kinds.items()):
                 frames, *band = mean_curve(runs)
-                plot_mean(axes, frames, band, colors[label])
+                plot_mean(axes, frames, band, styles[label], (place, len(kinds)))
+            axes.set_ylim(*_limits([run.returns for runs in kinds.values() for run in runs]))
             label_panel(axes, env, kinds.values())
+            name_ends(axes, styles)
         for axes in places[len(panels) :]:
             axes.remove()
-        handles = [Line2D([], [], linewidth=2, color=color, label=label) for label, color in colors.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=4 if columns > 1 else 2, frameon=False)
+        figure.legend(handles=handles(styles), loc="outside lower center", ncols=4 if columns > 1 else 2, frameon=False)
         return as_png(figure)
 
 
-def draw_learning_curve(rows: list[dict[str, float]], title: str, greedy: float) -> bytes:
+def _limits(returns: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """What the returns of the runs need: the interval over a few of them may be many times as wide as is possible."""
+    low, high = min(map(np.min, returns)), max(map(np.max, returns))
+    margin = 0.06 * max(high - low, 1e-6)
+    return low - margin, high + margin
+
+
+def draw_learning_curve(rows: list[dict[str, float]], title: str, cell: str, greedy: float) -> bytes:
     """The mean return of the training episodes over frames, and of greedy ones at the end, as a PNG file."""
     rows = [row for row in rows if RETURN in row]
     frames = [row[FRAMES] for row in rows]
@@ -128,11 +130,12 @@ def draw_learning_curve(rows: list[dict[str, float]], title: str, greedy: float)
         figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
         axes = figure.subplots()
         returns = np.array([row[RETURN] for row in rows])
-        axes.plot(frames, returns, color="#2563eb", alpha=0.25, linewidth=1)
-        axes.plot(frames, smooth(returns), color="#2563eb", linewidth=2, label="training episodes")
+        color = line_styles({"training": cell})["training"]["color"]
+        axes.plot(frames, returns, color=color, alpha=0.25, linewidth=1)
+        axes.plot(frames, smooth(returns), color=color, linewidth=2, label="training episodes")
         if frames:
             axes.plot(
-                frames[-1], greedy, "o", color="#dc2626", clip_on=False, zorder=3, label=f"greedy at the end: {greedy:.3f}"
+                frames[-1], greedy, "o", color="#111827", clip_on=False, zorder=3, label=f"greedy at the end: {greedy:.3f}"
             )
         axes.set(title=title, xlabel="frames", ylabel="mean return")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -144,13 +147,6 @@ def smooth(values: NDArray[np.float64], share: float = 0.05) -> NDArray[np.float
     """The mean over a window around each value."""
     half = int(len(values) * share / 2)
     return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
-
-
-def plot_mean(axes: Axes, frames: Any, band: Iterable[Any], color: str) -> None:
-    """A line in the middle of a band, which is [3, P]: the mean and the two ends of its interval."""
-    mean, low, high = band
-    axes.fill_between(frames, low, high, color=color, alpha=0.18, linewidth=0)
-    axes.plot(frames, mean, color=color, linewidth=2)
 
 
 def label_panel(axes: Axes, title: str, groups: Iterable[Sequence[Any]]) -> None:
@@ -171,10 +167,3 @@ def count_of(groups: Iterable[Sequence[Any]]) -> str:
     """How many each of the groups has: "5", or "3 to 5"."""
     counts = [len(group) for group in groups]
     return " to ".join(dict.fromkeys(str(count) for count in (min(counts), max(counts))))
-
-
-def as_png(figure: Figure) -> bytes:
-    """A picture as a PNG file, which is the same for the same picture."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
-    return content.getvalue()

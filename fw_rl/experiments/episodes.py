@@ -30,13 +30,15 @@ _UNDRAWN: dict[str, str] = {}
 class Episode:
     """An episode of T steps: T observations, T rewards, and T + 1 frames [height, width, 3].
 
-    There are no frames if the environment shows itself or does not draw; it wants to be watched at so many `fps`.
+    There are no frames if the environment shows itself or does not draw; it wants to be watched at so many `fps`. It has not
+    `ended` if it was cut off.
     """
 
     observations: list[Any] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
     fps: float = 10.0
+    ended: bool = True
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -86,14 +88,14 @@ def play_episode(
     allowed = env.get_wrapper_attr("action_masks") if is_masking_supported(env) else lambda: None
     observation, _ = env.reset(seed=seed)
     episode.frames += _draw(env)
-    ended = False
-    while not ended and len(episode) != max_steps:
+    episode.ended = False
+    while not episode.ended and len(episode) != max_steps:
         episode.observations.append(observation)
         observation, reward, terminated, truncated, _ = env.step(player.act(observation, greedy, allowed()))
         episode.rewards.append(float(reward))
         episode.frames += _draw(env)
-        ended = terminated or truncated
-        player.observe(ended)
+        episode.ended = bool(terminated or truncated)
+        player.observe(episode.ended)
     return episode
 
 

@@ -15,12 +15,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 from tabulate import tabulate
 
-from fw_rl.experiments.curves import COLORS, STYLE, as_png, count_of, plot_mean, put_titles
+from fw_rl.experiments.curves import count_of, put_titles
 from fw_rl.experiments.search.swept import number
+from fw_rl.lines import STYLE, as_png, handles, line_styles, name_ends, plot_mean
 
 __all__ = ["describe", "draw"]
 
 Record = dict[str, Any]
+
+Styles = dict[str, dict[str, Any]]
 
 LEVEL_LINE: Any = dict(color="#4b5563", linewidth=0.8, linestyle=":")
 
@@ -167,52 +170,51 @@ def _estimate(estimate: list[float | None] | None) -> str:
 
 def draw(record: Record) -> bytes:
     """A row of panels for each environment as a PNG file: the top trials, the best settings with new seeds, all trials."""
-    cells = sorted({cell for _, cell, _ in _cells(record)})
-    colors = {cell: COLORS[i % len(COLORS)] for i, cell in enumerate(cells)}
+    styles = line_styles({cell: cell for cell in sorted({cell for _, cell, _ in _cells(record)})})
     environments = record["environments"]
     with matplotlib.rc_context(STYLE):
         figure = Figure(
-            figsize=(15, 0.6 + 3.8 * len(environments)), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
+            figsize=(16, 0.6 + 3.8 * len(environments)), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
         )
         panels = figure.subplots(len(environments), 3, squeeze=False)
         for (top, seeds, trials), (env, found) in zip(panels, environments.items(), strict=True):
             seeds.sharey(top)
-            put_titles(top, env, _draw_top(top, found, colors))
-            put_titles(seeds, env, _draw_seeds(seeds, found, colors))
-            put_titles(trials, env, _draw_trials(trials, found, colors))
+            put_titles(top, env, _draw_top(top, found, styles))
+            put_titles(seeds, env, _draw_seeds(seeds, found, styles))
+            put_titles(trials, env, _draw_trials(trials, found, styles))
             for axes in (top, seeds):
                 axes.axhline(record["level"], **LEVEL_LINE)
                 axes.set(xlabel="frames", ylabel="mean return", xlim=(0, found["frames"][-1]))
                 axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        handles = [Line2D([], [], linewidth=2, color=color, label=cell) for cell, color in colors.items()]
-        handles.append(Line2D([], [], label=f"return {record['level']}", **LEVEL_LINE))
-        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
+                name_ends(axes, styles)
+        level = Line2D([], [], label=f"return {record['level']}", **LEVEL_LINE)
+        figure.legend(handles=[*handles(styles), level], loc="outside lower center", ncols=5, frameon=False)
         return as_png(figure)
 
 
-def _draw_top(axes: Axes, found: Record, colors: dict[str, str]) -> str:
-    for cell, of_cell in found["cells"].items():
+def _draw_top(axes: Axes, found: Record, styles: Styles) -> str:
+    for place, (cell, of_cell) in enumerate(found["cells"].items()):
         for curve in of_cell["top"]["curves"]:
-            axes.plot(found["frames"], curve, color=colors[cell], alpha=0.3, linewidth=0.8)
-        if of_cell["top"]["curve"]:
-            axes.plot(found["frames"], of_cell["top"]["curve"], color=colors[cell], linewidth=2)
+            axes.plot(found["frames"], curve, color=styles[cell]["color"], alpha=0.3, linewidth=0.8)
+        if mean := of_cell["top"]["curve"]:
+            plot_mean(axes, found["frames"], [mean], styles[cell], (place, len(found["cells"])))
     counts = count_of(of_cell["top"]["trainings"] for of_cell in found["cells"].values())
     return f"the search, as in the paper: the best trials ({counts}) and their mean"
 
 
-def _draw_seeds(axes: Axes, found: Record, colors: dict[str, str]) -> str:
+def _draw_seeds(axes: Axes, found: Record, styles: Styles) -> str:
     seeds = {cell: of_cell["seeds"] for cell, of_cell in found["cells"].items() if of_cell["seeds"]}
     if not seeds:
         return "the best settings: not trained with new seeds yet"
-    for cell, of_seeds in seeds.items():
-        plot_mean(axes, found["frames"], np.array(of_seeds["curve"], dtype=float).T, colors[cell])
+    for place, (cell, of_seeds) in enumerate(seeds.items()):
+        plot_mean(axes, found["frames"], np.array(of_seeds["curve"], dtype=float).T, styles[cell], (place, len(seeds)))
     counts = count_of(of_seeds["trainings"] for of_seeds in seeds.values())
     return f"the best settings, new seeds ({counts}): interquartile mean and 95 % interval"
 
 
-def _draw_trials(axes: Axes, found: Record, colors: dict[str, str]) -> str:
+def _draw_trials(axes: Axes, found: Record, styles: Styles) -> str:
     for cell, of_cell in found["cells"].items():
         shares = np.arange(1, len(of_cell["areas"]) + 1) / of_cell["trials"]
-        axes.step(of_cell["areas"], shares, where="pre", color=colors[cell], linewidth=2)
+        axes.step(of_cell["areas"], shares, where="pre", markevery=max(len(shares) // 6, 1), **styles[cell])
     axes.set(xlabel="area under the learning curve", ylabel="share of trials with at least this area", ylim=(0, 1))
     return "the search, all trials: how much the settings matter"

@@ -18,8 +18,9 @@ from fw_rl.envs import Game, RetrievalGame
 from fw_rl.envs.popgym import RepeatFirst, RepeatPrevious
 from fw_rl.experiments.agents import load_trained
 from fw_rl.experiments.attention import FAINTEST, attention_shares
-from fw_rl.experiments.curves import STYLE, as_png, put_titles
+from fw_rl.experiments.curves import put_titles
 from fw_rl.experiments.episodes import open_env, play_episode
+from fw_rl.lines import STYLE, as_png
 
 __all__ = ["Recall", "answer_steps", "draw_recalls", "recall_of"]
 

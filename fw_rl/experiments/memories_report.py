@@ -14,12 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from tabulate import tabulate
 
-from fw_rl.experiments.curves import COLORS, STYLE, as_png, count_of, label_panel, plot_mean
+from fw_rl.experiments.curves import count_of, label_panel
 from fw_rl.experiments.memories import ROUNDING, Record, summarise, trained
 from fw_rl.experiments.memories_attention import draw_recalls, recall_of
 from fw_rl.experiments.search.learning import Job, Learning
 from fw_rl.experiments.search.swept import number
 from fw_rl.files import write_file, write_json
+from fw_rl.lines import STYLE, as_png, handles, line_styles, plot_mean
 
 __all__ = ["describe", "draw_curves", "draw_scores", "write_report"]
 
@@ -199,28 +200,28 @@ def _draw_heat(axes: Axes, scores: Any, columns: list[str], title: str) -> Any:
 def draw_curves(record: Record) -> bytes:
     """A panel for each game, with a line for each cell and the returns of the paper, as a PNG file."""
     games, cells = record["games"], cells_of(record)
-    colors = {cell: COLORS[i % len(COLORS)] for i, cell in enumerate(cells)}
+    styles = line_styles({cell: cell for cell in cells})
     columns = min(len(games), COLUMNS)
     rows = math.ceil(len(games) / columns)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(7, 4.2 * columns), 0.9 + 3.2 * rows), dpi=120, layout="constrained")
         places = figure.subplots(rows, columns, squeeze=False).flatten()
         for axes, (name, game) in zip(places, games.items(), strict=False):
-            for cell, found in game["cells"].items():
-                plot_mean(axes, found["frames"], np.array(found["curve"], dtype=float), colors[cell])
+            for place, (cell, found) in enumerate(game["cells"].items()):
+                plot_mean(axes, found["frames"], found["curve"], styles[cell], (place, len(game["cells"])))
             for column, style in LINES.items() if game["paper"] else ():
                 axes.axhline(game["paper"][column], color="#4b5563", linewidth=1, **style)
             axes.set_ylim(*_limits(game))
             label_panel(axes, name, (found["seeds"] for found in game["cells"].values()))
         for axes in places[len(games) :]:
             axes.remove()
-        handles = [Line2D([], [], linewidth=2, color=color, label=cell) for cell, color in colors.items()]
+        entries = handles(styles)
         if any(game["paper"] for game in games.values()):
-            handles += [
+            entries += [
                 Line2D([], [], color="#4b5563", linewidth=1, label=f"paper: {PAPER[name]}", **style)
                 for name, style in LINES.items()
             ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(5, 2 * columns + 1), frameon=False)
+        figure.legend(handles=entries, loc="outside lower center", ncols=min(5, 2 * columns + 1), frameon=False)
         return as_png(figure)
 
 

@@ -25,6 +25,8 @@ class RunFolder:
         self.path, self.config, self.checkpoints = path, path / "config.json", path / "checkpoints"
         self.progress, self.evaluation = path / "progress.csv", path / "eval.json"
         self.curve, self.episodes = path / "learning_curve.png", path / "episodes.gif"
+        self.card, self.weights = path / "README.md", path / "model.safetensors"  # of a run that is shared
+        self.wandb = path / "wandb.json"
 
     @staticmethod
     def create(log_dir: Path, config: RunSettings) -> RunFolder:
@@ -66,8 +68,8 @@ class RunFolder:
         return sorted(path for path in self.checkpoints.glob("*.safetensors") if path.stem.isdigit())
 
     def last_checkpoint(self) -> Path:
-        """The latest checkpoint; ValueError if there is none."""
-        saved = self.saved_checkpoints()
+        """The latest checkpoint, or else the weights of a run that was shared; ValueError if there are none."""
+        saved = self.saved_checkpoints() or [path for path in [self.weights] if path.is_file()]
         if not saved:
             raise ValueError(f"{self.path} must have a checkpoint, got none: its training has hardly begun, start it anew")
         return saved[-1]
@@ -75,10 +77,7 @@ class RunFolder:
     def logger(self, timesteps: int = 0) -> Logger:
         """SB3's logger to TensorBoard and progress.csv; what an interrupted run logged after so many frames is dropped."""
         rows = self.read_progress()
-        tensorboard = TensorBoardOutputFormat(str(self.path))
-        if timesteps:
-            tensorboard.writer.close()
-            tensorboard.writer = SummaryWriter(log_dir=str(self.path), purge_step=timesteps + 1)
+        tensorboard = _TensorBoard(self.path, timesteps)
         table = CSVOutputFormat(str(self.progress))
         for row in rows:
             if row["time/total_timesteps"] <= timesteps:
@@ -93,6 +92,14 @@ class RunFolder:
         whole = [line for line in lines if line.endswith("\n")]
         rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(whole)]
         return [row for row in rows if "time/total_timesteps" in row]
+
+
+class _TensorBoard(TensorBoardOutputFormat):
+    """SB3's output to TensorBoard, which drops what an interrupted run logged after so many frames."""
+
+    def __init__(self, folder: Path, timesteps: int) -> None:
+        self.writer = SummaryWriter(log_dir=str(folder), purge_step=timesteps + 1 if timesteps else None)
+        self._is_closed = False
 
 
 def _git_commit() -> str | None:

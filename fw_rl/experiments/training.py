@@ -8,21 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
 from fw_rl.agents import RecurrentOnPolicyAlgorithm, WorkerError
-from fw_rl.experiments.agents import evaluate, load_model, make_model
-from fw_rl.experiments.animation import write_gif
+from fw_rl.experiments.agents import evaluation_record, load_model, make_model
+from fw_rl.experiments.animation import draw_episodes
 from fw_rl.experiments.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
 from fw_rl.experiments.checks import make_folder, require
 from fw_rl.experiments.curves import draw_learning_curve
-from fw_rl.experiments.episodes import open_env, play_episode
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file, write_json
-from fw_rl.intervals import mean_interval
 from fw_rl.modules import reason
 
 __all__ = ["TrainingRun"]
@@ -30,7 +26,6 @@ __all__ = ["TrainingRun"]
 LOG_ROWS = 200
 CHECKPOINTS = 20
 ATTENTION_PICTURES, FRAMES_A_PICTURE = 4, 100_000
-EPISODES, EPISODE_STEPS = 6, 100
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,6 @@ class TrainingRun:
         model = make_model(config, device, ray_address)
         make_folder("log_dir", log_dir)
         folder = RunFolder.create(log_dir, config)
-        model.set_logger(folder.logger())
         return TrainingRun(folder, config, model)
 
     @staticmethod
@@ -57,11 +51,10 @@ class TrainingRun:
         config = replace(stored, workers=workers, timesteps=timesteps)
         config.check()
         model = load_model(config, folder.last_checkpoint(), device, ray_address)
-        done = model.num_timesteps
         if config.timesteps != stored.timesteps:
+            done = model.num_timesteps
             require("timesteps", config.timesteps, config.timesteps >= done, f"at least {done}, the frames that the run has")
             folder.keep(config)
-        model.set_logger(folder.logger(done))
         return TrainingRun(folder, config, model)
 
     def run(self, progress_bar: bool = True) -> None:
@@ -70,6 +63,7 @@ class TrainingRun:
         OSError where something cannot be written, and if the folder is no longer there.
         """
         config, model = self.config, self.model
+        model.set_logger(self.folder.logger(model.num_timesteps))
         checkpoints = Checkpoints(self.folder, interval=math.ceil(config.timesteps / CHECKPOINTS))
         checkpoints.init_callback(model)  # a worker may be killed before `learn` does that
         stop, bar = StopOnInterrupt(checkpoints), ProgressBar()
@@ -102,9 +96,8 @@ class TrainingRun:
             model.get_env().close()  # type: ignore[union-attr]
 
     def evaluate(self, episodes: int) -> dict[str, Any]:
-        """Play so many greedy and so many sampled episodes; returns what eval.json has."""
-        greedy, sampled = (_summary(evaluate(self.config, self.model, episodes, greedy)) for greedy in (True, False))
-        record = greedy | dict(episodes=episodes, greedy=True, timesteps=self.model.num_timesteps, sampled=sampled)
+        """Play so many greedy and so many sampled episodes; returns what eval.json then has."""
+        record = evaluation_record(self.config, self.model, episodes)
         write_json(self.folder.evaluation, record)
         return record
 
@@ -112,19 +105,9 @@ class TrainingRun:
         """Draw the learning curve and some episodes; returns the files, and why there is no animation, if so."""
         config, folder = self.config, self.folder
         title = f"{config.short_env}, {config.short_cell}, seed {config.seed}"
-        write_file(folder.curve, draw_learning_curve(folder.read_progress(), title, greedy))
+        write_file(folder.curve, draw_learning_curve(folder.read_progress(), title, config.short_cell, greedy))
         try:
-            env = open_env(config, "rgb_array")
-            seeds = range(config.seed + 1, config.seed + 1 + EPISODES)
-            episodes = [play_episode(self.model, env, seed, max_steps=EPISODE_STEPS) for seed in seeds]
-            env.close()
-            write_gif(folder.episodes, [episode.frames for episode in episodes], episodes[0].fps)
+            draw_episodes(folder.episodes, config, self.model)
         except ValueError as error:
             return [folder.curve], reason(error)
         return [folder.curve, folder.episodes], ""
-
-
-def _summary(returns: NDArray[np.float64]) -> dict[str, Any]:
-    """Mean, interval and standard deviation of returns; the interval is None for a single one."""
-    mean, low, high = (float(number) for number in mean_interval(returns))
-    return dict(mean=mean, interval_95=None if math.isnan(low) else [low, high], std=float(returns.std()))

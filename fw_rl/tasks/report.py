@@ -11,11 +11,12 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from tabulate import tabulate
 
 from fw_rl.files import write_file, write_json
 from fw_rl.intervals import mean_interval
+from fw_rl.lines import STYLE, as_png, handles, line_styles, plot_mean
 from fw_rl.tasks.base import Task
 from fw_rl.tasks.runs import Record
 
@@ -123,19 +124,16 @@ def write_report(task: Task, records: Sequence[Record], folder: Path) -> str:
     text = as_markdown(task, data, summaries)
     write_file(folder / "table.md", text.encode())
     write_json(folder / "table.json", dict(title=task.title, data=data, accuracy=task.accuracy, rows=summaries))
-    draw_table(task, data, summaries, folder / "table.png")
-    draw_curves(task, records, folder / "curves.png")
+    write_file(folder / "table.png", draw_table(task, data, summaries))
+    write_file(folder / "curves.png", draw_curves(task, records))
     return text
 
 
-_STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
-
-
-def draw_table(task: Task, data: str, summaries: Sequence[Summary], path: Path) -> None:
-    """A panel for each size: our mean with its interval, and the paper's number, for each model."""
+def draw_table(task: Task, data: str, summaries: Sequence[Summary]) -> bytes:
+    """A panel for each size: our mean with its interval, and the paper's number, for each model, as a PNG file."""
     sizes = sorted({row["hidden_size"] for row in summaries})
     labels = list(dict.fromkeys(row["label"] for row in summaries))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.2 + 2.9 * len(sizes), 1.6 + 0.42 * len(labels)), dpi=150, layout="constrained")
         panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
         for panel, size in zip(panels, sizes, strict=True):
@@ -153,35 +151,46 @@ def draw_table(task: Task, data: str, summaries: Sequence[Summary], path: Path) 
                 panel.set(xlim=(0, 100), xticks=[0, 0.5, 1, 2, 5, 10, 50], xticklabels=["0", ".5", "1", "2", "5", "10", "50"])
             else:
                 panel.set_xlim(max(panel.get_xlim()[0], 0), 100)
-            panel.grid(alpha=0.25)
         figure.suptitle(f"{task.title}\n{data}", fontsize=11)
         figure.supxlabel(f"test {_measure(task)} (%)", fontsize=10)
         figure.legend([ours, theirs], ["ours", "paper"], loc="outside lower right", frameon=False, ncols=2)
-        figure.savefig(path)
+        return as_png(figure)
 
 
-def draw_curves(task: Task, records: Sequence[Record], path: Path) -> None:
-    """Test log-likelihood over epochs (Ba16 Figure 2), a panel for each size: the mean over seeds, and every seed thinly."""
+def draw_curves(task: Task, records: Sequence[Record]) -> bytes:
+    """Test loss over epochs as a PNG file, a panel for each size: the mean over seeds, and every seed thinly.
+
+    It is Ba16 Figure 2 with the sign turned, on a logarithmic scale: most of a training lies close to 0.
+    """
     groups = _groups(task, [record for record in records if not record.diverged])
-    curves_of = {group[0].group: [[-epoch["test_loss"] for epoch in record.epochs] for record in group] for group in groups}
+    curves_of = {group[0].group: [[epoch["test_loss"] for epoch in record.epochs] for record in group] for group in groups}
     sizes = sorted({size for _, size in curves_of})
-    colors = {label: f"C{number}" for number, label in enumerate(dict.fromkeys(label for label, _ in curves_of))}
-    handles = {}
-    with matplotlib.rc_context(_STYLE):
+    styles = line_styles({label: _cell(task, label) for label, _ in curves_of})
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(1.5 + 3.6 * max(len(sizes), 1), 4.4), dpi=150, layout="constrained")
         panels = dict(zip(sizes, figure.subplots(1, max(len(sizes), 1), sharey=True, squeeze=False)[0], strict=False))
         for (label, size), curves in curves_of.items():
             for curve in curves:
-                panels[size].plot(range(1, len(curve) + 1), curve, color=colors[label], alpha=0.25, linewidth=0.8)
+                panels[size].plot(range(1, len(curve) + 1), curve, color=styles[label]["color"], alpha=0.25, linewidth=0.8)
             # A run that ended early, since it made no error any more, stays where it was.
             longest = max(map(len, curves))
             mean = [fmean(curve[min(i, len(curve) - 1)] for curve in curves) for i in range(longest)]
-            (handles[label],) = panels[size].plot(range(1, longest + 1), mean, color=colors[label], linewidth=2)
+            place = list(styles).index(label), len(styles)
+            plot_mean(panels[size], range(1, longest + 1), [mean], styles[label], place)
         for size, panel in panels.items():
-            panel.set(title=f"{size} units", xlabel="epochs")
+            panel.set(title=f"{size} units", xlabel="epochs", yscale="log")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-            panel.grid(alpha=0.25)
-        figure.axes[0].set_ylabel("test log-likelihood (nats)")
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if panel.get_ylim()[0] > 1e-3 else (1,)))
+            panel.yaxis.set_major_formatter("{x:g}")
+            panel.yaxis.set_minor_formatter(NullFormatter())
+        figure.axes[0].set_ylabel("test loss (nats)")
         figure.suptitle(task.title, fontsize=11)
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=1 + len(sizes), frameon=False)
-        figure.savefig(path)
+        figure.legend(handles=handles(styles), loc="outside lower center", ncols=1 + len(sizes), frameon=False)
+        return as_png(figure)
+
+
+def _cell(task: Task, label: str) -> str:
+    """The cell of a model, or the model itself if it has none; a label may go on with the cell's options."""
+    rows = {row.label: row for row in task.rows.values()}
+    row = rows.get(label) or rows.get(label.partition(", ")[0])
+    return (row.cell or row.net) if row else label.partition(", ")[0]

@@ -256,11 +256,11 @@ def test_it_logs_what_the_memory_did_on_the_rollout():
     fresh = make_model(DummyVecEnv(scripted_envs(SCRIPTS)), "fast-weights", n_steps=6).policy
     with torch.no_grad():
         expected = fresh.cell.diagnostics(fresh.encode(rollout.observations), rollout.states[0], rollout.episode_starts)
-    assert {name: value for name, value in row.items() if name.startswith("memory/")} == pytest.approx(
-        {f"memory/{name}": value for name, value in expected.items()}
+    assert {name: value for name, value in row.items() if name.startswith("rollout/memory/")} == pytest.approx(
+        {f"rollout/memory/{name}": value for name, value in expected.items()}
     )
     (row,) = logged(make_model(catch(), "gru", n_steps=6), 18)
-    assert not any(name.startswith("memory/") for name in row)
+    assert not any(name.startswith("rollout/memory/") for name in row)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

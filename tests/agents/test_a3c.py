@@ -375,7 +375,7 @@ def test_it_logs_what_a2c_logs():
         rows.append(written.rows)
     ours, theirs = ({name for row in rows for name in row} for rows in rows)
     assert ours == theirs
-    assert any(name.startswith("memory/") for name in ours)
+    assert any(name.startswith("rollout/memory/") for name in ours)
     assert all(np.isfinite(value) for value in rows[0][-1].values())
     assert [row["time/total_timesteps"] for row in rows[0]] == [ROLLOUT * (i + 1) for i in range(len(rows[0]))]
     assert [row["train/n_updates"] for row in rows[0]] == list(range(1, len(rows[0]) + 1))

@@ -3,7 +3,6 @@
 # ruff: noqa: NPY002 (SB3 draws from NumPy's global generator)
 
 import errno
-import io
 import json
 import os
 import pickle
@@ -617,10 +616,16 @@ def test_nothing_is_pickled(monkeypatch, tmp_path):
     model.save(tmp_path / "agent")
     loaded = RecurrentA2C.load(tmp_path / "agent", catch())
     loaded.set_parameters(model.get_parameters())
+    loaded.set_parameters(tmp_path / "agent")
     loaded.learn(60, reset_num_timesteps=False)
-    for inherited in (str(tmp_path / "agent.safetensors"), tmp_path / "agent", io.BytesIO()):
-        with pytest.raises(ValueError, match=r"^load_path_or_dict must be a dictionary, got .*$"):
-            loaded.set_parameters(inherited)
+
+
+def test_parameters_come_from_a_file_as_from_a_dictionary(saved, path):
+    from_file, from_dictionary = make_agent(seed=1), make_agent(seed=1)
+    from_file.set_parameters(path)
+    from_dictionary.set_parameters(saved[0].get_parameters())
+    assert_same(from_file.get_parameters(), from_dictionary.get_parameters())
+    assert from_file.num_timesteps == 0
 
 
 @pytest.mark.parametrize(

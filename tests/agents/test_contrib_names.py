@@ -26,6 +26,11 @@ def test_their_lstm_policy_has_the_net_that_it_has_there():
     assert ours.policy.activation_fn is nn.Tanh and ours.policy.ortho_init
 
 
+def test_their_policy_of_images_refuses_what_is_none():
+    with pytest.raises(AssertionError, match="only with images"):
+        RecurrentPPO("CnnLstmPolicy", "CartPole-v1")
+
+
 def test_a_shared_lstm_is_one_for_both():
     apart, shared = lstm_agent(lstm_hidden_size=8), lstm_agent(lstm_hidden_size=8, shared_lstm=True, enable_critic_lstm=False)
     assert not apart.policy.shared_cell and shared.policy.shared_cell

@@ -13,8 +13,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.testing import assert_close
 
 from fw_rl.agents import RecurrentPPO
-from fw_rl.agents.loss import Minibatch, actor_critic_loss, clipped_loss
-from fw_rl.agents.rollout import SequenceSampler
+from fw_rl.agents.loss import actor_critic_loss, clipped_loss
+from fw_rl.agents.minibatches import Minibatch, SequenceSampler
 from tests.agents.helpers import CELLS, Recall, Snapshots, same_parameters, scramble, scripted_envs
 
 EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)

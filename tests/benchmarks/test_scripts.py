@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {
     "cell_speed": "--sizes 2 3 4 --repeats 1 --seconds 0.01",
     "env_speed": "--num-envs 1 3 --games RepeatFirstEasy-v0 --game-envs 3 --repeats 1 --seconds 0.01",
+    "gpu": "--device cpu --num-envs 4 --agents fast-weights --sizes 2 3 4 --cells lru --repeats 1 --seconds 0.01",
     "growth": "--n 8 --n-steps 5 --hidden-size 8 --workers 1 --n-envs 4 --seconds 0.1 --picture FOLDER/growth.png",
     "ppo_speed": "--cells gru --n-envs 4 --n-steps 4 --batch-size 8 --repeats 1 --seconds 0.1",
     "retrieval_epoch": "--cells fast-weights --hidden-size 4 --share 0.001 --repeats 1",
@@ -23,7 +25,18 @@ SCRIPTS = {
     " --seconds 0.1",
     "worker_speed": "--num-envs 2 --microseconds 0 --repeats 1 --seconds 0.05",
 }
-NOT_HERE = {"measure", "operations", "compare_checkouts", "catch_learning", "catch_variants", "pomdp"}
+NOT_HERE = {
+    "catch_learning",
+    "catch_memory",
+    "catch_variants",
+    "compare_checkouts",
+    "jax_agent",
+    "jax_speed",
+    "measure",
+    "operations",
+    "pomdp",
+    "single_file_ppo",
+}
 """What the others share, scripts whose runs cannot be made short enough, and what has tests of its own."""
 
 
@@ -60,3 +73,12 @@ def test_a_script_measures_something(name, tmp_path):
     found = numbers(json.loads(out.read_text()))
     assert found
     assert all(math.isfinite(number) for number in found)
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_the_benchmark_of_a_gpu_says_where_there_is_none():
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 2
+    assert done.stderr == "--device must be cpu on a machine without a GPU that Torch can use, got cuda\n"

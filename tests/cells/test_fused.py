@@ -106,6 +106,29 @@ def test_kernels_in_float32_are_near_those_of_torch(cell_class):
     assert_close(cell(x, cell.initial_state(B)), cell.unroll(x, cell.initial_state(B)), rtol=0, atol=2e-6)
 
 
+@EVERY_FUSED_CELL
+@pytest.mark.parametrize(
+    "changes", [{}, {(3, 1): False}, {(4, 1): True}, {(0, 0): False}], ids=["whole", "late", "early", "goes on"]
+)
+def test_episodes_of_one_length_run_side_by_side(cell_class, changes, monkeypatch):
+    cell, shapes = scrambled(cell_class(I, H)), []
+    run = cell._run
+    starts = torch.zeros(T, B, dtype=torch.bool)
+    starts[::3] = True
+    for place, begins in changes.items():
+        starts[place] = begins
+    x, state = rand(T, B, I, seed=1), tuple(rand(*part.shape, seed=2) for part in cell.initial_state(B))
+    expected, before = [], state
+    for t in range(T):
+        y, before = cell(x[t : t + 1], before, starts[t : t + 1])
+        expected.append(y)
+    monkeypatch.setattr(cell, "_run", lambda x, state: (shapes.append(tuple(x.shape[:2])), run(x, state))[1])
+    y, last = cell.unroll(x, state, starts)
+    assert (shapes == [(3, 3 * B)]) == (not changes)
+    assert_close(y, torch.cat(expected))
+    assert_close(last, before)
+
+
 def sigmoid(z):
     return 1 / (1 + np.exp(-z))
 

@@ -2,12 +2,14 @@
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,10 +27,12 @@ EMPTY = "must not be empty, got"
 
 @dataclass
 class Options:
-    """Options of a test."""
+    """Options of a test. This text goes on
+    in a second line."""
 
     number: int
-    """A number."""
+    """A number. This text goes on
+    in a second line."""
     name: str = "a"
     """A name."""
 
@@ -81,6 +85,29 @@ def test_right_words_and_the_help_are_left_to_tyro(capsys):
         parse(Options, ["--help"], "program")
     assert ended.value.code == 0
     assert "A number." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("name", ["train", "curves", "deblur", "memories", "retrieval"])
+def test_help_breaks_lines_only_where_they_are_full(name, columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= columns
+    boxed = [line[2:] for line in shown.partition(" options ")[2].splitlines() if line.strip()]
+    texts = [(line, after) for line, after in pairwise(boxed) if after.startswith("  ") and not line.startswith("-")]
+    words = [re.split(r"[ ,]", after.strip())[0] for _, after in texts]
+    broken = [line for (line, _), word in zip(texts, words, strict=True) if len(f"{line.rstrip()} {word},") < len(line)]
+    assert boxed and broken == []
+
+
+def test_texts_of_docstrings_run_on_over_their_lines(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        parse(Options, ["--help"], "program")
+    shown = capsys.readouterr().out
+    assert "\n  Options of a test. This text goes on in a second line.\n" in shown
+    assert " A number. This text goes on in a second line. (required) " in shown
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_a_folder_that_cannot_be_made_gets_one_line(tmp_path, capsys):
 
 
 def test_nets_that_diverge_get_one_line(tmp_path, capsys):
-    assert main([*SMALL, "--out", str(tmp_path), "--quiet", "--slow-lr", "1e30"]) == 1
+    assert main([*SMALL, "--out", str(tmp_path), "--slow-lr", "1e30"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "not finite" in line
     assert not list(tmp_path.iterdir())

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 
 import gymnasium as gym
 import numpy as np
@@ -12,11 +13,13 @@ import torch
 from gymnasium import spaces
 from PIL import Image
 
+from fw_rl.agents import RecurrentPPO
 from fw_rl.commands.play import main
 from fw_rl.experiments.agents import load_trained
 from fw_rl.experiments.animation import write_gif
 from fw_rl.experiments.attention import AttentionPicture, attention_shares
 from fw_rl.experiments.episodes import Episode, open_env, play_episode
+from fw_rl.experiments.memory_view import most_read, with_memory
 from tests.commands.helpers import other_run
 
 
@@ -99,7 +102,7 @@ def test_long_episodes_are_cut_off(walk_run, capsys, tmp_path):
 def test_episodes_become_a_video_of_even_size(walk_run, tmp_path):
     imageio = pytest.importorskip("imageio.v3", reason="needs pip install 'fw-rl[video]'")
     pytest.importorskip("imageio_ffmpeg", reason="needs pip install 'fw-rl[video]'")
-    assert main([str(walk_run), "--episodes", "2", "--mp4", str(tmp_path / "episodes.mp4")]) == 0
+    assert main([str(walk_run), "--episodes", "2", "--no-show-memory", "--mp4", str(tmp_path / "episodes.mp4")]) == 0
     frames = imageio.imread(tmp_path / "episodes.mp4")
     assert frames.shape == (2 * (6 + 5), 32, 46, 3)  # six frames and a second's rest
     assert abs(int(frames[3].mean()) - 120) < 10
@@ -134,6 +137,12 @@ def test_an_episode_has_what_its_pictures_need(played):
     _, episode = played
     assert len(episode) == len(episode.observations) == len(episode.rewards) == 4
     assert len(episode.frames) == 5
+    assert episode.ended
+
+
+def test_an_episode_that_is_cut_off_has_not_ended(played, catch_run):
+    config, agent = load_trained(catch_run)
+    assert not play_episode(agent, open_env(config, None), seed=3, max_steps=2).ended
 
 
 def test_shares_of_attention_are_those_of_the_cell(played):
@@ -150,43 +159,81 @@ def test_shares_of_attention_are_those_of_the_cell(played):
 def test_a_picture_shows_a_row_for_each_step(played):
     agent, episode = played
     shares = attention_shares(agent, episode)
-    whole = AttentionPicture(episode, shares, "title").draw()
-    blank = AttentionPicture(episode, np.zeros_like(shares), "title").draw()
+    whole = AttentionPicture(episode, shares, "title").pixels()
+    blank = AttentionPicture(episode, np.zeros_like(shares), "title").pixels()
     assert whole.dtype == np.uint8
     assert min(whole.shape[:2]) >= 800
     assert (whole != blank).any()
 
 
-def test_an_animation_goes_step_by_step_beside_the_frame(played):
-    agent, episode = played
-    pictures = AttentionPicture(episode, attention_shares(agent, episode), "title", dpi=80).animate()
-    assert len(pictures) == len(episode)
-    assert len({picture.shape for picture in pictures}) == 1
-    left = [picture[:, : picture.shape[0] * 6 // 10] for picture in pictures]
-    assert (left[0] != left[1]).any()
+@pytest.mark.parametrize(
+    ("steps", "ended", "side", "shown", "left_out"),
+    [
+        (8, True, 6.4, 8, ""),
+        (15, True, 3.2, 15, "one frame of 3 is shown"),
+        (15, False, 6.4, 15, "the first 15 steps; the episode goes on; one frame of 2 is shown"),
+        (500, True, 6.4, 480, "the first 480 of 500 steps; one frame of 42 is shown"),
+    ],
+)
+def test_a_picture_says_what_it_leaves_out(steps, ended, side, shown, left_out):
+    frames = [np.zeros((20, 30, 3), dtype=np.uint8)] * (steps + 1)
+    episode = Episode([np.zeros(2, np.float32)] * steps, [0.0] * steps, frames, ended=ended)
+    picture = AttentionPicture(episode, np.zeros((steps, steps)), "title", side)
+    assert picture.image.get_array().shape == (shown, shown)
+    assert picture.left_out == left_out
+    assert left_out in [text.get_text() for text in picture.figure.texts]
+
+
+def test_what_is_read_most_is_shown_in_order():
+    assert most_read(np.array([0.3, 0.02, 0.4, 0.0, 0.28])) == [0, 2, 4]
+    assert most_read(np.array([0.04, 0.92, 0.04])) == [1]
+    assert most_read(np.zeros(5)) == []
+
+
+@pytest.mark.parametrize("cell", ["fast-weights", "lstm"])
+@pytest.mark.parametrize("shape", [(33, 47, 3), (700, 500, 3)])
+def test_frames_with_memory_have_one_size_and_change(cell, shape):
+    agent = RecurrentPPO(
+        "RecurrentPolicy", "tests/Walk-v0", n_steps=4, batch_size=4, policy_kwargs=dict(cell=cell), device="cpu"
+    )
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, shape, dtype=np.uint8)] * 6
+    episode = Episode([rng.random(2, dtype=np.float32) for _ in range(5)], [0.0] * 5, frames)
+    pictures = with_memory(agent, episode)
+    assert [picture.shape for picture in pictures] == [(320, 640, 3)] * 6
+    memories = [picture[:, 320:] for picture in pictures]
+    assert all((left[:, :320] == pictures[0][:, :320]).all() for left in pictures)
+    assert all((one != other).any() for one, other in pairwise(memories[:5]))
+    assert (memories[4] == memories[5]).all()  # nothing is decided at the end
+
+
+def test_an_animation_has_the_memory_beside_the_frames(catch_run, tmp_path):
+    for name, arguments in {"both": [], "frames": ["--no-show-memory"]}.items():
+        assert main([str(catch_run), "--episodes", "1", "--gif", str(tmp_path / f"{name}.gif"), *arguments]) == 0
+    with Image.open(tmp_path / "both.gif") as both, Image.open(tmp_path / "frames.gif") as frames:
+        assert both.size == (640, 320)
+        assert (both.n_frames, frames.size[0]) == (frames.n_frames, frames.size[1])
 
 
 @pytest.mark.parametrize("steps", [1, 2, 40])
 def test_a_picture_needs_no_frames_and_takes_any_length(steps):
     episode = Episode([0] * steps, [0.0] * steps)
-    assert AttentionPicture(episode, np.tril(np.ones((steps, steps)), -1), "title").draw().ndim == 3
+    assert AttentionPicture(episode, np.tril(np.ones((steps, steps)), -1), "title").pixels().ndim == 3
     episode.frames = [np.zeros((20, 30, 3), dtype=np.uint8)] * (steps + 1)
-    assert AttentionPicture(episode, np.tril(np.ones((steps, steps)), -1), "title").draw().ndim == 3
+    assert AttentionPicture(episode, np.tril(np.ones((steps, steps)), -1), "title").pixels().ndim == 3
 
 
-@pytest.mark.parametrize("name, frames", [("attention.png", 1), ("attention.gif", 8)])
-def test_the_command_writes_what_is_attended_to(name, frames, catch_run, tmp_path):
-    assert main([str(catch_run), "--episodes", "2", "--show-attention", str(tmp_path / name)]) == 0
-    with Image.open(tmp_path / name) as picture:
-        assert getattr(picture, "n_frames", 1) == frames
+def test_the_command_writes_what_is_attended_to(catch_run, tmp_path):
+    assert main([str(catch_run), "--episodes", "2", "--show-attention", str(tmp_path / "attention.png")]) == 0
+    with Image.open(tmp_path / "attention.png") as picture:
+        assert min(picture.size) >= 800
 
 
-@pytest.mark.filterwarnings("ignore:.*not in the possible render_modes")
 def test_attention_needs_no_frames(catch_run, tmp_path, capsys):
-    run, path = other_run(catch_run, tmp_path / "run", "fw_rl/Retrieval-4-v0"), tmp_path / "attention.png"
+    run, path = other_run(catch_run, tmp_path / "run", "fw_rl/RepeatFirstEasy-v0"), tmp_path / "attention.png"
     assert main([str(run), "--episodes", "1", "--show-attention", str(path)]) == 0
     assert path.is_file()
-    assert capsys.readouterr().out.startswith("No frames: fw_rl/Retrieval-4-v0 cannot draw itself")
+    assert capsys.readouterr().out.startswith("No frames: fw_rl/RepeatFirstEasy-v0 cannot draw itself")
 
 
 def test_a_step_is_called_by_what_was_observed():
@@ -205,7 +252,7 @@ BAD_INPUT = {
     "no steps": "--max-steps must be at least 1, got 0",
     "a negative seed": "--seed must be from 0 to 2147483647, got -1",
     "no GIF": "--gif must be a file whose name ends in .gif",
-    "no picture": "--show-attention must be a file whose name ends in .png or .gif",
+    "no picture": "--show-attention must be a file whose name ends in .png",
     "unknown environment": "got 'tests/Gone-v0'",
     "another environment": "its spaces are not those of",
     "another cell": "--show-attention must be left out with the cell lstm, which does not attend to past steps",

@@ -101,9 +101,12 @@ def test_a_run_leaves_its_log_under_the_names_of_sb3(finished_run):
         rows = list(csv.DictReader(file))
     assert int(rows[-1]["time/total_timesteps"]) == 480
     expected = {"rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "train/entropy_loss", "train/policy_loss"}
-    assert expected | {"train/value_loss", "train/learning_rate", "memory/recall_strength", "memory/attention_age"} <= set(
-        rows[0]
-    )
+    assert expected | {
+        "train/value_loss",
+        "train/learning_rate",
+        "rollout/memory/recall_strength",
+        "rollout/memory/attention_age",
+    } <= set(rows[0])
     assert list(finished_run.glob("events.out.tfevents.*"))
 
 
@@ -284,7 +287,7 @@ def test_a_run_interrupted_in_its_evaluation_can_be_evaluated(tmp_path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("fw_rl.experiments.training.evaluate", interrupted)
+        patched.setattr("fw_rl.experiments.agents.evaluate", interrupted)
         code, run = train(tmp_path)
     assert code == 130
     assert f"--resume {run}" in capsys.readouterr().out.splitlines()[-1]

@@ -212,7 +212,7 @@ def test_bad_actions(game, actions):
 def test_bad_arguments():
     with pytest.raises(ValueError, match=r"^num_envs must be an integer of at least 1, got 0$"):
         GameVectorEnv(Countdown, 0)
-    with pytest.raises(TypeError, match=r"^render_mode must be None, since games have no pictures, got 'human'$"):
+    with pytest.raises(TypeError, match=r"^render_mode must be None, since the game has no pictures, got 'human'$"):
         GameEnv(Countdown, render_mode="human")
     with pytest.raises(ValueError, match=r"^options must be reset_mask alone, got 'left'$"):
         GameVectorEnv(Countdown).reset(options={"left": 3})

@@ -7,6 +7,7 @@ from gymnasium.utils.env_checker import check_env
 
 from fw_rl.agents import RecurrentPPO
 from fw_rl.envs import GameEnv, GameVectorEnv, RetrievalGame, retrieval_id
+from fw_rl.envs.retrieval_picture import RIGHT, WRONG, color_of
 
 NOTHING = [0, 0]
 
@@ -137,11 +138,55 @@ def test_the_registered_ids_and_rules_by_keyword():
     assert envs.single_action_space == gym.spaces.Discrete(4)
 
 
+def frames_of(actions, **rules):
+    env = GameEnv(Dealt, render_mode="rgb_array", **rules)
+    env.reset(seed=0)
+    frames = [env.render()]
+    for action in actions:
+        env.step(action)
+        frames.append(env.render())
+    return np.array(frames)
+
+
+def test_a_frame_shows_pair_question_and_whether_answers_were_right():
+    """Pairs 5-2 and 9-7, asked in this order: answers 1 and 6 are right."""
+    right, wrong, other = (frames_of(actions, pairs=2) for actions in ([0, 0, 1, 6], [0, 0, 2, 6], [3, 3, 1, 6]))
+    assert right.shape == (5, 300, 300, 3)
+    assert (right[:3] == wrong[:3]).all() and (right == other).all()  # what is done while pairs are shown is not drawn
+    assert all((right[step] != right[step + 1]).any() for step in range(4))
+    changed = (right[3] != wrong[3]).any(axis=(1, 2))
+    assert changed.any() and not changed[:200].any()  # in the row of answers alone
+    green = (right == RIGHT).all(axis=3).any(axis=(1, 2))
+    assert green.tolist() == [False, False, False, True, True]
+    assert (wrong == WRONG).all(axis=3).any(axis=(1, 2)).tolist() == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize("rules", [dict(pairs=16), dict(pairs=1, gap=2), dict(pairs=30, keys=30, values=20)])
+def test_any_rules_can_be_drawn(rules):
+    env = gym.make("fw_rl/Retrieval-v0", render_mode="rgb_array", **rules)
+    env.reset(seed=0)
+    ended, shapes = False, {env.render().shape}
+    while not ended:
+        ended = env.step(1)[2]
+        shapes.add(env.render().shape)
+    assert shapes == {(300, 300, 3)}
+
+
+def test_values_have_different_colours():
+    assert len({color_of(value, 8) for value in range(1, 9)}) == 8
+
+
+def test_pictures_need_an_episode_and_a_mode():
+    with pytest.raises(gym.error.ResetNeeded, match="nothing to render"):
+        GameEnv(RetrievalGame, render_mode="rgb_array").render()
+    with pytest.raises(TypeError, match=r"^render_mode must be None or rgb_array, got 'ansi'$"):
+        GameEnv(RetrievalGame, render_mode="ansi")
+
+
 def test_gymnasium_finds_no_fault():
     check_env(gym.make("fw_rl/Retrieval-4-v0").unwrapped)
 
 
-@pytest.mark.filterwarnings("ignore:.*not in the possible render_modes")
 def test_an_agent_takes_the_id():
     model = RecurrentPPO("RecurrentPolicy", "fw_rl/Retrieval-4-v0", n_steps=8, batch_size=8, policy_kwargs=dict(cell="gru"))
     assert model.observation_space == RetrievalGame(4).observation_space

@@ -48,6 +48,6 @@ def test_pictures_come_at_their_frames_and_change_nothing(env_id, tmp_path):
 
     events = EventAccumulator(str(tmp_path))
     events.Reload()
-    pictures = events.Images("memory/attention")
+    pictures = events.Images("rollout/memory/attention")
     assert [picture.step for picture in pictures] == [200, 400]
     assert min(pictures[0].width, pictures[0].height) >= 300

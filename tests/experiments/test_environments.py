@@ -28,6 +28,20 @@ class Samples(gym.Env):
         return self.observation_space.sample(), 1.0, False, False, {}
 
 
+class OneArray(Samples):
+    """One that hands out the same array always."""
+
+    shown = np.zeros(2, dtype=np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.shown[:] = 0.0
+        return self.shown, {}
+
+    def step(self, action):
+        self.shown += 0.25
+        return self.shown, 1.0, bool(self.shown[0] == 0.5), False, {}
+
+
 class Broken(gym.Env):
     """One that cannot be made."""
 
@@ -137,6 +151,17 @@ def test_an_episode_without_end_is_cut_in_an_evaluation(training, ended, samples
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 def test_a_vector_begins_episodes_as_it_is_told(mode, samples):
     assert make_vector_env(samples(POSITION), 2, autoreset_mode=mode).metadata["autoreset_mode"] == mode
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_observation_stays_what_it_was_whatever_the_environment_does(training):
+    gym.register("tests/OneArray-v0", OneArray, kwargs=dict(observation_space=POSITION), disable_env_checker=True)
+    env = make_vector_env("tests/OneArray-v0", 1, training=training)
+    del gym.registry["tests/OneArray-v0"]
+    first, _ = env.reset(seed=0)
+    steps = [env.step(np.zeros(1, dtype=np.int64)) for _ in range(2)]
+    assert [seen[0, 0] for seen in (first, *(step[0] for step in steps))] == [0.0, 0.25, 0.0]
+    assert [last[0] for last in steps[-1][-1]["final_obs"]] == [0.5]
 
 
 def test_one_that_cannot_be_made_says_why():

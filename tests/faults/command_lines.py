@@ -43,7 +43,7 @@ TRAIN = {
     **dict.fromkeys(("gamma", "gae-lambda"), SHARES),
     **dict.fromkeys(("ent-coef", "vf-coef"), WEIGHTS),
     **dict.fromkeys(("anneal", "shared-cell", "previous-step", "normalize", "anneal-entropy"), SWITCHES),
-    "seed": SEEDS, "cell-options": CELL_OPTIONS, "log-dir": FOLDERS, "resume": INPUTS,
+    "seed": SEEDS, "cell-options": CELL_OPTIONS, "log-dir": FOLDERS, "resume": INPUTS, "wandb": ["a/b", "x" * 300, NOTHING],
 }  # fmt: skip
 TABLE = {
     **dict.fromkeys(("epochs", "search-epochs", "batch-size", "jobs", "hidden-sizes"), COUNTS),
@@ -70,7 +70,7 @@ COMMANDS = {
         **dict.fromkeys(("episodes", "max-steps"), COUNTS), "seed": SEEDS, "checkpoint": INPUTS,
         "gif": outputs(".gif"), "mp4": outputs(".mp4"), "show-attention": outputs(".png"),
     },
-    "export": {"onnx": outputs(".onnx"), "checkpoint": INPUTS},
+    "export": {"onnx": outputs(".onnx"), "checkpoint": INPUTS, "card": FOLDERS, "push": NAMES},
     "curves": {"out": outputs(".png")},
     "memories": {
         **dict.fromkeys(("games", "cells"), NAMES), **dict.fromkeys(("frames", "eval-episodes", "jobs"), COUNTS),
@@ -101,7 +101,8 @@ TOGETHER = [
     "play RUN --gif x.gif --show-attention x.gif", "play RUN RUN", "play", "export RUN", "export", "curves RUN RUN --out x.png",
     "curves --out x.png", "sweep --ray-address auto", "sweep --storage sqlite:////proc/x.db", "deblur --subsets",
     "deblur --inputs 2", "retrieval --cells", "retrieval --seeds", "retrieval --cell gru --cell-options nonsense=2", "trian",
-    "train train", "deblur --inputs 1000000000000", "faces --data-dir EMPTY", "train --env Catch-3-9", "train --device cuda:99",
+    "train train", "play hf:agent", "play hf:a/b/c", "export hf: --card x", "export RUN --card RUN",
+    "deblur --inputs 1000000000000", "faces --data-dir EMPTY", "train --env Catch-3-9", "train --device cuda:99",
 ]  # fmt: skip
 """What does not go together, or does not suffice; {RUN} is a trained agent."""
 
