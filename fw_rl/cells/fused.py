@@ -8,17 +8,18 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from fw_rl.cells.base import Cell, State, Stepper, reset_rows
+from fw_rl.cells.backends import AcceleratedCell
+from fw_rl.cells.base import State, Stepper, reset_rows
 
 __all__ = ["FusedCell"]
 
 
-class FusedCell(Cell):
+class FusedCell(AcceleratedCell):
     """A cell around a one-layer `nn.RNN`, `nn.LSTM` or `nn.GRU`.
 
     A sequence is cut only where some row starts an episode, and the kernel runs over each stretch as a whole, or over all at
     once where all rows have episodes of one length. (One call with a `PackedSequence` of the episodes took two to three times
-    as long on a processor.)
+    as long on a processor, where LSTM and GRU have kernels of ours.)
     """
 
     core: nn.RNNBase
@@ -37,7 +38,7 @@ class FusedCell(Cell):
         parts = 2 if isinstance(self.core, nn.LSTM) else 1
         return tuple(self.weights[0].new_zeros(batch_size, self.hidden_size) for _ in range(parts))
 
-    def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
+    def unroll(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
         if episode_starts is None:
             return self._run(x, state)
         # In one step nobody needs to know where rows start, for which the host would wait for a GPU.
