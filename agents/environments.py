@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_n
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from fw_rl.envs.sb3 import VecEnvAdapter, check_spaces
+from fw_rl.envs.sb3_tensors import TensorVecEnvAdapter, device_of
 
 __all__ = ["MakeEnv", "WorkerVecEnv", "wrap_env"]
 
@@ -27,12 +28,16 @@ def wrap_env(env: GymEnv | VectorEnv | str, verbose: int = 0, monitor_wrapper: b
     What a single one shows is copied: it may hand out the same array at every step, and SB3 keeps the last one of an episode.
     """
     if isinstance(env, VectorEnv):
-        env = VecEnvAdapter(env, monitor=monitor_wrapper)
+        adapter = VecEnvAdapter if device_of(env) is None else TensorVecEnvAdapter
+        env = adapter(env, monitor=monitor_wrapper)
     env = maybe_make_env(env, verbose)
     if isinstance(env, gym.Env):
         env = TransformObservation(env, deepcopy, None)
     check_spaces(env.observation_space, env.action_space)
-    return BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+    wrapped = BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+    if wrapped is not wrapped.unwrapped and isinstance(wrapped.unwrapped, TensorVecEnvAdapter):
+        raise ValueError(f"env must be without {type(wrapped).__name__}, which takes NumPy, got one of tensors")
+    return wrapped
 
 
 class WorkerVecEnv(VecEnvWrapper):

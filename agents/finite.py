@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from fw_rl.agents.rollout import NumpyObservation, Observation, RecurrentRollout, map_observation
 
@@ -34,7 +36,7 @@ def first_not_finite(name: str, numbers: NumpyObservation) -> NotFinite | None:
     return NotFinite(step, environment, f"{name} must be finite, got {numbers[step, environment, *place]}")
 
 
-def first_in_rollout(rollout: RecurrentRollout, last_observation: NumpyObservation) -> NotFinite | None:
+def first_in_rollout(rollout: RecurrentRollout, last_observation: NumpyObservation | Observation) -> NotFinite | None:
     """The first NaN or infinity that an environment gave: the reward of step t comes with observation t + 1, [B, ...]."""
     steps = rollout.pos
     reward = first_not_finite("reward", rollout.rewards[:steps])
@@ -42,13 +44,18 @@ def first_in_rollout(rollout: RecurrentRollout, last_observation: NumpyObservati
         None if reward is None else reward._replace(step=reward.step + 1),
         first_not_finite("observation", map_observation(lambda part: part[:steps].numpy(force=True), rollout.observations)),
     ]
-    last = first_not_finite("observation", map_observation(lambda part: part[None], last_observation))
+    last = first_not_finite("observation", map_observation(_on_host, last_observation))
     found.append(None if last is None else last._replace(step=steps))
     return min((part for part in found if part is not None), key=lambda part: part.step, default=None)
 
 
+def _on_host(part: NDArray[Any] | Tensor) -> NDArray[Any]:
+    """[B, ...] in NumPy as a sequence of one step, [1, B, ...]."""
+    return (part.numpy(force=True) if isinstance(part, Tensor) else part)[None]
+
+
 def require_finite_observation(observation: Observation) -> None:
     """Raise FloatingPointError, with the row and the key of a Dict, where an observation [B, ...] is not finite."""
-    found = first_not_finite("observation", map_observation(lambda part: part.numpy(force=True)[None], observation))
+    found = first_not_finite("observation", map_observation(_on_host, observation))
     if found is not None:
         raise FloatingPointError(f"{found.problem} from environment {found.environment}")

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import warnings
 from copy import copy
+from functools import cached_property
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import ArrayLike
-from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution, Distribution
+from stable_baselines3.common.distributions import (
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    Distribution,
+    SquashedDiagGaussianDistribution,
+)
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
@@ -34,6 +40,11 @@ class RecurrentInference(ActorCriticPolicy):
     cell: Cell
     hidden_size: int
     shared_cell: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are; SB3's property, which looks through all modules, takes a tenth of the time of `predict`."""
+        return self.value_net.weight.device
 
     def initial_state(self, n_envs: int) -> State:
         """The memory's state at the start of an episode.
@@ -162,7 +173,8 @@ class RecurrentInference(ActorCriticPolicy):
             )
         if state is not None and episode_start is None:
             raise ValueError("episode_start must be the dones of the step before where a state is given, got None")
-        self.set_training_mode(False)
+        if self.training:  # to look through all modules would take longer than to act
+            self.set_training_mode(False)
         tensor, batched = self.obs_to_tensor(observation)
         require_finite_observation(tensor)
         n_envs = rows_of(tensor)
@@ -200,27 +212,55 @@ class RecurrentInference(ActorCriticPolicy):
         Args:
             actions: As they were sampled, [B, ...].
         """
+        return self.fit_actions(actions).numpy(force=True).astype(self.action_space.dtype, copy=False)
+
+    def fit_actions(self, actions: Tensor) -> Tensor:
+        """`to_env_actions` for an environment that takes tensors on the policy's device.
+
+        Args:
+            actions: As they were sampled, [B, ...].
+        """
         space = self.action_space
-        numpy_actions = actions.cpu().numpy().reshape(-1, *(space.shape or ()))
+        actions = actions.reshape(-1, *(space.shape or ()))
         if isinstance(space, spaces.Box):
-            low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+            low, high = self._action_bounds
             if self.squash_output:
-                numpy_actions = low + (numpy_actions + 1) / 2 * (high - low)  # which may be outside by a rounding
+                actions = low + (actions + 1) / 2 * (high - low)  # which may be outside by a rounding
             if np.issubdtype(space.dtype, np.integer):
-                numpy_actions = np.rint(numpy_actions)
-            numpy_actions = np.clip(numpy_actions, low, high)
-        return numpy_actions.astype(space.dtype)
+                actions = actions.round()
+            actions = actions.clamp(low, high)
+        return actions
+
+    @cached_property
+    def _action_bounds(self) -> tuple[Tensor, Tensor]:
+        """The lowest and the highest action in a Box, in float64 on the policy's device."""
+        assert isinstance(self.action_space, spaces.Box)
+        low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in (self.action_space.low, self.action_space.high))
+        return low.to(self.device), high.to(self.device)
 
     def _sample_actions(self, latent: Tensor, deterministic: bool, masks: Tensor | None = None) -> Tensor:
         if not isinstance(self.action_dist, CategoricalDistribution):
             return self._distribution(latent, masks).get_actions(deterministic=deterministic)
-        # The Gumbel-max trick on the logits: an SB3 distribution for a sample alone takes longer than the cell.
-        logits = self.action_net(self._actor_latent(latent))
-        if masks is not None:
-            logits = mask_logits(logits, masks, self.action_space)
-        if not deterministic:
+        logits = self._logits(latent, masks)
+        if not deterministic:  # the Gumbel-max trick: an SB3 distribution for a sample alone takes longer than the cell
             logits = logits - torch.empty_like(logits).exponential_().log_()
         return logits.argmax(dim=1)
+
+    def _judge_actions(self, latent: Tensor, actions: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies [N] of actions [N, ...], for the cell's outputs [N, H]."""
+        if isinstance(self.action_dist, CategoricalDistribution):  # in a third of the time of an SB3 distribution
+            log_probs = self._logits(latent, masks).log_softmax(dim=1)
+            return log_probs.gather(1, actions.long().unsqueeze(1)).squeeze(1), -(log_probs.exp() * log_probs).sum(dim=1)
+        distribution = self._distribution(latent, masks)
+        log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
+        if isinstance(distribution, SquashedDiagGaussianDistribution):
+            entropy = -distribution.log_prob(distribution.sample(), distribution.gaussian_actions)
+        assert entropy is not None
+        return log_prob, entropy
+
+    def _logits(self, latent: Tensor, masks: Tensor | None) -> Tensor:
+        logits: Tensor = self.action_net(self._actor_latent(latent))
+        return logits if masks is None else mask_logits(logits, masks, self.action_space)
 
     def _distribution(self, latent: Tensor, masks: Tensor | None = None) -> Distribution:
         """A distribution of its own, so that a later one leaves it as it is."""

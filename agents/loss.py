@@ -44,8 +44,7 @@ def actor_critic_loss(
     values, log_prob, entropy = (torch.cat(parts) for parts in zip(*evaluated, strict=True))
     old_values = values.detach()
     rollout.add_evaluation(old_values, log_prob.detach())
-    advantages = torch.as_tensor(rollout.advantages, device=values.device)
-    returns = advantages + old_values
+    advantages, returns, _, _ = rollout.targets
     if normalize_advantage:
         advantages = _normalized(advantages)
 

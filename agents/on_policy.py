@@ -12,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
@@ -25,14 +26,16 @@ from fw_rl.agents.contrib_names import (
     check_policy_arguments,
     lstm_policy_arguments,
 )
+from fw_rl.agents.devices import choose_device
 from fw_rl.agents.environments import wrap_env
 from fw_rl.agents.finite import first_in_rollout, first_not_finite
 from fw_rl.agents.masks import check_masks
 from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS, torch_threads
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
-from fw_rl.agents.rollout import RecurrentRollout, RolloutSequences, map_observation
+from fw_rl.agents.rollout import Observation, RecurrentRollout, RolloutSequences, map_observation
 from fw_rl.agents.saving import SavedAgent
 from fw_rl.cells import State, Stepper
+from fw_rl.envs.sb3_tensors import TensorVecEnvAdapter
 
 __all__ = ["RecurrentOnPolicyAlgorithm"]
 
@@ -50,7 +53,8 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
     Args:
         policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`; sb3-contrib's "MlpLstmPolicy",
             "CnnLstmPolicy" and "MultiInputLstmPolicy", with their arguments, are this policy with the net that they have there.
-        env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or `Env`, or an id.
+        env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or `Env`, or an id. What a `VectorEnv` with a `device` gives and takes
+            stays there, see `TensorVecEnvAdapter`.
         learning_rate: A number, or an SB3 schedule.
         n_steps: Steps of each environment in a rollout.
         gamma: Discount.
@@ -76,7 +80,8 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         policy_kwargs: Arguments of `RecurrentActorCriticPolicy`, such as `dict(cell="lstm", hidden_size=64)`.
         verbose: 0 prints nothing, 1 what happens, 2 more.
         seed: Of networks, environments and actions; None for another one each time.
-        device: "cpu", "cuda", or "auto".
+        device: "cpu", "cuda", or "auto": that of an environment of tensors, a GPU for images and large cells, else the
+            processor.
         _init_setup_model: Build the policy at once.
 
     Raises:
@@ -144,10 +149,12 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         if "optimizer_class" not in policy_kwargs:
             policy_kwargs["optimizer_class"], standard = OPTIMIZERS[optimizer]
             policy_kwargs["optimizer_kwargs"] = standard | (policy_kwargs.get("optimizer_kwargs") or {})
+        env = maybe_make_env(env, verbose) if isinstance(env, str) else env
+        device = choose_device(device, env, policy_kwargs.get("hidden_size", 0), verbose)
         self._stepper: Stepper | None = None
         self._has_learned = False
         self._masked = False
-        self._discounted_returns = np.zeros(0)
+        self._discounted_returns = torch.zeros(0, dtype=torch.float64)
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -221,8 +228,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         if self._last_state is None or len(self._last_state[0]) != self.n_envs:
             self._last_state = self.policy.initial_state(self.n_envs)
         if len(self._discounted_returns) != self.n_envs:
-            self._discounted_returns = np.zeros(self.n_envs)
-        self._discounted_returns[self._last_episode_starts] = 0.0
+            self._discounted_returns = torch.zeros(self.n_envs, dtype=torch.float64, device=self.device)
         return total_timesteps, callback
 
     @property
@@ -245,7 +251,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         callback.on_rollout_start()
         for _ in range(n_rollout_steps):
             if rollout_buffer.starts_sequence:
-                forgotten = self._last_episode_starts.all()
+                forgotten = not self._keeps_tensors and self._last_episode_starts.all()
                 rollout_buffer.add_state(self.policy.initial_state(env.num_envs) if forgotten else self._stepper.state)
             obs_tensor, starts = rollout_buffer.add_observation(self._last_obs, self._last_episode_starts)  # type: ignore[arg-type]
             masks = None
@@ -255,7 +261,8 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
                 actions, output = self.policy.act(obs_tensor, self._stepper, starts, action_masks=masks)
             except FloatingPointError as error:
                 raise self._not_finite("the distribution over actions") from error
-            clipped_actions = self.policy.to_env_actions(actions)
+            to_env = self.policy.fit_actions if self._keeps_tensors else self.policy.to_env_actions
+            clipped_actions = to_env(actions)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
             # Before the callback, which may save, or stop: observation and state belong together.
@@ -264,17 +271,16 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             callback.update_locals(locals())
             if not callback.on_step():
                 return False
-            if self.norm_reward:
-                rewards = self.policy.reward_scaling.scale(rewards, self._discounted_returns, self.gamma)
             rollout_buffer.add(actions, rewards, output)
-            if dones.any():
-                self._discounted_returns[dones] = 0.0
-                self._update_info_buffer(infos, dones)
-                rollout_buffer.rewards[rollout_buffer.pos - 1] += self.gamma * self._bootstrap_values(dones, infos)
+            self._note_ends(env, dones, infos)
 
-        rollout_buffer.finish(dones, self._last_values(dones), self._evaluate)
+        last_dones = torch.as_tensor(dones, device=self.device)
+        scale = self._scale_rewards if self.norm_reward else None
+        rollout_buffer.finish(last_dones, self._last_values(last_dones), self._evaluate, scale)
+        if isinstance(env, TensorVecEnvAdapter) and self.ep_info_buffer is not None:
+            self.ep_info_buffer.extend(env.take_episodes())
         seen, scaling = rollout_buffer.observations, self.policy.observation_scaling
-        finite = rollout_buffer.outputs.sum().isfinite() and np.isfinite(rollout_buffer.rewards).all()
+        finite = rollout_buffer.outputs.sum().isfinite() & rollout_buffer.has_finite_rewards
         if not (finite and scaling.takes(seen)):
             raise self._not_finite("the memory's output")
         scaling.update(seen)
@@ -282,9 +288,25 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         callback.on_rollout_end()
         return True
 
-    def _bootstrap_values(self, dones: NDArray[np.bool_], infos: list[dict[str, Any]]) -> NDArray[np.float32]:
+    @property
+    def _keeps_tensors(self) -> bool:
+        """Whether the environment gives and takes tensors on the policy's device."""
+        return isinstance(self.env, TensorVecEnvAdapter)
+
+    def _note_ends(self, env: VecEnv, dones: Any, infos: list[dict[str, Any]]) -> None:
+        """Where episodes have ended, keep their infos, and the values of last observations behind which a time limit lay."""
+        if isinstance(env, TensorVecEnvAdapter):
+            if env.last_observations is not None and env.truncations.any():
+                assert self._last_state is not None
+                values = self._predict_values(env.last_observations, self._last_state)
+                self.rollout_buffer.add_bootstrap(values.where(env.truncations, 0.0))
+        elif dones.any():
+            self._update_info_buffer(infos, dones)
+            self.rollout_buffer.add_bootstrap(self._bootstrap_values(dones, infos))
+
+    def _bootstrap_values(self, dones: NDArray[np.bool_], infos: list[dict[str, Any]]) -> Tensor:
         """The values [B] of the last observations where a time limit and not the game ended the episode; else 0."""
-        values = np.zeros(len(dones), dtype=np.float32)
+        values = torch.zeros(len(dones), device=self.device)
         rows = [int(i) for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
         if rows:
             assert self._last_state is not None
@@ -294,15 +316,20 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             found = first_not_finite("terminal_observation", map_observation(lambda part: part[None], stacked))
             if found is not None:
                 raise found._replace(environment=rows[found.environment]).error(self.num_timesteps, self._of_worker)
-            values[rows] = self._predict_values(stacked, tuple(part[rows] for part in self._last_state))
+            tensors, _ = self.policy.obs_to_tensor(stacked)
+            values[rows] = self._predict_values(tensors, tuple(part[rows] for part in self._last_state))
         return values
 
-    def _last_values(self, dones: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def _last_values(self, dones: Tensor) -> Tensor:
         """The values [B] of the observations after the rollout; 0 where an episode has ended."""
         if dones.all():
-            return np.zeros(len(dones), dtype=np.float32)
+            return torch.zeros(len(dones), device=self.device)
         assert self._last_obs is not None and self._last_state is not None
-        return self._predict_values(self._last_obs, self._last_state) * ~dones
+        seen: Any = self._last_obs if self._keeps_tensors else self.policy.obs_to_tensor(self._last_obs)[0]  # type: ignore[arg-type]
+        return self._predict_values(seen, self._last_state).masked_fill(dones, 0.0)
+
+    def _scale_rewards(self, rewards: Tensor, starts: Tensor) -> Tensor:
+        return self.policy.reward_scaling.scale(rewards, starts, self._discounted_returns, self.gamma)
 
     def _evaluate(self, sequences: RolloutSequences) -> tuple[Tensor, Tensor]:
         """Values and log-probabilities of sequences by the policy as it acts."""
@@ -311,11 +338,10 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         return values, log_prob
 
     @torch.no_grad()
-    def _predict_values(self, observations: Any, state: State) -> NDArray[np.float32]:
-        tensors, _ = self.policy.obs_to_tensor(observations)
+    def _predict_values(self, observations: Observation, state: State) -> Tensor:
         no_starts = torch.zeros(len(state[0]), dtype=torch.bool, device=self.device)
-        values: NDArray[np.float32] = self.policy.predict_values(tensors, state, no_starts).cpu().numpy()
-        if not np.isfinite(values).all():
+        values = self.policy.predict_values(observations, state, no_starts)
+        if not values.isfinite().all():
             raise self._not_finite("the value of an observation")
         return values
 

@@ -127,7 +127,7 @@ class RecurrentActorCriticPolicy(RecurrentInference):
         if not self.shared_cell:
             self.critic_encoder, critic_cell = self._make_memory()
             self.cell = CellPair(self.cell, critic_cell)
-        self.mlp_extractor = MlpExtractor(self.hidden_size, self.net_arch, self.activation_fn, self.device)
+        self.mlp_extractor = MlpExtractor(self.hidden_size, self.net_arch, self.activation_fn, "cpu")
 
     def _make_memory(self) -> tuple[nn.Module, Cell]:
         encoder = nn.Sequential(*create_mlp(self.features_dim, 0, self.encoder_arch, self.activation_fn))
@@ -193,18 +193,11 @@ class RecurrentActorCriticPolicy(RecurrentInference):
         """
         if episode_starts.dim() != 2:
             raise ValueError(f"episode_starts must be [T, B], as all that is evaluated, got {list(episode_starts.shape)}")
-        if outputs is None:
-            latent, _ = self.remember(observations, state, episode_starts)
-        else:
-            latent = self.cell.replay(self.encode(observations), state, episode_starts, outputs)
-        flat = latent.flatten(0, 1)
-        distribution = self._distribution(flat, None if action_masks is None else action_masks.flatten(0, 1))
-        log_prob = distribution.log_prob(actions.flatten(0, 1)).view(episode_starts.shape)
-        entropy = distribution.entropy()
-        if isinstance(distribution, SquashedDiagGaussianDistribution):
-            entropy = -distribution.log_prob(distribution.sample(), distribution.gaussian_actions)
-        assert entropy is not None
-        return self._value(flat).view(episode_starts.shape), log_prob, entropy.view(episode_starts.shape)
+        latent = self.cell.replay(self.encode(observations), state, episode_starts, outputs)
+        flat, shape = latent.flatten(0, 1), episode_starts.shape
+        masks = None if action_masks is None else action_masks.flatten(0, 1)
+        log_prob, entropy = self._judge_actions(flat, actions.flatten(0, 1), masks)
+        return self._value(flat).view(shape), log_prob.view(shape), entropy.view(shape)
 
     def save(self, path: str) -> None:
         """Raises NotImplementedError: SB3 would pickle a policy alone."""

@@ -133,10 +133,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
 
     def _evaluate_rollout(self) -> Tensor:
         """Advantages, returns, and the values and log-probabilities of the policy that acted, [T * B, 4]."""
-        rollout = self.rollout_buffer
-        advantages, values = rollout.advantages, rollout.values
-        evaluated = np.stack([advantages, advantages + values, values, rollout.log_probs], axis=-1)
-        return torch.as_tensor(evaluated, device=self.device).flatten(0, 1)
+        return torch.stack(self.rollout_buffer.targets, dim=-1).flatten(0, 1)
 
     def _learn_from(self, batch: Minibatch, losses: list[ClippedLoss]) -> bool:
         """One update, whose loss is appended; False, and no update, where the policy has gone too far."""

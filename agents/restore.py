@@ -230,11 +230,11 @@ def _restore_episodes(model: Any, episodes: dict[str, Any]) -> bool:
     if [(part.shape, part.dtype) for part in memory] != [(part.shape, part.dtype) for part in blank]:
         warnings.warn("new episodes begin, since the memory's state in the file is of another form", stacklevel=5)
         return False
-    model._predict_values(observation, memory)  # raises if the observation does not fit the policy
+    model._predict_values(model.policy.obs_to_tensor(observation)[0], memory)  # raises if it does not fit the policy
     if not restore_episodes(model.env, episodes):
         return False
     model._last_obs, model._last_episode_starts, model._last_state = observation, starts, memory
-    model._discounted_returns = returns
+    model._discounted_returns = torch.as_tensor(returns, device=model.device)
     return True
 
 

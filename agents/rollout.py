@@ -1,10 +1,13 @@
-"""A rollout: what a batch of environments did between two updates, and the advantages computed on it."""
+"""A rollout: what a batch of environments did between two updates, and the advantages computed on it.
+
+All of it is in Torch on the policy's device. Where SB3's callbacks read NumPy, from `rewards` to `returns`, they get it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from operator import itemgetter
-from typing import Any, NamedTuple, TypeVar
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -12,6 +15,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fw_rl.agents.storage import StepStorage, linear_recurrence
 from fw_rl.cells import State
 
 __all__ = [
@@ -26,7 +30,10 @@ Observation = Tensor | dict[str, Tensor]
 """A tensor, or one for each key of a Dict space."""
 Evaluate = Callable[["RolloutSequences"], tuple[Tensor, Tensor]]
 """What gives values and log-probabilities of sequences, each [L, S]."""
+Scale = Callable[[Tensor, Tensor], Tensor]
+"""What gives the rewards [T, B] to learn from for those of the environments and for the episode starts [T, B]."""
 NumpyObservation = NDArray[Any] | dict[str, NDArray[Any]]
+Flags = NDArray[np.bool_] | Tensor
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -54,8 +61,17 @@ class RolloutSequences(NamedTuple):
     action_masks: Tensor | None = None
 
 
+class Targets(NamedTuple):
+    """What is to be learned from a rollout: [T, B] of each, values and log-probabilities by the policy that acted."""
+
+    advantages: Tensor
+    returns: Tensor
+    values: Tensor
+    log_probs: Tensor
+
+
 class RecurrentRollout:
-    """`n_steps` steps of `n_envs` environments in [T, B, ...] arrays, with the memory's state where a sequence begins.
+    """`n_steps` steps of `n_envs` environments in [T, B, ...] tensors, with the memory's state where a sequence begins.
 
     The states in between are not kept: the cell finds them again from `state`. It takes the place of SB3's `RolloutBuffer` and
     is constructed like it; a sequence has `bptt_length` steps, the last one what is left of `n_steps`.
@@ -72,21 +88,21 @@ class RecurrentRollout:
         n_envs: int = 1,
         bptt_length: int | None = None,
     ) -> None:
-        def zeros(space: spaces.Space) -> NDArray[Any]:
+        def storage(space: spaces.Space) -> StepStorage:
             if space.shape is None:
                 raise ValueError(f"spaces must be of arrays, or a Dict of arrays, got {space}, which has no shape")
-            return np.zeros((n_steps, n_envs, *space.shape), dtype=space.dtype)
+            return StepStorage(n_steps, n_envs, space.shape, space.dtype, device)
 
         self.n_steps, self.n_envs, self.gamma, self.gae_lambda = n_steps, n_envs, gamma, gae_lambda
         self.bptt_length = bptt_length or n_steps
-        self.device = device
+        self.device = torch.device(device)
         parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else observation_space
-        self._observations = map_observation(zeros, parts)
-        self._episode_starts = np.zeros((n_steps, n_envs), dtype=bool)
-        self.rewards = np.zeros((n_steps, n_envs), dtype=np.float32)
+        self._observations = map_observation(storage, parts)
+        self._episode_starts = StepStorage(n_steps, n_envs, (), bool, device)
+        self._rewards = StepStorage(n_steps, n_envs, (), np.float32, device)
         self._evaluate: Evaluate | None = None
-        self.last_dones = np.zeros(n_envs, dtype=bool)
-        self.last_values = np.zeros(n_envs, dtype=np.float32)
+        self.last_dones = torch.zeros(n_envs, dtype=torch.bool, device=device)
+        self.last_values = torch.zeros(n_envs, device=device)
         self.reset()
 
     def reset(self) -> None:
@@ -96,8 +112,9 @@ class RecurrentRollout:
         self._actions: list[Tensor] = []
         self._outputs: list[Tensor] = []
         self._stacked: Tensor | None = None
-        self._action_masks: NDArray[np.bool_] | None = None
-        self._evaluated: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+        self._action_masks: StepStorage | None = None
+        self._bootstraps: list[tuple[int, Tensor]] = []
+        self._evaluated: tuple[Tensor, Tensor] | None = None
 
     @property
     def starts_sequence(self) -> bool:
@@ -108,41 +125,50 @@ class RecurrentRollout:
         """Begin a sequence with the memory's state before this step."""
         self.states.append(state)
 
-    def add_observation(self, observation: NumpyObservation, episode_starts: NDArray[np.bool_]) -> tuple[Observation, Tensor]:
-        """Keep observation [B, ...] and episode starts [B] of this step, and return them as tensors."""
+    def add_observation(self, observation: NumpyObservation | Observation, starts: Flags) -> tuple[Observation, Tensor]:
+        """Keep observation [B, ...] and episode starts [B] of this step, and return them as tensors on the device."""
         if isinstance(self._observations, dict):
-            for key, part in self._observations.items():
-                part[self.pos] = observation[key]
+            seen: Observation = {key: part.write(self.pos, observation[key]) for key, part in self._observations.items()}
         else:
-            self._observations[self.pos] = observation
-        self._episode_starts[self.pos] = episode_starts
-        seen = map_observation(lambda part: self._tensor(part[self.pos]), self._observations)
-        return seen, self._tensor(self._episode_starts[self.pos])
+            seen = self._observations.write(self.pos, observation)  # type: ignore[arg-type]
+        return seen, self._episode_starts.write(self.pos, starts)
 
     def add_action_masks(self, masks: NDArray[np.bool_]) -> Tensor:
-        """Keep the allowed actions [B, D] of this step, and return them as a tensor."""
+        """Keep the allowed actions [B, D] of this step, and return them as a tensor on the device."""
         if self._action_masks is None:
-            self._action_masks = np.ones((self.n_steps, *masks.shape), dtype=bool)
-        self._action_masks[self.pos] = masks
-        return self._tensor(self._action_masks[self.pos])
+            self._action_masks = StepStorage(self.n_steps, *masks.shape[:1], masks.shape[1:], bool, self.device)
+            self._action_masks.tensor.fill_(True)
+        return self._action_masks.write(self.pos, masks)
 
-    def add(self, actions: Tensor, rewards: NDArray[np.float32], outputs: Tensor) -> None:
+    def add(self, actions: Tensor, rewards: NDArray[np.float32] | Tensor, outputs: Tensor) -> None:
         """Keep sampled actions [B, ...], rewards [B] and the cell's outputs [B, H] of this step, and go on to the next."""
         self._actions.append(actions)
         self._outputs.append(outputs)
-        self.rewards[self.pos] = rewards
+        self._rewards.write(self.pos, rewards)
         self.pos += 1
 
-    def finish(self, last_dones: NDArray[np.bool_], last_values: NDArray[np.float32], evaluate: Evaluate | None = None) -> None:
+    def add_bootstrap(self, values: Tensor) -> None:
+        """Keep what the rewards of the last step lack where a time limit cut the episode: values [B], elsewhere 0."""
+        self._bootstraps.append((self.pos - 1, values))
+
+    def finish(
+        self, last_dones: Tensor, last_values: Tensor, evaluate: Evaluate | None = None, scale: Scale | None = None
+    ) -> None:
         """End the rollout with the last dones [B] and the values [B] of the observations after it, 0 where it is done.
 
-        `evaluate` gives `values` and `log_probs` of the sequences, by the policy that acted, if they are read.
+        `evaluate` gives `values` and `log_probs` of the sequences, by the policy that acted, if they are read. `scale` gives
+        the rewards to learn from; the bootstrap values, which are of such rewards, are added after it.
         """
         self.last_dones, self.last_values, self._evaluate = last_dones, last_values, evaluate
+        rewards = self._rewards.tensor
+        if scale is not None:
+            rewards.copy_(scale(rewards, self.episode_starts))
+        for step, values in self._bootstraps:
+            rewards[step] += self.gamma * values
 
     def add_evaluation(self, values: Tensor, log_probs: Tensor) -> None:
         """Keep values and log-probabilities [T, B] of the policy that acted, before learning changes it."""
-        self._evaluated = values.cpu().numpy(), log_probs.cpu().numpy()
+        self._evaluated = values, log_probs
 
     def sequences(self) -> Iterator[RolloutSequences]:
         """The sequences of all B environments over `bptt_length` steps, one time window after another."""
@@ -157,7 +183,7 @@ class RecurrentRollout:
     @property
     def observations(self) -> Observation:
         """[T, B, ...], or a dictionary of such tensors."""
-        return map_observation(self._tensor, self._observations)
+        return map_observation(attrgetter("tensor"), self._observations)
 
     @property
     def actions(self) -> Tensor:
@@ -167,7 +193,7 @@ class RecurrentRollout:
     @property
     def action_masks(self) -> Tensor | None:
         """The allowed actions, [T, B, D]; None if all are."""
-        return None if self._action_masks is None else self._tensor(self._action_masks)
+        return None if self._action_masks is None else self._action_masks.tensor
 
     @property
     def outputs(self) -> Tensor:
@@ -179,28 +205,46 @@ class RecurrentRollout:
     @property
     def episode_starts(self) -> Tensor:
         """[T, B] bool."""
-        return self._tensor(self._episode_starts)
+        return self._episode_starts.tensor
+
+    @property
+    def targets(self) -> Targets:
+        """What is to be learned; values and log-probabilities are computed where nobody asked for them before."""
+        values, log_probs = self._evaluation
+        ends = torch.cat([self.episode_starts[1:], self.last_dones[None]])
+        experience = self._rewards.tensor, values, ends, self.last_values
+        advantages = generalized_advantages(*experience, self.gamma, self.gae_lambda)
+        return Targets(advantages, advantages + values, values, log_probs)
+
+    @property
+    def rewards(self) -> NDArray[np.float32]:
+        """[T, B]: as the environments give them, from the rollout's end on as they are learned from."""
+        return cast(NDArray[np.float32], self._rewards.numpy())
+
+    @property
+    def has_finite_rewards(self) -> Tensor:
+        """Whether all rewards are finite, a tensor of one bool."""
+        return self._rewards.tensor.isfinite().all()
 
     @property
     def values(self) -> NDArray[np.float32]:
-        """Of the observations, [T, B], by the policy that acted; computed where nobody asked for them before."""
-        return self._evaluation[0]
+        """Of the observations, [T, B], by the policy that acted."""
+        return cast(NDArray[np.float32], self._evaluation[0].numpy(force=True))
 
     @property
     def log_probs(self) -> NDArray[np.float32]:
         """Of the actions, [T, B], as `values`."""
-        return self._evaluation[1]
+        return cast(NDArray[np.float32], self._evaluation[1].numpy(force=True))
 
     @property
     def advantages(self) -> NDArray[np.float32]:
         """Generalised advantages [T, B]."""
-        ends = np.vstack([self._episode_starts[1:], self.last_dones])
-        return generalized_advantages(self.rewards, self.values, ends, self.last_values, self.gamma, self.gae_lambda)
+        return cast(NDArray[np.float32], self.targets.advantages.numpy(force=True))
 
     @property
     def returns(self) -> NDArray[np.float32]:
         """What the values should have been, [T, B]: advantages and values."""
-        return self.advantages + self.values
+        return cast(NDArray[np.float32], self.targets.returns.numpy(force=True))
 
     @property
     def buffer_size(self) -> int:
@@ -217,7 +261,7 @@ class RecurrentRollout:
         return self.pos
 
     @property
-    def _evaluation(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _evaluation(self) -> tuple[Tensor, Tensor]:
         if self._evaluated is None:
             if self._evaluate is None:
                 raise ValueError("values must be read after the rollout's end, got a rollout that goes on")
@@ -227,31 +271,17 @@ class RecurrentRollout:
         assert self._evaluated is not None
         return self._evaluated
 
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.as_tensor(array, device=self.device)
-
 
 def generalized_advantages(
-    rewards: NDArray[np.float32],
-    values: NDArray[np.float32],
-    ends: NDArray[np.bool_],
-    last_values: NDArray[np.float32],
-    gamma: float,
-    gae_lambda: float,
-) -> NDArray[np.float32]:
+    rewards: Tensor, values: Tensor, ends: Tensor, last_values: Tensor, gamma: float, gae_lambda: float
+) -> Tensor:
     """Generalised advantage estimates (Schulman et al. 2016, Eq. 16), cut off where an episode or the rollout ends.
 
         delta(t) = r(t) + gamma V(t+1) - V(t),    A(t) = delta(t) + gamma lambda A(t+1)
 
-    `ends` [T, B] says where an episode ends with step t; `last_values` [B] are V after the rollout.
+    `ends` [T, B] says where an episode ends with step t; `last_values` [B] are V after the rollout. The sums are in float64.
     """
-    advantages = np.empty_like(rewards)
-    advantage = np.zeros_like(last_values)
-    next_values = last_values
-    discount = gamma * ~ends
-    for t in reversed(range(len(rewards))):
-        error = rewards[t] + discount[t] * next_values - values[t]
-        advantage = error + gae_lambda * discount[t] * advantage
-        advantages[t] = advantage
-        next_values = values[t]
-    return advantages
+    discounts = gamma * (~ends).double()
+    errors = rewards + discounts * torch.cat([values[1:], last_values[None]]) - values
+    nothing = torch.zeros_like(errors[0])
+    return linear_recurrence(errors.flip(0), gae_lambda * discounts.flip(0), nothing).flip(0).to(rewards)

@@ -41,7 +41,7 @@ def describe_episodes(model: Any, include_state: bool | None) -> dict[str, Any] 
         memory=model._last_state,
         observation=model._last_obs,
         starts=model._last_episode_starts,
-        discounted_returns=model._discounted_returns,
+        discounted_returns=model._discounted_returns.numpy(force=True),
     )
 
 

@@ -11,12 +11,12 @@ from typing import cast
 import numpy as np
 import torch
 from gymnasium import spaces
-from numpy.typing import NDArray
 from stable_baselines3.common.preprocessing import is_image_space
 from torch import Tensor, nn
 
 from fw_rl.agents.features import fits_cnn
 from fw_rl.agents.rollout import Observation
+from fw_rl.agents.storage import linear_recurrence
 
 __all__ = ["ObservationScaling", "RewardScaling", "RunningStatistics"]
 
@@ -60,14 +60,27 @@ class RewardScaling(RunningStatistics):
     def __init__(self) -> None:
         super().__init__(())
 
-    def scale(self, rewards: NDArray[np.float32], returns: NDArray[np.float64], gamma: float) -> NDArray[np.float32]:
-        """The scaled rewards [B]; the discounted returns [B] of the running episodes are brought up to date in place."""
-        if not np.isfinite(rewards).all():
-            return rewards  # to be named when the rollout is whole
-        returns *= gamma
-        returns += rewards
-        self.update(torch.as_tensor(returns))
-        return np.clip(rewards * float(self.inverse_deviation), -CLIP, CLIP)
+    @torch.no_grad()
+    def scale(self, rewards: Tensor, starts: Tensor, returns: Tensor, gamma: float) -> Tensor:
+        """The scaled rewards [T, B] of a rollout with episode starts [T, B], each step by what is known with it.
+
+        The discounted returns [B] of the running episodes, in float64, are brought up to date in place.
+        """
+        if not rewards.isfinite().all():
+            return rewards  # to be named by who knows the environments
+        history = linear_recurrence(rewards.to(returns), gamma * (~starts).to(returns), returns)
+        returns.copy_(history[-1])
+        steps, rows = history.shape
+        center = torch.where(self.count > 0, self.mean, history[0].mean())
+        count = self.count + rows * torch.arange(1, steps + 1, device=history.device)
+        distance = history - center
+        drift = distance.sum(dim=1).cumsum(0) / count
+        squares = self.var * self.count + distance.square().sum(dim=1).cumsum(0)
+        var = (squares / count - drift.square()).clamp(min=0.0)
+        factor = (var + EPSILON).rsqrt().to(rewards).unsqueeze(1)
+        for known, new in ((self.mean, center + drift[-1]), (self.var, var[-1]), (self.count, count[-1])):
+            known.copy_(new)
+        return (rewards * factor).clamp(-CLIP, CLIP)
 
 
 class ObservationScaling(nn.Module):

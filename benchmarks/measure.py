@@ -38,11 +38,14 @@ _PACKAGES = (
 
 
 class Clock(BaseCallback):
-    """Counts frames from rollout to rollout, after a warm-up, and stops the training when it has enough."""
+    """Counts frames from rollout to rollout, after a warm-up, and stops the training when it has enough.
 
-    def __init__(self, seconds: float, warm_up: float = 1.5) -> None:
+    With `time.process_time` as timer the time of other processes is left out, where one thread does all the work.
+    """
+
+    def __init__(self, seconds: float, warm_up: float = 1.5, timer: Callable[[], float] = time.perf_counter) -> None:
         super().__init__()
-        self.seconds, self.warm_up = seconds, warm_up
+        self.seconds, self.warm_up, self.timer = seconds, warm_up, timer
         self.first = self.begin = self.end = (0.0, 0)
 
     @property
@@ -50,7 +53,7 @@ class Clock(BaseCallback):
         return (self.end[1] - self.begin[1]) / (self.end[0] - self.begin[0])
 
     def _on_rollout_end(self) -> None:
-        now = (time.perf_counter(), self.model.num_timesteps)
+        now = (self.timer(), self.model.num_timesteps)
         self.first = self.first if self.first[1] else now
         if not self.begin[1]:
             self.begin = now if now[0] - self.first[0] >= self.warm_up else self.begin

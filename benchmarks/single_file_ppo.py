@@ -59,14 +59,14 @@ class SingleFilePPO:
         self.state: State = (torch.zeros(1, num, 128), torch.zeros(1, num, 128))
 
     def updates(self) -> Iterator[tuple[int, float, float]]:
-        """Play and learn without end; after each update frames, seconds, and the mean reward of a step of the rollout."""
-        began, frames = time.perf_counter(), 0
+        """Play and learn without end; after each update frames, seconds of the processor, and mean reward of a step."""
+        began, frames = time.process_time(), 0
         while True:
             state = self.state
             self.play()
             self.learn(state)
             frames += self.starts.numel()
-            yield frames, time.perf_counter() - began, float(self.rewards.mean())
+            yield frames, time.process_time() - began, float(self.rewards.mean())
 
     @torch.no_grad()
     def play(self) -> None:

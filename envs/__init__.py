@@ -2,7 +2,7 @@
 their ids; any environments in worker processes; adapters to and from SB3's `VecEnv`, and wrappers that tell the last action and
 reward.
 
-Adapters and wrappers import SB3, and with it PyTorch; so they are imported only when they are asked for.
+Adapters and wrappers import SB3 and PyTorch, and Catch in Torch the latter; so they are imported only when they are asked for.
 """
 
 from importlib import import_module
@@ -18,13 +18,16 @@ from fw_rl.envs.retrieval import RetrievalGame
 from fw_rl.envs.rules import CatchRules
 
 if TYPE_CHECKING:
+    from fw_rl.envs.catch_torch import CatchTorchVectorEnv
     from fw_rl.envs.previous import PreviousStep, VecPreviousStep
     from fw_rl.envs.sb3 import VecEnvAdapter
+    from fw_rl.envs.sb3_tensors import TensorVecEnvAdapter
     from fw_rl.envs.sb3_vector import VectorEnvAdapter
 
 __all__ = [
     "CatchEnv",
     "CatchRules",
+    "CatchTorchVectorEnv",
     "CatchVectorEnv",
     "Game",
     "GameEnv",
@@ -32,6 +35,7 @@ __all__ = [
     "ParallelVectorEnv",
     "PreviousStep",
     "RetrievalGame",
+    "TensorVecEnvAdapter",
     "VecEnvAdapter",
     "VecPreviousStep",
     "VectorEnvAdapter",
@@ -43,7 +47,9 @@ __all__ = [
 ]
 
 _LATER = {
+    "CatchTorchVectorEnv": "fw_rl.envs.catch_torch",
     "PreviousStep": "fw_rl.envs.previous",
+    "TensorVecEnvAdapter": "fw_rl.envs.sb3_tensors",
     "VecEnvAdapter": "fw_rl.envs.sb3",
     "VecPreviousStep": "fw_rl.envs.previous",
     "VectorEnvAdapter": "fw_rl.envs.sb3_vector",

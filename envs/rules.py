@@ -1,8 +1,8 @@
-"""The rules of Catch (Ba16 §4.4), stated once for one game and for many at a time."""
+"""The rules of Catch (Ba16 §4.4), stated once for one game and for many at a time, in NumPy or in Torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,9 +14,6 @@ PaddleStart = Literal["random", "center"] | int
 
 HIGHEST_KEY = 2**32 - 1
 
-# What each action adds to the paddle's column: stay, right, left.
-MOVES = np.array([0, 1, -1])
-
 
 @dataclass(frozen=True)
 class CatchRules:
@@ -24,7 +21,7 @@ class CatchRules:
 
     A game is four integers: the row of the ball, the column of the ball, the leftmost column of the paddle, which lies in the
     bottom row, and the key of its distractors. The methods take and return them as arrays `row`, `ball`, `paddle` and `key`
-    [num], one entry a game.
+    [num], one entry a game. `start`, `move`, `reward` and `draw` take tensors of Torch as well.
 
     Args:
         n: Rows and columns of the screen, and frames of an episode; at least 3.
@@ -69,31 +66,29 @@ class CatchRules:
         """The highest column that the paddle can have."""
         return self.n - self.paddle_width
 
-    def start(self, rng: np.random.Generator, num: int) -> tuple[IntArray, IntArray, IntArray]:
+    def start(self, integers: Callable[[int], Any]) -> tuple[Any, Any, Any]:
         """Draw the columns of balls [num], then those of paddles [num], then the keys [num] of distractors, if there are any.
 
         Args:
-            rng: The generator.
-            num: Games that start.
+            integers: Draws [num] integers from 0 to less than its argument.
         """
-        ball = rng.integers(self.n, size=num)
+        ball = integers(self.n)
         if self.paddle_start == "random":
-            paddle = rng.integers(self.rightmost + 1, size=num)
+            paddle = integers(self.rightmost + 1)
         else:
-            paddle = np.full(num, self.rightmost // 2 if self.paddle_start == "center" else self.paddle_start)
-        key = rng.integers(HIGHEST_KEY + 1, size=num) if self.distractors else np.zeros(num, np.int64)
-        return ball, paddle, key
+            paddle = 0 * ball + (self.rightmost // 2 if self.paddle_start == "center" else self.paddle_start)
+        return ball, paddle, integers(HIGHEST_KEY + 1) if self.distractors else 0 * ball
 
-    def move(self, paddle: IntArray, actions: NDArray[np.integer]) -> IntArray:
+    def move(self, paddle: Any, actions: Any) -> Any:
         """The columns of the paddles after their moves, [num]; the walls stop them.
 
         Args:
             paddle: Leftmost columns, [num].
             actions: 0 stay, 1 right or 2 left, [num].
         """
-        return np.minimum(np.maximum(paddle + MOVES[actions], 0), self.rightmost)
+        return (paddle + (actions == 1) + -1 * (actions == 2)).clip(0, self.rightmost)
 
-    def reward(self, row: IntArray, ball: IntArray, paddle: IntArray) -> NDArray[np.float64]:
+    def reward(self, row: Any, ball: Any, paddle: Any) -> Any:
         """At the bottom row +1 if the paddle touches the ball and -1 if not; 0 above it.
 
         Args:
@@ -101,8 +96,23 @@ class CatchRules:
             ball: Columns of the balls, [num].
             paddle: Leftmost columns of the paddles, [num].
         """
-        touched = (paddle <= ball) & (ball < paddle + self.paddle_width)
-        return np.where(row == self.bottom, np.where(touched, 1.0, -1.0), 0.0)
+        lands, touched = row == self.bottom, (paddle <= ball) & (ball < paddle + self.paddle_width)
+        return 1.0 * (lands & touched) - 1.0 * (lands & ~touched)
+
+    def draw(self, frames: Any, games: Any, row: Any, ball: Any, paddle: Any) -> None:
+        """Light balls and paddles in dark frames, up to row m.
+
+        Args:
+            frames: Zeros [num, n, n], which are written into.
+            games: 0 to num - 1, [num].
+            row: Rows of the balls, [num].
+            ball: Columns of the balls, [num].
+            paddle: Leftmost columns of the paddles, [num].
+        """
+        frames[games, row, ball] = 1
+        for pixel in range(self.paddle_width):
+            frames[games, self.bottom, paddle + pixel] = 1
+        frames[row >= self.m] = 0
 
     def screen(self, row: IntArray, ball: IntArray, paddle: IntArray, key: IntArray, dtype: DTypeLike) -> NDArray[Any]:
         """The frames [num, n, n] that the players see: zeros and ones, from row m on with nothing but distractors.
@@ -115,14 +125,9 @@ class CatchRules:
             dtype: The type of the pixels.
         """
         frames = np.zeros((len(row), self.n, self.n), dtype)
-        seen = row < self.m
-        if seen.any():
-            game = np.arange(len(row))
-            frames[game, row, ball] = seen
-            for pixel in range(self.paddle_width):
-                frames[game, self.bottom, paddle + pixel] = seen
+        self.draw(frames, np.arange(len(row)), row, ball, paddle)
         if self.distractors:
-            game = np.flatnonzero(~seen)
+            game = np.flatnonzero(row >= self.m)
             frames.reshape(len(row), -1)[game[:, None], self.distraction(row[game], key[game])] = 1
         return frames
 

@@ -44,7 +44,7 @@ class LeakyCell(Cell):
         self.input_map, self.decay = nn.Linear(input_size, hidden_size), decay
 
     def initial_state(self, batch_size):
-        return (torch.zeros(batch_size, self.hidden_size),)
+        return (self.input_map.weight.new_zeros(batch_size, self.hidden_size),)  # on the cell's device, of its dtype
 
     def forward(self, x, state, episode_starts=None):
         (h,), outputs = state, []

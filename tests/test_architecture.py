@@ -17,7 +17,7 @@ def module_name(package, path):
 
 
 HELPERS = ("document", "files", "fork_server", "interrupts", "intervals", "kernels", "lines", "modules", "processes")
-ADAPTERS = {"fw_rl.envs.previous", "fw_rl.envs.sb3", "fw_rl.envs.sb3_vector"}
+ADAPTERS = {"fw_rl.envs.previous", "fw_rl.envs.sb3", "fw_rl.envs.sb3_tensors", "fw_rl.envs.sb3_vector"}
 
 FILES = {
     module_name(package, path.relative_to(folder)): path

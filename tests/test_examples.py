@@ -2,11 +2,15 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from fw_rl.cells import base
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -30,3 +34,19 @@ def test_an_example_runs(name):
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--timesteps", str(timesteps)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert re.fullmatch(said, done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("source", ["CONTRIBUTING.md", "examples/own_env_and_cell.py"])
+def test_a_cell_that_is_shown_stays_on_its_device(monkeypatch, tmp_path, source):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    path = ROOT / source
+    if path.suffix == ".md":
+        block = next(block for block in re.findall(r"```python\n(.*?)```", path.read_text(), re.S) if "register_cell" in block)
+        path = tmp_path / "cell.py"
+        path.write_text(block)
+    cell = runpy.run_path(str(path))["LeakyCell"](3, 4).to("meta")
+    y, state = cell(
+        torch.empty(5, 2, 3, device="meta"), cell.initial_state(2), torch.ones(5, 2, dtype=torch.bool, device="meta")
+    )
+    assert {part.device.type for part in (*cell.initial_state(2), y, *state)} == {"meta"}
+    assert cell.double().initial_state(2)[0].dtype == torch.float64

@@ -54,7 +54,7 @@ class Backend(Generic[_Cell]):
         """
         return cell.unroll(x, state, episode_starts, **signals)
 
-    def replay(self, cell: _Cell, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
+    def replay(self, cell: _Cell, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor | None) -> Tensor:
         """What `Cell.replay` says.
 
         Args:
@@ -62,7 +62,7 @@ class Backend(Generic[_Cell]):
             x: Inputs, [T, B, I].
             state: The state before them.
             episode_starts: Where rows start an episode, [T, B] bool, or None.
-            outputs: What `sequence` gave, [T, B, H].
+            outputs: What `sequence` gave, [T, B, H], or None.
         """
         return self.sequence(cell, x, state, episode_starts)[0]
 
@@ -106,7 +106,7 @@ class AcceleratedCell(Cell):
     def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
         return self.backend(x).sequence(self, x, state, episode_starts)
 
-    def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
+    def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor | None) -> Tensor:
         return self.backend(x).replay(self, x, state, episode_starts, outputs)
 
     def stepper(self, state: State) -> Stepper:

@@ -84,16 +84,18 @@ class Cell(nn.Module, ABC):
             The outputs y [T, B, H] and the new state.
         """
 
-    def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
-        """The outputs of `forward` again, with their gradient, when acting has already found their values, [T, B, H].
+    def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor | None) -> Tensor:
+        """The outputs of `forward` with their gradient, [T, B, H], where nobody needs the state after them.
 
-        A cell that can use them saves the sequential pass, with fast weights 6 to 9 % of A2C's time; the others run it.
+        Acting may have found their values. A cell that can use them saves the sequential pass, with fast weights 6 to 9 % of
+        A2C's time; the others run it.
 
         Args:
             x: Inputs, [T, B, I].
             state: The state before them.
             episode_starts: As in `forward`.
-            outputs: What `forward` gave, in one call or in many, for the same x, state and parameters, [T, B, H].
+            outputs: What `forward` gave, in one call or in many, for the same x, state and parameters, [T, B, H]; None where
+                that is not known.
         """
         return self(x, state, episode_starts)[0]
 
@@ -200,14 +202,18 @@ def register_cell(name: str) -> Callable[[_CellClass], _CellClass]:
         ValueError: If another class has the name.
 
     Examples:
-        >>> @register_cell("latch")
-        ... class Latch(Cell):
+        >>> @register_cell("forgetful")
+        ... class ForgetfulCell(Cell):
+        ...     def __init__(self, input_size, hidden_size):
+        ...         super().__init__(input_size, hidden_size)
+        ...         self.input_map = nn.Linear(input_size, hidden_size)
         ...     def initial_state(self, batch_size):
-        ...         return (torch.zeros(batch_size, self.hidden_size),)
+        ...         return (self.input_map.weight.new_zeros(batch_size, self.hidden_size),)
         ...     def forward(self, x, state, episode_starts=None):
-        ...         return state[0].expand(len(x), -1, -1), state
-        >>> make_cell("latch", 3, 8)
-        Latch(input_size=3, hidden_size=8)
+        ...         y = self.input_map(x)
+        ...         return y, (y[-1],)
+        >>> make_cell("forgetful", 3, 8).hidden_size
+        8
     """
 
     def register(cell_class: _CellClass) -> _CellClass:

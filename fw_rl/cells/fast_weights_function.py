@@ -223,7 +223,7 @@ def _before(h: Tensor, outputs: Tensor, cut: NDArray[np.bool_]) -> Tensor:
     """What W is multiplied with at each step, [T, B, H], from the first h on."""
     before = torch.cat([h.unsqueeze(0), outputs[:-1]])
     if cut.any():
-        before[torch.from_numpy(cut)] = 0.0
+        before.masked_fill_(torch.from_numpy(cut).unsqueeze(2), 0.0)
     return before
 
 

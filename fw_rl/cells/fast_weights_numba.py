@@ -63,7 +63,9 @@ class NumbaFastWeights(Backend[FastWeightsCell]):
         fast = _after(cell, fast, y[last], write[last], None if episode_starts is None else episode_starts[last])
         return y, cell.pack(y[-1].clone() if wipe is None else y[-1].masked_fill(wipe[-1, :, None], 0.0), fast)
 
-    def replay(self, cell: FastWeightsCell, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
+    def replay(
+        self, cell: FastWeightsCell, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor | None
+    ) -> Tensor:
         write = x.new_full(x.shape[:2], float(cell.eta))
         return _run(cell, x, state, episode_starts, write, outputs=outputs)[0]
 

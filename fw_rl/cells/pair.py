@@ -40,8 +40,9 @@ class CellPair(Cell):
         y2, state2 = self.second(x2, state2, episode_starts)
         return torch.cat([y1, y2], dim=-1), state1 + state2
 
-    def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
-        (x1, x2), (state1, state2), (outputs1, outputs2) = _halves(x), _split(state), _halves(outputs)
+    def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor | None) -> Tensor:
+        (x1, x2), (state1, state2) = _halves(x), _split(state)
+        outputs1, outputs2 = (None, None) if outputs is None else _halves(outputs)
         y1 = self.first.replay(x1, state1, episode_starts, outputs1)
         y2 = self.second.replay(x2, state2, episode_starts, outputs2)
         return torch.cat([y1, y2], dim=-1)

@@ -17,7 +17,7 @@ from fw_rl.agents import WorkerError, read_checkpoint
 from fw_rl.agents.algorithms import ENGINES
 from fw_rl.commands.command_line import fail, fault, parse
 from fw_rl.experiments.agents import evaluation_episodes
-from fw_rl.experiments.checks import check_count, check_threads, require
+from fw_rl.experiments.checks import check_count, check_device, check_threads, require
 from fw_rl.experiments.environments import changes_to_observations
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings, resolve
@@ -160,11 +160,7 @@ def _prepare(options: TrainOptions, defaults: TrainOptions) -> TrainingRun:
 def _check_machine(options: TrainOptions) -> None:
     check_threads("threads", options.threads)
     check_count("eval_episodes", options.eval_episodes)
-    kind, _, number = options.device.partition(":")
-    known = options.device in ("cpu", "auto", "cuda") or (kind == "cuda" and number.isdecimal())
-    require("device", options.device, known, "cpu, cuda, cuda:K or auto")
-    here = torch.cuda.device_count()  # SB3 would silently take the processor
-    require("device", options.device, kind != "cuda" or int(number or 0) < here, f"one of {here} CUDA devices of this machine")
+    check_device(options.device, auto=True)
     if options.engine == "ray":
         on_cpu = options.device in ("cpu", "auto")
         require("device", options.device, on_cpu, "cpu or auto with --engine ray, whose learner is on this machine's processor")

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from fw_rl.files import check_writable
 
 __all__ = [
     "LARGEST",
     "check_count",
+    "check_device",
     "check_output",
     "check_processes",
     "check_seed",
@@ -48,6 +51,15 @@ def check_count(name: str, value: int | None, least: int = 1, most: int = 10**12
 def check_seed(name: str, value: int) -> None:
     """Check a seed: Torch, NumPy and environments of others all take it, and those that are counted on from it."""
     require(name, value, 0 <= value < 2**31, f"from 0 to {2**31 - 1}")
+
+
+def check_device(value: str, auto: bool = False) -> None:
+    """Check the name of a device of Torch that this machine has; the agents choose one themselves for "auto"."""
+    kind, _, number = value.partition(":")
+    known = value in ("cpu", "cuda") or (auto and value == "auto") or (kind == "cuda" and number.isdecimal())
+    require("device", value, known, "cpu, cuda, cuda:K or auto" if auto else "cpu, cuda or cuda:K")
+    here = torch.cuda.device_count()  # SB3 would silently take the processor
+    require("device", value, kind != "cuda" or int(number or 0) < here, f"one of {here} CUDA devices of this machine")
 
 
 def check_processes(name: str, value: int) -> None:

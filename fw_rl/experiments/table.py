@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from fw_rl.experiments.checks import LARGEST, check_count, check_processes, check_seed, make_folder, require
+from fw_rl.experiments.checks import LARGEST, check_count, check_device, check_processes, check_seed, make_folder, require
 from fw_rl.experiments.settings import parse_cell_options
 from fw_rl.files import write_file
 from fw_rl.processes import become_worker
@@ -55,6 +55,8 @@ class TableOptions:
     """Examples of an update."""
     anneal: bool = True
     """Let the learning rate go down to 0 along a cosine."""
+    device: str = "cpu"
+    """Device of the nets: cpu, cuda or cuda:K. Small nets are fastest on the processor."""
     jobs: int = 1
     """Runs side by side, each in a process with one thread."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs")
@@ -158,7 +160,7 @@ class _Table:
         missing = {path: run for path, run in runs.items() if not path.exists()}
         options = self.options
         quiet = options.quiet or options.jobs > 1
-        job = partial(execute, log_dir=options.log_dir, resume=options.resume, quiet=quiet)
+        job = partial(execute, log_dir=options.log_dir, resume=options.resume, quiet=quiet, device=options.device)
         with _workers(options.jobs) as each:
             records = each(job, missing.values(), missing)
             for number, (run, record) in enumerate(zip(missing.values(), records, strict=True), 1):
@@ -205,6 +207,7 @@ def _best(search: Mapping[Path, Run]) -> Training:
 def _check(options: TableOptions) -> None:
     for name in ("epochs", "search_epochs", "batch_size"):
         check_count(name, getattr(options, name))
+    check_device(options.device)
     check_processes("jobs", options.jobs)
     for size in options.hidden_sizes:
         check_count("hidden_sizes", size)

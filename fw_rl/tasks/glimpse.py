@@ -70,10 +70,10 @@ def look(images: Tensor) -> Tensor:
 def shift(images: Tensor, generator: Generator, most: int) -> Tensor:
     """Images [B, S, S], each moved by up to `most` pixels up or down and left or right; black comes in."""
     batch, size = len(images), images.shape[1]
-    offsets = torch.randint(2 * most + 1, (2, batch, 1), generator=generator)
-    rows, columns = offsets + torch.arange(size)
+    offsets = torch.randint(2 * most + 1, (2, batch, 1), generator=generator).to(images.device)
+    rows, columns = offsets + torch.arange(size, device=images.device)
     padded = F.pad(images, (most,) * 4)
-    return padded[torch.arange(batch)[:, None, None], rows.unsqueeze(2), columns.unsqueeze(1)]
+    return padded[torch.arange(batch, device=images.device)[:, None, None], rows.unsqueeze(2), columns.unsqueeze(1)]
 
 
 class _Embedding(nn.Module):
@@ -112,16 +112,22 @@ class MultiLevelNet(GlimpseNet):
     weights give back what was stored. The cell must be gated, and has 100 + H inputs for its H units.
     """
 
+    coarse: Tensor
+    fine: Tensor
+
     def __init__(self, cell: Cell, patch_pixels: int, classes: int) -> None:
         if not cell.gated:
             raise ValueError(f"the cell of a multi-level net must take a write gate and a wipe, got {type(cell).__name__}")
         super().__init__(cell, patch_pixels, classes)
+        for name, level in (("coarse", _COARSE), ("fine", _FINE)):
+            signals = torch.tensor([[GLIMPSES[t].store, GLIMPSES[t].wipe, GLIMPSES[t].integrate] for t in level])
+            self.register_buffer(name, signals, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.embedding(images)
         found = self._fine_level(x[_FINE])
-        below = found[[GLIMPSES[t].quadrant for t in _COARSE]] * _INTEGRATE
-        store, wipe = (signal.expand(-1, len(images)) for signal in (_STORE, _WIPE))
+        store, wipe, integrate = self.coarse.unsqueeze(1).expand(-1, len(images), -1).unbind(2)
+        below = found[[GLIMPSES[t].quadrant for t in _COARSE]] * integrate.unsqueeze(2)
         inputs = torch.cat([x[_COARSE], below], dim=2)
         y, _ = self.cell(inputs, self.cell.initial_state(len(images)), write_gate=store, wipe=wipe)
         return self.head(y[-1])
@@ -131,19 +137,14 @@ class MultiLevelNet(GlimpseNet):
         batch = 4 * x.shape[1]
         parts = x.unflatten(0, (4, 4)).transpose(0, 1).reshape(4, batch, -1)
         inputs = F.pad(parts, (0, self.cell.hidden_size))  # nothing comes from below the fine level
-        store, wipe = (signal.expand(-1, -1, x.shape[1]).reshape(4, batch) for signal in (_FINE_STORE, _FINE_WIPE))
+        signals = self.fine.view(4, 4, 1, 3).transpose(0, 1)  # by part and quadrant
+        store, wipe, _ = signals.expand(-1, -1, x.shape[1], -1).reshape(4, batch, 3).unbind(2)
         y, _ = self.cell(inputs, self.cell.initial_state(batch), write_gate=store, wipe=wipe)
         return y[-1].unflatten(0, (4, -1))
 
 
 _FINE = [t for t, glimpse in enumerate(GLIMPSES) if glimpse.part is not None]
 _COARSE = [t for t, glimpse in enumerate(GLIMPSES) if glimpse.part is None]
-_STORE = torch.tensor([GLIMPSES[t].store for t in _COARSE]).unsqueeze(1)
-_WIPE = torch.tensor([GLIMPSES[t].wipe for t in _COARSE]).unsqueeze(1)
-_INTEGRATE = torch.tensor([GLIMPSES[t].integrate for t in _COARSE]).view(-1, 1, 1)
-# By part and quadrant, [4, 4, 1].
-_FINE_STORE = torch.tensor([GLIMPSES[t].store for t in _FINE]).view(4, 4, 1).transpose(0, 1)
-_FINE_WIPE = torch.tensor([GLIMPSES[t].wipe for t in _FINE]).view(4, 4, 1).transpose(0, 1)
 
 
 class ConvNet(nn.Module):

@@ -110,6 +110,6 @@ class RetrievalNet(nn.Module):
 
     def forward(self, strings: Tensor) -> Tensor:
         # 37 symbols are fewer than B * T places: each is embedded once.
-        embedded = self.embedding(torch.arange(len(SYMBOLS)))
+        embedded = self.embedding(torch.arange(len(SYMBOLS), device=strings.device))
         y, _ = self.cell(F.embedding(strings.T, embedded), self.cell.initial_state(len(strings)))
         return self.head(y[-1])

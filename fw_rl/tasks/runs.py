@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fw_rl.files import write_json
 from fw_rl.modules import without_module
-from fw_rl.tasks.base import Data, Task
+from fw_rl.tasks.base import Data, Split, Task
 from fw_rl.tasks.training import Epoch, Training, best_epoch, check_history, train
 
 __all__ = ["Record", "Run", "execute", "read_record", "read_records"]
@@ -90,13 +90,18 @@ class Record:
 
 
 @cache
-def load_data(task: Task) -> Data:
-    """The data of a task, once a process."""
-    return task.load()
+def load_data(task: Task, device: str = "cpu") -> Data:
+    """The data of a task on a device, once a process."""
+    return Data(*(Split(*(part.to(device) for part in split)) for split in task.load()))
 
 
-def execute(run: Run, record_path: Path, log_dir: Path, *, resume: bool = True, quiet: bool = False) -> Record:
-    """Train the net of a run, from the checkpoint in `log_dir` on with `resume`, and write its record, also of a divergence."""
+def execute(
+    run: Run, record_path: Path, log_dir: Path, *, resume: bool = True, quiet: bool = False, device: str = "cpu"
+) -> Record:
+    """Train the net of a run, from the checkpoint in `log_dir` on with `resume`, and write its record, also of a divergence.
+
+    The device is no setting of the run: the net starts with the same weights, and sees the same examples, on each.
+    """
     task, seed, settings = run.task, run.training.seed, run.settings
     digest = hashlib.sha256(json.dumps([settings, seed], sort_keys=True).encode()).hexdigest()[:8]
     checkpoint = log_dir / "checkpoints" / f"{run.name}-{digest}.safetensors"
@@ -104,10 +109,10 @@ def execute(run: Run, record_path: Path, log_dir: Path, *, resume: bool = True, 
     if not resume:
         checkpoint.unlink(missing_ok=True)
         shutil.rmtree(log_folder, ignore_errors=True)
-    data, row = load_data(task), task.row(run.row, run.options)
+    data, row = load_data(task, device), task.row(run.row, run.options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = task.make_net(row, run.hidden_size)
+        net = task.make_net(row, run.hidden_size).to(device)
 
     with SummaryWriter(str(log_folder)) as writer:
 

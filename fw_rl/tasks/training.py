@@ -117,8 +117,9 @@ def _train_epoch(
 ) -> float:
     """One pass over the examples in a new order; the mean loss."""
     generator = torch.Generator().manual_seed(1_000_003 * training.seed + epoch)
-    batches = torch.randperm(len(split.labels), generator=generator).split(training.batch_size)
-    total = torch.zeros(())
+    device = split.labels.device
+    batches = torch.randperm(len(split.labels), generator=generator).to(device).split(training.batch_size)
+    total = torch.zeros((), device=device)
     net.train()
     for number, rows in enumerate(batches):
         progress = (epoch + number / len(batches)) / training.epochs

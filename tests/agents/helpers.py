@@ -241,11 +241,8 @@ class Snapshots(BaseCallback):
 
     def _on_rollout_end(self):
         buffer = self.model.rollout_buffer
-        tensors = ("observations", "actions", "episode_starts", "outputs")
-        arrays = ("rewards", "last_dones", "last_values")
-        rollout = SimpleNamespace(**{name: getattr(buffer, name).clone() for name in tensors})
-        for name in arrays:
-            setattr(rollout, name, getattr(buffer, name).copy())
+        tensors = ("observations", "actions", "episode_starts", "outputs", "last_dones", "last_values")
+        rollout = SimpleNamespace(**{name: getattr(buffer, name).clone() for name in tensors}, rewards=buffer.rewards.copy())
         rollout.state = tuple(part.clone() for part in buffer.states[0])
         rollout.after = tuple(part.clone() for part in self.model._last_state)
         self.rollouts.append(rollout)

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.testing import assert_close
 
 from fw_rl.agents.loss import actor_critic_loss
-from fw_rl.agents.rollout import RecurrentRollout, RolloutSequences
+from fw_rl.agents.rollout import RecurrentRollout, RolloutSequences, Targets
 from fw_rl.envs.sb3 import VecEnvAdapter
 from tests.agents.helpers import (
     CELLS,
@@ -139,7 +139,8 @@ def random_rollouts(policy, count, *, seed=0, end_probability=0.25, gae_lambda=0
             observations, starts = rng.normal(size=(rows, *space.shape)).astype(np.float32), ends
         with torch.no_grad():
             values = policy.predict_values(torch.as_tensor(observations), state, torch.zeros(rows, dtype=torch.bool))
-        rollout.finish(ends, values.numpy() * ~ends)
+        last_dones = torch.as_tensor(ends)
+        rollout.finish(last_dones, values.masked_fill(last_dones, 0.0))
     for b, row in enumerate(history):
         row.next = observations[b]
     return rollout, history
@@ -265,7 +266,7 @@ def hand_made(advantages, *, logits=(0.0, 0.0, 0.0), value=0.0, actions=None):
         for head, bias in ((policy.action_net, logits), (policy.value_net, [value])):
             head.weight.zero_()
             head.bias.copy_(torch.tensor(bias))
-    advantages = np.array(advantages, dtype=np.float32)
+    advantages = torch.tensor(advantages)
     steps, rows = advantages.shape
     rollout = one_window(
         observations=torch.zeros(steps, rows, 4),
@@ -273,7 +274,7 @@ def hand_made(advantages, *, logits=(0.0, 0.0, 0.0), value=0.0, actions=None):
         state=policy.initial_state(rows),
         episode_starts=torch.zeros(steps, rows, dtype=torch.bool),
         outputs=None,
-        advantages=advantages,
+        targets=Targets(advantages, advantages + value, torch.full((steps, rows), value), torch.zeros(steps, rows)),
     )
     return policy, rollout
 

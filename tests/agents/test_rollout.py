@@ -56,9 +56,9 @@ def literal_advantages(rewards, values, ends, last_values, gamma, gae_lambda):
 
 def random_experience(seed, steps=9, rows=5, end_probability=0.25):
     rng = np.random.default_rng(seed)
-    ends = rng.random((steps, rows)) < end_probability
-    rewards, values = rng.normal(size=(2, steps, rows)).astype(np.float32)
-    return rewards, values, ends, rng.normal(size=rows).astype(np.float32)
+    ends = torch.as_tensor(rng.random((steps, rows)) < end_probability)
+    rewards, values = torch.as_tensor(rng.normal(size=(2, steps, rows)), dtype=torch.float32)
+    return rewards, values, ends, torch.as_tensor(rng.normal(size=rows), dtype=torch.float32)
 
 
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.95, 1.0])
@@ -67,19 +67,17 @@ def random_experience(seed, steps=9, rows=5, end_probability=0.25):
 def test_advantages_are_the_literal_sum(gamma, gae_lambda, end_probability):
     for seed, steps in enumerate((1, 2, 9)):
         experience = random_experience(seed, steps, end_probability=end_probability)
-        copies = [array.copy() for array in experience]
+        copies = [part.clone() for part in experience]
         advantages = generalized_advantages(*experience, gamma, gae_lambda)
         np.testing.assert_allclose(advantages, literal_advantages(*experience, gamma, gae_lambda), rtol=1e-5, atol=1e-5)
-        assert advantages.dtype == np.float32
-        for array, original in zip(experience, copies, strict=True):
-            np.testing.assert_array_equal(array, original)
+        assert advantages.dtype == torch.float32
+        assert all(map(torch.equal, experience, copies))
 
 
 def test_advantages_by_hand():
-    rewards = np.array([[1.0], [2.0], [3.0]], dtype=np.float32)
-    values = np.array([[10.0], [20.0], [30.0]], dtype=np.float32)
-    last_values = np.array([40.0], dtype=np.float32)
-    going_on, ended = np.zeros((3, 1), bool), np.array([[False], [True], [False]])
+    rewards, values = torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[10.0], [20.0], [30.0]])
+    last_values = torch.tensor([40.0])
+    going_on, ended = torch.zeros(3, 1, dtype=torch.bool), torch.tensor([[False], [True], [False]])
     # Errors with gamma 1/2: 1 + 10 - 10 = 1, 2 + 15 - 20 = -3 (or 2 - 20 = -18 at the end), 3 + 20 - 30 = -7.
     for ends, gae_lambda, expected in (
         (going_on, 0.0, [1, -3, -7]),
@@ -96,20 +94,20 @@ def test_advantages_by_hand():
 def test_with_lambda_1_advantage_and_value_are_the_discounted_return():
     rewards, values, ends, last_values = random_experience(3)
     advantages = generalized_advantages(rewards, values, ends, last_values, 0.9, 1.0)
-    returns, following = np.zeros_like(rewards), last_values
+    returns, following = torch.zeros_like(rewards), last_values
     for t in reversed(range(len(rewards))):
-        returns[t] = following = rewards[t] + 0.9 * np.where(ends[t], 0.0, following)
+        returns[t] = following = rewards[t] + 0.9 * following.where(~ends[t], 0.0)
     np.testing.assert_allclose(advantages + values, returns, rtol=1e-5, atol=1e-5)
 
 
 def test_nothing_after_an_end_reaches_an_advantage_before_it():
     rewards, values, _, last_values = random_experience(4)
-    ends = np.zeros_like(rewards, dtype=bool)
+    ends = torch.zeros_like(rewards, dtype=torch.bool)
     ends[4] = True
     before = generalized_advantages(rewards, values, ends, last_values, 0.9, 0.95)
     rewards[5:], values[5:], last_values = 1e6, -1e6, last_values * 1e6
     after = generalized_advantages(rewards, values, ends, last_values, 0.9, 0.95)
-    np.testing.assert_array_equal(after[:5], before[:5])
+    assert torch.equal(after[:5], before[:5])
     assert (after[5:] != before[5:]).all()
 
 
@@ -236,7 +234,7 @@ def test_episodes_end_where_the_next_start_or_the_rollout_says():
     for t in range(3):
         rollout.add_observation(np.zeros(2), starts[t])
         rollout.add(torch.zeros(2), np.array([1.0, 1.0]), torch.zeros(2, 1))
-    rollout.finish(np.array([True, False]), np.array([99.0, 8.0], dtype=np.float32))
+    rollout.finish(torch.tensor([True, False]), torch.tensor([99.0, 8.0]))
     rollout.add_evaluation(torch.zeros(3, 2), torch.zeros(3, 2))
     np.testing.assert_allclose(rollout.advantages, [[1.75, 1.0], [1.5, 1 + 0.5 * (1 + 0.5 * 8)], [1.0, 1 + 0.5 * 8]])
 

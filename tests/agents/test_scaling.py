@@ -96,7 +96,7 @@ def test_rewards_are_scaled_as_by_vec_normalize():
             env.ret_rms.count = 0.0
         options = dict(cell="gru", n_steps=250, gamma=0.9, learning_rate=1e-9, policy_kwargs=dict(norm_obs=False))
         model = make_model(env, norm_reward=norm_reward, **options)
-        model._bootstrap_values = lambda dones, infos: np.zeros(3, dtype=np.float32)
+        model._bootstrap_values = lambda dones, infos: torch.zeros(3)
         kept.append([rollout.rewards for rollout in rollouts_of(model, 2)])
     np.testing.assert_allclose(*kept, rtol=1e-5)
     assert np.abs(kept[0]).max() < 10
@@ -120,9 +120,8 @@ def test_a_prediction_takes_what_the_environment_shows(tmp_path):
 def test_an_episode_begins_without_the_rewards_of_the_last():
     model = RecurrentA2C("RecurrentPolicy", make_vec_env("CartPole-v1", n_envs=2), n_steps=5, seed=0).learn(200)
     model._discounted_returns[:] = 1000.0
-    model.env.reset()
-    model.learn(0, reset_num_timesteps=True)
-    assert (model._discounted_returns == 0).all()
+    model.learn(10, reset_num_timesteps=True)
+    assert (model._discounted_returns < 10).all()
 
 
 @pytest.mark.processes

@@ -252,6 +252,16 @@ def test_a_state_changes_its_dtype_with_the_cell(label):
 
 
 @EVERY_CELL
+def test_a_step_stays_on_the_device_and_waits_for_nothing(label):
+    if CELLS[label][0] == "fast-weights":
+        pytest.skip("plain Torch asks which rows start an episode; Triton's kernels do not")
+    cell = build(label).to("meta")
+    stepper = cell.stepper(cell.initial_state(B))
+    y = stepper.step(cell.initial_state(B)[0].new_empty(B, I), torch.empty(B, dtype=torch.bool, device="meta"))
+    assert {part.device.type for part in (*cell.initial_state(B), y, *stepper.state)} == {"meta"}
+
+
+@EVERY_CELL
 def test_a_call_leaves_its_arguments_as_they_were(label):
     cell, x, starts = build(label), rand(T, B, I, seed=1), STARTS["anywhere"].clone()
     state = used_state(cell)

@@ -96,6 +96,7 @@ def assert_replays(cell, x, state, starts, *more, tolerance=1e-9):
     assert expected.isfinite().all()
     assert y.dtype == x.dtype
     assert_close(y, expected, rtol=tolerance, atol=tolerance)
+    assert_close(cell.replay(x, state, starts, None), expected, rtol=0, atol=0)
     expected = gradients(cell, x, expected, *more)
     assert expected[0].any()
     assert_close(gradients(cell, x, y, *more), expected, rtol=tolerance, atol=tolerance)

@@ -99,3 +99,10 @@ def test_what_it_shows_is_shown_and_nothing_trained(parity, tmp_path, capsys):
 def test_its_own_check_gets_one_line(parity, capsys):
     assert parity("--bits", "0") == 2
     assert capsys.readouterr().err == "fw-rl parity: error: bits must be at least 1, got 0\n"
+
+
+def test_a_device_that_is_none_gets_one_line(parity, capsys):
+    for name, wanted in (("tpu", "cpu, cuda or cuda:K"), ("auto", "cpu, cuda or cuda:K"), ("cuda:99", "CUDA devices of this")):
+        assert parity("--device", name) == 2
+        told = capsys.readouterr().err
+        assert wanted in told and told.endswith(f", got {name!r}\n") and told.count("\n") == 1

@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import sys
 import warnings
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -286,7 +287,7 @@ def test_a_window(monkeypatch):
 def test_rules_are_the_same_for_one_game_and_for_many():
     rules = CatchRules(6, 4, paddle_width=3, distractors=2)
     rng = np.random.default_rng(0)
-    row, ball, paddle, key = rng.integers(6, size=50), *rules.start(rng, 50)
+    row, ball, paddle, key = rng.integers(6, size=50), *rules.start(partial(rng.integers, size=50))
     actions = rng.integers(3, size=50)
     moved, reward = rules.move(paddle, actions), rules.reward(row, ball, paddle)
     frames = rules.screen(row, ball, paddle, key, np.uint8)

@@ -10,6 +10,9 @@ from torch.testing import assert_close
 
 from fw_rl.document import pack, read_document, write_document
 from fw_rl.tasks.base import Data, Split, layers
+from fw_rl.tasks.digits import Digits
+from fw_rl.tasks.faces import Expressions
+from fw_rl.tasks.retrieval import Retrieval
 from fw_rl.tasks.training import Training, best_epoch, evaluate, train
 
 
@@ -213,3 +216,18 @@ def test_layers_start_within_one_over_the_root_of_their_outputs():
     assert [type(part).__name__ for part in net] == ["Linear", "ReLU", "Linear"]
     assert_close(net[0].weight.abs().max(), torch.tensor(0.1), rtol=0.01, atol=0)
     assert_close(net[2].weight.abs().max(), torch.tensor(0.5), rtol=0.05, atol=0)
+
+
+INPUTS = {
+    Retrieval: torch.zeros(3, 11, dtype=torch.int64),
+    Digits: torch.zeros(3, 28, 28, dtype=torch.uint8),
+    Expressions: torch.zeros(3, 48, 48, dtype=torch.uint8),
+}
+NETS = [(kind, row) for kind in INPUTS for row in kind.rows if kind.rows[row].cell != "rnn"]  # IRNN looks at its numbers
+
+
+@pytest.mark.parametrize("kind, row", NETS)
+def test_nets_and_examples_stay_on_their_device(kind, row):
+    task, generator = kind(), torch.Generator().manual_seed(0)
+    net = task.make_net(task.rows[row], 20).to("meta")
+    assert net(task.vary(INPUTS[kind].to("meta"), generator)).device.type == "meta"

@@ -1,0 +1,54 @@
+"""Numbers that come step by step, kept on the device of the policy."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
+
+__all__ = ["StepStorage", "linear_recurrence"]
+
+
+class StepStorage:
+    """A tensor [T, B, ...] on a device that is written step by step, from NumPy or from the device itself.
+
+    On the processor NumPy writes into the tensor's own memory. To a GPU each step goes by one copy from page-locked memory,
+    which does not wait. The next write does not overtake it, for every step waits for the actions of the policy.
+    """
+
+    def __init__(
+        self, n_steps: int, n_envs: int, shape: tuple[int, ...], dtype: DTypeLike, device: torch.device | str = "cpu"
+    ) -> None:
+        host = torch.from_numpy(np.zeros((n_steps, n_envs, *shape), dtype))
+        self.tensor = host.to(device)
+        self._is_on_host = self.tensor.device.type == "cpu"
+        self._staged = host[:1].clone() if n_steps else host
+        if self.tensor.is_cuda:
+            self._staged = self._staged.pin_memory()
+        self._array = (self.tensor if self._is_on_host else self._staged).numpy()
+
+    def write(self, step: int, numbers: NDArray[np.generic] | Tensor) -> Tensor:
+        """Keep the numbers [B, ...] of a step, and return them as a tensor on the device."""
+        row = self.tensor[step]
+        if isinstance(numbers, Tensor):
+            row.copy_(numbers)
+        elif self._is_on_host:
+            self._array[step] = numbers
+        else:
+            self._array[0] = numbers
+            row.copy_(self._staged[0], non_blocking=True)
+        return row
+
+    def numpy(self) -> NDArray[np.generic]:
+        """All of it in NumPy: on the processor the same memory, else a copy."""
+        return self._array if self._is_on_host else self.tensor.numpy(force=True)
+
+
+def linear_recurrence(numbers: Tensor, discounts: Tensor, before: Tensor) -> Tensor:
+    """Every s(t) = numbers(t) + discounts(t) s(t-1) of [T, B], from s(-1) = `before` [B] on: one operation a step."""
+    sums = []
+    for number, discount in zip(numbers.unbind(), discounts.unbind(), strict=True):
+        before = torch.addcmul(number, discount, before)
+        sums.append(before)
+    return torch.stack(sums)
