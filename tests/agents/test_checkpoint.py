@@ -3,6 +3,7 @@
 # ruff: noqa: NPY002 (SB3 draws from NumPy's global generator)
 
 import errno
+import io
 import json
 import os
 import pickle
@@ -618,6 +619,19 @@ def test_nothing_is_pickled(monkeypatch, tmp_path):
     loaded.set_parameters(model.get_parameters())
     loaded.set_parameters(tmp_path / "agent")
     loaded.learn(60, reset_num_timesteps=False)
+
+
+def test_what_was_compiled_is_saved_as_it_was(saved, path):
+    model = RecurrentA2C.load(path)
+    model.policy = torch.compile(model.policy)
+    model.save(path)
+    assert_same(RecurrentA2C.load(path).get_parameters(), saved[0].get_parameters())
+
+
+def test_an_open_file_is_read_from_its_start(saved):
+    file = io.BytesIO()
+    saved[0].save(file)
+    assert_same(RecurrentA2C.load(file).get_parameters(), saved[0].get_parameters())
 
 
 def test_parameters_come_from_a_file_as_from_a_dictionary(saved, path):
