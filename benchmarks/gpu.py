@@ -24,15 +24,7 @@ from cell_speed import make_pass
 from measure import Clock, calls_per_second, in_turn, ratio_row, write_report
 
 from fw_rl.agents import RecurrentA2C
-
-try:
-    from fw_rl.envs import CatchTorchVectorEnv as make_games
-except ImportError:  # then the games are played on the processor
-    from fw_rl.envs import CatchVectorEnv
-
-    def make_games(num_envs: int, device: str) -> CatchVectorEnv:
-        return CatchVectorEnv(num_envs)
-
+from fw_rl.envs import CatchTorchVectorEnv
 
 PEER = "nn.LSTM"
 
@@ -63,7 +55,7 @@ class Settings:
 
 def frames_per_second(settings: Settings, cell: str) -> float:
     """How fast A2C acts and learns, after a warm-up."""
-    envs = make_games(settings.num_envs, device=settings.device)
+    envs = CatchTorchVectorEnv(settings.num_envs, device=settings.device)
     policy = dict(cell=cell, hidden_size=128)
     model = RecurrentA2C("RecurrentPolicy", envs, n_steps=settings.n_steps, policy_kwargs=policy, device=settings.device)
     clock = Clock(10 * settings.seconds, warm_up=5 * settings.seconds)
