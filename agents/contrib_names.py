@@ -62,8 +62,9 @@ def lstm_policy_arguments(
 ) -> dict[str, Any]:
     """Arguments of `RecurrentActorCriticPolicy` that make the net of a policy of sb3-contrib.
 
-    Its sizes, activations and initial weights are those there; observations are scaled, as by any policy here. A shared LSTM
-    learns from the critic's error too. Several layers are a `fw_rl.cells.Stack`.
+    Its sizes, activations and initial weights are those there: `forget_bias=1`, the default of "RecurrentPolicy", learns a task
+    without a past slowly. Observations are scaled, as by any policy here. A shared LSTM learns from the critic's error too.
+    Several layers are a `fw_rl.cells.Stack`.
     """
     own = not shared_lstm if enable_critic_lstm is None else enable_critic_lstm
     if own == shared_lstm:
@@ -72,7 +73,7 @@ def lstm_policy_arguments(
     net = dict(
         cell="lstm",
         hidden_size=lstm_hidden_size,
-        cell_kwargs=dict(layers=n_lstm_layers) | (cell_kwargs or {}),
+        cell_kwargs=dict(layers=n_lstm_layers, forget_bias=0.0) | (cell_kwargs or {}),
         features_extractor_class=NatureCNN if policy == "CnnLstmPolicy" else None,
         shared_cell=shared_lstm,
         encoder_arch=[],

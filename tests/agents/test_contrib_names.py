@@ -5,10 +5,11 @@ import warnings
 import pytest
 import torch
 from sb3_contrib import RecurrentPPO as PeerPPO
+from stable_baselines3.common.envs import IdentityEnv
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from fw_rl.agents import RecurrentA2C, RecurrentPPO
+from fw_rl.agents import RecurrentA2C, RecurrentPPO, evaluate_policy
 
 
 def lstm_agent(policy="MlpLstmPolicy", agent_class=RecurrentPPO, **policy_kwargs):
@@ -24,6 +25,23 @@ def test_their_lstm_policy_has_the_net_that_it_has_there():
     ours, theirs = (made("MlpLstmPolicy", "CartPole-v1", policy_kwargs=options) for made in (RecurrentPPO, PeerPPO))
     assert shapes(ours.policy) == shapes(theirs.policy)
     assert ours.policy.activation_fn is nn.Tanh and ours.policy.ortho_init
+
+
+def test_their_lstm_policy_begins_with_weights_as_there():
+    torch.manual_seed(0)
+    options = dict(lstm_hidden_size=256)
+    ours, theirs = (made("MlpLstmPolicy", "CartPole-v1", policy_kwargs=options) for made in (RecurrentPPO, PeerPPO))
+    for own, peer in ((ours.policy.cell.first, theirs.policy.lstm_actor), (ours.policy.cell.second, theirs.policy.lstm_critic)):
+        gates = zip(own.core.bias_ih_l0.chunk(4), peer.bias_ih_l0.chunk(4), strict=True)
+        assert all(abs(one.mean() - other.mean()) < 0.02 for one, other in gates)
+
+
+@pytest.mark.processes
+def test_their_lstm_policy_learns_a_game_without_a_past_as_there():
+    settings = dict(n_steps=128, n_epochs=10, learning_rate=1e-3, gamma=0.1, clip_range=0.4, seed=0, device="cpu")
+    model = RecurrentPPO("MlpLstmPolicy", IdentityEnv(8), **settings, policy_kwargs=dict(lstm_hidden_size=64))
+    model.learn(4_096)
+    assert evaluate_policy(model, IdentityEnv(8), 5, warn=False)[0] > 80
 
 
 def test_their_policy_of_images_refuses_what_is_none():
