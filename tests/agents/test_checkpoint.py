@@ -3,7 +3,6 @@
 # ruff: noqa: NPY002 (SB3 draws from NumPy's global generator)
 
 import errno
-import io
 import json
 import os
 import pickle
@@ -626,12 +625,6 @@ def test_what_was_compiled_is_saved_as_it_was(saved, path):
     model.policy = torch.compile(model.policy)
     model.save(path)
     assert_same(RecurrentA2C.load(path).get_parameters(), saved[0].get_parameters())
-
-
-def test_an_open_file_is_read_from_its_start(saved):
-    file = io.BytesIO()
-    saved[0].save(file)
-    assert_same(RecurrentA2C.load(file).get_parameters(), saved[0].get_parameters())
 
 
 def test_parameters_come_from_a_file_as_from_a_dictionary(saved, path):
