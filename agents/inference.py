@@ -250,7 +250,7 @@ class RecurrentInference(ActorCriticPolicy):
         """Log-probabilities and entropies [N] of actions [N, ...], for the cell's outputs [N, H]."""
         if isinstance(self.action_dist, CategoricalDistribution):  # in a third of the time of an SB3 distribution
             log_probs = self._logits(latent, masks).log_softmax(dim=1)
-            return log_probs.gather(1, actions.unsqueeze(1)).squeeze(1), -(log_probs.exp() * log_probs).sum(dim=1)
+            return log_probs.gather(1, actions.long().unsqueeze(1)).squeeze(1), -(log_probs.exp() * log_probs).sum(dim=1)
         distribution = self._distribution(latent, masks)
         log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
         if isinstance(distribution, SquashedDiagGaussianDistribution):

@@ -82,7 +82,8 @@ class _FusedStepper(Stepper):
 
     @torch.no_grad()
     def step(self, x: Tensor, episode_starts: Tensor) -> Tensor:
-        before = reset_rows(self._state, episode_starts) if episode_starts.any() else self._state
+        goes_on = episode_starts.is_cpu and not episode_starts.any()  # which a GPU would have to be waited for
+        before = self._state if goes_on else reset_rows(self._state, episode_starts)
         self._state = self.cell.step(x, before)
         return self._state[0]
 

@@ -12,6 +12,7 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {
+    "acting_speed": "--cells gru --n-envs 2 --n-steps 4 --repeats 1",
     "cell_speed": "--sizes 2 3 4 --repeats 1 --seconds 0.01",
     "env_speed": "--num-envs 1 3 --games RepeatFirstEasy-v0 --game-envs 3 --repeats 1 --seconds 0.01",
     "gpu": "--device cpu --num-envs 4 --agents fast-weights --sizes 2 3 4 --cells lru --repeats 1 --seconds 0.01",
