@@ -186,6 +186,8 @@ def _file_to_write(path: str | os.PathLike[str] | BinaryIO) -> Path | BinaryIO:
 
 def _file_to_read(path: str | os.PathLike[str] | BinaryIO) -> Path | BinaryIO:
     if not isinstance(path, str | os.PathLike):
+        if path.seekable():
+            path.seek(0)  # as SB3, which reads what it has just written
         return path
     path = Path(path)
     with_ending = path.with_name(f"{path.name}.zip")
@@ -237,9 +239,9 @@ def argument_defaults(agent_class: type[OnPolicyAlgorithm]) -> dict[str, Any]:
 
 
 def policy_parameters(policy: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name; what several modules share has its first name only."""
+    """Parameters and buffers by name, compiled or not; what several modules share has its first name only."""
     unique: dict[int, tuple[str, Tensor]] = {}
-    for name, part in policy.state_dict(keep_vars=True).items():
+    for name, part in getattr(policy, "_orig_mod", policy).state_dict(keep_vars=True).items():
         unique.setdefault(id(part), (name, part))
     return dict(unique.values())
 

@@ -34,7 +34,10 @@ def wrap_env(env: GymEnv | VectorEnv | str, verbose: int = 0, monitor_wrapper: b
     if isinstance(env, gym.Env):
         env = TransformObservation(env, deepcopy, None)
     check_spaces(env.observation_space, env.action_space)
-    return BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+    wrapped = BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+    if wrapped is not wrapped.unwrapped and isinstance(wrapped.unwrapped, TensorVecEnvAdapter):
+        raise ValueError(f"env must be without {type(wrapped).__name__}, which takes NumPy, got one of tensors")
+    return wrapped
 
 
 class WorkerVecEnv(VecEnvWrapper):

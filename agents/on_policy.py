@@ -12,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
@@ -25,6 +26,7 @@ from fw_rl.agents.contrib_names import (
     check_policy_arguments,
     lstm_policy_arguments,
 )
+from fw_rl.agents.devices import choose_device
 from fw_rl.agents.environments import wrap_env
 from fw_rl.agents.finite import first_in_rollout, first_not_finite
 from fw_rl.agents.masks import check_masks
@@ -51,7 +53,8 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
     Args:
         policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`; sb3-contrib's "MlpLstmPolicy",
             "CnnLstmPolicy" and "MultiInputLstmPolicy", with their arguments, are this policy with the net that they have there.
-        env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or `Env`, or an id.
+        env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or `Env`, or an id. What a `VectorEnv` with a `device` gives and takes
+            stays there, see `TensorVecEnvAdapter`.
         learning_rate: A number, or an SB3 schedule.
         n_steps: Steps of each environment in a rollout.
         gamma: Discount.
@@ -77,7 +80,8 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         policy_kwargs: Arguments of `RecurrentActorCriticPolicy`, such as `dict(cell="lstm", hidden_size=64)`.
         verbose: 0 prints nothing, 1 what happens, 2 more.
         seed: Of networks, environments and actions; None for another one each time.
-        device: "cpu", "cuda", or "auto".
+        device: "cpu", "cuda", or "auto": that of an environment of tensors, a GPU for images and large cells, else the
+            processor.
         _init_setup_model: Build the policy at once.
 
     Raises:
@@ -145,6 +149,8 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         if "optimizer_class" not in policy_kwargs:
             policy_kwargs["optimizer_class"], standard = OPTIMIZERS[optimizer]
             policy_kwargs["optimizer_kwargs"] = standard | (policy_kwargs.get("optimizer_kwargs") or {})
+        env = maybe_make_env(env, verbose) if isinstance(env, str) else env
+        device = choose_device(device, env, policy_kwargs.get("hidden_size", 0), verbose)
         self._stepper: Stepper | None = None
         self._has_learned = False
         self._masked = False

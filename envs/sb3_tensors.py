@@ -15,8 +15,8 @@ __all__ = ["TensorVecEnvAdapter", "device_of"]
 
 
 def device_of(env: VectorEnv) -> torch.device | None:
-    """The device of the tensors that an environment gives, which its attribute `device` says; None where it has none."""
-    device = getattr(env, "device", None)
+    """The device of the tensors that an environment gives, which its own attribute `device` says; None where it has none."""
+    device = getattr(env.unwrapped, "device", None)
     return torch.device(device) if isinstance(device, str | torch.device) else None
 
 

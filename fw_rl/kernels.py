@@ -6,6 +6,7 @@ operation, it is plain Torch.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from functools import cache
@@ -19,7 +20,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-__all__ = ["Array", "Kernel", "Real", "are_cached", "can_run", "can_run_triton", "compiled", "helper", "in_place", "inlined"]
+__all__ = [
+    "Array",
+    "Kernel",
+    "Real",
+    "are_cached",
+    "can_run",
+    "can_run_triton",
+    "compiled",
+    "helper",
+    "in_place",
+    "inlined",
+    "sigmoid",
+    "tanh",
+]
 
 Array = NDArray[np.floating]
 Real = float | np.floating
@@ -38,7 +52,7 @@ def compiled(kernel: Kernel) -> Kernel:
 
 def in_place(kernel: Kernel) -> Kernel:
     """As `compiled`, of a kernel that makes no arrays: without counts of references, which every slice would pay for."""
-    return njit(cache=True, _nrt=False, **_OPTIONS)(kernel)
+    return njit(cache=True, **_OPTIONS | {"_nrt": False})(kernel)
 
 
 def helper(function: Kernel) -> Kernel:
@@ -49,6 +63,44 @@ def helper(function: Kernel) -> Kernel:
 def inlined(function: Kernel) -> Kernel:
     """Decorator of a loop that becomes part of what calls it: as fast as can be, but made again for each of these."""
     return njit(inline="always", **_OPTIONS)(function)
+
+
+@inlined
+def _tanh(x: Real) -> Real:
+    """To 3e-7, in operations that take several numbers at a time: tanh(x) = 2 t / (1 + t^2) for t = tanh(x / 2).
+
+    With u = (x / 2)^2, t = x / 2 p / q is the seventh convergent of Lambert's continued fraction z / (1 + z^2 / (3 + ...)).
+    """
+    one, half, most = np.float32(1), np.float32(0.5), np.float32(9)
+    a = most if x > most else (-most if x < -most else x)  # what is not a number goes through
+    u = (half * a) * (half * a)
+    p = np.float32(135135) + u * (np.float32(17325) + u * (np.float32(378) + u))
+    q = np.float32(135135) + u * (np.float32(62370) + u * (np.float32(3150) + u * np.float32(28)))
+    y = a * p * q / (q * q + u * p * p)
+    return one if y > one else (-one if y < -one else y)
+
+
+@helper
+def tanh(x: Array, out: Array) -> None:
+    """`out` must be another array than x, or the numbers are taken one at a time; in float32 it is exact to 3e-7."""
+    if x.itemsize == 4:
+        for i in range(len(x)):
+            out[i] = _tanh(x[i])
+    else:
+        for i in range(len(x)):
+            out[i] = math.tanh(x[i])
+
+
+@helper
+def sigmoid(x: Array, out: Array) -> None:
+    """As `tanh`."""
+    half = x.dtype.type(0.5)
+    if x.itemsize == 4:
+        for i in range(len(x)):
+            out[i] = half + half * _tanh(half * x[i])
+    else:
+        for i in range(len(x)):
+            out[i] = half + half * math.tanh(half * x[i])
 
 
 def can_run(*tensors: Tensor) -> bool:

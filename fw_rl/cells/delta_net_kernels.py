@@ -22,12 +22,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fw_rl.kernels import Array, Real, compiled, helper, inlined
+from fw_rl.kernels import Array, Real, helper, in_place, inlined
 
 __all__ = ["run_back", "run_forward"]
 
 
-@compiled
+@in_place
 def run_forward(
     mapped: Array,
     sigmoids: Array,
@@ -43,6 +43,7 @@ def run_forward(
     errors: Array,
     reads: Array,
     kept: Array,
+    room: Array,
 ) -> None:
     """What is shown to the output map, `shown` [T, B, N, d]; `transposed` [B, N, d, d] is A^T, and is written in place.
 
@@ -50,8 +51,7 @@ def run_forward(
     are empty.
     """
     steps, batch, _, heads, size = mapped.shape
-    query, key = np.empty(size, mapped.dtype), np.empty(size, mapped.dtype)
-    read, error, given_back = np.empty(size, mapped.dtype), np.empty(size, mapped.dtype), np.zeros(size, mapped.dtype)
+    query, key, read, error, given_back = room[0], room[1], room[2], room[3], room[4]
     for b in range(batch):
         for t in range(steps):
             begins, keeps = len(starts) and starts[t, b], len(kept) and t % every == 0
@@ -85,7 +85,7 @@ def run_forward(
                         reads[t, b, n, i] = read[i]
 
 
-@compiled
+@in_place
 def run_back(
     mapped: Array,
     sigmoids: Array,
@@ -104,17 +104,16 @@ def run_back(
     d_mapped: Array,
     d_rates: Array,
     d_gain: Array,
+    before: Array,
+    addresses: Array,
+    scales: Array,
+    room: Array,
 ) -> None:
     """The way back through `run_forward`: `d_matrix` [B, N, d, d], of A after the sequence, becomes that of A before it."""
     steps, batch, _, heads, size = mapped.shape
-    dtype, most = mapped.dtype, min(every, steps)
-    before = np.empty((heads, most, size, size), dtype)
-    queries, keys = np.empty((heads, most, size), dtype), np.empty((heads, most, size), dtype)
-    scales = np.empty((2, heads, most), dtype)
-    read, error, written = np.empty(size, dtype), np.empty(size, dtype), np.empty(size, dtype)
-    d_read, d_written = np.empty(size, dtype), np.empty(size, dtype)
-    d_error, from_error = np.zeros(size, dtype), np.zeros(size, dtype)
-    d_query, d_key, normed = np.empty(size, dtype), np.empty(size, dtype), np.empty(size, dtype)
+    queries, keys = addresses[0], addresses[1]
+    read, error, written, d_read, d_written = room[0], room[1], room[2], room[3], room[4]
+    d_error, from_error, d_query, d_key, normed = room[5], room[6], room[7], room[8], room[9]
     for b in range(batch):
         for c in range(len(kept) - 1, -1, -1):
             begin, stop = c * every, min(steps, (c + 1) * every)

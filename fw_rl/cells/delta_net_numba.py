@@ -96,7 +96,7 @@ class _Remember(torch.autograd.Function):
         d_mapped, d_rates, d_gain = torch.empty_like(mapped), torch.empty_like(rates), torch.zeros_like(gain)
         d_matrix = _copy_of(d_matrix)
         given, found = (mapped, sigmoids, rates, gain), (d_shown.contiguous(), d_matrix, d_mapped, d_rates, d_gain)
-        run_back(*_arrays(*given), *_settings(ctx.cell, starts), *_arrays(*trace, *found))
+        run_back(*_arrays(*given), *_settings(ctx.cell, starts), *_arrays(*trace, *found, *_room_to_go_back(mapped)))
         return d_matrix, d_mapped, d_rates, d_gain, None, None
 
 
@@ -116,9 +116,17 @@ def _run_forward(
     shown = mapped.new_empty(steps, batch, heads, size)
     errors, reads = mapped.new_empty(2, steps if is_kept else 0, batch, heads, size)
     kept = mapped.new_empty(-(-steps // _EVERY) if is_kept else 0, batch, heads, size, size)
-    found = transposed, shown, errors, reads, kept
+    found = transposed, shown, errors, reads, kept, mapped.new_zeros(5, size)
     run_forward(*_arrays(mapped, sigmoids, rates, gain), *_settings(cell, starts), *_arrays(*found))
     return shown, errors, reads, kept
+
+
+def _room_to_go_back(mapped: Tensor) -> tuple[Tensor, ...]:
+    """For the matrices, addresses and scales of a few steps, and the vectors of one."""
+    steps, _, _, heads, size = mapped.shape
+    most = min(steps, _EVERY)
+    shapes = (heads, most, size, size), (2, heads, most, size), (2, heads, most)
+    return *(mapped.new_empty(shape) for shape in shapes), mapped.new_zeros(10, size)
 
 
 def _settings(cell: DeltaNetCell, starts: Tensor | None) -> tuple[Any, ...]:

@@ -28,7 +28,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fw_rl.kernels import Array, Real, helper, in_place, inlined
+from fw_rl.kernels import Array, Real, helper, in_place, inlined, tanh
 
 __all__ = ["run_back", "run_forward", "step_forward"]
 
@@ -463,35 +463,13 @@ def _add(scale: Real, a: Array, out: Array) -> None:
 
 
 @inlined
-def _activate(x: Array, tanh: bool, out: Array) -> None:
+def _activate(x: Array, is_tanh: bool, out: Array) -> None:
     zero = x.dtype.type(0)
-    if tanh and x.itemsize == 4:
-        _tanh_of_singles(x, out)
-    elif tanh:
-        for i in range(len(x)):
-            out[i] = math.tanh(x[i])
+    if is_tanh:
+        tanh(x, out)
     else:
         for i in range(len(x)):
             out[i] = zero if x[i] <= zero else x[i]  # what is not a number goes through
-
-
-@helper
-def _tanh_of_singles(x: Array, out: Array) -> None:
-    """tanh to 3e-7, several numbers at a time: tanh(x) = 2 t / (1 + t^2) for t = tanh(x / 2).
-
-    With u = (x / 2)^2, t = x / 2 p / q is the seventh convergent of Lambert's continued fraction z / (1 + z^2 / (3 + ...)).
-    """
-    kind = x.dtype.type
-    one, half, most = kind(1), kind(0.5), kind(9)
-    p0, p1, p2 = kind(135135), kind(17325), kind(378)
-    q1, q2, q3 = kind(62370), kind(3150), kind(28)
-    for i in range(len(x)):
-        a = most if x[i] > most else (-most if x[i] < -most else x[i])  # what is not a number goes through
-        u = (half * a) * (half * a)
-        p = p0 + u * (p1 + u * (p2 + u))
-        q = p0 + u * (q1 + u * (q2 + u * q3))
-        y = a * p * q / (q * q + u * p * p)
-        out[i] = one if y > one else (-one if y < -one else y)
 
 
 @inlined

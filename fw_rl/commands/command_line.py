@@ -87,8 +87,8 @@ def _join_lines(options: Any) -> None:
     texts = {
         field.arg_name: field.description or "" for base in bases for field in docstring_parser.parse_from_object(base).params
     }
-    for name, text in texts.items():
-        hints[name] = Annotated[hints[name], tyro.conf.arg(help=" ".join(text.split()))]
+    for name in hints.keys() & texts:
+        hints[name] = Annotated[hints[name], tyro.conf.arg(help=" ".join(texts[name].split()))]
     options.__annotations__ = hints
     for group in filter(is_dataclass, hints.values()):
         _join_lines(group)

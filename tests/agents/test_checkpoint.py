@@ -620,6 +620,13 @@ def test_nothing_is_pickled(monkeypatch, tmp_path):
     loaded.learn(60, reset_num_timesteps=False)
 
 
+def test_what_was_compiled_is_saved_as_it_was(saved, path):
+    model = RecurrentA2C.load(path)
+    model.policy = torch.compile(model.policy)
+    model.save(path)
+    assert_same(RecurrentA2C.load(path).get_parameters(), saved[0].get_parameters())
+
+
 def test_parameters_come_from_a_file_as_from_a_dictionary(saved, path):
     from_file, from_dictionary = make_agent(seed=1), make_agent(seed=1)
     from_file.set_parameters(path)

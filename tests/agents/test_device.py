@@ -10,13 +10,15 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 from torch import Tensor
 from torch.testing import assert_close
 
 from fw_rl.agents import RecurrentA2C, RecurrentPPO
+from fw_rl.agents.devices import choose_device
 from fw_rl.agents.storage import StepStorage, linear_recurrence
-from fw_rl.envs import CatchTorchVectorEnv, TensorVecEnvAdapter
-from tests.agents.helpers import rollouts_of, scripted_envs
+from fw_rl.envs import CatchTorchVectorEnv, TensorVecEnvAdapter, VecEnvAdapter
+from tests.agents.helpers import register_for_a_test, rollouts_of, scripted_envs
 from tests.helpers import no_downloads
 
 AGENTS = pytest.mark.parametrize(
@@ -29,7 +31,7 @@ class AsTensors(VectorWrapper):
 
     def __init__(self, env, told=("final_obs",)):
         super().__init__(env)
-        self.device, self.told = torch.device("cpu"), told
+        env.unwrapped.device, self.told = torch.device("cpu"), told
 
     def reset(self, *, seed=None, options=None):
         return torch.as_tensor(self.env.reset(seed=seed, options=options)[0]), {}
@@ -55,10 +57,10 @@ GAMES = {
 }
 
 
-def small(agent_class, env, **options):
+def small(agent_class, env, cell="gru", **options):
     """An agent whose learning says nothing."""
-    sizes = dict(cell="gru", hidden_size=8, encoder_arch=(6,))
-    model = agent_class("RecurrentPolicy", env, seed=0, device="cpu", n_steps=8, policy_kwargs=sizes, **options)
+    sizes = dict(cell=cell, hidden_size=8, encoder_arch=(8,))
+    model = agent_class("RecurrentPolicy", env, seed=0, n_steps=8, policy_kwargs=sizes, **options)
     model.set_logger(configure(None, []))
     return model
 
@@ -99,8 +101,9 @@ class NoDownloads(BaseCallback):
 
 
 @AGENTS
-def test_nothing_moves_while_a_rollout_is_collected(agent_class, options):
-    model = small(agent_class, CatchTorchVectorEnv(8, n=5, m=2), **options)
+def test_nothing_moves_while_a_rollout_is_collected(monkeypatch, agent_class, options):
+    register_for_a_test(monkeypatch)  # a cell in plain Torch, since those of the package have kernels for the processor
+    model = small(agent_class, CatchTorchVectorEnv(8, n=5, m=2), "tally", **options)
     with ExitStack() as stack:
         model.learn(3 * 8 * model.n_steps, NoDownloads(stack))
     assert [episode["l"] for episode in model.ep_info_buffer] == [4] * 48
@@ -110,6 +113,7 @@ def test_nothing_moves_while_a_rollout_is_collected(agent_class, options):
         torch.ones(2).numpy()
 
 
+@pytest.mark.processes
 def test_catch_is_learned_without_leaving_the_device():
     model = RecurrentA2C("RecurrentPolicy", CatchTorchVectorEnv(64, n=4, m=4), n_steps=6, seed=0).learn(40_000)
     assert np.mean([episode["r"] for episode in model.ep_info_buffer]) > 0.9
@@ -120,6 +124,10 @@ def test_an_environment_of_tensors_says_what_it_lacks():
         TensorVecEnvAdapter(AsTensors(SyncVectorEnv(scripted_envs(SCRIPTS))))
     with pytest.raises(ValueError, match=r"^env must have an attribute `device`, that of its tensors, got none from "):
         TensorVecEnvAdapter(GAMES["choices"]())
+    with pytest.raises(ValueError, match=r"^observations must be arrays of 3 rows, got Tensor from "):
+        env = AsTensors(GAMES["choices"]())
+        del env.unwrapped.device
+        VecEnvAdapter(env).reset()
     model = small(RecurrentA2C, AsTensors(GAMES["choices"](), told=()))
     with pytest.raises(
         ValueError, match=r"^infos\['final_obs'\] must be a tensor in every step if episodes are cut, got none "
@@ -144,3 +152,49 @@ def test_a_recurrence_by_hand():
     numbers, discounts = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[0.5, 0.0], [2.0, 1.0]])
     sums = linear_recurrence(numbers, discounts, torch.tensor([10.0, 10.0]))
     assert sums.tolist() == [[1 + 5, 2], [3 + 2 * 6, 4 + 2]]
+
+
+def space_of(*shape, high=255, dtype=np.uint8):
+    return gym.spaces.Box(0, high, shape, dtype)
+
+
+SMALL, ATARI, GRID = space_of(4, high=1, dtype=np.float32), space_of(210, 160, 3), space_of(7, 7, 3)
+
+
+@pytest.mark.parametrize(
+    "space, units, chosen",
+    [
+        (SMALL, 64, "cpu"),
+        (SMALL, 512, "cuda"),
+        (ATARI, 64, "cuda"),
+        (GRID, 64, "cpu"),
+        (gym.spaces.Dict(near=SMALL, far=space_of(3, 64, 64)), 64, "cuda"),
+    ],
+)
+def test_auto_takes_a_gpu_for_images_and_large_cells(monkeypatch, capsys, space, units, chosen):
+    env = gym.Env()
+    env.observation_space = space
+    assert choose_device("auto", env, units, verbose=1) == "cpu" and not capsys.readouterr().out
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto", env, units, verbose=1) == chosen
+    said = capsys.readouterr().out
+    assert said.startswith(f"device='auto' takes {chosen}: ") and said.count("\n") == 1
+    assert choose_device("auto", env, units) == chosen and not capsys.readouterr().out
+    assert choose_device("cuda:1", env, units) == "cuda:1"
+
+
+def test_the_environment_of_tensors_says_where_it_is_learned():
+    env = CatchTorchVectorEnv(2, n=4, m=2, device="cpu")
+    assert small(RecurrentA2C, env).device.type == "cpu"
+    env.device = torch.device("cuda", 1)
+    assert choose_device("auto", env, 64) == env.device and choose_device("cuda", env, 64) == "cuda"
+    for device in ("cpu", "cuda:0"):
+        with pytest.raises(ValueError, match=rf"^device must be cuda:1, where env has its tensors, or 'auto', got {device}$"):
+            small(RecurrentA2C, env, device=device)
+
+
+def test_wrappers_in_numpy_are_refused_in_one_line():
+    env = TensorVecEnvAdapter(CatchTorchVectorEnv(2, n=4, m=2))
+    for wrap in (VecNormalize, VecMonitor):
+        with pytest.raises(ValueError, match=rf"^env must be without {wrap.__name__}, which takes NumPy, got one of tensors$"):
+            small(RecurrentA2C, wrap(env))

@@ -81,7 +81,7 @@ def test_open_files(model, tmp_path):
     buffer = io.BytesIO()
     model.save(buffer)
     assert zipfile.is_zipfile(buffer)
-    buffer.seek(0)
+    assert buffer.tell() > 0, "which load does not mind, as in SB3"
     assert same_parameters(load(buffer), model)
     with open(tmp_path / "agent.zip", "wb") as file:
         model.save(file)
@@ -90,10 +90,7 @@ def test_open_files(model, tmp_path):
     with open(tmp_path / "agent.zip", "rb") as file:
         assert read_checkpoint(file).path == str(tmp_path / "agent.zip")
     A3C("RecurrentPolicy", catch, policy_kwargs=dict(hidden_size=4)).save(buffer := io.BytesIO())
-    buffer.seek(0)
     assert isinstance(A3C.load(buffer), A3C)
-    with pytest.raises(CheckpointError, match=r"^the file is no whole safetensors file \(ValueError: it ends after 0 bytes\)$"):
-        load(buffer)
 
 
 # Damage.

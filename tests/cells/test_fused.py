@@ -74,8 +74,36 @@ def test_a_sequence_is_cut_only_at_its_starts(cell_class, monkeypatch):
     starts[[0, 4, 4, 7], [0, 1, 2, 0]] = True
     for episode_starts, expected in ((None, [T]), (torch.zeros_like(starts), [T]), (starts, [4, 3, 2])):
         lengths.clear()
-        cell(rand(T, B, I), cell.initial_state(B), episode_starts)
+        cell.unroll(rand(T, B, I), cell.initial_state(B), episode_starts)
         assert lengths == expected
+
+
+@pytest.mark.parametrize("starts_at", [None, 0.7, -9.0], ids=["no start", "some starts", "starts everywhere"])
+@pytest.mark.parametrize("cell_class", [LSTMCell, GRUCell])
+def test_kernels_have_the_numbers_and_gradients_of_torch(cell_class, starts_at):
+    cell, x = scrambled(cell_class(I, H)), rand(T, B, I, seed=1).requires_grad_()
+    starts = None if starts_at is None else rand(T, B, seed=2) > starts_at
+    state = tuple(rand(B, H, seed=3 + part).requires_grad_() for part in range(len(cell.initial_state(B))))
+    wanted, found = (x, *cell.parameters(), *state), []
+    for run in (cell.unroll, cell):
+        y, last = run(x, state, starts)
+        loss = sum((part * rand(*part.shape, seed=6)).sum() for part in (y, *last))
+        found.append((y, *last, *torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)))
+    assert_close(*found)
+    replayed = cell.replay(x, state, starts, found[0][0].detach())
+    gradients = [
+        torch.autograd.grad((y * rand(T, B, H, seed=6)).sum(), wanted, materialize_grads=True)
+        for y in (cell.unroll(x, state, starts)[0], replayed)
+    ]
+    assert_close(replayed, found[0][0])
+    assert_close(*gradients)
+
+
+@pytest.mark.parametrize("cell_class", [LSTMCell, GRUCell])
+def test_kernels_in_float32_are_near_those_of_torch(cell_class):
+    torch.manual_seed(0)
+    cell, x = cell_class(64, 64), torch.randn(100, B, 64)
+    assert_close(cell(x, cell.initial_state(B)), cell.unroll(x, cell.initial_state(B)), rtol=0, atol=2e-6)
 
 
 @EVERY_FUSED_CELL
@@ -95,10 +123,11 @@ def test_episodes_of_one_length_run_side_by_side(cell_class, changes, monkeypatc
         y, before = cell(x[t : t + 1], before, starts[t : t + 1])
         expected.append(y)
     monkeypatch.setattr(cell, "_run", lambda x, state: (shapes.append(tuple(x.shape[:2])), run(x, state))[1])
-    y, last = cell(x, state, starts)
+    y, last = cell.unroll(x, state, starts)
     assert (shapes == [(3, 3 * B)]) == (not changes)
     assert_close(y, torch.cat(expected))
     assert_close(last, before)
+    assert_close(cell(x, state, starts), (y, last))
 
 
 def sigmoid(z):

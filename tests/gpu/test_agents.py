@@ -5,7 +5,7 @@ from torch.testing import assert_close
 
 from fw_rl import kernels
 from fw_rl.agents import RecurrentA2C
-from fw_rl.envs import CatchVectorEnv
+from fw_rl.envs import CatchTorchVectorEnv
 
 pytestmark = pytest.mark.gpu
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.gpu
 def learned(cell, device):
     """The parameters after two rollouts."""
     policy = dict(cell=cell, hidden_size=4, shared_cell=True)
-    envs = CatchVectorEnv(2, n=4, m=2)
+    envs = CatchTorchVectorEnv(2, n=4, m=2, device=device)
     model = RecurrentA2C("RecurrentPolicy", envs, n_steps=3, policy_kwargs=policy, device=device, seed=0).learn(12)
     assert model.policy.device.type == device
     return [parameter.detach().cpu() for parameter in model.policy.parameters()]

@@ -1,0 +1,57 @@
+"""The device that an agent learns on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from stable_baselines3.common.preprocessing import is_image_space
+
+from fw_rl.envs.sb3_tensors import TensorVecEnvAdapter, device_of
+
+__all__ = ["choose_device"]
+
+LARGE = 512
+"""Units from which on `auto` takes a GPU. It is a guess: smaller products take less time than the launch of their kernels."""
+CNN_SIDE = 36
+"""Pixels of the shorter side from which on images go through a CNN."""
+
+
+def choose_device(device: torch.device | str, env: Any, hidden_size: int, verbose: int = 0) -> torch.device | str:
+    """The device that was asked for, or what "auto" is: where the environment has its tensors, or else what is faster.
+
+    That is a GPU for images and for cells of `LARGE` units, and the processor for all others, whose sequential steps do not
+    fill a GPU. The choice is printed if `verbose`, where there is one.
+
+    Raises:
+        ValueError: For another device than that of the environment's tensors.
+    """
+    given = env.device if isinstance(env, TensorVecEnvAdapter) else device_of(env) if isinstance(env, VectorEnv) else None
+    if device != "auto":
+        wanted = torch.device(device)
+        same_number = given is None or None in (given.index, wanted.index) or given.index == wanted.index
+        if given is not None and not (given.type == wanted.type and same_number):
+            raise ValueError(f"device must be {given}, where env has its tensors, or 'auto', got {device}")
+        return device
+    if given is not None:
+        return given
+    if not torch.cuda.is_available():
+        return "cpu"
+    space = getattr(env, "single_observation_space", None) or getattr(env, "observation_space", None)
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    if any(isinstance(part, spaces.Box) and _is_large_image(part) for part in parts):
+        chosen, reason = "cuda", "observations are images"
+    elif hidden_size >= LARGE:
+        chosen, reason = "cuda", f"the cell has {LARGE} units or more"
+    else:
+        chosen, reason = "cpu", f"a cell of fewer than {LARGE} units without images is faster there"
+    if verbose:
+        print(f"device='auto' takes {chosen}: {reason}")
+    return chosen
+
+
+def _is_large_image(space: spaces.Box) -> bool:
+    """Whether it is an image for a CNN, its channels first or last."""
+    return is_image_space(space) and sorted(space.shape)[-2] >= CNN_SIDE

@@ -1,0 +1,173 @@
+"""The LSTM and the GRU on the processor: products by Torch, what lies between them compiled by Numba, and the way back by hand.
+
+It is the compiled form (`gated_kernels`) of Torch's kernels, which know no episodes that start inside a sequence.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fw_rl.cells.backends import Backend, register_backend
+from fw_rl.cells.base import State
+from fw_rl.cells.fused import FusedCell, episode_length
+from fw_rl.cells.gated_kernels import gru_back, gru_forward, lstm_back, lstm_forward
+from fw_rl.cells.gru import GRUCell
+from fw_rl.cells.lstm import LSTMCell
+from fw_rl.kernels import Kernel, can_run
+
+__all__ = ["NumbaGRU", "NumbaLSTM"]
+
+
+class _NumbaGated(Backend[FusedCell]):
+    """Kernels for the processor."""
+
+    forward: Kernel
+    back: Kernel
+
+    def can_run(self, cell: FusedCell, *tensors: Tensor) -> bool:
+        return can_run(cell.weights[0], *tensors)
+
+    def kernels(self, replays: bool) -> tuple[Kernel, ...]:
+        return self.forward, self.back
+
+    def sequence(
+        self, cell: FusedCell, x: Tensor, state: State, episode_starts: Tensor | None, **signals: Tensor | None
+    ) -> tuple[Tensor, State]:
+        if length := episode_length(episode_starts):
+            return cell.run_episodes(x, length, lambda x, state: self.sequence(cell, x, state, None))
+        y, *rest = self._run(cell, x, state, episode_starts, None)
+        return y, (y[-1].clone(), *rest)
+
+    def replay(self, cell: FusedCell, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor | None) -> Tensor:
+        if outputs is None:
+            return self.sequence(cell, x, state, episode_starts)[0]
+        return self._run(cell, x, state, episode_starts, outputs)[0]
+
+    def _run(
+        self, cell: FusedCell, x: Tensor, state: State, starts: Tensor | None, outputs: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        parts = (x, *cell.weights, *state)
+        if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
+            found: tuple[Tensor, ...] = _Gated.apply(self, starts, outputs, *parts)
+            return found
+        return self.run_forward(starts, outputs, *parts)[0]
+
+    def run_forward(
+        self,
+        starts: Tensor | None,
+        known: Tensor | None,
+        x: Tensor,
+        weight: Tensor,
+        recurrent: Tensor,
+        bias: Tensor,
+        recurrent_bias: Tensor,
+        h: Tensor,
+        *c: Tensor,
+    ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        """Every h [T, B, H] and the last c, if there is one; and for the way back what the kernels leave in gates and memory.
+
+        `known`: every h, where acting has found them, so that one product with the recurrent weights does for all steps.
+        """
+        (steps, batch, _), size = x.shape, h.shape[1]
+        gates = torch.addmm(bias, x.flatten(0, 1), weight.T).view(steps, batch, -1, size)
+        memory, outputs = x.new_empty(steps + 1, batch, size), x.new_empty(steps, batch, size)
+        if c:
+            memory[0] = c[0]
+        arrays, begins, numbers = _arrays(gates, memory, outputs), _array_of(starts), recurrent.T
+        if known is not None:
+            before = _before(h, known, starts)
+            added = torch.addmm(recurrent_bias, before.flatten(0, 1), numbers).view_as(gates)
+            self.forward(arrays[0], *_arrays(added, before), begins, *arrays[1:])
+        else:
+            added, h = torch.empty_like(gates[:1]), h.contiguous()
+            room, all_outputs = added.view(batch, -1), outputs.unbind()
+            (added_array,) = _arrays(added)
+            for t, rows in enumerate(_rows_that_start(starts, steps)):
+                before = h if t == 0 else all_outputs[t - 1]
+                before = before if rows is None else before.masked_fill(rows, 0.0)
+                torch.addmm(recurrent_bias, before, numbers, out=room)
+                own, two = slice(t, t + 1), slice(t, t + 2)
+                parts = before.numpy()[None], begins[own], arrays[1][two], arrays[2][own]
+                self.forward(arrays[0][own], added_array, *parts)
+        return (outputs, memory[steps].clone()) if c else (outputs,), gates, memory
+
+
+@register_backend(LSTMCell)
+class NumbaLSTM(_NumbaGated):
+    """The LSTM's."""
+
+    forward, back = staticmethod(lstm_forward), staticmethod(lstm_back)
+
+
+@register_backend(GRUCell)
+class NumbaGRU(_NumbaGated):
+    """The GRU's."""
+
+    forward, back = staticmethod(gru_forward), staticmethod(gru_back)
+
+
+class _Gated(torch.autograd.Function):
+    """What `run_forward` finds, from its arguments."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, backend: _NumbaGated, starts: Tensor | None, known: Tensor | None, *parts: Tensor
+    ) -> tuple[Tensor, ...]:
+        found, *trace = backend.run_forward(starts, known, *parts)
+        x, weight, recurrent, _, _, h, *_ = parts
+        ctx.save_for_backward(starts, x, weight, recurrent, h, found[0], *trace)
+        ctx.backend = backend
+        return found
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, d_outputs: Tensor, *d_c: Tensor) -> tuple[Tensor | None, ...]:
+        starts, x, weight, recurrent, h, outputs, gates, memory = ctx.saved_tensors
+        before = _before(h, outputs, starts)
+        d_gates, d_h = torch.empty_like(gates), torch.zeros_like(h)
+        d_added = d_gates if d_c else torch.empty_like(gates)
+        d_state = (d_h, *(part.clone(memory_format=torch.contiguous_format) for part in d_c))
+        arrays = _arrays(gates, before, memory, d_gates, d_added, d_h, d_state[-1])
+        begins, all_d_outputs, all_d_added = _array_of(starts), d_outputs.unbind(), d_added.flatten(2).unbind()
+        all_rows = _rows_that_start(starts, len(x))
+        for t in range(len(x) - 1, -1, -1):
+            own, two, rows = slice(t, t + 1), slice(t, t + 2), all_rows[t]
+            d_h += all_d_outputs[t]
+            given = arrays[0][own], arrays[1][own], begins[own], arrays[2][two]
+            ctx.backend.back(*given, *arrays[5:], arrays[3][t], arrays[4][t])
+            torch.addmm(d_h, all_d_added[t], recurrent, out=d_h)
+            if rows is not None:
+                d_h.masked_fill_(rows, 0.0)
+
+        all_gates, all_added = d_gates.view(-1, len(weight)), d_added.view(-1, len(weight))
+        d_x = (all_gates @ weight).view_as(x) if ctx.needs_input_grad[3] else None
+        d_weight, d_recurrent = all_gates.T @ x.flatten(0, 1), all_added.T @ before.flatten(0, 1)
+        return None, None, None, d_x, d_weight, d_recurrent, all_gates.sum(0), all_added.sum(0), *d_state
+
+
+def _before(h: Tensor, outputs: Tensor, starts: Tensor | None) -> Tensor:
+    """The h before each step, [T, B, H]."""
+    before = torch.cat([h.unsqueeze(0), outputs[:-1]])
+    return before if starts is None else before.masked_fill_(starts.unsqueeze(2), 0.0)
+
+
+def _rows_that_start(starts: Tensor | None, steps: int) -> list[Tensor | None]:
+    """For each step the rows [B, 1] (bool) that start an episode, or None where none does."""
+    if starts is None:
+        return [None] * steps
+    some = starts.any(dim=1).tolist()
+    return [rows if any_row else None for rows, any_row in zip(starts.unsqueeze(2).unbind(), some, strict=True)]
+
+
+def _arrays(*parts: Tensor) -> list[NDArray[Any]]:
+    return [part.detach().numpy() for part in parts]
+
+
+def _array_of(starts: Tensor | None) -> NDArray[np.bool_]:
+    return np.empty((0, 0), np.bool_) if starts is None else starts.contiguous().numpy()
