@@ -28,6 +28,7 @@ SCRIPTS = {
     "worker_speed": "--num-envs 2 --microseconds 0 --repeats 1 --seconds 0.05",
 }
 NOT_HERE = {
+    "catch_deblur",
     "catch_learning",
     "catch_memory",
     "catch_variants",
