@@ -44,7 +44,7 @@ def first_in_rollout(rollout: RecurrentRollout, last_observation: NumpyObservati
         None if reward is None else reward._replace(step=reward.step + 1),
         first_not_finite("observation", map_observation(lambda part: part[:steps].numpy(force=True), rollout.observations)),
     ]
-    last = first_not_finite("observation", map_observation(_on_host, last_observation))
+    last = first_not_finite("observation", map_observation(_on_host, last_observation))  # type: ignore[arg-type]
     found.append(None if last is None else last._replace(step=steps))
     return min((part for part in found if part is not None), key=lambda part: part.step, default=None)
 

@@ -262,7 +262,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             except FloatingPointError as error:
                 raise self._not_finite("the distribution over actions") from error
             to_env = self.policy.fit_actions if self._keeps_tensors else self.policy.to_env_actions
-            clipped_actions = to_env(actions)
+            clipped_actions: Any = to_env(actions)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
             # Before the callback, which may save, or stop: observation and state belong together.

@@ -128,7 +128,8 @@ class RecurrentRollout:
     def add_observation(self, observation: NumpyObservation | Observation, starts: Flags) -> tuple[Observation, Tensor]:
         """Keep observation [B, ...] and episode starts [B] of this step, and return them as tensors on the device."""
         if isinstance(self._observations, dict):
-            seen: Observation = {key: part.write(self.pos, observation[key]) for key, part in self._observations.items()}
+            parts: Any = observation
+            seen: Observation = {key: part.write(self.pos, parts[key]) for key, part in self._observations.items()}
         else:
             seen = self._observations.write(self.pos, observation)  # type: ignore[arg-type]
         return seen, self._episode_starts.write(self.pos, starts)
@@ -136,7 +137,7 @@ class RecurrentRollout:
     def add_action_masks(self, masks: NDArray[np.bool_]) -> Tensor:
         """Keep the allowed actions [B, D] of this step, and return them as a tensor on the device."""
         if self._action_masks is None:
-            self._action_masks = StepStorage(self.n_steps, *masks.shape[:1], masks.shape[1:], bool, self.device)
+            self._action_masks = StepStorage(self.n_steps, len(masks), masks.shape[1:], bool, self.device)
             self._action_masks.tensor.fill_(True)
         return self._action_masks.write(self.pos, masks)
 

@@ -18,7 +18,7 @@ class StepStorage:
     """
 
     def __init__(
-        self, n_steps: int, n_envs: int, shape: tuple[int, ...], dtype: DTypeLike, device: torch.device | str = "cpu"
+        self, n_steps: int, n_envs: int, shape: tuple[int, ...], dtype: DTypeLike | None, device: torch.device | str = "cpu"
     ) -> None:
         host = torch.from_numpy(np.zeros((n_steps, n_envs, *shape), dtype))
         self.tensor = host.to(device)

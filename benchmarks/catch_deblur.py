@@ -114,7 +114,8 @@ def main(settings: Settings) -> int:
             curves[name].append(curve)
             blurring[name].append(changes)
             print(f"seed {seed}, {name}: {changes} changes, {curve[0]:.2f}, {curve[-1]:.2f}", flush=True)
-    write_json(settings.out / "catch_deblur.json", dict(blurring=blurring, returns=curves))
+    rounded = {name: np.round(returns, 4).tolist() for name, returns in curves.items()}
+    write_json(settings.out / "catch_deblur.json", dict(blurring=blurring, returns=rounded))
     text = table(curves, blurring)
     write_file(settings.out / "catch_deblur.md", f"{text}\n".encode())
     write_file(settings.out / "catch_deblur.png", draw(curves))
@@ -198,26 +199,33 @@ def deblur(policy: RecurrentActorCriticPolicy, condition: Condition, settings: S
     return changes, curve
 
 
+def within(returns: list[list[float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean over agents and its 95 % interval, as far as returns can reach."""
+    mean, low, high = mean_interval(np.array(returns))
+    return mean, low.clip(-1, 1), high.clip(-1, 1)
+
+
 def table(curves: dict[str, list[list[float]]], blurring: dict[str, list[int]]) -> str:
     """Mean return in the games that are not rehearsed, by the number of changes, with its interval over agents."""
     rows = []
     for name, returns in curves.items():
-        mean, low, high = mean_interval(np.array(returns))
+        mean, low, high = within(returns)
         at = [step for step in (0, 5, 10, 20, 50, 100, 200) if step < len(mean)]
         rows.append([name, np.median(blurring[name]), *(f"{mean[i]:.2f} ({low[i]:.2f} to {high[i]:.2f})" for i in at)])
     return tabulate(rows, ["weights", "changes that blur, median", *(f"after {i}" for i in at)], "github")
 
 
 def draw(curves: dict[str, list[list[float]]]) -> bytes:
-    """The curves with their intervals, as a PNG file."""
+    """The curves as a PNG file, those with fast weights with their intervals."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
         axes = figure.subplots()
         for number, (name, returns) in enumerate(curves.items()):
-            mean, low, high = mean_interval(np.array(returns))
+            mean, low, high = within(returns)
             style, width = (("-", 2.5), ("--", 2.0))[number] if number < 2 else ("-", 1.0)
             (line,) = axes.plot(mean, style, linewidth=width, label=name)
-            axes.fill_between(range(len(mean)), np.clip(low, -1, 1), np.clip(high, -1, 1), color=line.get_color(), alpha=0.15)
+            if number < 2:
+                axes.fill_between(range(len(mean)), low, high, color=line.get_color(), alpha=0.15)
         axes.set(xlabel="changes of the weights since blurring", ylabel="mean return in games that are not rehearsed")
         axes.legend(frameon=False)
         return as_png(figure)

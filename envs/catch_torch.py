@@ -63,8 +63,8 @@ class CatchTorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
             raise ValueError(f"num_envs must be an integer of at least 1, got {num_envs!r}")
         self.num_envs, self.device = num_envs, torch.device(device)
         self.rules = CatchRules(n, m, paddle_width, paddle_start)
-        shape = (n * n,) if flatten else (n, n)
-        self.single_observation_space = gym.spaces.Box(0, 1, shape, np.float32)
+        self._shape = (n * n,) if flatten else (n, n)
+        self.single_observation_space = gym.spaces.Box(0, 1, self._shape, np.float32)
         self.single_action_space = gym.spaces.Discrete(3)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -107,4 +107,4 @@ class CatchTorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
     def _observe(self) -> Tensor:
         frames = torch.zeros(self.num_envs, self.rules.n, self.rules.n, device=self.device)
         self.rules.draw(frames, self._games, self._row, self._ball, self._paddle)
-        return frames.view(self.num_envs, *self.single_observation_space.shape)
+        return frames.view(self.num_envs, *self._shape)

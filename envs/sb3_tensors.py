@@ -46,8 +46,8 @@ class TensorVecEnvAdapter(VecEnvAdapter):
         self.device = device
         self.truncations = torch.zeros(self.num_envs, dtype=torch.bool, device=device)
         self.last_observations: Tensor | dict[str, Tensor] | None = None
-        self.episode_returns: Tensor = torch.zeros(self.num_envs, device=device)
-        self.episode_lengths: Tensor = torch.zeros(self.num_envs, dtype=torch.int64, device=device)
+        self.episode_returns: Tensor = torch.zeros(self.num_envs, device=device)  # type: ignore[assignment]
+        self.episode_lengths: Tensor = torch.zeros_like(self.episode_returns, dtype=torch.int64)  # type: ignore[assignment]
         self._ended: list[tuple[Tensor, Tensor, Tensor]] = []
         self._was_cut = torch.zeros_like(self.truncations)
         self._no_infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]

@@ -43,6 +43,7 @@ Kernel = Callable[..., Any]
 
 # Sums may be taken in any order; not a number stays not a number.
 _OPTIONS: dict[str, Any] = dict(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+_UNCOUNTED: dict[str, Any] = dict(_nrt=False)
 
 
 def compiled(kernel: Kernel) -> Kernel:

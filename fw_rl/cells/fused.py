@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from fw_rl.cells.backends import AcceleratedCell
 from fw_rl.cells.base import State, Stepper, reset_rows
 
-__all__ = ["FusedCell"]
+__all__ = ["FusedCell", "episode_length"]
 
 
 class FusedCell(AcceleratedCell):
@@ -42,11 +43,10 @@ class FusedCell(AcceleratedCell):
         if episode_starts is None:
             return self._run(x, state)
         # In one step nobody needs to know where rows start, for which the host would wait for a GPU.
-        starts = episode_starts.any(dim=1).nonzero().flatten().tolist() if len(x) > 1 else []
-        begins = sorted({0, *starts})
-        length = len(x) // len(begins)
-        if starts and begins == list(range(0, len(x), length)) and episode_starts[begins].all():
-            return self._run_episodes(x, length)
+        begins = _steps_with_starts(episode_starts) if len(x) > 1 else []
+        if length := _length_of_all(begins, episode_starts):
+            return self.run_episodes(x, length, self._run)
+        begins = sorted({0, *begins})
         outputs = []
         for begin, end in pairwise([*begins, len(x)]):
             y, state = self._run(x[begin:end], reset_rows(state, episode_starts[begin]))
@@ -56,11 +56,13 @@ class FusedCell(AcceleratedCell):
     def stepper(self, state: State) -> Stepper:
         return _FusedStepper(self, state)
 
-    def _run_episodes(self, x: Tensor, length: int) -> tuple[Tensor, State]:
+    def run_episodes(
+        self, x: Tensor, length: int, run: Callable[[Tensor, State], tuple[Tensor, State]]
+    ) -> tuple[Tensor, State]:
         """Whole episodes of one length in all rows, side by side: [T, B] as [length, T / length * B]."""
         episodes, batch = len(x) // length, x.shape[1]
         side_by_side = x.unflatten(0, (episodes, length)).transpose(0, 1).flatten(1, 2)
-        y, state = self._run(side_by_side, self.initial_state(episodes * batch))
+        y, state = run(side_by_side, self.initial_state(episodes * batch))
         return y.unflatten(1, (episodes, batch)).transpose(0, 1).flatten(0, 1), tuple(part[-batch:] for part in state)
 
     def _run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -80,6 +82,22 @@ class _FusedStepper(Stepper):
 
     @torch.no_grad()
     def step(self, x: Tensor, episode_starts: Tensor) -> Tensor:
-        before = reset_rows(self._state, episode_starts) if episode_starts.any() else self._state
+        goes_on = episode_starts.is_cpu and not episode_starts.any()  # which a GPU would have to be waited for
+        before = self._state if goes_on else reset_rows(self._state, episode_starts)
         self._state = self.cell.step(x, before)
         return self._state[0]
+
+
+def episode_length(episode_starts: Tensor | None) -> int:
+    """The length of the episodes where all rows have whole ones of one length, else 0."""
+    return 0 if episode_starts is None else _length_of_all(_steps_with_starts(episode_starts), episode_starts)
+
+
+def _length_of_all(begins: list[int], episode_starts: Tensor) -> int:
+    length = len(episode_starts) // max(len(begins), 1)
+    is_regular = bool(begins) and begins == list(range(0, len(episode_starts), length))
+    return length if is_regular and episode_starts[begins].all() else 0
+
+
+def _steps_with_starts(episode_starts: Tensor) -> list[int]:
+    return episode_starts.any(dim=1).nonzero().flatten().tolist()  # type: ignore[no-any-return]

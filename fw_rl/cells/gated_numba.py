@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from fw_rl.cells.backends import Backend, register_backend
 from fw_rl.cells.base import State
-from fw_rl.cells.fused import FusedCell
+from fw_rl.cells.fused import FusedCell, episode_length
 from fw_rl.cells.gated_kernels import gru_back, gru_forward, lstm_back, lstm_forward
 from fw_rl.cells.gru import GRUCell
 from fw_rl.cells.lstm import LSTMCell
@@ -39,10 +39,14 @@ class _NumbaGated(Backend[FusedCell]):
     def sequence(
         self, cell: FusedCell, x: Tensor, state: State, episode_starts: Tensor | None, **signals: Tensor | None
     ) -> tuple[Tensor, State]:
+        if length := episode_length(episode_starts):
+            return cell.run_episodes(x, length, lambda x, state: self.sequence(cell, x, state, None))
         y, *rest = self._run(cell, x, state, episode_starts, None)
         return y, (y[-1].clone(), *rest)
 
-    def replay(self, cell: FusedCell, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor) -> Tensor:
+    def replay(self, cell: FusedCell, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor | None) -> Tensor:
+        if outputs is None:
+            return self.sequence(cell, x, state, episode_starts)[0]
         return self._run(cell, x, state, episode_starts, outputs)[0]
 
     def _run(

@@ -20,6 +20,7 @@ SCRIPTS = {
     "ppo_speed": "--cells gru --n-envs 4 --n-steps 4 --batch-size 8 --repeats 1 --seconds 0.1",
     "retrieval_epoch": "--cells fast-weights --hidden-size 4 --share 0.001 --repeats 1",
     "ray_speed": "--n 5 --num-envs 4 --hidden-size 8 --runners 1 --repeats 1 --seconds 0.1",
+    "roofline": "--sizes 2 3 4 --repeats 1",
     "solve_time": "--algos a2c --seeds 0 --timesteps 2000 --episodes 10 --peer-seeds 0 --peer-envs 4 --peer-batch 512"
     " --peer-learning-rates 1e-3 --patience 1",
     "training_speed": "--cells gru --n-envs 4 --workers 1 --threads 1 --peer-envs 4 --peer-batches 512 --repeats 1"
@@ -27,6 +28,7 @@ SCRIPTS = {
     "worker_speed": "--num-envs 2 --microseconds 0 --repeats 1 --seconds 0.05",
 }
 NOT_HERE = {
+    "catch_deblur",
     "catch_learning",
     "catch_memory",
     "catch_variants",

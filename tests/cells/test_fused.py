@@ -127,6 +127,7 @@ def test_episodes_of_one_length_run_side_by_side(cell_class, changes, monkeypatc
     assert (shapes == [(3, 3 * B)]) == (not changes)
     assert_close(y, torch.cat(expected))
     assert_close(last, before)
+    assert_close(cell(x, state, starts), (y, last))
 
 
 def sigmoid(z):
