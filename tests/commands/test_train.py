@@ -75,7 +75,7 @@ def test_a_run_leaves_its_settings_with_versions(finished_run):
 
 
 @pytest.mark.parametrize(
-    ("cell", "cached", "said"), [("fast-weights", False, 1), ("fast-weights", True, 0), ("lru", False, 1), ("lstm", False, 0)]
+    ("cell", "cached", "said"), [("fast-weights", False, 1), ("fast-weights", True, 0), ("lru", False, 1), ("rnn", False, 0)]
 )
 def test_only_what_must_be_compiled_is_said_to_be(cell, cached, said, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("fw_rl.commands.train.are_cached", lambda *kernels: cached or not kernels)
