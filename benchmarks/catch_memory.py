@@ -125,7 +125,8 @@ def draw(found: dict[str, NDArray[np.float64]]) -> bytes:
             frames = np.arange(shares.shape[1])
             axes.bar(frames, 100 * shares.mean(0), color=["#1d4ed8" if frame < SEEN else "#93c5fd" for frame in frames])
             axes.plot(frames, 100 * shares.T, ".", color="#111827", markersize=3)
-            axes.set_title(name, fontsize=9, loc="left")
+            axes.set_title(name.replace(", eta", "\neta"), fontsize=9, loc="left")
+            axes.tick_params(labelbottom=True)
         for axes in panels.flat[len(found) :]:
             axes.set_visible(False)
         figure.supxlabel("frame that is read at the last decision; the first three show ball and paddle, the others are blank")
