@@ -81,4 +81,4 @@ def lstm_policy_arguments(
         activation_fn=nn.Tanh,
         ortho_init=True,
     )
-    return net | others
+    return net | {name: value for name, value in others.items() if (name, value) != ("net_arch", None)}

@@ -41,7 +41,7 @@ class RecurrentActorCriticPolicy(RecurrentInference):
         cell_kwargs: Options of the cell.
         encoder_arch: Sizes of the layers before the cell.
         shared_cell: False gives the critic an encoder and a cell of its own.
-        net_arch: Sizes of the layers after the cell, as in SB3: a list, or a dict with `pi` and `vf`.
+        net_arch: Sizes of the layers after the cell, as in SB3: a list, or a dict with `pi` and `vf`; None is one layer of 64.
         activation_fn: Between the layers before and after the cell.
         ortho_init: Off, since fast weights learned Catch more reliably from Torch's own initial weights.
         log_std_init: Initial logarithm of the standard deviations of actions in a Box.
@@ -70,7 +70,7 @@ class RecurrentActorCriticPolicy(RecurrentInference):
         cell_kwargs: dict[str, Any] | None = None,
         encoder_arch: Sequence[int] = (64,),
         shared_cell: bool = False,
-        net_arch: Sequence[int] | dict[str, list[int]] = (64,),
+        net_arch: Sequence[int] | dict[str, list[int]] | None = (64,),
         activation_fn: type[nn.Module] = nn.ReLU,
         ortho_init: bool = False,
         log_std_init: float = 0.0,
@@ -100,7 +100,7 @@ class RecurrentActorCriticPolicy(RecurrentInference):
             observation_space,
             action_space,
             lr_schedule,
-            net_arch=net_arch if isinstance(net_arch, dict) else list(net_arch),
+            net_arch=net_arch if isinstance(net_arch, dict) else [64] if net_arch is None else list(net_arch),
             activation_fn=activation_fn,
             ortho_init=ortho_init,
             log_std_init=log_std_init,

@@ -58,6 +58,7 @@ def test_their_layers_are_layers_here():
     policy = lstm_agent(lstm_hidden_size=8, n_lstm_layers=2, cell_kwargs=dict(forget_bias=0.5), net_arch=[]).policy
     assert len(policy.initial_state(1)) == 2 * len(lstm_agent(lstm_hidden_size=8).policy.initial_state(1))
     assert policy.net_arch == []
+    assert lstm_agent(net_arch=None).policy.net_arch == [64, 64]
 
 
 @pytest.mark.parametrize(

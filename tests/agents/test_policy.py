@@ -139,7 +139,8 @@ def test_the_encoder_has_the_layers_that_were_asked_for(encoder_arch):
 
 
 @pytest.mark.parametrize(
-    "net_arch, actor, critic", [([5], [5], [5]), (dict(pi=[5, 6], vf=[7]), [5, 6], [7]), (dict(vf=[7]), [], [7])]
+    ("net_arch", "actor", "critic"),
+    [([5], [5], [5]), (dict(pi=[5, 6], vf=[7]), [5, 6], [7]), (dict(vf=[7]), [], [7]), (None, [64], [64])],
 )
 def test_layers_after_the_cell(net_arch, actor, critic):
     policy = scramble(make_policy("gru", net_arch=net_arch, activation_fn=nn.Tanh))
