@@ -265,13 +265,15 @@ class RecurrentInference(ActorCriticPolicy):
     def _distribution(self, latent: Tensor, masks: Tensor | None = None) -> Distribution:
         """A distribution of its own, so that a later one leaves it as it is."""
         numbers, distribution = self.action_net(self._actor_latent(latent)), copy(self.action_dist)
-        try:
-            if isinstance(distribution, DiagGaussianDistribution):
-                return distribution.proba_distribution(numbers, self.log_std)
-            logits = numbers if masks is None else mask_logits(numbers, masks, self.action_space)
-            return distribution.proba_distribution(action_logits=logits)  # type: ignore[call-arg]
-        except ValueError as error:  # Torch's own prints the tensor
-            raise FloatingPointError("the distribution over actions is not finite: train with a lower learning rate") from error
+        gaussian = isinstance(distribution, DiagGaussianDistribution)
+        if not torch.compiler.is_compiling():  # after which Torch's own checks are off in the whole process
+            deviations = self.log_std.exp() if gaussian else None
+            if not (numbers.isfinite().all() and (deviations is None or (deviations.isfinite() & (deviations > 0)).all())):
+                raise FloatingPointError("the distribution over actions is not finite: train with a lower learning rate")
+        if gaussian:
+            return distribution.proba_distribution(numbers, self.log_std)  # type: ignore[call-arg, arg-type]
+        logits = numbers if masks is None else mask_logits(numbers, masks, self.action_space)
+        return distribution.proba_distribution(action_logits=logits)  # type: ignore[call-arg]
 
     def _value(self, latent: Tensor) -> Tensor:
         of_critic = latent if self.shared_cell else latent[..., self.hidden_size :]

@@ -44,7 +44,7 @@ def actor_critic_loss(
     values, log_prob, entropy = (torch.cat(parts) for parts in zip(*evaluated, strict=True))
     old_values = values.detach()
     rollout.add_evaluation(old_values, log_prob.detach())
-    advantages, returns, _, _ = rollout.targets
+    advantages, returns = (part.to(values.dtype) for part in rollout.targets[:2])
     if normalize_advantage:
         advantages = _normalized(advantages)
 

@@ -110,6 +110,12 @@ def test_divergence_while_acting_is_told_in_one_line(algorithm, place):
         model.learn(ROLLOUT)
 
 
+def test_divergence_is_told_where_torch_does_not_check(monkeypatch):
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", False)  # as torch.compile leaves it
+    test_divergence_while_acting_is_told_in_one_line("A2C", "cell")
+    test_divergence_while_acting_is_told_in_one_line("PPO", "log_std")
+
+
 def test_divergence_is_told_apart_from_an_environments_numbers():
     """The value after a time limit is not finite, though no environment gave such a number."""
     model = make_agent("A2C")
