@@ -128,4 +128,5 @@ def test_an_episode_begins_without_the_rewards_of_the_last():
 def test_workers_share_what_they_know_of_the_scale():
     model = A3C("RecurrentPolicy", "CartPole-v1", n_steps=10, policy_kwargs=dict(hidden_size=8)).learn(400)
     assert model.policy.reward_scaling.count >= 20  # workers that write at once keep the statistics of one
-    assert model.policy.observation_scaling.parts[0].statistics.var.max() < 1
+    place, _, angle, _ = model.policy.observation_scaling.parts[0].statistics.var
+    assert max(place, angle) < 0.5  # they begin at 1, and both are small in CartPole, other than the velocities
