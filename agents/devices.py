@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
-from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import NatureCNN
 
+from fw_rl.agents.batch_first import channels_first
+from fw_rl.agents.features import standard_extractor
 from fw_rl.envs.sb3_tensors import TensorVecEnvAdapter, device_of
 
 __all__ = ["choose_device"]
 
 LARGE = 512
 """Units from which on `auto` takes a GPU. It is a guess: smaller products take less time than the launch of their kernels."""
-CNN_SIDE = 36
-"""Pixels of the shorter side from which on images go through a CNN."""
 
 
 def choose_device(device: torch.device | str, env: Any, hidden_size: int, verbose: int = 0) -> torch.device | str:
@@ -41,7 +41,7 @@ def choose_device(device: torch.device | str, env: Any, hidden_size: int, verbos
         return "cpu"
     space = getattr(env, "single_observation_space", None) or getattr(env, "observation_space", None)
     parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
-    if any(isinstance(part, spaces.Box) and _is_large_image(part) for part in parts):
+    if any(standard_extractor(channels_first(part)) is NatureCNN for part in parts if isinstance(part, spaces.Box)):
         chosen, reason = "cuda", "observations are images"
     elif hidden_size >= LARGE:
         chosen, reason = "cuda", f"the cell has {LARGE} units or more"
@@ -50,8 +50,3 @@ def choose_device(device: torch.device | str, env: Any, hidden_size: int, verbos
     if verbose:
         print(f"device='auto' takes {chosen}: {reason}")
     return chosen
-
-
-def _is_large_image(space: spaces.Box) -> bool:
-    """Whether it is an image for a CNN, its channels first or last."""
-    return is_image_space(space) and sorted(space.shape)[-2] >= CNN_SIDE

@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fw_rl.envs.rendering import picture, text
-from fw_rl.envs.rules import HIGHEST_KEY, CatchRules, IntArray, PaddleStart, are_integers, describe, is_integer
+from fw_rl.envs.rules import HIGHEST_KEY, MOVES, CatchRules, IntArray, PaddleStart, are_integers, describe, is_integer
 from fw_rl.envs.vector import check_mask, generator_in, seed_one_generator
 
 BoolArray = NDArray[np.bool_]
@@ -95,7 +95,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         self._shape = (n * n,) if flatten else (n, n)
         self._dtype = _pixel_type(dtype)
         self.single_observation_space = gym.spaces.Box(0, 1, self._shape, self._dtype.type)
-        self.single_action_space = gym.spaces.Discrete(3)
+        self.single_action_space = gym.spaces.Discrete(len(MOVES))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
@@ -250,7 +250,7 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
 
     def _check_actions(self, actions: ArrayLike) -> NDArray[np.integer]:
         moves = np.asarray(actions)
-        if moves.shape != (self.num_envs,) or not are_integers(moves, 2):
+        if moves.shape != (self.num_envs,) or not are_integers(moves, len(MOVES) - 1):
             wanted = f"{self.num_envs} integers of 0 (stay), 1 (right) or 2 (left)"
             raise ValueError(f"actions must be {wanted}, got {describe(actions)}")
         return moves
