@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import time
 import warnings
 from typing import Any
@@ -107,10 +108,13 @@ class Window:
             pygame = importlib.import_module("pygame")
         except ImportError as error:
             raise gym.error.DependencyNotInstalled('a window needs pygame: pip install "fw-rl[human]"') from error
+        named = [os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")]
+        if sys.platform == "linux" and not any(named):  # SDL would draw where nobody sees it
+            raise gym.error.Error("a window cannot be opened: there is no screen")
         try:
             pygame.display.init()
-            if pygame.display.get_driver() == "offscreen" and "SDL_VIDEODRIVER" not in os.environ:
-                raise pygame.error("there is no screen")  # SDL would draw where nobody sees it
+            if pygame.display.get_driver() == "offscreen" != named[-1]:
+                raise pygame.error("there is no screen")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a slow renderer, which is fast enough
                 self._screen = pygame.display.set_mode((width, height), pygame.SCALED | pygame.RESIZABLE)
