@@ -57,7 +57,9 @@ def on_page_content(html, page, config, files):
     """A click on a picture shows it in its full size, and lines break where code allows it."""
     html = re.sub(r'<img [^>]*src="([^"]+)"[^>]*>', r'<a class="picture" href="\1">\g<0></a>', html)
     html = re.sub(r"(?<=<code>)[^<>]{2,120}(?=</code>)", lambda code: _with_breaks(code.group()), html)
-    return re.sub(r'<div class="language-(?:bash|text).*?</pre>', lambda block: _with_words(block.group()), html, flags=re.DOTALL)
+    return re.sub(
+        r'<div class="language-(?:bash|text).*?</pre>', lambda block: _with_words(block.group()), html, flags=re.DOTALL
+    )
 
 
 def _with_words(html):
