@@ -16,7 +16,9 @@ from typing import NamedTuple
 import fw_rl.commands.deblur
 import fw_rl.commands.play
 import fw_rl.commands.task
-import fw_rl.commands.train  # noqa: F401 (what is imported here is imported once)
+import fw_rl.commands.train
+import fw_rl.experiments.tracking
+import fw_rl.experiments.training  # noqa: F401 (what is imported here is imported once)
 from fw_rl.__main__ import main
 from fw_rl.interrupts import begin_work, end_at_once
 
