@@ -192,8 +192,8 @@ class RunSettings:
             check_count(name, getattr(self, name))
         check_seed("seed", self.seed)
         for name in ("encoder_arch", "net_arch"):
-            sizes = getattr(self, name)
-            require(name, sizes, all(size >= 1 for size in sizes), "numbers of at least 1")
+            for size in getattr(self, name):
+                check_count(name, size)
         even = self.n_envs % self.workers == 0
         if not on_ray:
             check_processes("workers", self.workers)
