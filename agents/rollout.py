@@ -115,6 +115,7 @@ class RecurrentRollout:
         self._action_masks: StepStorage | None = None
         self._bootstraps: list[tuple[int, Tensor]] = []
         self._evaluated: tuple[Tensor, Tensor] | None = None
+        self.acted_log_probs: Tensor | None = None  # [T, B], if another policy learns from the rollout than acted in it
 
     @property
     def starts_sequence(self) -> bool:
@@ -173,7 +174,7 @@ class RecurrentRollout:
 
     def keep_evaluation(self) -> None:
         """Keep what the policy that acted says, since another will learn from the rollout, and forget the cell's outputs."""
-        self.add_evaluation(*self._evaluation)
+        self.acted_log_probs = self._evaluation[1]
         self._outputs, self._stacked = [], None
 
     def sequences(self) -> Iterator[RolloutSequences]:
