@@ -19,7 +19,7 @@ class Algorithm(NamedTuple):
     Attributes:
         source: Its class, or "module:class" for one that is imported only when it is asked for.
         workers: Processes that it has by default.
-        settings: Names of the constructor's arguments that some other algorithm does not have.
+        settings: Names of the constructor's arguments that no other algorithm has.
     """
 
     source: type[RecurrentOnPolicyAlgorithm] | str
@@ -34,8 +34,8 @@ class Algorithm(NamedTuple):
 
 
 ALGORITHMS = {
-    "a2c": Algorithm(RecurrentA2C, workers=1, settings=("overlap",)),
-    "ppo": Algorithm(RecurrentPPO, workers=1, settings=("n_epochs", "batch_size", "clip_range", "overlap")),
+    "a2c": Algorithm(RecurrentA2C, workers=1),
+    "ppo": Algorithm(RecurrentPPO, workers=1, settings=("n_epochs", "batch_size", "clip_range")),
     "a3c": Algorithm(A3C, workers=2),
 }
 

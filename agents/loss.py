@@ -38,8 +38,7 @@ def actor_critic_loss(
 
         loss = - log pi(a) A + vf_coef (R - V)^2 - ent_coef H(pi),    R = A + V
 
-    One pass over each sequence gives values, log-probabilities and entropies; A and R are constants in it. If another policy mu
-    acted, A is weighted by min(1, pi(a) / mu(a)), the truncated importance of IMPALA (Espeholt et al. 2018, §4.2).
+    One pass over each sequence gives values, log-probabilities and entropies; A and R are constants in it.
     """
     evaluated = [policy.evaluate_actions(*sequences) for sequences in rollout.sequences()]
     values, log_prob, entropy = (torch.cat(parts) for parts in zip(*evaluated, strict=True))
@@ -48,8 +47,6 @@ def actor_critic_loss(
     advantages, returns = (part.to(values.dtype) for part in rollout.targets[:2])
     if normalize_advantage:
         advantages = _normalized(advantages)
-    if rollout.acted_log_probs is not None:
-        advantages = advantages * (log_prob.detach() - rollout.acted_log_probs).exp().clamp(max=1.0)
 
     policy_loss = -(advantages * log_prob).mean()
     value_loss = F.mse_loss(values, returns)

@@ -30,8 +30,8 @@ class SequenceSampler:
     environments are drawn among themselves.
     """
 
-    def __init__(self, rollout: RecurrentRollout, batch_size: int, generator: torch.Generator | None = None) -> None:
-        self.batch_size, self.device, self.generator = batch_size, rollout.device, generator
+    def __init__(self, rollout: RecurrentRollout, batch_size: int) -> None:
+        self.batch_size, self.device = batch_size, rollout.device
         length, n_envs = rollout.bptt_length, rollout.n_envs
         windows = rollout.n_steps // length
         places = torch.arange(rollout.n_steps * n_envs, device=self.device).view(-1, n_envs)
@@ -49,10 +49,10 @@ class SequenceSampler:
         first = 0
         for places in self._places:  # of sequences of one length, [L, N]
             length, count = places.shape
-            parts = torch.randperm(count, generator=self.generator).to(self.device).split(self.batch_size // length)
+            parts = torch.randperm(count).to(self.device).split(self.batch_size // length)
             drawn += [(places[:, part], first + part) for part in parts]
             first += count
-        for i in torch.randperm(len(drawn), generator=self.generator).tolist():
+        for i in torch.randperm(len(drawn)).tolist():
             yield self._minibatch(*drawn[i])
 
     def _minibatch(self, steps: Tensor, sequences: Tensor) -> tuple[RolloutSequences, Tensor]:

@@ -27,13 +27,13 @@ from fw_rl.agents.contrib_names import (
     lstm_policy_arguments,
 )
 from fw_rl.agents.devices import choose_device
-from fw_rl.agents.environments import WorkerVecEnv, wrap_env
+from fw_rl.agents.environments import wrap_env
 from fw_rl.agents.finite import first_in_rollout, first_not_finite
 from fw_rl.agents.masks import check_masks
-from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS
-from fw_rl.agents.overlap import OverlappingAgent
+from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS, torch_threads
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rollout import Observation, RecurrentRollout, RolloutSequences, map_observation
+from fw_rl.agents.saving import SavedAgent
 from fw_rl.cells import State, Stepper
 from fw_rl.envs.sb3_tensors import TensorVecEnvAdapter
 
@@ -43,7 +43,7 @@ ENCODED_AT_ONCE = 256
 """Observations, for the memory's metrics."""
 
 
-class RecurrentOnPolicyAlgorithm(OverlappingAgent):
+class RecurrentOnPolicyAlgorithm(SavedAgent):
     """The base of all agents: an SB3 `OnPolicyAlgorithm` whose policy remembers.
 
     Every `n_steps` steps of all environments make a rollout, from which `train` of a derived class learns. The memory's state
@@ -72,8 +72,6 @@ class RecurrentOnPolicyAlgorithm(OverlappingAgent):
             such rewards. Observations are scaled by the policy, see its `norm_obs`.
         matmul_precision: Of the matrix products of learning, see `torch.set_float32_matmul_precision`: "highest", "high", or
             "medium", which lets a processor that has bfloat16 use it inside of them.
-        overlap: Learn from a rollout in a thread while the next one is collected, which pays where environments are slow: the
-            policy that acts is one update old. Callbacks are called as always, and wait where they ask for `policy`.
         threads: Threads of Torch in `learn`. Small nets are fastest on one, above all on cores that others use too. None keeps
             Torch's own number, which large nets may want.
         stats_window_size: Episodes over which their returns and lengths are averaged for logging.
@@ -117,7 +115,6 @@ class RecurrentOnPolicyAlgorithm(OverlappingAgent):
         normalize_advantage: bool = False,
         norm_reward: bool = True,
         matmul_precision: str = "highest",
-        overlap: bool = False,
         threads: int | None = 1,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -138,11 +135,9 @@ class RecurrentOnPolicyAlgorithm(OverlappingAgent):
             raise ValueError(f"n_steps must be at least 1, got {n_steps}")
         if bptt_length is not None and not 1 <= bptt_length <= n_steps:
             raise ValueError(f"bptt_length must be from 1 to n_steps, which is {n_steps}, got {bptt_length}")
-        if overlap and isinstance(env, WorkerVecEnv):
-            raise ValueError("overlap must be False where workers act and learn by themselves, got True")
         self.optimizer, self.anneal, self.anneal_entropy = optimizer, anneal, anneal_entropy
         self.normalize_advantage, self.norm_reward, self.matmul_precision = normalize_advantage, norm_reward, matmul_precision
-        self.bptt_length, self.monitor_wrapper, self.overlap = bptt_length, monitor_wrapper, overlap
+        self.bptt_length, self.monitor_wrapper = bptt_length, monitor_wrapper
         self.torch_threads = threads  # under another name, since it belongs to the machine and not to the agent that is saved
         policy_kwargs = dict(policy_kwargs or {})
         if policy in LSTM_POLICIES:
@@ -200,6 +195,12 @@ class RecurrentOnPolicyAlgorithm(OverlappingAgent):
         if self.anneal and not callable(self.learning_rate):
             self.lr_schedule = LinearSchedule(float(self.learning_rate), 0.0, 1.0)
 
+    def learn(self, *args: Any, **kwargs: Any) -> Self:
+        if self.verbose and self.torch_threads not in (None, torch.get_num_threads()):
+            print(f"Torch has {self.torch_threads} of {torch.get_num_threads()} threads while it learns; see `threads`")
+        with torch_threads(self.torch_threads):
+            return super().learn(*args, **kwargs)
+
     def _setup_model(self) -> None:
         super()._setup_model()
         self._masked = self.env is not None and is_masking_supported(self.env)
@@ -230,28 +231,37 @@ class RecurrentOnPolicyAlgorithm(OverlappingAgent):
             self._discounted_returns = torch.zeros(self.n_envs, dtype=torch.float64, device=self.device)
         return total_timesteps, callback
 
+    @property
+    def _last_state(self) -> State | None:
+        """The memory's state after the last step, which goes with `_last_obs`."""
+        return None if self._stepper is None else self._stepper.state
+
+    @_last_state.setter
+    def _last_state(self, state: State) -> None:
+        self._stepper = self.policy.cell.stepper(state)
+
     def collect_rollouts(  # type: ignore[override]
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RecurrentRollout, n_rollout_steps: int
     ) -> bool:
         """Act for `n_rollout_steps` steps of each environment, and fill the rollout; False if a callback asked to stop."""
         assert self._last_obs is not None and self._last_episode_starts is not None and self._stepper is not None
+        self.policy.set_training_mode(False)
+        self.policy.observation_scaling.refresh()
         rollout_buffer.reset()
         callback.on_rollout_start()
-        policy = self._begin_to_act()
-        policy.set_training_mode(False)
         for _ in range(n_rollout_steps):
             if rollout_buffer.starts_sequence:
                 forgotten = not self._keeps_tensors and self._last_episode_starts.all()
-                rollout_buffer.add_state(policy.initial_state(env.num_envs) if forgotten else self._stepper.state)
+                rollout_buffer.add_state(self.policy.initial_state(env.num_envs) if forgotten else self._stepper.state)
             obs_tensor, starts = rollout_buffer.add_observation(self._last_obs, self._last_episode_starts)  # type: ignore[arg-type]
             masks = None
             if self._masked:
                 masks = rollout_buffer.add_action_masks(check_masks(get_action_masks(env), self.action_space, env.num_envs))
             try:
-                actions, output = policy.act(obs_tensor, self._stepper, starts, action_masks=masks)
+                actions, output = self.policy.act(obs_tensor, self._stepper, starts, action_masks=masks)
             except FloatingPointError as error:
                 raise self._not_finite("the distribution over actions") from error
-            to_env = policy.fit_actions if self._keeps_tensors else policy.to_env_actions
+            to_env = self.policy.fit_actions if self._keeps_tensors else self.policy.to_env_actions
             clipped_actions: Any = to_env(actions)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
@@ -269,7 +279,7 @@ class RecurrentOnPolicyAlgorithm(OverlappingAgent):
         rollout_buffer.finish(last_dones, self._last_values(last_dones), self._evaluate, scale)
         if isinstance(env, TensorVecEnvAdapter) and self.ep_info_buffer is not None:
             self.ep_info_buffer.extend(env.take_episodes())
-        seen, scaling = rollout_buffer.observations, policy.observation_scaling
+        seen, scaling = rollout_buffer.observations, self.policy.observation_scaling
         finite = rollout_buffer.outputs.sum().isfinite() & rollout_buffer.has_finite_rewards
         if not (finite and scaling.takes(seen)):
             raise self._not_finite("the memory's output")
@@ -306,7 +316,7 @@ class RecurrentOnPolicyAlgorithm(OverlappingAgent):
             found = first_not_finite("terminal_observation", map_observation(lambda part: part[None], stacked))
             if found is not None:
                 raise found._replace(environment=rows[found.environment]).error(self.num_timesteps, self._of_worker)
-            tensors, _ = self._actor.obs_to_tensor(stacked)
+            tensors, _ = self.policy.obs_to_tensor(stacked)
             values[rows] = self._predict_values(tensors, tuple(part[rows] for part in self._last_state))
         return values
 
@@ -315,22 +325,22 @@ class RecurrentOnPolicyAlgorithm(OverlappingAgent):
         if dones.all():
             return torch.zeros(len(dones), device=self.device)
         assert self._last_obs is not None and self._last_state is not None
-        seen: Any = self._last_obs if self._keeps_tensors else self._actor.obs_to_tensor(self._last_obs)[0]  # type: ignore[arg-type]
+        seen: Any = self._last_obs if self._keeps_tensors else self.policy.obs_to_tensor(self._last_obs)[0]  # type: ignore[arg-type]
         return self._predict_values(seen, self._last_state).masked_fill(dones, 0.0)
 
     def _scale_rewards(self, rewards: Tensor, starts: Tensor) -> Tensor:
-        return self._actor.reward_scaling.scale(rewards, starts, self._discounted_returns, self.gamma)
+        return self.policy.reward_scaling.scale(rewards, starts, self._discounted_returns, self.gamma)
 
     def _evaluate(self, sequences: RolloutSequences) -> tuple[Tensor, Tensor]:
         """Values and log-probabilities of sequences by the policy as it acts."""
-        self._actor.set_training_mode(False)
-        values, log_prob, _ = self._actor.evaluate_actions(*sequences)
+        self.policy.set_training_mode(False)
+        values, log_prob, _ = self.policy.evaluate_actions(*sequences)
         return values, log_prob
 
     @torch.no_grad()
     def _predict_values(self, observations: Observation, state: State) -> Tensor:
         no_starts = torch.zeros(len(state[0]), dtype=torch.bool, device=self.device)
-        values = self._actor.predict_values(observations, state, no_starts)
+        values = self.policy.predict_values(observations, state, no_starts)
         if not values.isfinite().all():
             raise self._not_finite("the value of an observation")
         return values

@@ -121,7 +121,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         """
         self._update_learning_rate(self.policy.optimizer)
         evaluated = self._evaluate_rollout()
-        sampler = SequenceSampler(self.rollout_buffer, self.batch_size, self._generator)
+        sampler = SequenceSampler(self.rollout_buffer, self.batch_size)
         self.policy.set_training_mode(True)
         losses: list[ClippedLoss] = []
         for _ in range(self.n_epochs):

@@ -115,7 +115,6 @@ class RecurrentRollout:
         self._action_masks: StepStorage | None = None
         self._bootstraps: list[tuple[int, Tensor]] = []
         self._evaluated: tuple[Tensor, Tensor] | None = None
-        self.acted_log_probs: Tensor | None = None  # [T, B], if another policy learns from the rollout than acted in it
 
     @property
     def starts_sequence(self) -> bool:
@@ -172,21 +171,15 @@ class RecurrentRollout:
         """Keep values and log-probabilities [T, B] of the policy that acted, before learning changes it."""
         self._evaluated = values, log_probs
 
-    def keep_evaluation(self) -> None:
-        """Keep what the policy that acted says, since another will learn from the rollout, and forget the cell's outputs."""
-        self.acted_log_probs = self._evaluation[1]
-        self._outputs, self._stacked = [], None
-
     def sequences(self) -> Iterator[RolloutSequences]:
         """The sequences of all B environments over `bptt_length` steps, one time window after another."""
-        observations, actions, starts, masks = self.observations, self.actions, self.episode_starts, self.action_masks
-        outputs = self.outputs if self._outputs else None
+        observations, actions, starts, outputs = self.observations, self.actions, self.episode_starts, self.outputs
+        masks = self.action_masks
         for i, state in enumerate(self.states):
             steps = slice(i * self.bptt_length, (i + 1) * self.bptt_length)
             seen = map_observation(itemgetter(steps), observations)
             allowed = None if masks is None else masks[steps]
-            known = None if outputs is None else outputs[steps]
-            yield RolloutSequences(seen, actions[steps], state, starts[steps], known, allowed)
+            yield RolloutSequences(seen, actions[steps], state, starts[steps], outputs[steps], allowed)
 
     @property
     def observations(self) -> Observation:

@@ -170,8 +170,7 @@ def _check_machine(options: TrainOptions) -> None:
 
 def _say_what_is_compiled(training: TrainingRun) -> None:
     config = training.config
-    once = config.engine == "local" and "n_epochs" not in ENGINES["local"][config.algo].settings
-    replays = once and not config.overlap  # else weights change
+    replays = config.engine == "local" and "n_epochs" not in ENGINES["local"][config.algo].settings  # else weights change
     if not are_cached(*training.model.policy.actor_cell.kernels(replays)):
         print(f"Compiling the kernels of {config.short_cell}, which takes some seconds once on a machine ...", flush=True)
 

@@ -99,8 +99,6 @@ class RunSettings:
     workers: int = 1
     """Processes. Those of a3c act and learn; with more than one, a2c and ppo let them step their environments, if these are
     slow. On Ray they act."""
-    overlap: _OwnSwitch = False
-    """Let a2c and ppo learn from a rollout while the next one is collected, by a policy one update old: for slow environments."""
     timesteps: int = 1_000_000
     """Frames to train on, counted over all environments."""
     seed: int = 0

@@ -214,10 +214,10 @@ def scramble(policy, seed=0, scale=0.6):
     return policy
 
 
-def make_model(env, cell="gru", *, cell_kwargs=None, policy_kwargs=None, agent_class=RecurrentA2C, **kwargs):
+def make_model(env, cell="gru", *, cell_kwargs=None, policy_kwargs=None, **kwargs):
     """A small agent whose learning says nothing."""
     sizes = dict(cell=cell, hidden_size=8, encoder_arch=(6,), cell_kwargs=cell_kwargs)
-    model = agent_class(
+    model = RecurrentA2C(
         "RecurrentPolicy", env, policy_kwargs=sizes | (policy_kwargs or {}), **dict(seed=0, device="cpu") | kwargs
     )
     model.set_logger(configure(None, []))

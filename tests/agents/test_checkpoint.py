@@ -45,10 +45,10 @@ def catch(num_envs=N_ENVS, n=5, **kwargs):
     return CatchVectorEnv(num_envs, n=n, m=2, **kwargs)
 
 
-def make_agent(env=None, cell="fast-weights", cell_kwargs=None, policy_kwargs=None, agent_class=RecurrentA2C, **kwargs):
+def make_agent(env=None, cell="fast-weights", cell_kwargs=None, policy_kwargs=None, **kwargs):
     kwargs = dict(n_steps=N_STEPS, seed=0, learning_rate=1e-2, optimizer="rmsprop") | kwargs
     policy_kwargs = dict(cell=cell, cell_kwargs=cell_kwargs or {}) | SMALL | (policy_kwargs or {})
-    return agent_class("RecurrentPolicy", catch() if env is None else env, policy_kwargs=policy_kwargs, **kwargs)
+    return RecurrentA2C("RecurrentPolicy", catch() if env is None else env, policy_kwargs=policy_kwargs, **kwargs)
 
 
 @pytest.fixture(scope="module")

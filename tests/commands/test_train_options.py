@@ -116,10 +116,6 @@ BAD_INPUT = {
     ),
     "scaling on Ray": (["--normalize", "True", "--engine", "ray"], "--normalize must be left out with --engine ray, got True"),
     "epochs of another algorithm": (["--n-epochs", "3"], "--n-epochs must be left out with --algo a2c, got 3"),
-    "overlap of workers that learn": (
-        ["--algo", "a3c", "--overlap", "True"],
-        "--overlap must be left out with --algo a3c, got True",
-    ),
     "batch too small": (
         ["--algo", "ppo", "--batch-size", "5"],
         "--batch-size must be at least 15, the steps of a sequence, got 5",
