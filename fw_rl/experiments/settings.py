@@ -24,7 +24,7 @@ from fw_rl.experiments.checks import LARGEST, check_count, check_processes, chec
 from fw_rl.experiments.environments import environment_id
 from fw_rl.modules import without_module
 
-__all__ = ["RunSettings", "fill_in", "parse_cell_options", "resolve"]
+__all__ = ["RunSettings", "fill_in", "parse_cell_options", "resolve", "settings_of_games"]
 
 NOT_ON_RAY = ("bptt_length", "normalize", "optimizer", "normalize_advantage", "matmul_precision")
 """What RLlib does in its own way."""
@@ -279,6 +279,12 @@ def fill_in(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
     if config.batch_size is not None and "batch_size" not in given and config.workers > 0:
         config = replace(config, batch_size=min(config.batch_size, max(config.rollout_size, 1)))
     return config
+
+
+def settings_of_games(cell: str) -> dict[str, Any]:
+    """What a cell is trained with in POPGym's games, which is the same in each."""
+    _, tuned = _tuned("fw_rl/*")
+    return dict(algo="ppo") | tuned["any ppo"] | tuned.get(f"{cell} ppo", {})
 
 
 def _tuned(env: str) -> tuple[dict[str, Any], dict[str, Any]]:
