@@ -16,7 +16,7 @@ def module_name(package, path):
     return ".".join([package, *path.with_suffix("").parts]).removesuffix(".__init__")
 
 
-HELPERS = ("document", "files", "fork_server", "interrupts", "intervals", "kernels", "lines", "modules", "processes")
+HELPERS = ("document", "files", "fork_server", "interrupts", "intervals", "kernels", "lines", "modules", "processes", "simd")
 ADAPTERS = {"fw_rl.envs.previous", "fw_rl.envs.sb3", "fw_rl.envs.sb3_tensors", "fw_rl.envs.sb3_vector"}
 
 FILES = {
