@@ -63,7 +63,7 @@ def helper(function: Kernel) -> Kernel:
 
 
 def expanded(function: Kernel) -> Kernel:
-    """As `helper`, of one so short that handing over its arrays would take longer: the processor finds it where it is called."""
+    """As `helper`, of one so short that handing over its arrays would take longer: it becomes part of what calls it."""
     return njit(forceinline=True, **_OPTIONS)(function)
 
 

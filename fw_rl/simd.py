@@ -1,9 +1,8 @@
 """Vectors of 16 numbers inside Numba's kernels, for loops that the compiler does not find out by itself.
 
-It takes several numbers at a time where an inner loop writes one array. Where sums over the rows of a matrix should stay in
-registers while the matrix is written, it cannot know that these lie apart. A kernel then says so: `load` 16 numbers of an array,
-calculate with them by +, - and *, with each other or with a number, and `store` them, or take their `total`. The processor gets
-as many instructions as 16 numbers need there.
+The compiler takes several numbers at a time where an inner loop writes one array. It cannot know that sums over the rows of a
+matrix may stay in registers while the matrix is written. A kernel then says so: it calls `load` for 16 numbers of an array,
+calculates with them by +, - and *, with each other or with a number, and calls `store`, or `total` for their sum.
 """
 
 from __future__ import annotations

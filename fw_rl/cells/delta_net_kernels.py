@@ -75,6 +75,7 @@ def run_forward(
                     strength, decay = rates[t, b, 0, n], _decay(rates, t, b, n)
                     last_decay = _decay(rates, t - 1, b, n) if t else one
                     if len(starts) and starts[t, b]:
+                        last_decay = one
                         _clear(A)
                         _clear(later[n])
                     _write_and_combine(A, last_decay, last_key, last_written, query, key, read, given_back)
@@ -175,6 +176,7 @@ def run_back(
                     strength, decay = rates[t, b, 0, n], _decay(rates, t, b, n)
                     later_decay = _decay(rates, t + 1, b, n) if t + 1 < steps else one
                     if t + 1 < steps and len(starts) and starts[t + 1, b]:
+                        later_decay = one
                         _clear(D)
                         _clear(later[n])
                     _add_and_combine(D, later_decay, later_read, later_query, later_error, later_key, written[s], d_key)

@@ -1,7 +1,7 @@
 """The minimal gated recurrent unit on the processor: one product for its two maps, the rest compiled by Numba.
 
-`mapped` [T, B, 2, H] is what the maps of gate and candidate give, `gates` [T, B, H] the sigmoid of the former; `starts` [T, B] is
-true where h is zero before the step, [0, 0] for nowhere.
+`mapped` [T, B, 2, H] is what the maps of gate and candidate give, `gates` [T, B, H] the sigmoid of the former; `starts` [T, B]
+is true where h is zero before the step, [0, 0] for nowhere.
 """
 
 from __future__ import annotations
