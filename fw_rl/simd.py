@@ -11,10 +11,12 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.core.typing.templates import Signature
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+
+from fw_rl.kernels import Kernel
 
 __all__ = ["LANES", "filled", "load", "store", "total"]
 
@@ -37,8 +39,7 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, vector, ir.VectorType(number, LANES))
 
 
-@intrinsic
-def load(typing: Any, array: types.Array, begin: types.Integer) -> tuple[Signature, Callable[..., Any]]:
+def _load(typing: Any, array: Any, begin: types.Integer) -> tuple[Signature, Callable[..., Any]]:
     """The numbers of an array [N] from `begin` on."""
 
     def make(context: Any, builder: ir.IRBuilder, signature: Signature, arguments: tuple[Any, ...]) -> ir.Value:
@@ -48,8 +49,7 @@ def load(typing: Any, array: types.Array, begin: types.Integer) -> tuple[Signatu
     return _Vector(array.dtype)(array, begin), make
 
 
-@intrinsic
-def store(typing: Any, vector: _Vector, array: types.Array, begin: types.Integer) -> tuple[Signature, Callable[..., Any]]:
+def _store(typing: Any, vector: _Vector, array: Any, begin: types.Integer) -> tuple[Signature, Callable[..., Any]]:
     """Write the numbers into an array [N], from `begin` on."""
 
     def make(context: Any, builder: ir.IRBuilder, signature: Signature, arguments: tuple[Any, ...]) -> ir.Value:
@@ -60,8 +60,7 @@ def store(typing: Any, vector: _Vector, array: types.Array, begin: types.Integer
     return types.void(vector, array, begin), make
 
 
-@intrinsic
-def filled(typing: Any, number: types.Float) -> tuple[Signature, Callable[..., Any]]:
+def _filled(typing: Any, number: types.Float) -> tuple[Signature, Callable[..., Any]]:
     """The number in all places."""
 
     def make(context: Any, builder: ir.IRBuilder, signature: Signature, arguments: tuple[Any, ...]) -> ir.Value:
@@ -70,8 +69,7 @@ def filled(typing: Any, number: types.Float) -> tuple[Signature, Callable[..., A
     return _Vector(number)(number), make
 
 
-@intrinsic
-def total(typing: Any, vector: _Vector) -> tuple[Signature, Callable[..., Any]]:
+def _total(typing: Any, vector: _Vector) -> tuple[Signature, Callable[..., Any]]:
     """The sum of the numbers."""
 
     def make(context: Any, builder: ir.IRBuilder, signature: Signature, arguments: tuple[Any, ...]) -> ir.Value:
@@ -82,6 +80,12 @@ def total(typing: Any, vector: _Vector) -> tuple[Signature, Callable[..., Any]]:
         return builder.call(add, [ir.Constant(number, -0.0), arguments[0]], fastmath=_FAST)
 
     return vector.dtype(vector), make
+
+
+load: Kernel = intrinsic(_load)
+store: Kernel = intrinsic(_store)
+filled: Kernel = intrinsic(_filled)
+total: Kernel = intrinsic(_total)
 
 
 def _place(context: Any, builder: ir.IRBuilder, array_type: types.Array, array: ir.Value, begin: ir.Value) -> ir.Value:
@@ -107,11 +111,11 @@ def _register(operation: Callable[..., Any], instruction: str) -> None:
 
         return of
 
-    @lower_builtin(operation, _Vector, _Vector)
+    @lower_builtin(operation, _Vector, _Vector)  # type: ignore[untyped-decorator]
     def of_vectors(context: Any, builder: ir.IRBuilder, signature: Signature, arguments: tuple[Any, ...]) -> ir.Value:
         return getattr(builder, instruction)(*arguments, flags=_FAST)
 
-    @lower_builtin(operation, types.Float, _Vector)
+    @lower_builtin(operation, types.Float, _Vector)  # type: ignore[untyped-decorator]
     def of_number(context: Any, builder: ir.IRBuilder, signature: Signature, arguments: tuple[Any, ...]) -> ir.Value:
         number, vector = signature.args
         several = _spread(context, builder, context.cast(builder, arguments[0], number, vector.dtype))
