@@ -2,7 +2,6 @@
 
 from fw_rl.agents.a2c import RecurrentA2C
 from fw_rl.agents.a3c import A3C
-from fw_rl.agents.algorithms import ALGORITHMS, ENGINES, Algorithm
 from fw_rl.agents.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from fw_rl.agents.contrib import CellLstmPolicy
 from fw_rl.agents.evaluation import MaskedEvalCallback, evaluate_policy
@@ -11,6 +10,7 @@ from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.player import Player
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.ppo import RecurrentPPO
+from fw_rl.algorithms import ALGORITHMS, ENGINES, Algorithm
 from fw_rl.processes import WorkerError
 
 __all__ = [

@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 from torch import Tensor
 
+from fw_rl.agents.arguments import require
 from fw_rl.agents.checkpoint import constructor_arguments
 from fw_rl.agents.environments import MakeEnv, WorkerVecEnv
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
@@ -65,11 +66,10 @@ class A3C(RecurrentOnPolicyAlgorithm):
         device: torch.device | str = "cpu",
         **kwargs: Any,
     ) -> None:
-        if n_workers < 1:
-            raise ValueError(f"n_workers must be at least 1, got {n_workers}")
+        require("n_workers", n_workers, n_workers >= 1, "at least 1")
         check_start_method(start_method)
-        if torch.device("cpu" if device == "auto" else device).type != "cpu":
-            raise ValueError(f"device must be 'cpu', in whose memory the workers share their parameters, got {device!r}")
+        on_cpu = torch.device("cpu" if device == "auto" else device).type == "cpu"
+        require("device", device, on_cpu, "'cpu', in whose memory the workers share their parameters")
         self.n_workers, self.shared_statistics, self.start_method = n_workers, shared_statistics, start_method
         self._shared: SharedTraining | None = None
         self._own_statistics: list[list[dict[str, Tensor]]] = []

@@ -14,6 +14,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from fw_rl.agents.arguments import require
 from fw_rl.envs.sb3 import VecEnvAdapter, check_spaces
 from fw_rl.envs.sb3_tensors import TensorVecEnvAdapter, device_of
 
@@ -31,6 +32,8 @@ def wrap_env(env: GymEnv | VectorEnv | str, verbose: int = 0, monitor_wrapper: b
         adapter = VecEnvAdapter if device_of(env) is None else TensorVecEnvAdapter
         env = adapter(env, monitor=monitor_wrapper)
     env = maybe_make_env(env, verbose)
+    known = "a Gymnasium environment, or a vector of them, of SB3 or of Gymnasium, or an id"
+    require("env", env, hasattr(env, "observation_space"), known)
     if isinstance(env, gym.Env):
         env = TransformObservation(env, deepcopy, None)
     check_spaces(env.observation_space, env.action_space)

@@ -20,6 +20,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from fw_rl.agents.arguments import require
 from fw_rl.agents.contrib_names import (
     LSTM_POLICIES,
     check_arguments_of_others,
@@ -57,11 +58,11 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             stays there, see `TensorVecEnvAdapter`.
         learning_rate: A number, or an SB3 schedule.
         n_steps: Steps of each environment in a rollout.
-        gamma: Discount.
-        gae_lambda: Lambda of the generalised advantages.
+        gamma: Discount, from 0 to 1.
+        gae_lambda: Lambda of the generalised advantages, from 0 to 1.
         ent_coef: Weight of the entropy.
         vf_coef: Weight of the value error.
-        max_grad_norm: A longer gradient is clipped to this norm.
+        max_grad_norm: A longer gradient is clipped to this norm, above 0.
         bptt_length: Steps of a sequence, from 1 to `n_steps`: back-propagation begins anew there; None takes `n_steps`.
         optimizer: "rmsprop", as in the A3C paper (Mnih et al. 2016), or "adam".
         anneal: Let a learning rate that is a number go down to 0 along `learn`, linearly. False keeps it, as SB3 does: for
@@ -125,16 +126,15 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads must be at least 1, got {threads}")
-        choices = ("optimizer", optimizer, OPTIMIZERS), ("matmul_precision", matmul_precision, PRECISIONS)
-        for name, value, known in choices:
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-        if n_steps < 1:
-            raise ValueError(f"n_steps must be at least 1, got {n_steps}")
-        if bptt_length is not None and not 1 <= bptt_length <= n_steps:
-            raise ValueError(f"bptt_length must be from 1 to n_steps, which is {n_steps}, got {bptt_length}")
+        require("threads", threads, threads is None or threads >= 1, "at least 1")
+        require("optimizer", optimizer, optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
+        require("matmul_precision", matmul_precision, matmul_precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        require("n_steps", n_steps, n_steps >= 1, "at least 1")
+        within = bptt_length is None or 1 <= bptt_length <= n_steps
+        require("bptt_length", bptt_length, within, f"from 1 to n_steps, which is {n_steps}")
+        for name, share in (("gamma", gamma), ("gae_lambda", gae_lambda)):
+            require(name, share, 0 <= share <= 1, "between 0 and 1")
+        require("max_grad_norm", max_grad_norm, max_grad_norm > 0, "above 0")
         self.optimizer, self.anneal, self.anneal_entropy = optimizer, anneal, anneal_entropy
         self.normalize_advantage, self.norm_reward, self.matmul_precision = normalize_advantage, norm_reward, matmul_precision
         self.bptt_length, self.monitor_wrapper = bptt_length, monitor_wrapper
@@ -213,6 +213,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
+        require("env", self.env, self.env is not None, "given before learn, by set_env(env) or load(path, env)")
         was_annealed = self.anneal and not callable(self.learning_rate) and self._current_progress_remaining <= 0
         if self._has_learned and was_annealed and not reset_num_timesteps:
             warnings.warn(

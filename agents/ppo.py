@@ -11,6 +11,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
+from fw_rl.agents.arguments import require
 from fw_rl.agents.loss import ClippedLoss, clipped_loss, explained_variance
 from fw_rl.agents.minibatches import Minibatch, SequenceSampler
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
@@ -37,8 +38,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         batch_size: Steps of a minibatch, at least `bptt_length`: `batch_size // bptt_length` sequences. If it is below
             `n_steps`, `bptt_length` is by default `batch_size`, so that a minibatch is one sequence.
         n_epochs: How often it learns from a rollout.
-        gamma: Discount.
-        gae_lambda: Lambda of the generalised advantages.
+        gamma: Discount, from 0 to 1.
+        gae_lambda: Lambda of the generalised advantages, from 0 to 1.
         clip_range: How far the probability of an action may change, a share of it; a number, or an SB3 schedule.
         clip_range_vf: How far a value may change, a number or an SB3 schedule; None for as far as it likes.
         normalize_advantage: Scale the advantages of a minibatch to mean 0 and standard deviation 1.
@@ -79,13 +80,10 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         if kwargs.get("bptt_length") is None and 1 <= batch_size < n_steps:
             kwargs["bptt_length"] = batch_size
         length = kwargs.get("bptt_length") or n_steps
-        if batch_size < length:
-            raise ValueError(f"batch_size must be at least {length}, the steps of one sequence, got {batch_size}")
-        if n_epochs < 1:
-            raise ValueError(f"n_epochs must be at least 1, got {n_epochs}")
+        require("batch_size", batch_size, batch_size >= length, f"at least {length}, the steps of one sequence")
+        require("n_epochs", n_epochs, n_epochs >= 1, "at least 1")
         for name, value in (("clip_range", clip_range), ("clip_range_vf", clip_range_vf), ("target_kl", target_kl)):
-            if isinstance(value, float | int) and not value > 0:
-                raise ValueError(f"{name} must be above 0, got {value}")
+            require(name, value, not isinstance(value, float | int) or value > 0, "above 0")
         self.batch_size, self.n_epochs, self.target_kl = batch_size, n_epochs, target_kl
         self.clip_range, self.clip_range_vf = clip_range, clip_range_vf
         super().__init__(

@@ -21,7 +21,7 @@ def help_text(command):
     shown = io.StringIO()
     with patch.dict("os.environ", COLUMNS="80", NO_COLOR="1"), redirect_stdout(shown), suppress(SystemExit):
         main([command, "--help"])
-    return shown.getvalue().strip()
+    return re.sub(r"\n{3,}", "\n\n", shown.getvalue().strip())
 
 
 def notebook_page(path):
@@ -54,8 +54,21 @@ def on_files(files, config):
 
 
 def on_page_content(html, page, config, files):
-    """A click on a picture shows it in its full size."""
-    return re.sub(r'<img [^>]*src="([^"]+)"[^>]*>', r'<a class="picture" href="\1">\g<0></a>', html)
+    """A click on a picture shows it in its full size, and lines break where code allows it."""
+    html = re.sub(r'<img [^>]*src="([^"]+)"[^>]*>', r'<a class="picture" href="\1">\g<0></a>', html)
+    html = re.sub(r"(?<=<code>)[^<>]{2,120}(?=</code>)", lambda code: _with_breaks(code.group()), html)
+    return re.sub(r'<div class="language-bash.*?</pre>', lambda block: _with_words(block.group()), html, flags=re.DOTALL)
+
+
+def _with_words(html):
+    """Words with hyphens in the text of code, such as options, stay on one line."""
+    return re.sub(r"(?<![^\s>])[\w.:/-]*-[\w.:/-]*(?![^<]*>)", r'<span class="word">\g<0></span>', html)
+
+
+def _with_breaks(code):
+    """In code amid text a long name may break behind its dots, slashes, brackets and underscores."""
+    long = re.sub(r"[^\s-]{16,}", lambda word: re.sub(r"(?<=\w)[._/(=,]+(?=[A-Za-z])", r"\g<0><wbr>", word.group()), code)
+    return _with_words(long)
 
 
 def on_page_markdown(markdown, page, config, files):

@@ -12,7 +12,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from fw_rl.envs.rules import CatchRules, PaddleStart, is_integer
+from fw_rl.envs.rules import CatchRules, PaddleStart
+from fw_rl.envs.vector import check_num_envs
 
 __all__ = ["CatchTorchVectorEnv"]
 
@@ -59,9 +60,7 @@ class CatchTorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         flatten: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
-        if not (is_integer(num_envs) and num_envs >= 1):
-            raise ValueError(f"num_envs must be an integer of at least 1, got {num_envs!r}")
-        self.num_envs, self.device = num_envs, torch.device(device)
+        self.num_envs, self.device = check_num_envs(num_envs), torch.device(device)
         self.rules = CatchRules(n, m, paddle_width, paddle_start)
         self._shape = (n * n,) if flatten else (n, n)
         self.single_observation_space = gym.spaces.Box(0, 1, self._shape, np.float32)

@@ -13,8 +13,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fw_rl.envs.rendering import picture, text
-from fw_rl.envs.rules import HIGHEST_KEY, MOVES, CatchRules, IntArray, PaddleStart, are_integers, describe, is_integer
-from fw_rl.envs.vector import check_mask, generator_in, seed_one_generator
+from fw_rl.envs.rules import HIGHEST_KEY, MOVES, CatchRules, IntArray, PaddleStart, are_integers, describe
+from fw_rl.envs.vector import check_mask, check_num_envs, generator_in, seed_one_generator
 
 BoolArray = NDArray[np.bool_]
 
@@ -83,10 +83,8 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
     ) -> None:
-        if not (is_integer(num_envs) and num_envs >= 1):
-            raise ValueError(f"num_envs must be an integer of at least 1, got {num_envs!r}")
         check_render_mode(render_mode, self.metadata)
-        self.num_envs = num_envs
+        self.num_envs = check_num_envs(num_envs)
         self.rules = CatchRules(n, m, paddle_width, paddle_start, distractors)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}

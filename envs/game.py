@@ -14,8 +14,8 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from fw_rl.envs.rules import describe, is_integer
-from fw_rl.envs.vector import check_mask, generator_in, seed_one_generator
+from fw_rl.envs.rules import describe
+from fw_rl.envs.vector import check_mask, check_num_envs, generator_in, seed_one_generator
 
 State = dict[str, NDArray[Any]]
 """What episodes depend on, by name: arrays [num, ...] with a row for each of them."""
@@ -116,11 +116,9 @@ class GameVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]])
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         **rules: Any,
     ) -> None:
-        if not (is_integer(num_envs) and num_envs >= 1):
-            raise ValueError(f"num_envs must be an integer of at least 1, got {num_envs!r}")
         made_by: Any = load_env_creator(game) if isinstance(game, str) else game
         self.game: Game = made_by(**rules)
-        self.num_envs = num_envs
+        self.num_envs = check_num_envs(num_envs)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.single_observation_space, self.single_action_space = self.game.observation_space, self.game.action_space

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+import time
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -82,37 +86,65 @@ def _distraction(rules: CatchRules, row: int, key: int) -> list[tuple[int, int]]
     return [divmod(place, rules.n) for place in places.tolist()]
 
 
-class Window:
-    """A window that shows pictures, opened by the first one; needs pygame."""
+ANSWER = 0.02
+"""Seconds between two looks at whether the user closes a window."""
 
-    def __init__(self, title: str, fps: int) -> None:
-        self.title = title
-        self.fps = fps
+
+class Window:
+    """A window that shows pictures, opened by the first one if not before; needs pygame.
+
+    It is as many times as large as a picture as the screen has room for, and takes any size. `closed` says whether the user has
+    closed it: then it stays as it is.
+    """
+
+    def __init__(self, title: str, fps: float) -> None:
+        self.title, self.fps = title, fps
+        self.closed = False
         self._pygame: Any = None
 
+    def open(self, width: int, height: int) -> None:
+        """Open the window for pictures of this size; `gymnasium.error.Error` if there is no screen or no pygame."""
+        try:
+            pygame = importlib.import_module("pygame")
+        except ImportError as error:
+            raise gym.error.DependencyNotInstalled('a window needs pygame: pip install "fw-rl[human]"') from error
+        named = [os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")]
+        if sys.platform == "linux" and not any(named):  # SDL would draw where nobody sees it
+            raise gym.error.Error("a window cannot be opened: there is no screen")
+        try:
+            pygame.display.init()
+            if pygame.display.get_driver() == "offscreen" != named[-1]:
+                raise pygame.error("there is no screen")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a slow renderer, which is fast enough
+                self._screen = pygame.display.set_mode((width, height), pygame.SCALED | pygame.RESIZABLE)
+        except pygame.error as error:
+            pygame.display.quit()
+            raise gym.error.Error(f"a window cannot be opened: {error}") from error
+        pygame.display.set_caption(self.title)
+        self._pygame, self._shown, self.closed = pygame, time.perf_counter(), False
+
     def show(self, image: Image) -> None:
-        """Show `image` [height, width, 3], no sooner than 1 / fps after the last one."""
+        """Show `image` [height, width, 3] for 1 / fps; all have the size of the first."""
         if self._pygame is None:
-            self._open(image.shape[1], image.shape[0])
-        pygame = self._pygame
-        pygame.event.pump()  # keeps the window answering to the desktop
-        self._screen.blit(pygame.surfarray.make_surface(image.swapaxes(0, 1)), (0, 0))
-        pygame.display.flip()
-        self._clock.tick(self.fps)
+            self.open(image.shape[1], image.shape[0])
+        self._screen.blit(self._pygame.surfarray.make_surface(image.swapaxes(0, 1)), (0, 0))
+        self._pygame.display.flip()
+        self.stay(self._shown + 1 / self.fps - time.perf_counter())
+        self._shown = time.perf_counter()
+
+    def stay(self, seconds: float) -> None:
+        """Leave the picture as it is for so long, or until the user closes the window."""
+        end = time.perf_counter() + seconds
+        while True:
+            self.closed |= any(event.type == self._pygame.QUIT for event in self._pygame.event.get())
+            left = end - time.perf_counter()
+            if self.closed or left <= 0:
+                return
+            time.sleep(min(left, ANSWER))
 
     def close(self) -> None:
         """Close the window if it is open; the next picture opens it again."""
         if self._pygame is not None:
             self._pygame.display.quit()
             self._pygame = None
-
-    def _open(self, width: int, height: int) -> None:
-        try:
-            pygame = importlib.import_module("pygame")
-        except ImportError as error:
-            raise gym.error.DependencyNotInstalled('render_mode="human" needs pygame: pip install "fw-rl[human]"') from error
-        pygame.display.init()
-        pygame.display.set_caption(self.title)
-        self._screen = pygame.display.set_mode((width, height))
-        self._clock = pygame.time.Clock()
-        self._pygame = pygame

@@ -12,7 +12,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.wrappers.vector import NormalizeObservation, NormalizeReward, RecordEpisodeStatistics
 from numpy.typing import NDArray
 
-from fw_rl.envs.rules import describe
+from fw_rl.envs.rules import describe, is_integer
 
 
 def call_each(env: VectorEnv, name: str, *args: Any, **kwargs: Any) -> Sequence[Any]:
@@ -29,6 +29,13 @@ def call_each(env: VectorEnv, name: str, *args: Any, **kwargs: Any) -> Sequence[
         if isinstance(answer, tuple | list | np.ndarray) and np.shape(answer)[:1] == (env.num_envs,):
             return tuple(answer)
     return (answer,) * env.num_envs
+
+
+def check_num_envs(num_envs: Any) -> int:
+    """The number of environments as a vector environment was given it; ValueError if it cannot be one."""
+    if not (is_integer(num_envs) and num_envs >= 1):
+        raise ValueError(f"num_envs must be an integer of at least 1, got {num_envs!r}")
+    return num_envs
 
 
 def check_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:

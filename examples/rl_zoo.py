@@ -1,6 +1,7 @@
-"""rl-zoo3's scripts with the agents of fw_rl: `python examples/rl_zoo.py train --algo fw_ppo ...`, and so on.
+"""rl-zoo3's scripts with the agents of fw_rl: `python examples/rl_zoo.py train --algo fw_ppo`.
 
-The first argument is the name of a script of rl-zoo3 (train, enjoy, record_video), and what follows are its own.
+The first argument is the name of a script of rl-zoo3 (train, enjoy, record_video), and what
+follows are its own.
 """
 
 import runpy
@@ -29,7 +30,8 @@ def convert(params):
     """The arguments for what was drawn; `train --trial-id` asks for it too."""
     arguments = dict(params)
     memory = dict(cell=arguments.pop("cell"), hidden_size=arguments.pop("hidden_size"))
-    return arguments | dict(batch_size=arguments.pop("sequences") * arguments["n_steps"], policy_kwargs=memory)
+    batch_size = arguments.pop("sequences") * arguments["n_steps"]
+    return arguments | dict(batch_size=batch_size, policy_kwargs=memory)
 
 
 ALGOS["fw_ppo"], ALGOS["fw_a2c"] = RecurrentPPO, RecurrentA2C

@@ -16,7 +16,10 @@ def module_name(package, path):
     return ".".join([package, *path.with_suffix("").parts]).removesuffix(".__init__")
 
 
-HELPERS = ("document", "files", "fork_server", "interrupts", "intervals", "kernels", "lines", "modules", "processes", "simd")
+HELPERS = (
+    "algorithms", "document", "files", "fork_server", "interrupts", "intervals", "kernels", "lines", "modules", "processes",
+    "simd",
+)  # fmt: skip
 ADAPTERS = {"fw_rl.envs.previous", "fw_rl.envs.sb3", "fw_rl.envs.sb3_tensors", "fw_rl.envs.sb3_vector"}
 
 FILES = {
@@ -57,19 +60,19 @@ def circle(graph):
     return []
 
 
-def room(module):
-    """The room of a module in the table of `CONTRIBUTING.md`; None for `fw_rl` itself."""
+def layer(module):
+    """The layer of a module in the table of `CONTRIBUTING.md`; None for `fw_rl` itself."""
     name = module.split(".")[1] if "." in module else None
     return "helpers" if name in HELPERS else "commands" if name == "__main__" else name
 
 
-def rooms():
-    """The rooms of the table, each with those that it may import."""
+def layers():
+    """The layers of the table, each with those that it may import."""
     rows = re.findall(r"^\| `(\w+)` \|.*\|(.*)\|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     return {name: set(re.findall(r"`(\w+)`", may_import)) for name, may_import in rows}
 
 
-ROOMS = rooms()
+LAYERS = layers()
 
 
 SOURCE = """
@@ -100,30 +103,30 @@ def test_no_imports_go_in_a_circle():
     assert circle(IMPORTS) == []
 
 
-def test_the_table_has_every_room_and_goes_downwards():
-    assert set(ROOMS) == {room(module) for module in FILES} - {None}
-    assert circle({name: may_import & ROOMS.keys() for name, may_import in ROOMS.items()}) == []
+def test_the_table_has_every_layer_and_goes_downwards():
+    assert set(LAYERS) == {layer(module) for module in FILES} - {None}
+    assert circle({name: may_import & LAYERS.keys() for name, may_import in LAYERS.items()}) == []
     core = {"cells", "memory", "scan", "gpu", "fast_slow", "tasks", "helpers"}
-    assert all(ROOMS[name] <= core for name in core)
-    assert "agents" not in ROOMS["envs"] and "commands" not in ROOMS["experiments"]
+    assert all(LAYERS[name] <= core for name in core)
+    assert "agents" not in LAYERS["envs"] and "commands" not in LAYERS["experiments"]
 
 
-@pytest.mark.parametrize("name", ROOMS)
-def test_a_room_imports_only_what_the_table_allows(name):
-    allowed = {name, *ROOMS[name]}
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_imports_only_what_the_table_allows(name):
+    allowed = {name, *LAYERS[name]}
     beyond = [
         f"{module} imports {imported}"
         for module in FILES
-        if room(module) == name
+        if layer(module) == name
         for imported in IMPORTS[module]
-        if room(imported) not in allowed
+        if layer(imported) not in allowed
     ]
     assert beyond == []
 
 
 def test_agents_know_of_the_envs_only_the_adapters():
-    known = {imported for module in FILES if room(module) == "agents" for imported in IMPORTS[module]}
-    assert {module for module in known if room(module) == "envs"} <= ADAPTERS
+    known = {imported for module in FILES if layer(module) == "agents" for imported in IMPORTS[module]}
+    assert {module for module in known if layer(module) == "envs"} <= ADAPTERS
 
 
 def test_the_package_itself_imports_only_the_ids_of_catch():

@@ -13,6 +13,9 @@ from fw_rl.cells.stack import Stack
 
 __all__ = ["make_cell"]
 
+MOST = 1_000_000
+"""Heads, steps, layers and whatever else is counted: more of them is a slip of the finger."""
+
 
 def make_cell(name: str, input_size: int, hidden_size: int, *, layers: int = 1, **options: Any) -> Cell:
     """A new cell by its name, or a `Stack` of such cells.
@@ -33,8 +36,8 @@ def make_cell(name: str, input_size: int, hidden_size: int, *, layers: int = 1, 
     unknown = [option for option in options if option not in allowed]
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         raise ValueError(f"an option of cell {name!r} must be one of {', '.join(allowed)}, got {unknown[0]!r}")
-    if isinstance(layers, bool) or not isinstance(layers, int) or layers < 1:
-        raise ValueError(f"layers must be a whole number from 1, got {layers!r}")
+    if isinstance(layers, bool) or not isinstance(layers, int) or not 1 <= layers <= MOST:
+        raise ValueError(f"layers must be a whole number from 1 to {MOST}, got {layers!r}")
     for parameter in parameters:
         _check_option(parameter, options.get(parameter.name, parameter.default))
     try:
@@ -45,9 +48,9 @@ def make_cell(name: str, input_size: int, hidden_size: int, *, layers: int = 1, 
 
 
 def _check_option(parameter: inspect.Parameter, value: Any) -> None:
-    """ValueError for True where a number is meant, which Python takes for 1, and for a number that Torch takes for infinite."""
+    """ValueError for True where a number is meant, which Python takes for 1, and for a number beyond what can be."""
     if isinstance(value, bool) and parameter.annotation is not parameter.empty and "bool" not in str(parameter.annotation):
         raise ValueError(f"{parameter.name} must be of type {parameter.annotation}, got {value}")
-    largest = torch.finfo(torch.float32).max
+    largest = MOST if "int" in str(parameter.annotation) else torch.finfo(torch.float32).max  # Torch takes more for infinite
     if isinstance(value, int | float) and largest < abs(value) < math.inf:
         raise ValueError(f"{parameter.name} must be at most {largest:g}, got {value}")

@@ -13,7 +13,7 @@ from sb3_contrib.common.maskable.utils import is_masking_supported
 
 from fw_rl.agents import RecurrentOnPolicyAlgorithm, export_onnx
 from fw_rl.commands.command_line import fail, fault, parse
-from fw_rl.experiments.agents import evaluation_episodes, evaluation_record, load_trained
+from fw_rl.experiments.agents import evaluation_record, load_trained
 from fw_rl.experiments.card import check_card, stored_evaluation, write_card
 from fw_rl.experiments.checks import check_output, require
 from fw_rl.experiments.episodes import open_env
@@ -94,7 +94,7 @@ def _write_card(
 ) -> None:
     evaluation = stored_evaluation(run.path, model)
     if evaluation is None:
-        episodes = evaluation_episodes(config)
+        episodes = config.evaluation_episodes
         print(f"Evaluating {episodes:,} greedy and {episodes:,} sampled episodes ...", flush=True)
         evaluation = evaluation_record(config, model, episodes)
     checkpoint = options.checkpoint or run.last_checkpoint()

@@ -25,7 +25,7 @@ __all__ = ["MemoriesOptions", "main"]
 class MemoriesOptions:
     """Which memory remembers what: cells and games, beside the returns of POPGym's paper.
 
-    Every cell is trained by PPO with settings of its own, the same in all games; they are in fw_rl/experiments/memories.yaml.
+    Every cell is trained by PPO with settings of its own, the same in all games; they are in fw_rl/experiments/tuned.yaml.
     The score is that of the paper: the best mean return of the episodes of a part of the training. Nothing is done twice: what
     is in OUT/runs.json is not made again, and an interrupted command goes on. Each agent is kept in a folder in OUT/agents,
     for `fw-rl play` and `fw-rl export`.

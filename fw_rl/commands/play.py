@@ -1,4 +1,4 @@
-"""`play`: episodes of a trained agent, on the screen or as a file beside its memory, and what this attends to."""
+"""`play`: episodes of a trained agent beside its memory, on the screen or as a file, and what the memory attends to."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from fw_rl.experiments.agents import load_trained
 from fw_rl.experiments.animation import require_video, write_gif, write_mp4
 from fw_rl.experiments.attention import AttentionPicture, attention_shares
 from fw_rl.experiments.checks import check_count, check_output, check_seed, require
-from fw_rl.experiments.episodes import Episode, open_env, play_episode
+from fw_rl.experiments.episodes import Episode, open_env, play_steps
 from fw_rl.experiments.hub import local_run
 from fw_rl.experiments.memory_view import with_memory
+from fw_rl.experiments.screen import EpisodeWindow
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 from fw_rl.lines import as_png
@@ -52,7 +53,7 @@ class PlayOptions:
     mp4: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     """Write the episodes as a video."""
     show_memory: bool = True
-    """Beside each frame of the files: which past steps the memory reads, or else what its units hold."""
+    """Beside each frame: which past steps the memory reads, or else what its units hold."""
     show_attention: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     """Draw which past steps each step of the first episode attends to, as a .png."""
 
@@ -68,18 +69,20 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
         attends = model.policy.actor_cell.attends or options.show_attention is None
         wanted = f"left out with the cell {config.cell}, which does not attend to past steps"
         require("show_attention", options.show_attention, attends, wanted)
-        env = _open(options, config, model)
+        env, window = _open(options, config, model)
     except ConnectionError as error:
         return fail(program, error, code=1)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         return fail(program, error)
     try:
-        episodes = list(_play(options, model, env))
+        episodes = list(_play(options, model, env, window))
     except FloatingPointError as error:
         return fail(program, error, code=1)
     except ValueError as error:  # amid an episode, it no longer draws itself
         return fail(program, error)
     finally:
+        if window:
+            window.close()
         env.close()
     try:
         _write(options, model, episodes, f"{config.short_env}: what {config.short_cell} attends to")
@@ -100,24 +103,48 @@ def _check(options: PlayOptions) -> None:
             check_output(name, path, ending)
 
 
-def _open(options: PlayOptions, config: RunSettings, model: RecurrentOnPolicyAlgorithm) -> gym.Env:
-    """The environment with frames for the files, or in a window; without them where that cannot be and need not."""
+def _open(options: PlayOptions, config: RunSettings, model: RecurrentOnPolicyAlgorithm) -> tuple[gym.Env, EpisodeWindow | None]:
+    """The environment, with frames for the files or for a window; it is played without them where neither can be nor need."""
     if options.gif or options.mp4:
-        return open_env(config, "rgb_array", model)
-    mode, what = ("rgb_array", "frames") if options.show_attention else ("human", "window")
+        return open_env(config, "rgb_array", model), None
+    env = open_env(config, None, model)
+    modes = env.metadata.get("render_modes") or []
+    env.close()
     try:
-        return open_env(config, mode, model)
-    except ValueError as error:
-        env = open_env(config, None, model)
-        print(f"No {what}: {error}")
-        return env
+        if options.show_attention:
+            return open_env(config, "rgb_array", model), None
+        if "human" in modes and "rgb_array" not in modes:
+            env = open_env(config, "human", model)
+            print(f"{config.env} draws only in a window of its own: the memory is not shown")
+            return env, None
+        env = open_env(config, "rgb_array", model)
+        try:
+            return env, EpisodeWindow(f"{config.short_env}: {config.short_cell}", model, env, options.show_memory)
+        except gym.error.Error:
+            env.close()
+            raise
+    except (ValueError, gym.error.Error) as error:
+        print(f"No {'frames' if options.show_attention else 'window'}: {error}")
+        return open_env(config, None, model), None
 
 
-def _play(options: PlayOptions, model: RecurrentOnPolicyAlgorithm, env: gym.Env) -> Iterator[Episode]:
+def _play(
+    options: PlayOptions, model: RecurrentOnPolicyAlgorithm, env: gym.Env, window: EpisodeWindow | None
+) -> Iterator[Episode]:
     for number in range(options.episodes):
-        episode = play_episode(model, env, options.seed + number, not options.sample, options.max_steps)
-        print(f"Episode {number + 1}: return {sum(episode.rewards):g} in {len(episode)} steps", flush=True)
+        steps = play_steps(model, env, options.seed + number, not options.sample, options.max_steps)
+        if window:
+            steps = window.watch(steps)
+        episode = Episode(ended=False)
+        try:
+            for episode in steps:  # noqa: B007
+                pass
+        finally:
+            cut = "" if episode.ended else ", cut off"
+            print(f"Episode {number + 1}: return {sum(episode.rewards):g} in {len(episode)} steps{cut}", flush=True)
         yield episode
+        if window and window.closed:
+            return
 
 
 def _write(options: PlayOptions, model: RecurrentOnPolicyAlgorithm, episodes: list[Episode], title: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import gymnasium as gym
 import tyro
 
-from fw_rl.agents.algorithms import ENGINES
+from fw_rl.algorithms import ENGINES
 from fw_rl.commands.command_line import fail, fault, parse
 from fw_rl.experiments.checks import check_count, check_processes, check_seed, make_folder, ray_needed, require
 from fw_rl.experiments.search.learning import Trainings, read_learnings

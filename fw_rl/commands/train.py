@@ -1,4 +1,7 @@
-"""`train`: train an agent with memory, evaluate it, and leave one folder with everything."""
+"""`train`: train an agent with memory, evaluate it, and leave one folder with everything.
+
+Torch, and what needs it, is imported where the work begins: `--help` does without.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import gymnasium as gym
-import torch
 import tyro
 
-from fw_rl.agents import WorkerError, read_checkpoint
-from fw_rl.agents.algorithms import ENGINES
+from fw_rl.algorithms import ENGINES
 from fw_rl.commands.command_line import fail, fault, parse
-from fw_rl.experiments.agents import evaluation_episodes
 from fw_rl.experiments.checks import check_count, check_device, check_threads, require
 from fw_rl.experiments.environments import changes_to_observations
-from fw_rl.experiments.run_folder import RunFolder
-from fw_rl.experiments.settings import RunSettings, resolve
-from fw_rl.experiments.tracking import begin_tracking, prepare_tracking
-from fw_rl.kernels import are_cached
+from fw_rl.experiments.settings import RunSettings, fill_in, resolve
+from fw_rl.processes import WorkerError
 
 if TYPE_CHECKING:
     from fw_rl.experiments.training import TrainingRun
@@ -71,9 +69,11 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
     except BAD_INPUT as error:
         return fail(program, error)
     options = parse(TrainOptions, arguments, program, default=defaults)
+    from fw_rl.experiments.tracking import begin_tracking, prepare_tracking
+
     try:
         changes = changes_to_observations(options.env)  # first: where one environment is closed, pygame ends for all
-        prepare_tracking(options.wandb, options.resume and RunFolder(options.resume))
+        prepare_tracking(options.wandb, options.resume)
         training = _prepare(options, defaults)
         tracker = begin_tracking(training.folder, training.config, options.wandb)
     except ConnectionError as error:
@@ -106,7 +106,7 @@ def _train(training: TrainingRun, options: TrainOptions, tracker: Any, program: 
     except OSError as error:
         return fault(program, error, _how_to_go_on(training, resume))
     try:
-        _report(training, options.eval_episodes or evaluation_episodes(training.config), tracker)
+        _report(training, options.eval_episodes or training.config.evaluation_episodes, tracker)
     except KeyboardInterrupt:
         print(f"The training is done, the evaluation is not. Make it with: {resume}")
         return 130
@@ -120,6 +120,8 @@ def _train(training: TrainingRun, options: TrainOptions, tracker: Any, program: 
 
 def _how_to_go_on(training: TrainingRun, resume: str) -> str:
     """What is whole when a file could not be written."""
+    from fw_rl.agents import read_checkpoint
+
     if not training.folder.config.is_file():
         return f"nothing is left of {training.folder.path}: begin anew"
     try:
@@ -134,14 +136,18 @@ def _defaults(arguments: Sequence[str], program: str) -> TrainOptions:
     words = [word for word in arguments if word not in ("-h", "--help")]
     named = parse(TrainOptions, words, program, default=TrainOptions(algo=""))
     if named.resume is not None:
+        from fw_rl.experiments.run_folder import RunFolder
+
         return TrainOptions(**asdict(RunFolder.open(named.resume)[1]))
-    tuned = resolve(env=named.env, cell=named.cell, engine=named.engine, algo=named.algo or None)
+    tuned = fill_in(env=named.env, cell=named.cell, engine=named.engine, algo=named.algo or None)
     return TrainOptions(**asdict(tuned) | dict(env=named.env))
 
 
 def _prepare(options: TrainOptions, defaults: TrainOptions) -> TrainingRun:
     """Everything that can go wrong by a user's slip, before a folder is made."""
-    from fw_rl.experiments.training import TrainingRun  # and with it what draws pictures, which --help does not need
+    import torch
+
+    from fw_rl.experiments.training import TrainingRun
 
     _check_machine(options)
     torch.set_num_threads(options.threads)
@@ -169,6 +175,8 @@ def _check_machine(options: TrainOptions) -> None:
 
 
 def _say_what_is_compiled(training: TrainingRun) -> None:
+    from fw_rl.kernels import are_cached
+
     config = training.config
     replays = config.engine == "local" and "n_epochs" not in ENGINES["local"][config.algo].settings  # else weights change
     if not are_cached(*training.model.policy.actor_cell.kernels(replays)):

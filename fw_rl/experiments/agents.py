@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents import Player, RecurrentA2C, RecurrentActorCriticPolicy, RecurrentOnPolicyAlgorithm
-from fw_rl.agents.algorithms import ENGINES
 from fw_rl.agents.checkpoint import argument_defaults
+from fw_rl.algorithms import ENGINES
 from fw_rl.cells import find_cell
 from fw_rl.envs import VecEnvAdapter, VecPreviousStep
 from fw_rl.experiments.checks import ray_needed
@@ -25,7 +25,7 @@ from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.intervals import mean_interval
 
-__all__ = ["evaluate", "evaluation_episodes", "evaluation_record", "load_model", "load_trained", "make_model"]
+__all__ = ["evaluate", "evaluation_record", "load_model", "load_trained", "make_model"]
 
 EVALUATION_ENVS = 100
 
@@ -65,11 +65,11 @@ def _machine(config: RunSettings, agent: type[RecurrentOnPolicyAlgorithm], devic
 
 
 def _environments(config: RunSettings) -> Any:
-    """The environments as the agent of a run takes them: a function that makes those of a worker where these learn apart."""
+    """The environments as the agent of a run takes them: a function that makes those of a worker where these act apart."""
     of_worker = config.n_envs // config.workers
     if config.engine == "ray":
         return partial(make_vector_env, config.env, of_worker, autoreset_mode=AutoresetMode.NEXT_STEP)  # as RLlib takes them
-    if config.learns_apart:
+    if config.acts_apart:
         return partial(_adapted, config, of_worker)
     return _adapted(config, config.n_envs, config.workers)
 
@@ -96,11 +96,6 @@ def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: i
         returns = Player(model).play(env, episodes, deterministic=greedy)
     env.close()
     return returns
-
-
-def evaluation_episodes(config: RunSettings) -> int:
-    """Episodes of an evaluation by default: many of the games that are played in arrays."""
-    return 1000 if config.env.startswith("fw_rl/") else 100
 
 
 def evaluation_record(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from fw_rl.experiments.episodes import open_env, play_episode
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 
-__all__ = ["draw_episodes", "require_video", "write_gif", "write_mp4"]
+__all__ = ["REST", "draw_episodes", "require_video", "write_gif", "write_mp4"]
 
 Frames = Sequence[NDArray[np.uint8]]
 """Pictures [height, width, 3]."""

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from fw_rl.agents import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.rollout import map_observation
+from fw_rl.cells import Cell, State
 from fw_rl.experiments.episodes import Episode
 
-__all__ = ["AttentionPicture", "attention_shares", "encode_episode"]
+__all__ = ["AttentionPicture", "attention_shares", "encode", "shares_of"]
 
 Image = NDArray[np.uint8]
 
@@ -37,24 +38,29 @@ FAINTEST = 1e-3
 
 
 def attention_shares(model: RecurrentOnPolicyAlgorithm, episode: Episode) -> NDArray[np.float64]:
-    """What share of its attention each of T steps gives to each earlier one, [T, T]; a row sums to 1, or 0.
-
-    It is the weight of Ba16 Eq. 4, ``strength * (key . query)``, without its sign, over the sum of its row.
-    """
-    cell: Any = model.policy.actor_cell
+    """What share of its attention each of T steps gives to each earlier one, [T, T]; a row sums to 1, or 0."""
+    cell = model.policy.actor_cell
     if not cell.attends:
         raise ValueError(f"cell must be one that attends to past steps, such as fast-weights, got {model.policy.cell_name!r}")
-    with torch.no_grad():
-        weights = cell.attention(encode_episode(model, episode), cell.initial_state(1))[:, 0].abs().double()
+    return shares_of(cell, encode(model, episode.observations), cell.initial_state(1))
+
+
+@torch.no_grad()
+def shares_of(cell: Cell, x: torch.Tensor, state: State) -> NDArray[np.float64]:
+    """The shares [T, T] of inputs [T, 1, I].
+
+    They are the weights of Ba16 Eq. 4, ``strength * (key . query)``, without their sign, over the sum of their row.
+    """
+    weights = cell.attention(x, state)[:, 0].abs().double()
     shares: NDArray[np.float64] = (weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12)).cpu().numpy()
     return shares
 
 
 @torch.no_grad()
-def encode_episode(model: RecurrentOnPolicyAlgorithm, episode: Episode) -> torch.Tensor:
-    """What the actor's cell gets at each step, [T, 1, I]."""
-    observations, _ = model.policy.obs_to_tensor(_stack(episode.observations))
-    return model.policy.encode(map_observation(lambda part: part.unsqueeze(1), observations), actor_only=True)
+def encode(model: RecurrentOnPolicyAlgorithm, observations: list[Any]) -> torch.Tensor:
+    """What the actor's cell gets at each of T observations, [T, 1, I]."""
+    stacked, _ = model.policy.obs_to_tensor(_stack(observations))
+    return model.policy.encode(map_observation(lambda part: part.unsqueeze(1), stacked), actor_only=True)
 
 
 class AttentionPicture:

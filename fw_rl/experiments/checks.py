@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from fw_rl.files import check_writable
 
 __all__ = [
@@ -55,6 +53,8 @@ def check_seed(name: str, value: int) -> None:
 
 def check_device(value: str, auto: bool = False) -> None:
     """Check the name of a device of Torch that this machine has; the agents choose one themselves for "auto"."""
+    import torch  # which `fw-rl train --help` does without
+
     kind, _, number = value.partition(":")
     known = value in ("cpu", "cuda") or (auto and value == "auto") or (kind == "cuda" and number.isdecimal())
     require("device", value, known, "cpu, cuda, cuda:K or auto" if auto else "cpu, cuda or cuda:K")

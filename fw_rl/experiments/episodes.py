@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from fw_rl.experiments.environments import make_env
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.modules import reason
 
-__all__ = ["Episode", "open_env", "play_episode"]
+__all__ = ["Episode", "open_env", "play_episode", "play_steps"]
 
 
 _UNDRAWN: dict[str, str] = {}
@@ -83,20 +84,28 @@ def play_episode(
     model: RecurrentOnPolicyAlgorithm, env: gym.Env, seed: int, greedy: bool = True, max_steps: int | None = None
 ) -> Episode:
     """One episode."""
+    return list(play_steps(model, env, seed, greedy, max_steps))[-1]
+
+
+def play_steps(
+    model: RecurrentOnPolicyAlgorithm, env: gym.Env, seed: int, greedy: bool = True, max_steps: int | None = None
+) -> Iterator[Episode]:
+    """One episode as it is before each step, with what the player has observed by then, and as it is at the end."""
     player = Player(model)
-    episode = Episode(fps=float(env.metadata.get("render_fps") or 10))
+    episode = Episode(fps=float(env.metadata.get("render_fps") or 10), ended=False)
     allowed = env.get_wrapper_attr("action_masks") if is_masking_supported(env) else lambda: None
     observation, _ = env.reset(seed=seed)
     episode.frames += _draw(env)
-    episode.ended = False
     while not episode.ended and len(episode) != max_steps:
         episode.observations.append(observation)
-        observation, reward, terminated, truncated, _ = env.step(player.act(observation, greedy, allowed()))
+        action = player.act(observation, greedy, allowed())
+        yield episode
+        observation, reward, terminated, truncated, _ = env.step(action)
         episode.rewards.append(float(reward))
         episode.frames += _draw(env)
         episode.ended = bool(terminated or truncated)
         player.observe(episode.ended)
-    return episode
+    yield episode
 
 
 def _draw(env: gym.Env) -> list[NDArray[np.uint8]]:

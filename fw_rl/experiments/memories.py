@@ -14,7 +14,7 @@ import yaml
 
 from fw_rl.experiments.checks import require
 from fw_rl.experiments.search.learning import Job, Learning, Trainings, read_learnings
-from fw_rl.experiments.settings import resolve
+from fw_rl.experiments.settings import resolve, settings_of_games
 from fw_rl.intervals import mean_interval, plain
 
 __all__ = ["ROUNDING", "Published", "Record", "jobs", "published", "settings_by_cell", "summarise", "train", "trained"]
@@ -51,8 +51,7 @@ def published() -> dict[str, Published | None]:
 
 
 def _settings(cell: str) -> dict[str, Any]:
-    data = _data()
-    return data["settings"] | (data["cells"].get(cell) or {})
+    return settings_of_games(cell) | (_data()["cells"].get(cell) or {})
 
 
 def jobs(games: Sequence[str], cells: Sequence[str], seeds: Sequence[int], frames: int, out: Path) -> list[Job]:
@@ -62,10 +61,10 @@ def jobs(games: Sequence[str], cells: Sequence[str], seeds: Sequence[int], frame
     """
     wanted = {}
     for seed, game, cell in product(seeds, games, cells):
-        settings = _settings(cell)
+        settings = _settings(cell) | dict(env=game, cell=cell, seed=seed, timesteps=frames)
         rollout = settings["n_envs"] * settings["n_steps"]
         require("frames", frames, frames >= rollout, f"at least {rollout}, the steps of a rollout")
-        config = resolve(env=game, cell=cell, seed=seed, timesteps=frames, **settings)
+        config = resolve(**settings)
         name = f"{config.short_env}_{config.short_cell}_{frames}_seed{seed}"
         wanted[name] = Job(config, dict(game=config.short_env, cell=config.short_cell), out / "agents" / name)
     return list(wanted.values())

@@ -74,7 +74,7 @@ def _introduction(record: Record) -> str:
 
     {record["command"]}
 
-Each cell is trained by PPO with one set of settings in all games, which are in `fw_rl/experiments/memories.yaml`;
+Each cell is trained by PPO with one set of settings in all games, which are in `fw_rl/experiments/tuned.yaml`;
 {record["frames"]:,} frames a training, {_seeds(record)}."""
 
 

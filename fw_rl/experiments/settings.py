@@ -1,4 +1,7 @@
-"""The settings of a training run: one record, with defaults, tuned values by environment, and checks."""
+"""The settings of a training run: one record, with defaults, tuned values by environment, and checks.
+
+Torch is imported only to check them, since `fw-rl train --help` does without.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatch
 from importlib import resources
-from inspect import signature
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -17,16 +19,12 @@ import tyro
 import yaml
 from tyro.constructors import PrimitiveConstructorSpec
 
-from fw_rl.agents import RecurrentActorCriticPolicy
-from fw_rl.agents.algorithms import ALGORITHMS, ENGINES
-from fw_rl.agents.checkpoint import argument_defaults
-from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS
-from fw_rl.cells import find_cell
+from fw_rl.algorithms import ALGORITHMS, ENGINES
 from fw_rl.experiments.checks import LARGEST, check_count, check_processes, check_seed, require
 from fw_rl.experiments.environments import environment_id
 from fw_rl.modules import without_module
 
-__all__ = ["RunSettings", "parse_cell_options", "resolve"]
+__all__ = ["RunSettings", "fill_in", "parse_cell_options", "resolve", "settings_of_games"]
 
 NOT_ON_RAY = ("bptt_length", "normalize", "optimizer", "normalize_advantage", "matmul_precision")
 """What RLlib does in its own way."""
@@ -165,18 +163,27 @@ class RunSettings:
         return without_module(self.cell)
 
     @property
-    def learns_apart(self) -> bool:
+    def acts_apart(self) -> bool:
         """Whether each worker makes environments of its own, which no other process sees."""
-        return self.engine == "ray" or "n_workers" in argument_defaults(ALGORITHMS[self.algo].agent)
+        return ENGINES[self.engine][self.algo].acts_apart
+
+    @property
+    def evaluation_episodes(self) -> int:
+        """Episodes of an evaluation by default: many of the games that are played in arrays."""
+        return 1000 if self.env.startswith("fw_rl/") else 100
 
     @property
     def rollout_size(self) -> int:
         """Steps of a rollout: those of all environments, or of one worker's where each learns from its own."""
-        of_one = self.engine == "local" and self.learns_apart
+        of_one = self.engine == "local" and self.acts_apart
         return self.n_steps * (self.n_envs // self.workers if of_one else self.n_envs)
 
     def check(self) -> None:
         """Check every setting, and that they go together; ValueError, in one line, if not."""
+        from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS
+        from fw_rl.cells import find_cell
+
+        find_cell(self.cell)
         on_ray = self.engine == "ray"
         where = "--engine ray" if on_ray else f"--algo {self.algo}"
         for name in sorted(_not_had(self.engine, self.algo)):
@@ -185,8 +192,8 @@ class RunSettings:
             check_count(name, getattr(self, name))
         check_seed("seed", self.seed)
         for name in ("encoder_arch", "net_arch"):
-            sizes = getattr(self, name)
-            require(name, sizes, all(size >= 1 for size in sizes), "numbers of at least 1")
+            for size in getattr(self, name):
+                check_count(name, size)
         even = self.n_envs % self.workers == 0
         if not on_ray:
             check_processes("workers", self.workers)
@@ -235,51 +242,55 @@ def _is_of(value: object, kind: Any) -> bool:
 
 
 def resolve(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
-    """The complete settings: those that are given and not None, then tuned values, then the defaults of the classes.
-
-    ValueError, in one line, if one is not allowed. Without `tuned_for_cell` the tuned values are those for any cell.
+    """The complete settings, as `fill_in` gives them; ValueError, in one line, if one is not allowed.
 
     Examples:
         >>> resolve(env="Catch-16-3", cell="gru", n_envs=8).gae_lambda
         1.0
     """
+    config = fill_in(tuned_for_cell, **given)
+    config.check()
+    return config
+
+
+def fill_in(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
+    """The complete settings: those that are given and not None, then tuned values, then the defaults of the classes.
+
+    Without `tuned_for_cell` the tuned values are those for any cell. ValueError if there is no such environment, engine or
+    algorithm; nothing else is checked.
+    """
     given = {name: value for name, value in given.items() if value is not None}
     env, cell, engine = (given.get(name, getattr(RunSettings, name)) for name in ("env", "cell", "engine"))
     env = environment_id(env)
-    find_cell(cell)
     require("engine", engine, engine in ENGINES, f"one of {', '.join(ENGINES)}")
     known = ENGINES[engine]
-    tuned = _tuned(env)
+    defaults, tuned = _tuned(env)
     algo = given.get("algo") or (tuned.get("algo", RunSettings.algo) if engine == RunSettings.engine else next(iter(known)))
     require("algo", algo, algo in known, f"one of {', '.join(known)} with --engine {engine}")
-    settings = _defaults(algo) if engine == RunSettings.engine else {}
     name = f"{algo} on Ray" if engine == "ray" else algo
     keys = ("any", cell, f"any {name}", f"{cell} {name}") if tuned_for_cell else ("any", f"any {name}")
     fixed = dict(workers=known[algo].workers) | dict.fromkeys(_not_had(engine, algo))
+    settings: dict[str, Any] = {}
     options: dict[str, Any] = {}
-    for layer in (*(tuned.get(key, {}) for key in keys), fixed, given):
+    for layer in (*(entry.get(key, {}) for entry in (defaults, tuned) for key in keys), fixed, given):
         options |= layer.get("cell_options", {})
         settings |= layer
     config = RunSettings(**settings | dict(env=env, cell=cell, engine=engine, algo=algo, cell_options=options))
     if config.batch_size is not None and "batch_size" not in given and config.workers > 0:
         config = replace(config, batch_size=min(config.batch_size, max(config.rollout_size, 1)))
-    config.check()
     return config
 
 
-def _defaults(algo: str) -> dict[str, Any]:
-    """What the classes of an algorithm and of its policy have as defaults."""
-    names = {field.name for field in fields(RunSettings)}
-    policy = signature(RecurrentActorCriticPolicy).parameters.values()
-    defaults = argument_defaults(ALGORITHMS[algo].agent) | {p.name: p.default for p in policy}
-    ours = {name: value for name, value in defaults.items() if name in names and value is not None}
-    return ours | {name: list(ours[name]) for name in ("encoder_arch", "net_arch")}
+def settings_of_games(cell: str) -> dict[str, Any]:
+    """What a cell is trained with in POPGym's games, which is the same in each."""
+    _, tuned = _tuned("fw_rl/*")
+    return dict(algo="ppo") | tuned["any ppo"] | tuned.get(f"{cell} ppo", {})
 
 
-def _tuned(env: str) -> dict[str, Any]:
-    """The entry of the first pattern that fits the environment."""
-    environments = yaml.safe_load(resources.files("fw_rl.experiments").joinpath("tuned.yaml").read_text())
-    return next((entry for pattern, entry in environments.items() if fnmatch(env, pattern)), {})
+def _tuned(env: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The entry for every environment, and that of the first pattern that fits this one."""
+    entries = yaml.safe_load(resources.files("fw_rl.experiments").joinpath("tuned.yaml").read_text())
+    return entries.pop("*"), next((entry for pattern, entry in entries.items() if fnmatch(env, pattern)), {})
 
 
 def _not_had(engine: str, algo: str) -> set[str]:

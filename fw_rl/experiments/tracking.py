@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from fw_rl.document import one_line
@@ -18,15 +19,15 @@ from fw_rl.files import write_json
 __all__ = ["begin_tracking", "prepare_tracking"]
 
 
-def prepare_tracking(project: str | None, folder: RunFolder | None) -> None:
-    """Check, before anything is made, that a run can be tracked, if an option or the folder of an earlier run asks for it.
+def prepare_tracking(project: str | None, run: Path | None) -> None:
+    """Check, before anything is made, that a run can be tracked, if an option or an earlier run asks for it.
 
     ValueError for a name that is none and without an account, ConnectionError if nobody answers.
     """
     if project is not None:
         fits = len(project) <= 128 and not set(project) & set("/\\#?%:")
         require("wandb", project, fits, "the name of a project, at most 128 characters without / \\ # ? % :")
-    stored = _stored(folder)
+    stored = _stored(RunFolder(run)) if run else None
     if project and stored:
         require("wandb", project, project == stored["project"], f"left out or {stored['project']}, as in the run")
     if project or stored:
@@ -55,9 +56,9 @@ def begin_tracking(folder: RunFolder, config: RunSettings, project: str | None) 
     return run
 
 
-def _stored(folder: RunFolder | None) -> dict[str, Any] | None:
+def _stored(folder: RunFolder) -> dict[str, Any] | None:
     """Which run of Weights & Biases a folder belongs to."""
-    if folder is None or not folder.wandb.is_file():
+    if not folder.wandb.is_file():
         return None
     try:
         record = json.loads(folder.wandb.read_text())

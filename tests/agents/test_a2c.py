@@ -529,6 +529,15 @@ def test_torch_has_one_thread_in_learn_unless_told_otherwise(threads, expected):
     assert set(inside) == {expected}
 
 
-def test_no_threads_are_refused():
-    with pytest.raises(ValueError, match=r"^threads must be at least 1, got 0$"):
-        make_model(catch(), threads=0)
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        (dict(threads=0), "threads must be at least 1, got 0"),
+        (dict(gamma=1.01), "gamma must be between 0 and 1, got 1.01"),
+        (dict(gae_lambda=float("nan")), "gae_lambda must be between 0 and 1, got nan"),
+        (dict(max_grad_norm=0), "max_grad_norm must be above 0, got 0"),
+    ],
+)
+def test_a_number_that_is_not_allowed_is_refused(argument, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        make_model(catch(), **argument)

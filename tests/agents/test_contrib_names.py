@@ -12,8 +12,8 @@ from torch import nn
 from fw_rl.agents import RecurrentA2C, RecurrentPPO, evaluate_policy
 
 
-def lstm_agent(policy="MlpLstmPolicy", agent_class=RecurrentPPO, **policy_kwargs):
-    return agent_class("MlpLstmPolicy", "CartPole-v1", policy_kwargs=policy_kwargs, seed=0)
+def lstm_agent(**policy_kwargs):
+    return RecurrentPPO("MlpLstmPolicy", "CartPole-v1", policy_kwargs=policy_kwargs, seed=0)
 
 
 def shapes(module):

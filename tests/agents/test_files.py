@@ -172,6 +172,12 @@ def test_an_archive_with_more_in_it_or_compressed_is_none_of_ours(contents):
 # What is left out, and what takes its place.
 
 
+def test_learning_without_an_environment_says_how_to_give_one(tmp_path):
+    make_model(catch(), n_steps=4).save(tmp_path / "agent")
+    with pytest.raises(ValueError, match=r"^env must be given before learn, by set_env\(env\) or load\(path, env\), got None$"):
+        RecurrentA2C.load(tmp_path / "agent").learn(8)
+
+
 def test_arguments_that_are_excluded_have_their_defaults(tmp_path):
     model = make_model(catch(), n_steps=4, gamma=0.5, ent_coef=0.25)
     model.save(tmp_path / "agent", exclude=["gamma", "ent_coef", "env", "nonsense"], include=["ent_coef"])

@@ -10,7 +10,7 @@ from gymnasium.wrappers.vector import NormalizeObservation
 
 from fw_rl.agents import RecurrentA2C, RecurrentPPO
 from fw_rl.agents.environments import wrap_env
-from fw_rl.envs import VecEnvAdapter
+from fw_rl.envs import CatchEnv, VecEnvAdapter
 from tests.agents.helpers import make_model, same_parameters
 from tests.envs.helpers import SameArray, functions
 from tests.envs.shares import Terse
@@ -24,6 +24,13 @@ def test_what_cannot_begin_some_episodes_is_refused_when_handed_over(agent):
         agent("RecurrentPolicy", gym.make_vec("CartPole-v1", 4))
     with pytest.raises(ValueError, match=r"^env must be without NormalizeObservation, .*: use SB3's VecNormalize$"):
         agent("RecurrentPolicy", NormalizeObservation(SyncVectorEnv(functions())))
+
+
+@EVERY_AGENT
+@pytest.mark.parametrize("env", [CatchEnv, 5])
+def test_what_is_no_environment_is_refused(agent, env):
+    with pytest.raises(ValueError, match=r"^env must be a Gymnasium environment, or a vector of them, .*, or an id, got "):
+        agent("RecurrentPolicy", env)
 
 
 def test_a_reset_of_the_begun_rows_alone_changes_nothing():

@@ -1,10 +1,9 @@
 """The play command: what it writes and shows, what fast weights attend to, and what bad input is answered with."""
 
-import os
 import shutil
-import subprocess
 import sys
 from itertools import pairwise
+from unittest.mock import Mock
 
 import gymnasium as gym
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image
 
 from fw_rl.agents import RecurrentPPO
 from fw_rl.commands.play import main
+from fw_rl.experiments import screen
 from fw_rl.experiments.agents import load_trained
 from fw_rl.experiments.animation import write_gif
 from fw_rl.experiments.attention import AttentionPicture, attention_shares
@@ -24,10 +24,9 @@ from tests.commands.helpers import other_run
 
 
 class Walk(gym.Env):
-    """Five steps that are drawn in shades of grey, and shown as a line in a list."""
+    """Five steps that are drawn in shades of grey; `happens` is called at each of them."""
 
     metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 5}  # noqa: RUF012
-    shown: list = []  # noqa: RUF012
 
     def __init__(self, render_mode=None):
         self.observation_space, self.action_space = spaces.Box(0, 9, (2,)), spaces.Discrete(2)
@@ -36,12 +35,11 @@ class Walk(gym.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.step_number = 0
-        self._show()
         return self._observe(), {}
 
     def step(self, action):
         self.step_number += 1
-        self._show()
+        self.happens()
         return self._observe(), 1.0, self.step_number == 5, False, {}
 
     def render(self):
@@ -50,18 +48,27 @@ class Walk(gym.Env):
     def _observe(self):
         return self.np_random.random(2, dtype=np.float32)
 
-    def _show(self):
-        if self.render_mode == "human":
-            Walk.shown.append(self.step_number)
+    def happens(self):
+        """Nothing, unless a test says what."""
 
+
+class WalkWithWindow(Walk):
+    """The same, but it shows itself and does not draw."""
+
+    metadata = {"render_modes": ["human"]}  # noqa: RUF012
+
+
+NO_SCREEN = {"error": OSError, "display.get_driver.return_value": "offscreen", "display.get_surface.return_value": None}
+"""What pygame is where there is no screen."""
 
 gym.register("tests/Walk-v0", Walk)
+gym.register("tests/WalkWithWindow-v0", WalkWithWindow)
 gym.register("tests/Unseen-v0", lambda: Walk())
 
 
 @pytest.fixture(scope="module")
 def walk_run(catch_run, tmp_path_factory):
-    """The folder of a run on an environment with a window."""
+    """The folder of a run on an environment that draws itself."""
     return other_run(catch_run, tmp_path_factory.mktemp("walk"), "tests/Walk-v0")
 
 
@@ -109,21 +116,67 @@ def test_episodes_become_a_video_of_even_size(walk_run, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "episodes.mp4"]
 
 
-def test_without_a_file_episodes_are_shown_on_the_screen(walk_run, capsys):
-    Walk.shown.clear()
-    assert main([str(walk_run), "--episodes", "2"]) == 0
-    assert Walk.shown[-12:] == [0, 1, 2, 3, 4, 5] * 2
-    assert "Episode 2: return 5 in 5 steps" in capsys.readouterr().out
+@pytest.fixture
+def pygame(monkeypatch):
+    """The module, with a screen that nobody sees, on which nothing waits."""
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setattr(screen, "REST", 0.0)
+    monkeypatch.setitem(Walk.metadata, "render_fps", 1000)
+    yield pytest.importorskip("pygame", reason="needs pip install 'fw-rl[human]'")
+    sys.modules["pygame"].display.quit()
 
 
-def test_without_a_screen_episodes_are_played_all_the_same(catch_run):
-    pytest.importorskip("pygame", reason="needs pip install 'fw-rl[human]'")
-    environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    command = [sys.executable, "-m", "fw_rl", "play", str(catch_run)]
-    done = subprocess.run(command, env=environment | {"SDL_VIDEODRIVER": "x11"}, capture_output=True, text=True)
-    assert done.returncode == 0
-    assert "No window: fw_rl/Catch-5-2-v0 cannot be shown in a window" in done.stdout
-    assert "Episode 5: return" in done.stdout
+@pytest.mark.parametrize(("extra", "size"), [([], (640, 320)), (["--no-show-memory"], (47, 33))])
+def test_without_a_file_episodes_are_shown_in_a_window(extra, size, walk_run, capsys, pygame, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(Walk, "happens", lambda env: sizes.append(pygame.display.get_surface().get_size()))
+    assert main([str(walk_run), "--episodes", "2", *extra]) == 0
+    assert sizes == [size] * 10
+    assert capsys.readouterr().out.splitlines() == [f"Episode {number}: return 5 in 5 steps" for number in (1, 2)]
+    assert pygame.display.get_surface() is None
+
+
+def test_closing_the_window_ends_the_play(walk_run, capsys, pygame, monkeypatch):
+    def close_at_step_2(env):
+        if env.step_number == 2:
+            pygame.event.post(pygame.event.Event(pygame.QUIT))
+
+    monkeypatch.setattr(Walk, "happens", close_at_step_2)
+    assert main([str(walk_run), "--episodes", "3"]) == 0
+    assert capsys.readouterr().out == "Episode 1: return 2 in 2 steps, cut off\n"
+
+
+def test_an_interrupt_closes_the_window(walk_run, capsys, pygame, monkeypatch):
+    def interrupt_at_step_3(env):
+        if env.step_number == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Walk, "happens", interrupt_at_step_3)
+    with pytest.raises(KeyboardInterrupt):
+        main([str(walk_run), "--episodes", "3"])
+    assert capsys.readouterr().out == "Episode 1: return 2 in 2 steps, cut off\n"
+    assert pygame.display.get_surface() is None
+
+
+@pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array' that is not")  # an agent asks for it
+def test_an_environment_may_show_itself(catch_run, tmp_path, capsys):
+    run = other_run(catch_run, tmp_path / "run", "tests/WalkWithWindow-v0")
+    assert main([str(run), "--episodes", "1"]) == 0
+    line = "tests/WalkWithWindow-v0 draws only in a window of its own: the memory is not shown"
+    assert capsys.readouterr().out.splitlines() == [line, "Episode 1: return 5 in 5 steps"]
+
+
+@pytest.mark.parametrize(
+    ("module", "problem"), [(None, "needs pygame: pip install"), (Mock(**NO_SCREEN), "there is no screen")]
+)
+def test_without_a_window_episodes_are_played_all_the_same(module, problem, walk_run, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pygame", module)
+    monkeypatch.delenv("SDL_VIDEODRIVER", raising=False)
+    assert main([str(walk_run), "--episodes", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("No window: ")
+    assert problem in lines[0]
+    assert lines[1:] == ["Episode 1: return 5 in 5 steps"]
 
 
 @pytest.fixture(scope="module")

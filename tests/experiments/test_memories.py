@@ -9,6 +9,7 @@ from fw_rl.experiments.memories import Published, jobs, published, settings_by_c
 from fw_rl.experiments.memories_attention import Recall, answer_steps, draw_recalls
 from fw_rl.experiments.memories_report import describe, draw_curves, draw_scores
 from fw_rl.experiments.search.learning import Learning
+from fw_rl.experiments.settings import resolve
 from tests.commands.helpers import rows
 
 GAME, CELL = "RepeatPreviousMedium", "lru"  # of which the paper has -0.315 and 0.789
@@ -30,8 +31,13 @@ def test_one_set_of_settings_for_a_cell_in_all_games(tmp_path):
     for cell in ("lru", "delta-net"):
         settings = [vars(job.config) | dict(env="", seed=0) for job in wanted if job.config.cell == cell]
         assert all(one == settings[0] for one in settings)
-        assert settings_by_cell()[cell].items() <= settings[0].items()
+        assert (settings_by_cell()[cell] | dict(timesteps=9000)).items() <= settings[0].items()
     assert {job.config.timesteps for job in wanted} == {9000}
+
+
+def test_the_training_command_has_the_same_settings(tmp_path):
+    (job,) = jobs(["RepeatPreviousMedium"], ["lru-delta-net"], [3], 1_500_000, tmp_path)
+    assert job.config == resolve(env="RepeatPreviousMedium", cell="lru-delta-net", seed=3)
 
 
 def test_trainings_come_seed_by_seed_and_once(tmp_path):

@@ -6,8 +6,8 @@ from inspect import signature
 import pytest
 
 from fw_rl.agents import RecurrentActorCriticPolicy
-from fw_rl.agents.algorithms import ALGORITHMS
 from fw_rl.agents.checkpoint import argument_defaults, constructor_arguments
+from fw_rl.algorithms import ALGORITHMS
 from fw_rl.experiments.agents import make_model
 from fw_rl.experiments.settings import RunSettings, resolve
 

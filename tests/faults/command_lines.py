@@ -34,6 +34,7 @@ def outputs(ending: str) -> list[str]:
 CELL_OPTIONS = [
     "eta", "eta=", "=1", "eta=x", "eta=nan", "eta=inf", "eta=1e308", "eta=True", "eta=[1", "eta={}", "nonsense=1", NOTHING,
     "decay=2", "inner_steps=0", "inner_steps=1.5", "rule=none", f"inner_steps=-{HUGE}", "eta=null", "decay=-1",
+    f"inner_steps={HUGE}", f"layers={HUGE}",
 ]  # fmt: skip
 TRAIN = {
     **dict.fromkeys(("env", "cell", "engine", "algo", "device", "optimizer", "matmul-precision"), NAMES),

@@ -16,7 +16,9 @@ from typing import NamedTuple
 import fw_rl.commands.deblur
 import fw_rl.commands.play
 import fw_rl.commands.task
-import fw_rl.commands.train  # noqa: F401 (what is imported here is imported once)
+import fw_rl.commands.train
+import fw_rl.experiments.tracking
+import fw_rl.experiments.training  # noqa: F401 (what is imported here is imported once)
 from fw_rl.__main__ import main
 from fw_rl.interrupts import begin_work, end_at_once
 
@@ -87,11 +89,8 @@ class Child:
         return self.code
 
     def wait(self, seconds: float) -> Outcome:
-        """Wait for its end; one that takes longer has hung, and is killed with all that it started.
-
-        Where others use the cores too, it has as much longer as it must wait for them.
-        """
-        deadline = time.monotonic() + seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        """Wait for its end; one that takes longer has hung, and is killed with all that it started."""
+        deadline = _deadline(seconds)
         while self.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         hung = self.code is None
@@ -114,12 +113,17 @@ class Child:
 
     def leaves_behind(self, seconds: float = 5.0) -> dict[int, str]:
         """What still runs so many seconds after its end; it is killed."""
-        deadline = time.monotonic() + seconds
+        deadline = _deadline(seconds)
         while (left := self.descendants()) and time.monotonic() < deadline:
             time.sleep(0.1)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         return left
+
+
+def _deadline(seconds: float) -> float:
+    """When so many seconds have passed; where others use the cores too, as much later as one must wait for them."""
+    return time.monotonic() + seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def run(folder: Path, arguments: Sequence[str], seconds: float, prepare: Callable[[], None] = lambda: None) -> Outcome:

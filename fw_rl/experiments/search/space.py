@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from fw_rl.agents.algorithms import ALGORITHMS
+from fw_rl.algorithms import ALGORITHMS
 from fw_rl.cells import available_cells, make_cell
 from fw_rl.experiments.settings import RunSettings
 
