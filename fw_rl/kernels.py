@@ -28,6 +28,7 @@ __all__ = [
     "can_run",
     "can_run_triton",
     "compiled",
+    "expanded",
     "helper",
     "in_place",
     "inlined",
@@ -59,6 +60,11 @@ def in_place(kernel: Kernel) -> Kernel:
 def helper(function: Kernel) -> Kernel:
     """Decorator of what several kernels call: it is made once for all of them."""
     return njit(**_OPTIONS)(function)
+
+
+def expanded(function: Kernel) -> Kernel:
+    """As `helper`, of one so short that handing over its arrays would take longer: it becomes part of what calls it."""
+    return njit(forceinline=True, **_OPTIONS)(function)
 
 
 def inlined(function: Kernel) -> Kernel:

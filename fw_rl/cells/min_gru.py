@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fw_rl.cells.base import Cell, State, register_cell
-from fw_rl.kernels import Kernel
-from fw_rl.scan import scan, scan_kernels
+from fw_rl.cells.backends import AcceleratedCell
+from fw_rl.cells.base import State, register_cell
+from fw_rl.scan import scan
 
 __all__ = ["MinGRUCell"]
 
 
 @register_cell("min-gru")
-class MinGRUCell(Cell):
+class MinGRUCell(AcceleratedCell):
     """Gated recurrent unit whose gate and candidate see the input alone, so that a sequence is one scan.
 
     One step (Feng et al. 2024, §3.1), with ⊙ the product of elements:
@@ -35,10 +35,7 @@ class MinGRUCell(Cell):
     def initial_state(self, batch_size: int) -> State:
         return (self.gate.weight.new_zeros(batch_size, self.hidden_size),)
 
-    def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
+    def unroll(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
         z = self.gate(x).sigmoid()
         h = scan(1 - z, z * self.candidate(x), state[0], episode_starts)
         return h, (h[-1].clone(),)
-
-    def kernels(self, replays: bool) -> tuple[Kernel, ...]:
-        return scan_kernels(is_complex=False)

@@ -89,6 +89,20 @@ def test_min_gru_is_its_equations():
             assert_close(y[t, row].detach(), torch.from_numpy(h), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_kernels_of_min_gru_are_its_torch_form_with_gradients(dtype, tolerance):
+    cell = scrambled(make_cell("min-gru", I, H)).to(dtype)
+    x, h = (rand(*shape, seed=2).to(dtype).requires_grad_() for shape in ((T, B, I), (B, H)))
+    some = torch.zeros(T, B, dtype=torch.bool)
+    some[0, 1] = some[3, 0] = True
+    for starts in (None, some):
+        found, expected = ([*run(x, (h,), starts)] for run in (cell, cell.unroll))
+        assert_close(found, expected, rtol=tolerance, atol=tolerance)
+        leaves = [x, h, *cell.parameters()]
+        gradients = (torch.autograd.grad(y.square().sum() + last.sum(), leaves) for y, (last,) in (found, expected))
+        assert_close(*gradients, rtol=tolerance, atol=tolerance)
+
+
 def test_ffm_is_its_equations_in_complex_numbers():
     cell = scrambled(make_cell("ffm", I, H, traces=3, contexts=2)).requires_grad_(False)
     x, y = run(cell)
