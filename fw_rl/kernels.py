@@ -28,7 +28,6 @@ __all__ = [
     "can_run",
     "can_run_triton",
     "compiled",
-    "expanded",
     "helper",
     "in_place",
     "inlined",
@@ -60,11 +59,6 @@ def in_place(kernel: Kernel) -> Kernel:
 def helper(function: Kernel) -> Kernel:
     """Decorator of what several kernels call: it is made once for all of them."""
     return njit(**_OPTIONS)(function)
-
-
-def expanded(function: Kernel) -> Kernel:
-    """As `helper`, of one so short that handing over its arrays would take longer: it becomes part of what calls it."""
-    return njit(forceinline=True, **_OPTIONS)(function)
 
 
 def inlined(function: Kernel) -> Kernel:

@@ -18,7 +18,6 @@ def module_name(package, path):
 
 HELPERS = (
     "algorithms", "document", "files", "fork_server", "interrupts", "intervals", "kernels", "lines", "modules", "processes",
-    "simd",
 )  # fmt: skip
 ADAPTERS = {"fw_rl.envs.previous", "fw_rl.envs.sb3", "fw_rl.envs.sb3_tensors", "fw_rl.envs.sb3_vector"}
 
