@@ -15,6 +15,7 @@ from triton.runtime.jit import JITFunction
 
 from fw_rl import kernels
 from fw_rl.cells import make_cell
+from fw_rl.scan import scan
 
 POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.bool: "*i1", torch.int32: "*i32"}
 
@@ -23,7 +24,6 @@ CELLS = (
     ("fast-weights", 100, 3, dict(rule="oja", learn_decay=True, window=2, inner_steps=2)),
     ("delta-net", 512, 3, dict(gated=True)),
     ("delta-net", 128, 1, dict(rule="sum")),
-    ("min-gru", 128, 3, {}),
     ("lru", 128, 1, {}),
 )
 """Name, units, steps of a sequence, and options."""
@@ -55,6 +55,8 @@ def main(capability):
         cell = make_cell(name, 8, size, **options)
         y, _ = cell(torch.zeros(steps, 2, 8), cell.initial_state(2), torch.zeros(steps, 2, dtype=torch.bool))
         y.sum().backward()
+    gates = torch.zeros(3, 2, 128, requires_grad=True)  # as in min-gru, which has other kernels on the processor
+    scan(gates, gates, torch.zeros(2, 128), torch.zeros(3, 2, dtype=torch.bool)).sum().backward()
 
 
 if __name__ == "__main__":
