@@ -30,4 +30,5 @@ def reason(error: Exception | str) -> str:
     """What went wrong, in one line: of a file, its name and what the system says."""
     if isinstance(error, OSError) and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename is not None else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    what, _, _ = str(error).partition(" was raised from the environment creator for ")  # Gymnasium adds id and arguments
+    return " ".join(what.split()) or type(error).__name__
