@@ -25,6 +25,8 @@ __all__ = [
     "Kernel",
     "Real",
     "are_cached",
+    "array_of_starts",
+    "arrays",
     "can_run",
     "can_run_triton",
     "compiled",
@@ -102,6 +104,16 @@ def sigmoid(x: Array, out: Array) -> None:
     else:
         for i in range(len(x)):
             out[i] = half + half * math.tanh(half * x[i])
+
+
+def arrays(*parts: Tensor) -> list[NDArray[Any]]:
+    """What kernels take of tensors: arrays in the same memory."""
+    return [part.detach().numpy() for part in parts]
+
+
+def array_of_starts(starts: Tensor | None) -> NDArray[np.bool_]:
+    """Where rows start an episode, [T, B], as kernels take it: [0, 0] for nowhere."""
+    return np.empty((0, 0), np.bool_) if starts is None else starts.contiguous().numpy()
 
 
 def can_run(*tensors: Tensor) -> bool:

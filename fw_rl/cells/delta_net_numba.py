@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -17,7 +15,7 @@ from fw_rl.cells.backends import Backend, register_backend
 from fw_rl.cells.base import State, Stepper
 from fw_rl.cells.delta_net import TINY, DeltaNetCell
 from fw_rl.cells.delta_net_kernels import run_back, run_forward
-from fw_rl.kernels import Kernel, can_run
+from fw_rl.kernels import Kernel, array_of_starts, arrays, can_run
 
 __all__ = ["NumbaDeltaNet"]
 
@@ -96,7 +94,7 @@ class _Remember(torch.autograd.Function):
         d_mapped, d_rates, d_gain = torch.empty_like(mapped), torch.empty_like(rates), torch.zeros_like(gain)
         d_matrix = _copy_of(d_matrix)
         given, found = (mapped, sigmoids, rates, gain), (d_shown.contiguous(), d_matrix, d_mapped, d_rates, d_gain)
-        run_back(*_arrays(*given), *_settings(ctx.cell, starts), *_arrays(*trace, *found, *_room_to_go_back(mapped)))
+        run_back(*arrays(*given), *_settings(ctx.cell, starts), *arrays(*trace, *found, *_room_to_go_back(mapped)))
         return d_matrix, d_mapped, d_rates, d_gain, None, None
 
 
@@ -117,7 +115,7 @@ def _run_forward(
     errors, reads = mapped.new_empty(2, steps if is_kept else 0, batch, heads, size)
     kept = mapped.new_empty(-(-steps // _EVERY) if is_kept else 0, batch, heads, size, size)
     found = transposed, shown, errors, reads, kept, mapped.new_zeros(5, size)
-    run_forward(*_arrays(mapped, sigmoids, rates, gain), *_settings(cell, starts), *_arrays(*found))
+    run_forward(*arrays(mapped, sigmoids, rates, gain), *_settings(cell, starts), *arrays(*found))
     return shown, errors, reads, kept
 
 
@@ -131,12 +129,7 @@ def _room_to_go_back(mapped: Tensor) -> tuple[Tensor, ...]:
 
 def _settings(cell: DeltaNetCell, starts: Tensor | None) -> tuple[Any, ...]:
     """What the kernels take from `eps` to `every`."""
-    begins = np.empty((0, 0), np.bool_) if starts is None else starts.contiguous().numpy()
-    return cell.norm.eps, TINY, begins, cell.corrects, _EVERY
-
-
-def _arrays(*parts: Tensor) -> list[NDArray[Any]]:
-    return [part.detach().numpy() for part in parts]
+    return cell.norm.eps, TINY, array_of_starts(starts), cell.corrects, _EVERY
 
 
 def _copy_of(part: Tensor) -> Tensor:

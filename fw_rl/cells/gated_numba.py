@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -19,7 +17,7 @@ from fw_rl.cells.fused import FusedCell, episode_length
 from fw_rl.cells.gated_kernels import gru_back, gru_forward, lstm_back, lstm_forward
 from fw_rl.cells.gru import GRUCell
 from fw_rl.cells.lstm import LSTMCell
-from fw_rl.kernels import Kernel, can_run
+from fw_rl.kernels import Kernel, array_of_starts, arrays, can_run
 
 __all__ = ["NumbaGRU", "NumbaLSTM"]
 
@@ -79,22 +77,22 @@ class _NumbaGated(Backend[FusedCell]):
         memory, outputs = x.new_empty(steps + 1, batch, size), x.new_empty(steps, batch, size)
         if c:
             memory[0] = c[0]
-        arrays, begins, numbers = _arrays(gates, memory, outputs), _array_of(starts), recurrent.T
+        views, begins, numbers = arrays(gates, memory, outputs), array_of_starts(starts), recurrent.T
         if known is not None:
             before = _before(h, known, starts)
             added = torch.addmm(recurrent_bias, before.flatten(0, 1), numbers).view_as(gates)
-            self.forward(arrays[0], *_arrays(added, before), begins, *arrays[1:])
+            self.forward(views[0], *arrays(added, before), begins, *views[1:])
         else:
             added, h = torch.empty_like(gates[:1]), h.contiguous()
             room, all_outputs = added.view(batch, -1), outputs.unbind()
-            (added_array,) = _arrays(added)
+            (added_array,) = arrays(added)
             for t, rows in enumerate(_rows_that_start(starts, steps)):
                 before = h if t == 0 else all_outputs[t - 1]
                 before = before if rows is None else before.masked_fill(rows, 0.0)
                 torch.addmm(recurrent_bias, before, numbers, out=room)
                 own, two = slice(t, t + 1), slice(t, t + 2)
-                parts = before.numpy()[None], begins[own], arrays[1][two], arrays[2][own]
-                self.forward(arrays[0][own], added_array, *parts)
+                parts = before.numpy()[None], begins[own], views[1][two], views[2][own]
+                self.forward(views[0][own], added_array, *parts)
         return (outputs, memory[steps].clone()) if c else (outputs,), gates, memory
 
 
@@ -133,14 +131,14 @@ class _Gated(torch.autograd.Function):
         d_gates, d_h = torch.empty_like(gates), torch.zeros_like(h)
         d_added = d_gates if d_c else torch.empty_like(gates)
         d_state = (d_h, *(part.clone(memory_format=torch.contiguous_format) for part in d_c))
-        arrays = _arrays(gates, before, memory, d_gates, d_added, d_h, d_state[-1])
-        begins, all_d_outputs, all_d_added = _array_of(starts), d_outputs.unbind(), d_added.flatten(2).unbind()
+        views = arrays(gates, before, memory, d_gates, d_added, d_h, d_state[-1])
+        begins, all_d_outputs, all_d_added = array_of_starts(starts), d_outputs.unbind(), d_added.flatten(2).unbind()
         all_rows = _rows_that_start(starts, len(x))
         for t in range(len(x) - 1, -1, -1):
             own, two, rows = slice(t, t + 1), slice(t, t + 2), all_rows[t]
             d_h += all_d_outputs[t]
-            given = arrays[0][own], arrays[1][own], begins[own], arrays[2][two]
-            ctx.backend.back(*given, *arrays[5:], arrays[3][t], arrays[4][t])
+            given = views[0][own], views[1][own], begins[own], views[2][two]
+            ctx.backend.back(*given, *views[5:], views[3][t], views[4][t])
             torch.addmm(d_h, all_d_added[t], recurrent, out=d_h)
             if rows is not None:
                 d_h.masked_fill_(rows, 0.0)
@@ -163,11 +161,3 @@ def _rows_that_start(starts: Tensor | None, steps: int) -> list[Tensor | None]:
         return [None] * steps
     some = starts.any(dim=1).tolist()
     return [rows if any_row else None for rows, any_row in zip(starts.unsqueeze(2).unbind(), some, strict=True)]
-
-
-def _arrays(*parts: Tensor) -> list[NDArray[Any]]:
-    return [part.detach().numpy() for part in parts]
-
-
-def _array_of(starts: Tensor | None) -> NDArray[np.bool_]:
-    return np.empty((0, 0), np.bool_) if starts is None else starts.contiguous().numpy()

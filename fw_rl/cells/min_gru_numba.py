@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from fw_rl.cells.backends import Backend, register_backend
 from fw_rl.cells.base import State
 from fw_rl.cells.min_gru import MinGRUCell
-from fw_rl.kernels import Array, Kernel, can_run, in_place, sigmoid
+from fw_rl.kernels import Array, Kernel, array_of_starts, arrays, can_run, in_place, sigmoid
 
 __all__ = ["NumbaMinGRU"]
 
@@ -49,7 +49,7 @@ class _MinGRU(torch.autograd.Function):
     def forward(ctx: Any, mapped: Tensor, before: Tensor, starts: Tensor | None) -> Tensor:
         mapped, before = mapped.contiguous(), before.contiguous()
         gates, h = (mapped.new_empty(*mapped.shape[:2], mapped.shape[3]) for _ in range(2))
-        _forward(*_arrays(mapped, before), _array_of(starts), *_arrays(gates, h))
+        _forward(*arrays(mapped, before), array_of_starts(starts), *arrays(gates, h))
         ctx.save_for_backward(mapped, before, starts, gates, h)
         return h
 
@@ -58,17 +58,9 @@ class _MinGRU(torch.autograd.Function):
     def backward(ctx: Any, d_h: Tensor) -> tuple[Tensor, Tensor, None]:
         mapped, before, starts, gates, h = ctx.saved_tensors
         d_mapped, d_before = torch.empty_like(mapped), torch.zeros_like(before)
-        given = _arrays(mapped, before, gates, h, d_h.contiguous())
-        _back(*given, _array_of(starts), *_arrays(d_mapped, d_before))
+        given = arrays(mapped, before, gates, h, d_h.contiguous())
+        _back(*given, array_of_starts(starts), *arrays(d_mapped, d_before))
         return d_mapped, d_before, None
-
-
-def _arrays(*parts: Tensor) -> list[NDArray[Any]]:
-    return [part.detach().numpy() for part in parts]
-
-
-def _array_of(starts: Tensor | None) -> NDArray[np.bool_]:
-    return np.empty((0, 0), np.bool_) if starts is None else starts.contiguous().numpy()
 
 
 # Each inner loop writes one array: with more, the compiler would not trust that they lie apart, and take one number at a time.
