@@ -13,12 +13,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 from torch import Tensor
 
-from fw_rl.agents.arguments import require
 from fw_rl.agents.checkpoint import constructor_arguments
 from fw_rl.agents.environments import MakeEnv, WorkerVecEnv
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.shared_training import RolloutReport, SharedTraining, optimizer_statistics, share_memory, work
+from fw_rl.arguments import require
 from fw_rl.processes import START_METHOD, Workers, check_start_method
 
 __all__ = ["A3C"]

@@ -14,7 +14,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from fw_rl.agents.arguments import require
+from fw_rl.arguments import require
 from fw_rl.envs.sb3 import VecEnvAdapter, check_spaces
 from fw_rl.envs.sb3_tensors import TensorVecEnvAdapter, device_of
 

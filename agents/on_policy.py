@@ -20,7 +20,6 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from fw_rl.agents.arguments import require
 from fw_rl.agents.contrib_names import (
     LSTM_POLICIES,
     check_arguments_of_others,
@@ -35,6 +34,7 @@ from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS, torch_threads
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rollout import Observation, RecurrentRollout, RolloutSequences, map_observation
 from fw_rl.agents.saving import SavedAgent
+from fw_rl.arguments import require
 from fw_rl.cells import State, Stepper
 from fw_rl.envs.sb3_tensors import TensorVecEnvAdapter
 

@@ -11,12 +11,12 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
-from fw_rl.agents.arguments import require
 from fw_rl.agents.loss import ClippedLoss, clipped_loss, explained_variance
 from fw_rl.agents.minibatches import Minibatch, SequenceSampler
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.optimization import matmul_precision
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
+from fw_rl.arguments import require
 
 __all__ = ["RecurrentPPO"]
 

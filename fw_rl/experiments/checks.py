@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fw_rl import arguments
 from fw_rl.files import check_writable
 
 __all__ = [
@@ -35,9 +36,8 @@ def flag(name: str) -> str:
 
 
 def require(name: str, value: object, fits: bool, wanted: str) -> None:
-    """Say by ValueError what a setting must be, such as "at least 1", if its value does not fit."""
-    if not fits:
-        raise ValueError(f"{flag(name)} must be {wanted}, got {str(value) if isinstance(value, Path) else value!r}")
+    """As `arguments.require`, of a setting by the name of its option."""
+    arguments.require(flag(name), value, fits, wanted)
 
 
 def check_count(name: str, value: int | None, least: int = 1, most: int = 10**12) -> None:
