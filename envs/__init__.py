@@ -5,8 +5,7 @@ reward.
 Adapters and wrappers import SB3 and PyTorch, and Catch in Torch the latter; so they are imported only when they are asked for.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fw_rl.envs.catch import CatchEnv
 from fw_rl.envs.catch_vector import CatchVectorEnv
@@ -16,6 +15,7 @@ from fw_rl.envs.popgym import register_popgym
 from fw_rl.envs.registration import catch_id, register_catch, register_retrieval, retrieval_id
 from fw_rl.envs.retrieval import RetrievalGame
 from fw_rl.envs.rules import CatchRules
+from fw_rl.modules import import_on_demand
 
 if TYPE_CHECKING:
     from fw_rl.envs.catch_torch import CatchTorchVectorEnv
@@ -46,20 +46,17 @@ __all__ = [
     "retrieval_id",
 ]
 
-_LATER = {
-    "CatchTorchVectorEnv": "fw_rl.envs.catch_torch",
-    "PreviousStep": "fw_rl.envs.previous",
-    "TensorVecEnvAdapter": "fw_rl.envs.sb3_tensors",
-    "VecEnvAdapter": "fw_rl.envs.sb3",
-    "VecPreviousStep": "fw_rl.envs.previous",
-    "VectorEnvAdapter": "fw_rl.envs.sb3_vector",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LATER[name]), name)
+__getattr__ = import_on_demand(
+    __name__,
+    {
+        "CatchTorchVectorEnv": "fw_rl.envs.catch_torch",
+        "PreviousStep": "fw_rl.envs.previous",
+        "TensorVecEnvAdapter": "fw_rl.envs.sb3_tensors",
+        "VecEnvAdapter": "fw_rl.envs.sb3",
+        "VecPreviousStep": "fw_rl.envs.previous",
+        "VectorEnvAdapter": "fw_rl.envs.sb3_vector",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -1,11 +1,13 @@
-"""Names such as `module:name`, of what a module registers when it is imported."""
+"""Modules that are imported when a name asks for them: `module:name`, or a name of a package that is light without them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from typing import Any
 
-__all__ = ["import_for", "reason", "without_module"]
+__all__ = ["import_for", "import_on_demand", "reason", "without_module"]
 
 
 def without_module(name: str) -> str:
@@ -32,3 +34,14 @@ def reason(error: Exception | str) -> str:
         return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename is not None else error.strerror
     what, _, _ = str(error).partition(" was raised from the environment creator for ")  # Gymnasium adds id and arguments
     return " ".join(what.split()) or type(error).__name__
+
+
+def import_on_demand(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package (PEP 562) whose names come from these modules, each imported when a name is asked for."""
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(homes[name]), name)
+
+    return get

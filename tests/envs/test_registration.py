@@ -9,6 +9,8 @@ import gymnasium as gym
 import pytest
 
 import fw_rl
+import fw_rl.agents
+import fw_rl.envs
 from fw_rl.envs import CatchEnv, CatchVectorEnv, catch_id, register_catch
 
 
@@ -95,9 +97,16 @@ def python(code):
     return run.stdout.split()
 
 
-def test_import_is_light():
-    heavy = "{'torch', 'stable_baselines3', 'sb3_contrib', 'pygame', 'matplotlib', 'tyro'}"
-    assert python(f"import sys, fw_rl; print(*{heavy} & set(sys.modules))") == []
+@pytest.mark.parametrize("package", ["fw_rl", "fw_rl.agents", "fw_rl.envs"])
+def test_import_is_light(package):
+    heavy = "{'torch', 'numba', 'stable_baselines3', 'sb3_contrib', 'pygame', 'matplotlib', 'tyro'}"
+    assert python(f"import sys, {package}; print(*{heavy} & set(sys.modules))") == []
+
+
+@pytest.mark.parametrize("package", [fw_rl.agents, fw_rl.envs])
+def test_a_package_has_every_name_that_it_exports(package):
+    assert {name for name in package.__all__ if hasattr(package, name)} == {*package.__all__} <= {*dir(package)}
+    assert not hasattr(package, "CatchAgent")
 
 
 def test_the_prefix_registers_in_a_fresh_process():
