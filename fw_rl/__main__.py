@@ -65,6 +65,7 @@ def _exit_code(command: Callable[[], int], program: str) -> int:
         code = command()
     except KeyboardInterrupt:
         print("Interrupted.")
+        exec("")  # if it arose in code from a string, `python -m` would die by SIGINT in the end, though it is caught here
         code = 130
     except SystemExit as ended:  # of --help, or of words that do not parse
         code = int(ended.code or 0)

@@ -52,6 +52,14 @@ def test_the_help_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
 
 
+def test_an_interrupt_inside_of_exec_ends_with_code_130(tmp_path):
+    """Python itself would end `python -m` by a signal."""
+    code = "import sys, fw_rl.__main__ as m; sys.exit(m._exit_code(lambda: exec('raise KeyboardInterrupt'), 'x'))"
+    (tmp_path / "interrupted.py").write_text(code)
+    command = [sys.executable, "-m", "interrupted"]
+    assert subprocess.run(command, cwd=tmp_path, stdout=subprocess.DEVNULL).returncode == 130
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
