@@ -29,9 +29,10 @@ class A3C(RecurrentOnPolicyAlgorithm):
 
     Each of `n_workers` processes copies the shared parameters, collects a rollout in its own environments, and applies the
     gradient of `RecurrentA2C` to the shared parameters without a lock (`fw_rl.agents.shared_training`). One worker does what
-    `RecurrentA2C` does. The learning rate goes down with the frames of all workers together. Callbacks, logs, evaluation and
-    `save` belong to the main process; a callback's `_on_step` is called for every step of a rollout when the rollout has been
-    reported. The `dones` and `infos` among its `locals` are those of the episodes that ended in the rollout, at its last step.
+    `RecurrentA2C` does. With `anneal` the rate goes down with the frames of all workers together. Callbacks, logs, evaluation
+    and `save` belong to the main process; a callback's `_on_step` is called for every step of a rollout when the rollout has
+    been reported. The `dones` and `infos` among its `locals` are those of the episodes that ended in the rollout, at its last
+    step.
 
     Args:
         policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`.

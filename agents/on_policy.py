@@ -65,8 +65,8 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         max_grad_norm: A longer gradient is clipped to this norm, above 0.
         bptt_length: Steps of a sequence, from 1 to `n_steps`: back-propagation begins anew there; None takes `n_steps`.
         optimizer: "rmsprop", as in the A3C paper (Mnih et al. 2016), or "adam".
-        anneal: Let a learning rate that is a number go down to 0 along `learn`, linearly. False keeps it, as SB3 does: for
-            a loop of calls of `learn` with `reset_num_timesteps=False`.
+        anneal: Let a learning rate that is a number go down to 0 along `learn`, linearly. It suits one long call: in a loop
+            of calls with `reset_num_timesteps=False` each would end at a rate of 0.
         anneal_entropy: Let `ent_coef` do so.
         normalize_advantage: Scale the advantages to mean 0 and standard deviation 1.
         norm_reward: Divide rewards by the running deviation of the discounted return, as SB3's `VecNormalize`; values are of
@@ -111,7 +111,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         max_grad_norm: float = 1.0,
         bptt_length: int | None = None,
         optimizer: str = "adam",
-        anneal: bool = True,
+        anneal: bool = False,
         anneal_entropy: bool = False,
         normalize_advantage: bool = False,
         norm_reward: bool = True,

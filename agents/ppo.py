@@ -74,7 +74,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         ent_coef: float = 0.0,
         target_kl: float | None = None,
         optimizer: str = "adam",
-        anneal: bool = True,
+        anneal: bool = False,
         **kwargs: Any,
     ) -> None:
         if kwargs.get("bptt_length") is None and 1 <= batch_size < n_steps:

@@ -133,7 +133,7 @@ class RunSettings:
     """rmsprop or adam."""
     learning_rate: float = 1e-3
     """Learning rate at the start."""
-    anneal: _Switch = True
+    anneal: _Switch = False
     """Let the learning rate go down to 0 over the run."""
     anneal_entropy: _Switch = False
     """Let the weight of the entropy go down to 0 over the run."""

@@ -275,12 +275,12 @@ def test_a_net_that_has_diverged_is_reported_in_one_line(number):
 @pytest.mark.parametrize(
     "kwargs, expected",
     [
-        (dict(learning_rate=0.5), [0.5 * (1 - done / 5) for done in range(1, 6)]),
-        (dict(learning_rate=0.5, anneal=False), [0.5] * 5),
+        (dict(learning_rate=0.5), [0.5] * 5),
+        (dict(learning_rate=0.5, anneal=True), [0.5 * (1 - done / 5) for done in range(1, 6)]),
         (dict(learning_rate=lambda left: 0.1 + left**2), [0.1 + (1 - done / 5) ** 2 for done in range(1, 6)]),
-        (dict(learning_rate=lambda left: 0.1 + left**2, anneal=False), [0.1 + (1 - done / 5) ** 2 for done in range(1, 6)]),
+        (dict(learning_rate=lambda left: 0.1 + left**2, anneal=True), [0.1 + (1 - done / 5) ** 2 for done in range(1, 6)]),
     ],
-    ids=["annealed", "constant", "schedule", "schedule, not annealed"],
+    ids=["constant", "annealed", "schedule", "schedule, annealed"],
 )
 def test_learning_rates(kwargs, expected):
     model = make_model(catch(2), n_steps=4, **kwargs)
@@ -297,7 +297,7 @@ def test_learning_rates(kwargs, expected):
 
 
 def test_an_annealed_learning_rate_never_turns_negative():
-    model = make_model(catch(2), n_steps=16, learning_rate=0.5)
+    model = make_model(catch(2), n_steps=16, learning_rate=0.5, anneal=True)
     model.learn(33)
     assert model.num_timesteps == 64
     assert model.policy.optimizer.param_groups[0]["lr"] == 0.0
@@ -313,7 +313,7 @@ def test_a_seed_fixes_everything():
 
 
 def test_two_halves_are_the_whole():
-    settings = dict(n_steps=5, anneal=False, cell="fast-weights", cell_kwargs=dict(window=3))
+    settings = dict(n_steps=5, cell="fast-weights", cell_kwargs=dict(window=3))
     whole = make_model(DummyVecEnv(scripted_envs(SCRIPTS)), **settings).learn(80)
     halves = make_model(DummyVecEnv(scripted_envs(SCRIPTS)), **settings).learn(30)
     halves.learn(50, reset_num_timesteps=False)
@@ -338,7 +338,7 @@ def test_learning_again_begins_new_episodes_with_a_fresh_memory():
 @pytest.mark.parametrize("make_env", [lambda: catch(3), lambda: DummyVecEnv(catch_functions(3))], ids=["VectorEnv", "VecEnv"])
 @pytest.mark.parametrize("reset", [True, False])
 def test_another_environment_of_as_many_games(make_env, reset):
-    model = make_model(catch(3), n_steps=5, anneal=False).learn(30)
+    model = make_model(catch(3), n_steps=5).learn(30)
     model.set_env(make_env())
     (rollout,) = rollouts_of(model, 1, reset_num_timesteps=reset)
     assert rollout.episode_starts[0].all()
@@ -413,7 +413,6 @@ def test_the_gradient_is_clipped_to_its_norm(max_grad_norm):
         DummyVecEnv(scripted_envs(SCRIPTS)),
         n_steps=5,
         learning_rate=1.0,
-        anneal=False,
         max_grad_norm=max_grad_norm,
         policy_kwargs=plain,
     )

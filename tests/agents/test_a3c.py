@@ -201,7 +201,7 @@ def test_shared_parameters_get_the_gradient_of_each_rollout_alone(optimizer, slo
         )
         return made[-1]
 
-    settings = dict(n_workers=2, learning_rate=RATE, max_grad_norm=MAX_NORM, optimizer=optimizer)
+    settings = dict(n_workers=2, learning_rate=RATE, anneal=True, max_grad_norm=MAX_NORM, optimizer=optimizer)
     settings |= dict(norm_reward=False, policy_kwargs=PLAIN)
     model = make_agent(make_env, shared_statistics=shared_statistics, **settings, **SLOW)
     scramble(model.policy)

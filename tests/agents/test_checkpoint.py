@@ -152,7 +152,7 @@ class SaveAt(BaseCallback):
 )
 def test_training_goes_on_to_the_last_bit(tmp_path, cell, cell_kwargs, optimizer, n_steps):
     half = 7 * N_ENVS * n_steps
-    options = dict(cell=cell, cell_kwargs=cell_kwargs, optimizer=optimizer, n_steps=n_steps)
+    options = dict(cell=cell, cell_kwargs=cell_kwargs, optimizer=optimizer, n_steps=n_steps, anneal=True)
     whole = make_agent(**options).learn(2 * half, callback=SaveAt(tmp_path / "half", half))
     expected = all_of(whole)
     disturb()

@@ -108,14 +108,14 @@ def test_a_small_batch_is_one_sequence():
 
 
 def test_learning_in_a_loop_tells_that_the_rate_is_annealed():
-    model = RecurrentA2C("RecurrentPolicy", "CartPole-v1", n_steps=4, seed=0)
+    model = RecurrentA2C("RecurrentPolicy", "CartPole-v1", n_steps=4, seed=0, anneal=True)
     model.learn(8)
     with pytest.warns(UserWarning, match="take anneal=False"):
         model.learn(8, reset_num_timesteps=False)
 
 
 def test_a_rate_that_stays_learns_in_a_loop_without_a_word():
-    model = RecurrentA2C("RecurrentPolicy", "CartPole-v1", n_steps=4, seed=0, anneal=False)
+    model = RecurrentA2C("RecurrentPolicy", "CartPole-v1", n_steps=4, seed=0)
     rates = []
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -24,7 +24,7 @@ SCRIPTS = [((3, "terminated"), (6, "truncated")), ((5, "terminated"), (2, "trunc
 def make_ppo(cell="gru", options=None, scripts=SCRIPTS, action_space=None, **kwargs):
     policy = dict(cell=cell, hidden_size=8, encoder_arch=(6,), cell_kwargs=options)
     env = DummyVecEnv(scripted_envs(scripts, scale=0.3, action_space=action_space))
-    settings = dict(n_steps=6, batch_size=6, n_epochs=2, gae_lambda=0.9, anneal=False, seed=0, device="cpu")
+    settings = dict(n_steps=6, batch_size=6, n_epochs=2, gae_lambda=0.9, seed=0, device="cpu")
     model = RecurrentPPO("RecurrentPolicy", env, policy_kwargs=policy, **settings | kwargs)
     model.set_logger(configure(None, []))
     scramble(model.policy, scale=0.4)

@@ -23,7 +23,7 @@ def scripted():
 @EVERY_CELL
 def test_training_goes_on_amid_the_episodes_of_any_environment(cell, options, tmp_path):
     envs = [scripted() for _ in range(2)]
-    models = [make_model(env, cell, cell_kwargs=options, n_steps=4, anneal=False).learn(40) for env in envs]
+    models = [make_model(env, cell, cell_kwargs=options, n_steps=4).learn(40) for env in envs]
     models[1].save(tmp_path / "agent", include_state=True)
     state = [part.clone() for part in models[1]._last_state]
     models[0].learn(40, reset_num_timesteps=False)

@@ -260,7 +260,7 @@ def test_training_goes_on_amid_the_episodes(name, tmp_path):
     def envs():
         return gym.make_vec(f"fw_rl/{name}-v0", 4, vectorization_mode="vector_entry_point")
 
-    settings = dict(n_steps=30, batch_size=60, n_epochs=1, anneal=False, seed=0, policy_kwargs=dict(cell="gru", hidden_size=8))
+    settings = dict(n_steps=30, batch_size=60, n_epochs=1, seed=0, policy_kwargs=dict(cell="gru", hidden_size=8))
     whole = RecurrentPPO("RecurrentPolicy", envs(), **settings).learn(240)
     whole.save(tmp_path / "agent")
     resumed = RecurrentPPO.load(tmp_path / "agent", envs(), force_reset=False)

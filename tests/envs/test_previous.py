@@ -108,7 +108,7 @@ def test_an_agent_learns_and_goes_on_from_a_file(tmp_path):
         return VecPreviousStep(VecEnvAdapter(CatchVectorEnv(4, n=6, m=2), monitor=True))
 
     memory = dict(cell="gru", hidden_size=8, encoder_arch=(8,))
-    model = RecurrentA2C("RecurrentPolicy", make(), n_steps=5, anneal=False, seed=0, policy_kwargs=memory, device="cpu")
+    model = RecurrentA2C("RecurrentPolicy", make(), n_steps=5, seed=0, policy_kwargs=memory, device="cpu")
     model.learn(100)
     model.save(tmp_path / "agent")
     model.learn(100, reset_num_timesteps=False)
