@@ -1,11 +1,12 @@
-"""Ten tasks that need a memory: our RecurrentPPO with its defaults beside sb3-contrib's, with rl-zoo's settings and its own.
+"""Ten tasks that need a memory: our agents with their defaults beside sb3-contrib's RecurrentPPO.
 
     python benchmarks/pomdp.py --out results/pomdp
 
-Ours has the same settings everywhere: those that `RecurrentPPO("RecurrentPolicy", env)` has, and as many environments as
-`train.py` makes. The peer is run twice: as rl-baselines3-zoo sets it for the task, or else for its kind, and with its defaults
-on eight environments, the zoo's usual number. Each run has one thread and becomes a line of `runs.jsonl`, so that a command
-that was interrupted goes on where it was. The tasks need `pip install 'fw-rl[envs]'`, except for CartPole and Pendulum.
+Ours have the same settings everywhere: those of `RecurrentPPO("RecurrentPolicy", env)`, or with `--algorithms A2C` of
+`RecurrentA2C`, and as many environments as `train.py` makes. The peer is run twice: as rl-baselines3-zoo sets it for the
+task, or else for its kind, and with its defaults on eight environments, the zoo's usual number. Each run has one thread and
+becomes a line of `runs.jsonl`, so that a command that was interrupted goes on where it was. The tasks need `pip install
+'fw-rl[envs]'`, except for CartPole and Pendulum.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from functools import partial
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 import matplotlib
@@ -41,7 +42,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
 from torch import nn
 
-from fw_rl.agents import RecurrentPPO
+from fw_rl.agents import RecurrentA2C, RecurrentPPO
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 from fw_rl.intervals import mean_interval
@@ -128,6 +129,8 @@ class Settings:
     """Tasks."""
     cells: tuple[str, ...] = ("fast-weights", "lstm")
     """Memories of ours."""
+    algorithms: tuple[Literal["PPO", "A2C"], ...] = ("PPO",)
+    """Algorithms of ours."""
     others: tuple[str, ...] = (ZOO, DEFAULTS)
     """Those beside them; also "SB3's PPO, no memory"."""
     seeds: int | None = None
@@ -144,7 +147,8 @@ class Settings:
     @property
     def contenders(self) -> list[str]:
         """Who learns."""
-        return [*(f"ours, {cell}" for cell in self.cells), *self.others]
+        names = {"PPO": "ours, ", "A2C": "ours, A2C, "}
+        return [*(names[algorithm] + cell for algorithm, cell in product(self.algorithms, self.cells)), *self.others]
 
 
 def make_model(task: Task, contender: str, seed: int) -> BaseAlgorithm:
@@ -161,7 +165,8 @@ def make_model(task: Task, contender: str, seed: int) -> BaseAlgorithm:
         return PeerPPO(task.policy, env, **settings)
     if contender == NO_MEMORY:
         return PPO(task.policy.replace("Lstm", ""), env, **settings)
-    return RecurrentPPO("RecurrentPolicy", env, policy_kwargs=dict(cell=contender.removeprefix("ours, ")), **settings)
+    agent = RecurrentA2C if contender.startswith("ours, A2C") else RecurrentPPO
+    return agent("RecurrentPolicy", env, policy_kwargs=dict(cell=cell_of(contender)), **settings)
 
 
 class Curve(BaseCallback):
@@ -287,7 +292,7 @@ def draw(settings: Settings, runs: Runs, path: Path) -> None:
 
 def cell_of(contender: str) -> str:
     """The memory of a contender: that of the peer is an LSTM."""
-    return "lstm" if contender in (ZOO, DEFAULTS) else contender.removeprefix("ours, ")
+    return "lstm" if contender in (ZOO, DEFAULTS) else contender.rpartition(", ")[-1]
 
 
 def main(settings: Settings) -> None:
