@@ -64,9 +64,11 @@ def _exit_code(command: Callable[[], int], program: str) -> int:
     try:
         code = command()
     except KeyboardInterrupt:
-        print("Interrupted.")
-        exec("")  # if it arose in code from a string, `python -m` would die by SIGINT in the end, though it is caught here
-        code = 130
+        code = _interrupted()
+    except ImportError as error:
+        if not _is_interrupt(error):
+            raise
+        code = _interrupted()
     except SystemExit as ended:  # of --help, or of words that do not parse
         code = int(ended.code or 0)
     except BrokenPipeError:
@@ -80,6 +82,17 @@ def _exit_code(command: Callable[[], int], program: str) -> int:
     end_work()
     threading.excepthook = threading.__excepthook__
     return _flush(program, code)
+
+
+def _interrupted() -> int:
+    print("Interrupted.")
+    exec("")  # if it arose in code from a string, `python -m` would die by SIGINT in the end, though it has been caught
+    return 130
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether it is a KeyboardInterrupt, or what a module in C made of one that reached it while it was imported."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__cause__ or error.__context__))
 
 
 def _hear(failure: threading.ExceptHookArgs) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fw_rl.__main__ import COMMANDS, main
+from fw_rl.__main__ import COMMANDS, _exit_code, main
 from fw_rl.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +50,22 @@ def test_modules_of_the_current_directory_are_found(tmp_path, monkeypatch, capsy
 def test_the_help_imports_no_torch():
     code = "import sys; from fw_rl.__main__ import main; main(['--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_an_interrupt_of_which_an_import_made_another_error_is_one(capsys):
+    def command():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+
+    assert _exit_code(command, "x") == 130
+    assert capsys.readouterr().out == "Interrupted.\n"
+
+
+def test_an_import_that_fails_by_itself_is_not_hidden():
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        _exit_code(lambda: import_module("no_such_module"), "x")
 
 
 def test_an_interrupt_inside_of_exec_ends_with_code_130(tmp_path):
