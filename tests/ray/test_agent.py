@@ -264,7 +264,7 @@ def test_what_is_not_allowed(kwargs, message):
 
 
 def test_frames_of_the_learner_are_those_of_the_runners():
-    model = make_agent(env="CartPole-v1", n_workers=3)
+    model = make_agent(env="CartPole-v1", n_workers=3, anneal=True)
     assert (model.n_envs, model.n_steps) == (1, 4)
     settings = model._training(1_000)
     assert settings["train_batch_size_per_learner"] == 12
