@@ -41,7 +41,7 @@ __all__ = [
     "read_checkpoint",
 ]
 
-__getattr__ = import_on_demand(
+__getattr__, __dir__ = import_on_demand(
     __name__,
     {
         "A3C": "fw_rl.agents.a3c",
@@ -60,7 +60,3 @@ __getattr__ = import_on_demand(
         "read_checkpoint": "fw_rl.agents.checkpoint",
     },
 )
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

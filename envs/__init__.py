@@ -46,7 +46,7 @@ __all__ = [
     "retrieval_id",
 ]
 
-__getattr__ = import_on_demand(
+__getattr__, __dir__ = import_on_demand(
     __name__,
     {
         "CatchTorchVectorEnv": "fw_rl.envs.catch_torch",
@@ -57,7 +57,3 @@ __getattr__ = import_on_demand(
         "VectorEnvAdapter": "fw_rl.envs.sb3_vector",
     },
 )
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -63,12 +63,12 @@ def _exit_code(command: Callable[[], int], program: str) -> int:
     """
     try:
         code = command()
-    except KeyboardInterrupt:
-        code = _interrupted()
-    except ImportError as error:
+    except (KeyboardInterrupt, ImportError) as error:
         if not _is_interrupt(error):
             raise
-        code = _interrupted()
+        print("Interrupted.")
+        exec("")  # else `python -m` ends by SIGINT if it arose inside of exec: CPython forgets it only where exec ends well
+        code = 130
     except SystemExit as ended:  # of --help, or of words that do not parse
         code = int(ended.code or 0)
     except BrokenPipeError:
@@ -82,12 +82,6 @@ def _exit_code(command: Callable[[], int], program: str) -> int:
     end_work()
     threading.excepthook = threading.__excepthook__
     return _flush(program, code)
-
-
-def _interrupted() -> int:
-    print("Interrupted.")
-    exec("")  # if it arose in code from a string, `python -m` would die by SIGINT in the end, though it has been caught
-    return 130
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
