@@ -42,7 +42,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         gae_lambda: Lambda of the generalised advantages, from 0 to 1.
         clip_range: How far the probability of an action may change, a share of it; a number, or an SB3 schedule.
         clip_range_vf: How far a value may change, a number or an SB3 schedule; None for as far as it likes.
-        normalize_advantage: Scale the advantages of a minibatch to mean 0 and standard deviation 1.
+        normalize_advantage: Scale the advantages of a minibatch to mean 0 and standard deviation 1. None does so where rewards
+            are not scaled: where they are, it would only make noise of the small advantages of an agent that has learned.
         ent_coef: Weight of the entropy.
         target_kl: Learning from a rollout ends where the policy is 1.5 times as far from the one that acted; None never does.
         optimizer: "rmsprop" or "adam".
@@ -62,7 +63,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         self,
         policy: str | type[RecurrentActorCriticPolicy],
         env: GymEnv | VectorEnv | str | None,
-        learning_rate: float | Schedule = 1e-3,
+        learning_rate: float | Schedule = 5e-4,
         n_steps: int = 128,
         batch_size: int = 256,
         n_epochs: int = 10,
@@ -70,7 +71,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         gae_lambda: float = 0.9,
         clip_range: float | Schedule = 0.2,
         clip_range_vf: float | Schedule | None = None,
-        normalize_advantage: bool = True,
+        normalize_advantage: bool | None = None,
         ent_coef: float = 0.0,
         target_kl: float | None = None,
         optimizer: str = "adam",
@@ -86,6 +87,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
             require(name, value, not isinstance(value, float | int) or value > 0, "above 0")
         self.batch_size, self.n_epochs, self.target_kl = batch_size, n_epochs, target_kl
         self.clip_range, self.clip_range_vf = clip_range, clip_range_vf
+        if normalize_advantage is None:
+            normalize_advantage = not kwargs.get("norm_reward", True)
         super().__init__(
             policy,
             env,

@@ -57,7 +57,7 @@ def frames_per_second(algo: str, cell: str, seconds: float) -> float:
     if algo == "a3c":
         model: Any = A3C("RecurrentPolicy", make, n_workers=2, **common)
     elif algo == "ppo":
-        model = RecurrentPPO("RecurrentPolicy", make(), batch_size=240, n_epochs=4, **common)
+        model = RecurrentPPO("RecurrentPolicy", make(), batch_size=240, n_epochs=4, normalize_advantage=True, **common)
     else:
         model = RecurrentA2C("RecurrentPolicy", make(), **common)
     clock = Clock(seconds)

@@ -131,14 +131,15 @@ class RunSettings:
     """Scale rewards, and observations but for choices and images, by their running mean and deviation."""
     optimizer: _OwnName = "adam"
     """rmsprop or adam."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     """Learning rate at the start."""
     anneal: _Switch = False
     """Let the learning rate go down to 0 over the run."""
     anneal_entropy: _Switch = False
     """Let the weight of the entropy go down to 0 over the run."""
-    normalize_advantage: _OwnSwitch = True
-    """Scale the advantages of a rollout, or of a minibatch of ppo, to mean 0 and standard deviation 1."""
+    normalize_advantage: _OwnSwitch = None
+    """Scale the advantages of a rollout, or of a minibatch of ppo, to mean 0 and standard deviation 1; ppo does so by itself
+    where rewards are not scaled."""
     gamma: float = 0.99
     """Discount."""
     gae_lambda: float = 0.9

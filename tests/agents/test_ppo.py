@@ -145,6 +145,13 @@ def test_learning_stops_where_the_policy_has_gone_too_far():
     assert updates == [5, 1]
 
 
+@pytest.mark.parametrize("norm_reward", [True, False])
+def test_advantages_are_scaled_where_rewards_are_not(norm_reward):
+    chosen = make_ppo(norm_reward=norm_reward).normalize_advantage
+    given = make_ppo(norm_reward=norm_reward, normalize_advantage=norm_reward).normalize_advantage
+    assert (chosen, given) == (not norm_reward, norm_reward)
+
+
 def test_schedules_and_what_is_logged():
     model = make_ppo(clip_range=LinearSchedule(0.4, 0.0, 1.0), clip_range_vf=0.5, learning_rate=1e-2)
     told: list[dict] = []
