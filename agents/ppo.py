@@ -73,7 +73,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         clip_range_vf: float | Schedule | None = None,
         normalize_advantage: bool | None = None,
         ent_coef: float = 0.0,
-        target_kl: float | None = None,
+        target_kl: float | None = 0.05,
         optimizer: str = "adam",
         anneal: bool = False,
         **kwargs: Any,

@@ -57,7 +57,8 @@ def frames_per_second(algo: str, cell: str, seconds: float) -> float:
     if algo == "a3c":
         model: Any = A3C("RecurrentPolicy", make, n_workers=2, **common)
     elif algo == "ppo":
-        model = RecurrentPPO("RecurrentPolicy", make(), batch_size=240, n_epochs=4, normalize_advantage=True, **common)
+        equal: dict[str, Any] = dict(batch_size=240, n_epochs=4, target_kl=None, normalize_advantage=True)  # in every edition
+        model = RecurrentPPO("RecurrentPolicy", make(), **equal, **common)
     else:
         model = RecurrentA2C("RecurrentPolicy", make(), **common)
     clock = Clock(seconds)

@@ -61,7 +61,7 @@ class Settings:
 
 def make_model(settings: Settings, way: str, cell: str) -> BaseAlgorithm:
     """A contender."""
-    ppo = dict(n_steps=settings.n_steps, batch_size=settings.batch_size, normalize_advantage=True, device="cpu")
+    ppo = dict(n_steps=settings.n_steps, batch_size=settings.batch_size, target_kl=None, normalize_advantage=True, device="cpu")
     env = VecEnvAdapter(make_vector_env(ENV, settings.n_envs), monitor=True)
     if way == OURS:
         net = dict(cell=cell, hidden_size=128, encoder_arch=[128], shared_cell=True, net_arch=[])

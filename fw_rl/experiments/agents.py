@@ -33,7 +33,7 @@ EVALUATION_ENVS = 100
 def make_model(config: RunSettings, device: str = "cpu", ray_address: str | None = None) -> RecurrentOnPolicyAlgorithm:
     """A new agent for the settings of a run; ValueError if they cannot be those of one, or Ray is needed and not installed."""
     agent = _agent_class(config)
-    settings = {name: getattr(config, name) for name in argument_defaults(agent) if getattr(config, name, None) is not None}
+    settings = {name: value for name, value in config.of_agent.items() if name in argument_defaults(agent)}
     if config.normalize is not None:
         settings |= dict(norm_reward=config.normalize)
     machine = _machine(config, agent, device, ray_address)

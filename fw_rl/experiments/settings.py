@@ -113,6 +113,9 @@ class RunSettings:
     """Steps of a minibatch of ppo, in whole sequences of bptt_length."""
     clip_range: _OwnFloat = 0.2
     """How far ppo may change the probability of an action: by this share of it, up or down."""
+    target_kl: _OwnFloat = 0.05
+    """Learning of ppo from a rollout ends where the policy is 1.5 times as far from the one that acted; a large number never
+    ends it."""
     encoder_arch: _Sizes = field(default_factory=lambda: [64])
     """Units of each layer before the memory cell; no number is no layer."""
     hidden_size: int = 64
@@ -179,6 +182,12 @@ class RunSettings:
         of_one = self.engine == "local" and self.acts_apart
         return self.n_steps * (self.n_envs // self.workers if of_one else self.n_envs)
 
+    @property
+    def of_agent(self) -> dict[str, Any]:
+        """The settings by name, without those that the algorithm or the engine does not have."""
+        missing = _not_had(self.engine, self.algo)
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in missing}
+
     def check(self) -> None:
         """Check every setting, and that they go together; ValueError, in one line, if not."""
         from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS
@@ -209,7 +218,7 @@ class RunSettings:
         require("batch_size", batch, batch is None or batch <= rollout, f"at most {rollout}, {where}")
         for name in ("gamma", "gae_lambda"):
             require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "between 0 and 1")
-        for name in ("learning_rate", "max_grad_norm", "clip_range"):
+        for name in ("learning_rate", "max_grad_norm", "clip_range", "target_kl"):
             number = getattr(self, name)
             require(name, number, number is None or 0 < number <= LARGEST, "above 0 and finite")
         for name in ("ent_coef", "vf_coef"):

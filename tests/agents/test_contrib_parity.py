@@ -36,7 +36,7 @@ def same_agents(critic, monkeypatch, action_space=None, **settings):
     """Ours and sb3-contrib's with one set of weights; a minibatch is a whole rollout."""
     of_ours, of_theirs = CRITICS[critic]
     common = dict(n_steps=N_STEPS, batch_size=ROLLOUT, n_epochs=1, learning_rate=3e-4, gae_lambda=0.95, max_grad_norm=0.5)
-    common |= dict(normalize_advantage=True, seed=0, device="cpu") | settings
+    common |= dict(target_kl=None, normalize_advantage=True, seed=0, device="cpu") | settings
 
     def make_env():
         return DummyVecEnv(scripted_envs(SCRIPTS, scale=0.3, action_space=action_space))
