@@ -17,7 +17,7 @@ LSTM_POLICIES = ("MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy")
 
 _ARGUMENTS = {
     "use_rms_prop": "say optimizer='rmsprop' or 'adam'",
-    "rms_prop_eps": "say policy_kwargs=dict(optimizer_kwargs=dict(eps=...))",
+    "rms_prop_eps": "say optimizer_eps",
     "use_sde": "there is no state-dependent exploration with a memory",
     "sde_sample_freq": "there is no state-dependent exploration with a memory",
     "rollout_buffer_class": "a rollout of sequences takes its place, see bptt_length",

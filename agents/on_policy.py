@@ -65,14 +65,13 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         max_grad_norm: A longer gradient is clipped to this norm, above 0.
         bptt_length: Steps of a sequence, from 1 to `n_steps`: back-propagation begins anew there; None takes `n_steps`.
         optimizer: "rmsprop", as in the A3C paper (Mnih et al. 2016), or "adam".
-        anneal: Let a learning rate that is a number go down to 0 along `learn`, linearly. It suits one long call: in a loop
-            of calls with `reset_num_timesteps=False` each would end at a rate of 0.
+        optimizer_eps: Its epsilon: gradients far below it move the parameters little.
+        anneal: Let a learning rate that is a number go down to 0 along each call of `learn`, linearly.
         anneal_entropy: Let `ent_coef` do so.
         normalize_advantage: Scale the advantages to mean 0 and standard deviation 1.
         norm_reward: Divide rewards by the running deviation of the discounted return, as SB3's `VecNormalize`; values are of
             such rewards. Observations are scaled by the policy, see its `norm_obs`.
-        matmul_precision: Of the matrix products of learning, see `torch.set_float32_matmul_precision`: "highest", "high", or
-            "medium", which lets a processor that has bfloat16 use it inside of them.
+        matmul_precision: Of the products of learning, see `torch.set_float32_matmul_precision`: "highest", "high" or "medium".
         threads: Threads of Torch in `learn`. Small nets are fastest on one, above all on cores that others use too. None keeps
             Torch's own number, which large nets may want.
         stats_window_size: Episodes over which their returns and lengths are averaged for logging.
@@ -111,6 +110,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         max_grad_norm: float = 1.0,
         bptt_length: int | None = None,
         optimizer: str = "adam",
+        optimizer_eps: float = 1e-5,
         anneal: bool = False,
         anneal_entropy: bool = False,
         normalize_advantage: bool = False,
@@ -134,8 +134,9 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         require("bptt_length", bptt_length, within, f"from 1 to n_steps, which is {n_steps}")
         for name, share in (("gamma", gamma), ("gae_lambda", gae_lambda)):
             require(name, share, 0 <= share <= 1, "between 0 and 1")
-        require("max_grad_norm", max_grad_norm, max_grad_norm > 0, "above 0")
-        self.optimizer, self.anneal, self.anneal_entropy = optimizer, anneal, anneal_entropy
+        for name, number in (("max_grad_norm", max_grad_norm), ("optimizer_eps", optimizer_eps)):
+            require(name, number, number > 0, "above 0")
+        self.optimizer, self.optimizer_eps, self.anneal, self.anneal_entropy = optimizer, optimizer_eps, anneal, anneal_entropy
         self.normalize_advantage, self.norm_reward, self.matmul_precision = normalize_advantage, norm_reward, matmul_precision
         self.bptt_length, self.monitor_wrapper = bptt_length, monitor_wrapper
         self.torch_threads = threads  # under another name, since it belongs to the machine and not to the agent that is saved
@@ -147,8 +148,8 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             raise ValueError(f"policy must be a class of RecurrentActorCriticPolicy, or a name, got {policy_class.__name__}")
         check_policy_arguments(policy_class, policy_kwargs)
         if "optimizer_class" not in policy_kwargs:
-            policy_kwargs["optimizer_class"], standard = OPTIMIZERS[optimizer]
-            policy_kwargs["optimizer_kwargs"] = standard | (policy_kwargs.get("optimizer_kwargs") or {})
+            policy_kwargs["optimizer_class"], usual = OPTIMIZERS[optimizer]
+            policy_kwargs["optimizer_kwargs"] = usual | dict(eps=optimizer_eps) | (policy_kwargs.get("optimizer_kwargs") or {})
         env = maybe_make_env(env, verbose) if isinstance(env, str) else env
         device = choose_device(device, env, policy_kwargs.get("hidden_size", 0), verbose)
         self._stepper: Stepper | None = None

@@ -14,10 +14,10 @@ PRECISIONS = ("highest", "high", "medium")
 """Of matrix products, as Torch names them."""
 
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
-    "rmsprop": (torch.optim.RMSprop, dict(alpha=0.99, eps=1e-5)),
-    "adam": (torch.optim.Adam, dict(eps=1e-5, fused=True)),
+    "rmsprop": (torch.optim.RMSprop, dict(alpha=0.99)),
+    "adam": (torch.optim.Adam, dict(fused=True)),
 }
-"""Class and options of each optimizer."""
+"""Class and options of each optimizer, besides its epsilon."""
 
 
 @contextmanager

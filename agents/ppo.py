@@ -47,6 +47,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         ent_coef: Weight of the entropy.
         target_kl: Learning from a rollout ends where the policy is 1.5 times as far from the one that acted; None never does.
         optimizer: "rmsprop" or "adam".
+        optimizer_eps: Its epsilon: gradients far below it, as of an agent that has learned, move the parameters little.
         anneal: Let a learning rate that is a number go down to 0 along `learn`, linearly.
         **kwargs: The other arguments of `RecurrentOnPolicyAlgorithm`.
 
@@ -63,7 +64,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         self,
         policy: str | type[RecurrentActorCriticPolicy],
         env: GymEnv | VectorEnv | str | None,
-        learning_rate: float | Schedule = 5e-4,
+        learning_rate: float | Schedule = 1e-3,
         n_steps: int = 128,
         batch_size: int = 256,
         n_epochs: int = 10,
@@ -75,6 +76,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         ent_coef: float = 0.0,
         target_kl: float | None = 0.05,
         optimizer: str = "adam",
+        optimizer_eps: float = 1e-4,
         anneal: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -98,6 +100,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
             gae_lambda=gae_lambda,
             ent_coef=ent_coef,
             optimizer=optimizer,
+            optimizer_eps=optimizer_eps,
             anneal=anneal,
             normalize_advantage=normalize_advantage,
             **kwargs,

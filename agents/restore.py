@@ -109,6 +109,8 @@ def _merge_arguments(
     other_optimizer = "optimizer" in overrides or "optimizer_class" in own_kwargs.keys() & checkpoint.policy_kwargs.keys()
     renewed = OPTIMIZER_KWARGS if other_optimizer else ()
     policy_kwargs = {key: value for key, value in checkpoint.policy_kwargs.items() if f"policy_kwargs.{key}" not in renewed}
+    if "optimizer_eps" in overrides and "optimizer_kwargs" in policy_kwargs:
+        policy_kwargs["optimizer_kwargs"] = policy_kwargs["optimizer_kwargs"] | dict(eps=overrides["optimizer_eps"])
     policy_kwargs |= own_kwargs
     arguments = checkpoint.arguments | dict(overrides)
     if policy_kwargs:

@@ -88,7 +88,7 @@ class RLlibAgent(RecurrentOnPolicyAlgorithm):
         self,
         policy: str | type[RecurrentActorCriticPolicy],
         env: MakeEnv | str | None,
-        learning_rate: float = 5e-4,
+        learning_rate: float = 1e-3,
         algorithm: str = "impala",
         n_workers: int = 2,
         ray_address: str | None = None,

@@ -22,7 +22,7 @@ def main(timesteps: int = 60_000, cell: str = "fast-weights", seed: int = 0, kee
     memory = dict(cell=cell, hidden_size=64, cell_kwargs=options)
     settings = dict(n_steps=28, batch_size=448, learning_rate=2e-3, ent_coef=0.01, policy_kwargs=memory, seed=seed)
     if keep_sequence_starts:
-        model = RecurrentPPO("RecurrentPolicy", env, target_kl=None, normalize_advantage=True, **settings)
+        model = RecurrentPPO("RecurrentPolicy", env, target_kl=None, normalize_advantage=True, optimizer_eps=1e-5, **settings)
     else:
         model = sb3_contrib.RecurrentPPO(CellLstmPolicy, env, **settings)
     model.learn(timesteps)

@@ -26,7 +26,7 @@ from fw_rl.modules import without_module
 
 __all__ = ["RunSettings", "fill_in", "parse_cell_options", "resolve", "settings_of_games"]
 
-NOT_ON_RAY = ("bptt_length", "normalize", "optimizer", "normalize_advantage", "matmul_precision")
+NOT_ON_RAY = ("bptt_length", "normalize", "optimizer", "optimizer_eps", "normalize_advantage", "matmul_precision")
 """What RLlib does in its own way."""
 
 
@@ -134,7 +134,9 @@ class RunSettings:
     """Scale rewards, and observations but for choices and images, by their running mean and deviation."""
     optimizer: _OwnName = "adam"
     """rmsprop or adam."""
-    learning_rate: float = 5e-4
+    optimizer_eps: _OwnFloat = 1e-4
+    """Epsilon of the optimizer: gradients far below it move the parameters little."""
+    learning_rate: float = 1e-3
     """Learning rate at the start."""
     anneal: _Switch = False
     """Let the learning rate go down to 0 over the run."""
@@ -218,7 +220,7 @@ class RunSettings:
         require("batch_size", batch, batch is None or batch <= rollout, f"at most {rollout}, {where}")
         for name in ("gamma", "gae_lambda"):
             require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "between 0 and 1")
-        for name in ("learning_rate", "max_grad_norm", "clip_range", "target_kl"):
+        for name in ("learning_rate", "max_grad_norm", "clip_range", "target_kl", "optimizer_eps"):
             number = getattr(self, name)
             require(name, number, number is None or 0 < number <= LARGEST, "above 0 and finite")
         for name in ("ent_coef", "vf_coef"):

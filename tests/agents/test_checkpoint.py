@@ -334,6 +334,14 @@ def test_an_agent_that_has_not_learned(tmp_path):
     assert model.num_timesteps >= 30
 
 
+def test_another_epsilon_keeps_the_other_options_of_the_optimizer(tmp_path):
+    decay = dict(optimizer_kwargs=dict(weight_decay=0.5))
+    make_agent(optimizer_eps=0.1, policy_kwargs=decay).learn(27).save(tmp_path / "agent")
+    for given, expected in ((dict(), 0.1), (dict(optimizer_eps=0.2), 0.2)):
+        options = RecurrentA2C.load(tmp_path / "agent", catch(), **given).policy.optimizer.param_groups[0]
+        assert (options["eps"], options["weight_decay"]) == (expected, 0.5)
+
+
 def test_all_arguments_come_back(tmp_path):
     arguments = dict(
         learning_rate=0.5,
@@ -345,6 +353,7 @@ def test_all_arguments_come_back(tmp_path):
         max_grad_norm=7.0,
         bptt_length=4,
         optimizer="adam",
+        optimizer_eps=0.1,
         anneal=False,
         anneal_entropy=True,
         matmul_precision="high",
