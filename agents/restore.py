@@ -137,7 +137,7 @@ def _is_registered(cell: str) -> bool:
 
 def _changes_optimizer(checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> bool:
     given = {*overrides, *(f"policy_kwargs.{name}" for name in overrides.get("policy_kwargs") or {})}
-    return not given.isdisjoint({"optimizer", *OPTIMIZER_KWARGS}.difference(checkpoint.not_stored))
+    return not given.isdisjoint({"optimizer", "optimizer_eps", *OPTIMIZER_KWARGS}.difference(checkpoint.not_stored))
 
 
 def _check_spaces(checkpoint: Checkpoint, env: VecEnv) -> None:
