@@ -46,7 +46,8 @@ def test_the_defaults():
     ppo, a2c, a3c = (asdict(resolve(env=UNKNOWN, algo=algo)) for algo in ("ppo", "a2c", "a3c"))
     net = dict(cell="fast-weights", encoder_arch=[64], hidden_size=64, net_arch=[64], shared_cell=False, normalize=True)
     loss = dict(gamma=0.99, gae_lambda=0.9, ent_coef=0.0, vf_coef=0.5, max_grad_norm=1.0, optimizer="adam", anneal=False)
-    of_ppo = dict(n_steps=128, n_epochs=10, batch_size=256, target_kl=0.05, optimizer_eps=1e-4, normalize_advantage=None)
+    of_ppo = dict(n_steps=128, n_epochs=10, batch_size=256, clip_range=0.2, target_kl=0.05)
+    of_ppo |= dict(learning_rate=1e-3, optimizer_eps=1e-4, normalize_advantage=None)
     of_a2c = dict(n_steps=16, learning_rate=4e-3, optimizer_eps=1e-5, normalize_advantage=False)
     for settings, own in ((ppo, of_ppo), (a2c, of_a2c), (a3c, of_a2c)):
         assert settings == settings | net | loss | own
