@@ -73,7 +73,8 @@ def runners(algorithm):
 
 @pytest.mark.parametrize("algorithm, frames, n_envs", [("impala", 40_000, 16), ("ppo", 40_000, 64)])
 def test_it_learns(running, algorithm, frames, n_envs):
-    model = make_agent(partial(CatchVectorEnv, n_envs, n=5, m=2, autoreset_mode=AutoresetMode.NEXT_STEP), algorithm)
+    env = partial(CatchVectorEnv, n_envs, n=5, m=2, autoreset_mode=AutoresetMode.NEXT_STEP)
+    model = make_agent(env, algorithm, learning_rate=1e-3, anneal=True)  # at 3e-3 and no less, IMPALA can fall back
     before = greedy_return(model)
     model.learn(frames)
     assert model.num_timesteps >= frames
