@@ -49,6 +49,8 @@ class TableOptions:
     """Learning rates of AdamW; of several, each model and size takes the one with the lowest validation error at seed 0."""
     weight_decays: Annotated[tuple[float, ...], tyro.conf.arg(aliases=["--weight-decay"], metavar="FLOAT ...")] = ()
     """How much of each weight AdamW takes away, times the learning rate; of several, chosen with the learning rate."""
+    max_grad_norm: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: no limit)")] = None
+    """A longer gradient is clipped to this norm."""
     search_epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as --epochs)")] = None
     """Epochs of the runs that choose learning rate and weight decay."""
     batch_size: int = 128
@@ -126,7 +128,8 @@ class _Table:
         """The ways to train from which every model and size takes its best."""
         options = self.options
         ways = product(dict.fromkeys(options.learning_rates), dict.fromkeys(options.weight_decays))
-        return [Training(rate, options.epochs, 0, options.batch_size, options.anneal, decay) for rate, decay in ways]
+        common = options.epochs, 0, options.batch_size, options.anneal
+        return [Training(rate, *common, decay, options.max_grad_norm) for rate, decay in ways]
 
     def models(self) -> list[Run]:
         """A run of each model and size, whose training is yet to be chosen."""
@@ -215,6 +218,8 @@ def _check(options: TableOptions) -> None:
         require("learning_rates", rate, 0 < rate <= LARGEST, "above 0 and finite")
     for decay in options.weight_decays:
         require("weight_decays", decay, 0 <= decay <= LARGEST, "at least 0 and finite")
+    norm = options.max_grad_norm
+    require("max_grad_norm", norm, norm is None or 0 < norm <= LARGEST, "above 0 and finite")
     for seed in options.seeds:
         check_seed("seeds", seed)
     for name in ("cells", "hidden_sizes", "seeds", "learning_rates", "weight_decays"):

@@ -30,7 +30,11 @@ EPOCHS_WITHOUT_ERROR = 3
 
 @dataclass(frozen=True)
 class Training:
-    """How a net is trained by AdamW; the seed is that of the net and of the order, `anneal` follows a cosine down to 0."""
+    """How a net is trained by AdamW.
+
+    The seed is that of the net and of the order of the examples. `anneal` lets the learning rate follow a cosine down to 0. A
+    gradient with a norm above `max_grad_norm` is scaled down to it.
+    """
 
     learning_rate: float
     epochs: int
@@ -38,6 +42,7 @@ class Training:
     batch_size: int = 128
     anneal: bool = True
     weight_decay: float = 0.0
+    max_grad_norm: float | None = None
 
 
 def train(
@@ -129,6 +134,8 @@ def _train_epoch(
         loss = F.cross_entropy(net(inputs if vary is None else vary(inputs, generator)), split.labels[rows])
         optimizer.zero_grad()
         loss.backward()
+        if training.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(net.parameters(), training.max_grad_norm)
         optimizer.step()
         total += loss.detach() * len(rows)
         bar.update()

@@ -141,6 +141,7 @@ BAD_INPUT = {
     "too many pairs": (["--pairs", "27"], "pairs must be between 1 and 26, the number of letters, got 27"),
     "no pairs": (["--pairs", "0"], "pairs must be between 1 and 26, the number of letters, got 0"),
     "no weight decay": (["--weight-decays", "-0.1"], "--weight-decays must be at least 0 and finite, got -0.1"),
+    "no gradient": (["--max-grad-norm", "0"], "--max-grad-norm must be above 0 and finite, got 0.0"),
     "no epochs": (["--epochs", "0"], "--epochs must be at least 1, got 0"),
     "no search": (["--search-epochs", "0"], "--search-epochs must be at least 1, got 0"),
     "no examples of an update": (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
@@ -168,6 +169,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(case, tmp_path, capsys):
         (["--epochs", "3"], "epochs must be 2, as in {}, got 3:"),
         (["--batch-size", "64"], "batch_size must be 128, as in {}, got 64:"),
         (["--no-anneal"], "anneal must be True, as in {}, got False:"),
+        (["--max-grad-norm", "1"], "max_grad_norm must be None, as in {}, got 1.0:"),
         (["--epochs", "3", "--seed", "1"], "epochs must be 2, as in {}, got 3:"),
         (["--learning-rates", "0.02", "0.03"], "learning_rate must be 0.01, as in {}, got 0.02 or 0.03:"),
         (

@@ -49,7 +49,8 @@ TRAIN = {
 TABLE = {
     **dict.fromkeys(("epochs", "search-epochs", "batch-size", "jobs", "hidden-sizes"), COUNTS),
     **dict.fromkeys(("out", "log-dir"), FOLDERS),
-    "cells": NAMES, "seeds": SEEDS, "learning-rates": RATES, "weight-decays": WEIGHTS, "cell-options": CELL_OPTIONS,
+    "cells": NAMES, "seeds": SEEDS, "cell-options": CELL_OPTIONS,
+    "learning-rates": RATES, "weight-decays": WEIGHTS, "max-grad-norm": RATES,
 }  # fmt: skip
 COMMANDS = {
     "train": TRAIN,

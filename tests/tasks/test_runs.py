@@ -67,6 +67,7 @@ def test_resume_goes_on_and_its_opposite_begins_anew(resume, tmp_path, monkeypat
         dict(training=Training(2e-2, epochs=3, seed=1)),
         dict(training=Training(1e-2, epochs=3, seed=2)),
         dict(training=Training(1e-2, epochs=3, seed=1, weight_decay=0.1)),
+        dict(training=Training(1e-2, epochs=3, seed=1, max_grad_norm=1.0)),
         dict(task=Retrieval(pairs=2, examples=300)),
         dict(row="gru"),
         dict(options=dict(forget_bias=0.0)),

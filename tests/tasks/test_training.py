@@ -123,6 +123,19 @@ def test_weights_shrink_by_decay_times_learning_rate():
     assert net.parameter.item() == pytest.approx((1 - 0.05) * (1 - 0.025))
 
 
+def test_a_long_gradient_is_clipped(monkeypatch):
+    norms = []
+
+    def record(self, *arguments):
+        norms.append(nn.utils.get_total_norm([parameter.grad for parameter in self.param_groups[0]["params"]]).item())
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", record)
+    for limit in (None, 100.0, 0.01):
+        train(make_net(), DATA, Training(0.5, epochs=1, seed=0, batch_size=300, max_grad_norm=limit))
+    assert norms == pytest.approx([norms[0], norms[0], 0.01], rel=1e-3)
+    assert norms[0] > 0.1
+
+
 def test_an_epoch_shows_every_example_once_in_new_order():
     seen = []
 
