@@ -6,9 +6,10 @@ from typing import Self
 
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-from fw_rl.agents.loss import actor_critic_loss, explained_variance
+from fw_rl.agents.loss import actor_critic_loss
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.optimization import matmul_precision
+from fw_rl.agents.update_log import log_update
 
 __all__ = ["RecurrentA2C"]
 
@@ -47,19 +48,17 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm):
         self._update_learning_rate(self.policy.optimizer)
         weights = self._entropy_weight, self.vf_coef
         with matmul_precision(self.matmul_precision):
-            loss = actor_critic_loss(self.policy, self.rollout_buffer, *weights, self.normalize_advantage)
+            loss = actor_critic_loss(self.policy, self.rollout_buffer, *weights, bool(self.normalize_advantage))
             self.policy.zero_grad()
             loss.total.backward()
         grad_norm = self._clip_gradient(loss.total)
         self._apply_gradients()
 
         self._n_updates += 1
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/explained_variance", explained_variance(loss.values, loss.returns))
         self.logger.record("train/entropy_loss", loss.entropy.item())
         self.logger.record("train/policy_loss", loss.policy.item())
         self.logger.record("train/value_loss", loss.value.item())
-        self.logger.record("train/grad_norm", grad_norm.item())
+        log_update(self, loss.values, loss.returns, [grad_norm])
 
     def _apply_gradients(self) -> None:
         self.policy.optimizer.step()

@@ -10,18 +10,20 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
-__all__ = ["LSTM_POLICIES", "check_arguments_of_others", "check_policy_arguments", "lstm_policy_arguments"]
+from fw_rl.agents.policy import RecurrentActorCriticPolicy
+
+__all__ = ["LSTM_POLICIES", "check_arguments_of_others", "check_policy", "own_policy"]
 
 LSTM_POLICIES = ("MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy")
 """sb3-contrib's policies; the space of observations decides the features extractor of the first and the last."""
 
 _ARGUMENTS = {
-    "use_rms_prop": "say optimizer='rmsprop' or 'adam'",
-    "rms_prop_eps": "say optimizer_eps",
+    "use_rms_prop": "optimizer='rmsprop' or 'adam' takes its place",
+    "rms_prop_eps": "optimizer_eps takes its place",
     "use_sde": "there is no state-dependent exploration with a memory",
     "sde_sample_freq": "there is no state-dependent exploration with a memory",
     "rollout_buffer_class": "a rollout of sequences takes its place, see bptt_length",
-    "rollout_buffer_kwargs": "say bptt_length",
+    "rollout_buffer_kwargs": "bptt_length takes its place",
 }
 _POLICY_ARGUMENTS = {
     "lstm_hidden_size": "hidden_size",
@@ -36,22 +38,32 @@ def check_arguments_of_others(names: Iterable[str]) -> None:
     """ValueError for an argument of SB3's or sb3-contrib's agents that is none here, with what takes its place."""
     for name in names:
         if name in _ARGUMENTS:
-            raise ValueError(f"{name} must be left out, which only agents of SB3 have: {_ARGUMENTS[name]}")
+            raise ValueError(f"{name} must be left out: {_ARGUMENTS[name]}")
 
 
-def check_policy_arguments(policy_class: type[BasePolicy], names: Iterable[str]) -> None:
-    """ValueError for an argument that the policy does not take, with its name here if it is one of sb3-contrib's."""
+def check_policy(policy_class: type[BasePolicy], names: Iterable[str]) -> type[RecurrentActorCriticPolicy]:
+    """The class, if it has a memory and takes these arguments; else ValueError, with our name of an argument of sb3-contrib."""
+    if not issubclass(policy_class, RecurrentActorCriticPolicy):
+        raise ValueError(f"policy must be a class of RecurrentActorCriticPolicy, or a name, got {policy_class.__name__}")
     parameters = list(inspect.signature(policy_class).parameters.values())[3:]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
+        return policy_class
     known = [parameter.name for parameter in parameters]
     for name in names:
         if name not in known:
             here = f", which is {_POLICY_ARGUMENTS[name]} here" if name in _POLICY_ARGUMENTS else ""
             raise ValueError(f"policy_kwargs must be of {', '.join(known)}, got {name!r}{here}")
+    return policy_class
 
 
-def lstm_policy_arguments(
+def own_policy(policy: str | type[BasePolicy], policy_kwargs: dict[str, Any]) -> tuple[str | type[BasePolicy], dict[str, Any]]:
+    """A policy and its arguments, for a name of sb3-contrib those that make the same net here."""
+    if isinstance(policy, str) and policy in LSTM_POLICIES:
+        return "RecurrentPolicy", _lstm_arguments(policy, **policy_kwargs)
+    return policy, policy_kwargs
+
+
+def _lstm_arguments(
     policy: str,
     lstm_hidden_size: int = 256,
     n_lstm_layers: int = 1,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from stable_baselines3.common import utils
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -97,11 +96,6 @@ def clipped_loss(
         clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
     total = policy_loss + vf_coef * value_loss + ent_coef * entropy_loss
     return ClippedLoss(total, policy_loss, value_loss, entropy_loss, approx_kl, clip_fraction)
-
-
-def explained_variance(values: Tensor, returns: Tensor) -> float:
-    """The share of the variance of returns that values explain."""
-    return float(utils.explained_variance(values.flatten().cpu().numpy(), returns.flatten().cpu().numpy()))
 
 
 def _normalized(advantages: Tensor) -> Tensor:

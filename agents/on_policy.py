@@ -20,12 +20,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from fw_rl.agents.contrib_names import (
-    LSTM_POLICIES,
-    check_arguments_of_others,
-    check_policy_arguments,
-    lstm_policy_arguments,
-)
+from fw_rl.agents.contrib_names import LSTM_POLICIES, check_arguments_of_others, check_policy, own_policy
 from fw_rl.agents.devices import choose_device
 from fw_rl.agents.environments import wrap_env
 from fw_rl.agents.finite import first_in_rollout, first_not_finite
@@ -64,11 +59,12 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         vf_coef: Weight of the value error.
         max_grad_norm: A longer gradient is clipped to this norm, above 0.
         bptt_length: Steps of a sequence, from 1 to `n_steps`: back-propagation begins anew there; None takes `n_steps`.
-        optimizer: "rmsprop", as in the A3C paper (Mnih et al. 2016), or "adam".
+        optimizer: "rmsprop", as in the A3C paper (Mnih et al. 2016), or "adam". An `optimizer_class` in `policy_kwargs` takes
+            the place of `optimizer` and `optimizer_eps`.
         optimizer_eps: Its epsilon: gradients far below it move the parameters little.
         anneal: Let a learning rate that is a number go down to 0 along each call of `learn`, linearly.
         anneal_entropy: Let `ent_coef` do so.
-        normalize_advantage: Scale the advantages to mean 0 and standard deviation 1.
+        normalize_advantage: Scale the advantages to mean 0 and standard deviation 1; None leaves it to the algorithm.
         norm_reward: Divide rewards by the running deviation of the discounted return, as SB3's `VecNormalize`; values are of
             such rewards. Observations are scaled by the policy, see its `norm_obs`.
         matmul_precision: Of the products of learning, see `torch.set_float32_matmul_precision`: "highest", "high" or "medium".
@@ -113,7 +109,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         optimizer_eps: float = 1e-5,
         anneal: bool = False,
         anneal_entropy: bool = False,
-        normalize_advantage: bool = False,
+        normalize_advantage: bool | None = False,
         norm_reward: bool = True,
         matmul_precision: str = "highest",
         threads: int | None = 1,
@@ -140,16 +136,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         self.normalize_advantage, self.norm_reward, self.matmul_precision = normalize_advantage, norm_reward, matmul_precision
         self.bptt_length, self.monitor_wrapper = bptt_length, monitor_wrapper
         self.torch_threads = threads  # under another name, since it belongs to the machine and not to the agent that is saved
-        policy_kwargs = dict(policy_kwargs or {})
-        if policy in LSTM_POLICIES:
-            policy, policy_kwargs = "RecurrentPolicy", lstm_policy_arguments(str(policy), **policy_kwargs)
-        policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
-        if not issubclass(policy_class, RecurrentActorCriticPolicy):
-            raise ValueError(f"policy must be a class of RecurrentActorCriticPolicy, or a name, got {policy_class.__name__}")
-        check_policy_arguments(policy_class, policy_kwargs)
-        if "optimizer_class" not in policy_kwargs:
-            policy_kwargs["optimizer_class"], usual = OPTIMIZERS[optimizer]
-            policy_kwargs["optimizer_kwargs"] = usual | dict(eps=optimizer_eps) | (policy_kwargs.get("optimizer_kwargs") or {})
+        policy, policy_kwargs = self._resolve_policy(policy, dict(policy_kwargs or {}))
         env = maybe_make_env(env, verbose) if isinstance(env, str) else env
         device = choose_device(device, env, policy_kwargs.get("hidden_size", 0), verbose)
         self._stepper: Stepper | None = None
@@ -180,6 +167,19 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
             _init_setup_model=_init_setup_model,
         )
+
+    def _resolve_policy(
+        self, policy: str | type[BasePolicy], policy_kwargs: dict[str, Any]
+    ) -> tuple[type[RecurrentActorCriticPolicy], dict[str, Any]]:
+        """The class of the policy and its arguments, with those of the optimizer."""
+        policy, policy_kwargs = own_policy(policy, policy_kwargs)
+        found = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
+        policy_class = check_policy(found, policy_kwargs)
+        if "optimizer_class" not in policy_kwargs:
+            policy_kwargs["optimizer_class"], usual = OPTIMIZERS[self.optimizer]
+            own = dict(eps=self.optimizer_eps) | (policy_kwargs.get("optimizer_kwargs") or {})
+            policy_kwargs["optimizer_kwargs"] = usual | own
+        return policy_class, policy_kwargs
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:

@@ -11,11 +11,12 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
-from fw_rl.agents.loss import ClippedLoss, clipped_loss, explained_variance
+from fw_rl.agents.loss import ClippedLoss, clipped_loss
 from fw_rl.agents.minibatches import Minibatch, SequenceSampler
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.optimization import matmul_precision
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
+from fw_rl.agents.update_log import log_update
 from fw_rl.arguments import require
 
 __all__ = ["RecurrentPPO"]
@@ -36,7 +37,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         learning_rate: A number, or an SB3 schedule.
         n_steps: Steps of each environment in a rollout.
         batch_size: Steps of a minibatch, at least `bptt_length`: `batch_size // bptt_length` sequences. If it is below
-            `n_steps`, `bptt_length` is by default `batch_size`, so that a minibatch is one sequence.
+            `n_steps`, a minibatch is by default one sequence.
         n_epochs: How often it learns from a rollout.
         gamma: Discount, from 0 to 1.
         gae_lambda: Lambda of the generalised advantages, from 0 to 1.
@@ -45,10 +46,13 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         normalize_advantage: Scale the advantages of a minibatch to mean 0 and standard deviation 1. None does so where rewards
             are not scaled: where they are, it would only make noise of the small advantages of an agent that has learned.
         ent_coef: Weight of the entropy.
-        target_kl: Learning from a rollout ends where the policy is 1.5 times as far from the one that acted; None never does.
+        target_kl: Learning from a rollout stops once the approximate KL divergence from the policy that acted is above 1.5
+            times this number; None never stops it.
         optimizer: "rmsprop" or "adam".
         optimizer_eps: Its epsilon: gradients far below it, as of an agent that has learned, move the parameters little.
         anneal: Let a learning rate that is a number go down to 0 along `learn`, linearly.
+        bptt_length: Steps of a sequence, from 1 to `n_steps`; None takes the smaller one of `n_steps` and `batch_size`.
+        norm_reward: Divide rewards by the running deviation of the discounted return.
         **kwargs: The other arguments of `RecurrentOnPolicyAlgorithm`.
 
     Raises:
@@ -78,19 +82,19 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         optimizer: str = "adam",
         optimizer_eps: float = 1e-4,
         anneal: bool = False,
+        bptt_length: int | None = None,
+        norm_reward: bool = True,
         **kwargs: Any,
     ) -> None:
-        if kwargs.get("bptt_length") is None and 1 <= batch_size < n_steps:
-            kwargs["bptt_length"] = batch_size
-        length = kwargs.get("bptt_length") or n_steps
+        if bptt_length is None and 1 <= batch_size < n_steps:
+            bptt_length = batch_size
+        length = bptt_length or n_steps
         require("batch_size", batch_size, batch_size >= length, f"at least {length}, the steps of one sequence")
         require("n_epochs", n_epochs, n_epochs >= 1, "at least 1")
         for name, value in (("clip_range", clip_range), ("clip_range_vf", clip_range_vf), ("target_kl", target_kl)):
             require(name, value, not isinstance(value, float | int) or value > 0, "above 0")
         self.batch_size, self.n_epochs, self.target_kl = batch_size, n_epochs, target_kl
         self.clip_range, self.clip_range_vf = clip_range, clip_range_vf
-        if normalize_advantage is None:
-            normalize_advantage = not kwargs.get("norm_reward", True)
         super().__init__(
             policy,
             env,
@@ -102,7 +106,9 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
             optimizer=optimizer,
             optimizer_eps=optimizer_eps,
             anneal=anneal,
+            bptt_length=bptt_length,
             normalize_advantage=normalize_advantage,
+            norm_reward=norm_reward,
             **kwargs,
         )
 
@@ -128,40 +134,47 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         sampler = SequenceSampler(self.rollout_buffer, self.batch_size)
         self.policy.set_training_mode(True)
         losses: list[ClippedLoss] = []
-        for _ in range(self.n_epochs):
+        grad_norms: list[Tensor] = []
+        for epoch in range(1, self.n_epochs + 1):
             self._n_updates += 1
             batches = (Minibatch(sequences, *evaluated[steps].unbind(2)) for sequences, steps in sampler)
-            if not all(self._learn_from(batch, losses) for batch in batches):
+            if not all(self._learn_from(batch, losses, grad_norms) for batch in batches):
+                if self.verbose:
+                    print(f"Epoch {epoch} of {self.n_epochs} stopped: approx_kl is {losses[-1].approx_kl:.3f}, see `target_kl`")
                 break
-        self._log(losses, evaluated)
+        self._log(epoch, losses, grad_norms, evaluated)
 
     def _evaluate_rollout(self) -> Tensor:
         """Advantages, returns, and the values and log-probabilities of the policy that acted, [T * B, 4]."""
         return torch.stack(self.rollout_buffer.targets, dim=-1).flatten(0, 1)
 
-    def _learn_from(self, batch: Minibatch, losses: list[ClippedLoss]) -> bool:
-        """One update, whose loss is appended; False, and no update, where the policy has gone too far."""
+    def _learn_from(self, batch: Minibatch, losses: list[ClippedLoss], grad_norms: list[Tensor]) -> bool:
+        """One update, whose loss and gradient's norm are appended; False, and none, where the policy has gone too far."""
         limits = self._now(self.clip_range), None if self.clip_range_vf is None else self._now(self.clip_range_vf)
         with matmul_precision(self.matmul_precision):
-            loss = clipped_loss(self.policy, batch, self._entropy_weight, self.vf_coef, *limits, self.normalize_advantage)
+            loss = clipped_loss(self.policy, batch, self._entropy_weight, self.vf_coef, *limits, self._scales_advantages)
             losses.append(ClippedLoss(*(part.detach() for part in loss)))
             if self.target_kl is not None and loss.approx_kl > 1.5 * self.target_kl:
                 return False
             self.policy.zero_grad()
             loss.total.backward()
-        self._clip_gradient(loss.total)
+        grad_norms.append(self._clip_gradient(loss.total))
         self.policy.optimizer.step()
         return True
+
+    @property
+    def _scales_advantages(self) -> bool:
+        return not self.norm_reward if self.normalize_advantage is None else self.normalize_advantage
 
     def _now(self, value: float | Schedule) -> float:
         return FloatSchedule(value)(self._current_progress_remaining)
 
-    def _log(self, losses: list[ClippedLoss], evaluated: Tensor) -> None:
+    def _log(self, epochs: int, losses: list[ClippedLoss], grad_norms: list[Tensor], evaluated: Tensor) -> None:
         names = dict(policy="policy_gradient_loss", value="value_loss", entropy="entropy_loss", total="loss")
         for name in ClippedLoss._fields:
             mean = np.mean([getattr(loss, name).item() for loss in losses])
             self.logger.record(f"train/{names.get(name, name)}", mean)
-        _, returns, values, _ = evaluated.unbind(1)
-        self.logger.record("train/explained_variance", explained_variance(values, returns))
+        self.logger.record("train/epochs", epochs)
         self.logger.record("train/clip_range", self._now(self.clip_range))
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        _, returns, values, _ = evaluated.unbind(1)
+        log_update(self, values, returns, grad_norms)

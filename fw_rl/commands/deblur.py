@@ -71,7 +71,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
         for name, content in files.items():
             write_file(options.out / name, content)
     except OSError as error:
-        return fault(program, error, "once that is mended, the same command makes the report again")
+        return fault(program, error, "once that is fixed, the same command makes the report again")
     if not options.quiet:
         print(text)
         print(f"The report: {options.out}")

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl memories") -> int:
     except (ValueError, gym.error.Error) as error:
         return fail(program, error)
     except OSError as error:
-        whole = f"the trainings in {options.out} are whole: once that is mended, the same command goes on"
+        whole = f"the trainings in {options.out} are whole: once that is fixed, the same command goes on"
         return fault(program, error, whole)
     except WorkerError as error:
         return fail(program, error.summary, code=1, details=error.details)

@@ -87,7 +87,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
     try:
         _write(options, model, episodes, f"{config.short_env}: what {config.short_cell} attends to")
     except OSError as error:
-        again = "the run is as it was: once that is mended, the same command plays the same episodes"
+        again = "the run is as it was: once that is fixed, the same command plays the same episodes"
         return fault(program, error, again)
     return 0
 

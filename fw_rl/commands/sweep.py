@@ -30,8 +30,9 @@ __all__ = ["SweepOptions", "main"]
 class SweepOptions:
     """Search the settings of a memory cell on an environment, and train the best of them with new seeds.
 
-    Every trial is a training by A2C with settings drawn from the cell's search space. Its value is the mean return of the
-    training episodes over the whole of it, which is the area under the learning curve. The trial with the largest one, of many,
+    Every trial is a training with settings drawn from the cell's search space, by the algorithm that `train` takes for the
+    environment: A2C for Catch, else PPO. Its value is the mean return of the training episodes over the whole of it, which is
+    the area under the learning curve. The trial with the largest one, of many,
     owes it to luck as well: with finalists, new seeds decide which settings are the best. Nothing is done twice: the same
     command goes on where it was stopped, by what it has left in OUT/ENV/CELL, also for `fw-rl figure5`. After a minute it
     knows of trials whose process was killed.
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
     except ValueError as error:
         return fail(program, error)
     except OSError as error:
-        whole = f"the trainings in {sweep.folder} are whole: once that is mended, the same command goes on"
+        whole = f"the trainings in {sweep.folder} are whole: once that is fixed, the same command goes on"
         return fault(program, error, whole)
     except WorkerError as error:
         return fail(program, error.summary, code=1, details=error.details)
@@ -110,7 +111,8 @@ def _prepare(options: SweepOptions) -> Sweep:
     check_processes("jobs", options.jobs)
     open_trainings = _engine(options)
     require("sampler", options.sampler, options.sampler in SAMPLERS, f"one of {', '.join(SAMPLERS)}")
-    config = resolve(env=options.env, cell=options.cell, timesteps=options.timesteps, tuned_for_cell=False)
+    given = {} if options.timesteps is None else dict(timesteps=options.timesteps)
+    config = resolve(env=options.env, cell=options.cell, tuned_for_cell=False, **given)
     space = search_space(config.short_cell, options.space)
     space.check(config)
     make_folder("out", options.out)

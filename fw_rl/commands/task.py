@@ -41,7 +41,7 @@ def main(name: str, arguments: Sequence[str], program: str | None = None) -> int
     except ValueError as error:
         return fail(program, error)
     except OSError as error:
-        whole = f"the records in {options.out} are whole: once that is mended, the same command goes on"
+        whole = f"the records in {options.out} are whole: once that is fixed, the same command goes on"
         return fault(program, error, whole)
     print(f"\n{text}\nTable, pictures and records: {options.out}")
     return 0

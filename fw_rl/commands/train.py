@@ -113,7 +113,7 @@ def _train(training: TrainingRun, options: TrainOptions, tracker: Any, program: 
     except FloatingPointError as error:
         return fail(program, error, code=1)
     except OSError as error:
-        undone = f"the training is done, the evaluation is not: once that is mended, make it with: {resume}"
+        undone = f"the training is done, the evaluation is not: once that is fixed, make it with: {resume}"
         return fault(program, error, undone)
     return 0
 
@@ -128,18 +128,20 @@ def _how_to_go_on(training: TrainingRun, resume: str) -> str:
         frames = read_checkpoint(training.folder.last_checkpoint()).counters["num_timesteps"]
     except ValueError as error:
         return str(error)
-    return f"the checkpoint at {frames:,} frames is whole: once that is mended, go on with: {resume}"
+    return f"the checkpoint at {frames:,} frames is whole: once that is fixed, go on with: {resume}"
 
 
 def _defaults(arguments: Sequence[str], program: str) -> TrainOptions:
     """What an option is that the command line leaves out: as tuned for what it names, or as in the run that it resumes."""
     words = [word for word in arguments if word not in ("-h", "--help")]
-    named = parse(TrainOptions, words, program, default=TrainOptions(algo=""))
+    left_out = TrainOptions(algo="", workers=0, n_envs=0, n_steps=0)  # which nobody may give
+    named = parse(TrainOptions, words, program, default=left_out)
     if named.resume is not None:
         from fw_rl.experiments.run_folder import RunFolder
 
         return TrainOptions(**asdict(RunFolder.open(named.resume)[1]))
-    tuned = fill_in(env=named.env, cell=named.cell, engine=named.engine, algo=named.algo or None)
+    decisive = ("env", "cell", "engine", "algo", "workers", "n_envs", "n_steps", "bptt_length")
+    tuned = fill_in(**{name: getattr(named, name) for name in decisive if getattr(named, name)})
     return TrainOptions(**asdict(tuned) | dict(env=named.env))
 
 
@@ -154,8 +156,6 @@ def _prepare(options: TrainOptions, defaults: TrainOptions) -> TrainingRun:
     device, address = options.device, options.ray_address
     if options.resume is None:
         given = {field.name: getattr(options, field.name) for field in fields(RunSettings)}
-        if options.batch_size == defaults.batch_size:  # then it follows the length of the rollout
-            del given["batch_size"]
         return TrainingRun.begin(resolve(**given), options.log_dir, device, address)
     for name, value in vars(options).items():
         if name not in FREE_WHEN_RESUMING:

@@ -53,7 +53,7 @@ class RunFolder:
         try:
             return folder, RunSettings.from_json(folder.config.read_text())
         except ValueError as error:
-            raise ValueError(f"{folder.config} is damaged: {error}") from error
+            raise ValueError(f"{folder.config} {error}") from error
 
     def keep(self, config: RunSettings) -> None:
         """Write down the settings, with versions and commit."""

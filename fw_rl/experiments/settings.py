@@ -26,6 +26,9 @@ from fw_rl.modules import without_module
 
 __all__ = ["RunSettings", "fill_in", "parse_cell_options", "resolve", "settings_of_games"]
 
+MAY_BE_NONE = ("bptt_length", "target_kl", "normalize_advantage")
+"""Settings of an algorithm for which None is a choice."""
+
 NOT_ON_RAY = ("bptt_length", "normalize", "optimizer", "optimizer_eps", "normalize_advantage", "matmul_precision")
 """What RLlib does in its own way."""
 
@@ -106,7 +109,8 @@ class RunSettings:
     n_steps: int = 128
     """Steps of each environment between two updates."""
     bptt_length: _OwnInt = None
-    """Back-propagation goes through so many steps, from 1 to n_steps, and begins anew there; None is n_steps."""
+    """Back-propagation goes through so many steps, from 1 to n_steps, and begins anew there; None is n_steps, or for ppo
+    batch_size if that is less."""
     n_epochs: _OwnInt = 10
     """How often ppo learns from a rollout."""
     batch_size: _OwnInt = 256
@@ -114,8 +118,8 @@ class RunSettings:
     clip_range: _OwnFloat = 0.2
     """How far ppo may change the probability of an action: by this share of it, up or down."""
     target_kl: _OwnFloat = 0.05
-    """Learning of ppo from a rollout ends where the policy is 1.5 times as far from the one that acted; a large number never
-    ends it."""
+    """Learning of ppo from a rollout stops once the approximate KL divergence from the policy that acted is above 1.5 times
+    this number; None never stops it."""
     encoder_arch: _Sizes = field(default_factory=lambda: [64])
     """Units of each layer before the memory cell; no number is no layer."""
     hidden_size: int = 64
@@ -200,6 +204,8 @@ class RunSettings:
         where = "--engine ray" if on_ray else f"--algo {self.algo}"
         for name in sorted(_not_had(self.engine, self.algo)):
             require(name, getattr(self, name), getattr(self, name) is None, f"left out with {where}")
+        for name in sorted(self.of_agent.keys() - {*MAY_BE_NONE}):
+            require(name, None, getattr(self, name) is not None, f"a value with {where}")
         for name in ("timesteps", "workers", "n_envs", "n_steps", "bptt_length", "n_epochs", "batch_size", "hidden_size"):
             check_count(name, getattr(self, name))
         check_seed("seed", self.seed)
@@ -235,7 +241,7 @@ class RunSettings:
         try:
             settings = json.loads(text)["settings"]
             if missing := {field.name for field in fields(RunSettings)} - set(settings):
-                raise KeyError(*sorted(missing))
+                raise ValueError(f"is of another version of fw_rl, without {', '.join(sorted(missing))}")
             for name, kind in get_type_hints(RunSettings).items():
                 if not _is_of(settings[name], kind):
                     raise TypeError(f"{name} is {settings[name]!r}")
@@ -243,7 +249,7 @@ class RunSettings:
                 raise KeyError(settings["algo"])
             return RunSettings(**settings)
         except (TypeError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"not the settings of a run: {error}") from error
+            raise ValueError(f"is damaged: not the settings of a run: {error}") from error
 
 
 def _is_of(value: object, kind: Any) -> bool:
@@ -266,12 +272,12 @@ def resolve(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
 
 
 def fill_in(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
-    """The complete settings: those that are given and not None, then tuned values, then the defaults of the classes.
+    """The complete settings: those that are given, then tuned values, then the defaults of the classes.
 
-    Without `tuned_for_cell` the tuned values are those for any cell. ValueError if there is no such environment, engine or
-    algorithm; nothing else is checked.
+    Without `tuned_for_cell` the tuned values are those for any cell. A batch that is not given is at most a rollout, and a
+    sequence that is not given at most a batch. ValueError if there is no such environment, engine or algorithm; nothing else is
+    checked.
     """
-    given = {name: value for name, value in given.items() if value is not None}
     env, cell, engine = (given.get(name, getattr(RunSettings, name)) for name in ("env", "cell", "engine"))
     env = environment_id(env)
     require("engine", engine, engine in ENGINES, f"one of {', '.join(ENGINES)}")
@@ -290,6 +296,8 @@ def fill_in(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
     config = RunSettings(**settings | dict(env=env, cell=cell, engine=engine, algo=algo, cell_options=options))
     if config.batch_size is not None and "batch_size" not in given and config.workers > 0:
         config = replace(config, batch_size=min(config.batch_size, max(config.rollout_size, 1)))
+    if config.batch_size is not None and config.bptt_length is None and 0 < config.batch_size < config.n_steps:
+        config = replace(config, bptt_length=config.batch_size)
     return config
 
 

@@ -69,7 +69,7 @@ def _stored(folder: RunFolder) -> dict[str, Any] | None:
 
 @contextmanager
 def _wandb() -> Iterator[Any]:
-    """The package wandb; what it raises becomes a ValueError if the user can mend it, else a ConnectionError."""
+    """The package wandb; what it raises becomes a ValueError if the user can fix it, else a ConnectionError."""
     try:
         wandb = import_module("wandb")
     except ImportError as error:

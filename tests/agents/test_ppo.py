@@ -136,24 +136,32 @@ def test_a_minibatch_spans_the_times_of_one_environment():
         assert_close(small, torch.zeros(()), atol=1e-6, rtol=0)
 
 
-def test_learning_stops_where_the_policy_has_gone_too_far():
-    updates = []
+def test_learning_stops_where_the_policy_has_gone_too_far(capsys):
+    updates, epochs = [], []
     for target_kl in (None, 1e-9):
-        model = make_ppo(n_epochs=5, target_kl=target_kl, learning_rate=1e-2)
+        model = make_ppo(n_epochs=5, target_kl=target_kl, learning_rate=1e-2, verbose=1)
         model.learn(18)
         updates.append(model._n_updates)
-    assert updates == [5, 1]
+        epochs.append(model.logger.name_to_value["train/epochs"])
+    assert updates == epochs == [5, 1]
+    assert capsys.readouterr().out.count("Epoch 1 of 5 stopped: approx_kl is ") == 1
 
 
 @pytest.mark.parametrize("norm_reward", [True, False])
 def test_advantages_are_scaled_where_rewards_are_not(norm_reward):
-    chosen = make_ppo(norm_reward=norm_reward).normalize_advantage
-    given = make_ppo(norm_reward=norm_reward, normalize_advantage=norm_reward).normalize_advantage
+    chosen = make_ppo(norm_reward=norm_reward)._scales_advantages
+    given = make_ppo(norm_reward=norm_reward, normalize_advantage=norm_reward)._scales_advantages
     assert (chosen, given) == (not norm_reward, norm_reward)
 
 
+def test_an_agent_loaded_without_scaled_rewards_scales_advantages(tmp_path):
+    make_ppo().save(tmp_path / "agent")
+    assert not RecurrentPPO.load(tmp_path / "agent")._scales_advantages
+    assert RecurrentPPO.load(tmp_path / "agent", norm_reward=False)._scales_advantages
+
+
 def test_schedules_and_what_is_logged():
-    model = make_ppo(clip_range=LinearSchedule(0.4, 0.0, 1.0), clip_range_vf=0.5, learning_rate=1e-2)
+    model = make_ppo(clip_range=LinearSchedule(0.4, 0.0, 1.0), clip_range_vf=0.5, target_kl=None, learning_rate=1e-2)
     told: list[dict] = []
     model.logger.dump = lambda step=0: told.append(dict(model.logger.name_to_value))
     model.learn(54)
@@ -161,6 +169,16 @@ def test_schedules_and_what_is_logged():
     assert [row["train/clip_range"] for row in told] == pytest.approx([0.4 * 2 / 3, 0.4 / 3])
     names = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction", "loss", "explained_variance")
     assert all(np.isfinite(row[f"train/{name}"]) for row in told for name in names)
+    assert all(row["train/grad_norm"] > 0 for row in told)
+    assert [row["train/epochs"] for row in told] == [2, 2]
+
+
+def test_the_deviation_of_continuous_actions_is_logged():
+    model = make_ppo(action_space=spaces.Box(-1, 1, (2,)), n_epochs=1)
+    model.policy.log_std.data = torch.tensor([0.0, -1.0])
+    model.learning_rate, model.lr_schedule = 0.0, lambda progress: 0.0
+    model.learn(18)
+    assert model.logger.name_to_value["train/std"] == pytest.approx((1 + np.exp(-1)) / 2)
 
 
 @EVERY_CELL

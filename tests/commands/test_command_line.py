@@ -186,7 +186,7 @@ def test_a_disk_that_fills_up_amid_a_training_leaves_it_whole(tmp_path, monkeypa
         assert main(["train", *small]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     (run,) = (tmp_path / "runs").iterdir()
-    assert f"frames is whole: once that is mended, go on with: fw-rl train --resume runs/{run.name}" in line
+    assert f"frames is whole: once that is fixed, go on with: fw-rl train --resume runs/{run.name}" in line
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--resume", f"runs/{run.name}", "--quiet", "--eval-episodes", "4"]) == 0

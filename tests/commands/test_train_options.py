@@ -51,7 +51,7 @@ def test_a_run_that_lacks_a_setting_is_refused_in_one_line(tmp_path, capsys):
     (run / "config.json").write_text(json.dumps(config))
     capsys.readouterr()
     assert main(["--resume", str(run), "--timesteps", "192"]) == 2
-    assert capsys.readouterr().err.strip().endswith("not the settings of a run: 'bptt_length'")
+    assert capsys.readouterr().err.strip().endswith("config.json is of another version of fw_rl, without bptt_length")
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,16 @@ BAD_INPUT = {
     "scaling on Ray": (["--normalize", "True", "--engine", "ray"], "--normalize must be left out with --engine ray, got True"),
     "epochs of another algorithm": (["--n-epochs", "3"], "--n-epochs must be left out with --algo a2c, got 3"),
     "batch too small": (
-        ["--algo", "ppo", "--batch-size", "5"],
+        ["--algo", "ppo", "--batch-size", "5", "--bptt-length", "15"],
         "--batch-size must be at least 15, the steps of a sequence, got 5",
+    ),
+    "None where it is no choice": (
+        ["--algo", "ppo", "--n-epochs", "None"],
+        "--n-epochs must be a value with --algo ppo, got None",
+    ),
+    "a batch above the rollout that is the default": (
+        ["--env", "CartPole-v1", "--n-steps", "8", "--batch-size", "256"],
+        "--batch-size must be at most 128, the steps of a rollout",
     ),
     "no clipping": (["--algo", "ppo", "--clip-range", "0"], "--clip-range must be above 0 and finite, got 0"),
     "no episodes": (["--eval-episodes", "0"], "--eval-episodes must be at least 1, got 0"),
@@ -180,3 +188,9 @@ def test_words_that_do_not_parse_exit_with_code_2(arguments):
 def test_a_batch_that_is_not_chosen_follows_the_rollout(tmp_path):
     chosen = ["--algo", "ppo", "--n-envs", "4", "--n-steps", "6"]
     assert load_trained(train(tmp_path, *chosen, timesteps=24)[1])[0].batch_size == 24
+
+
+def test_none_counts_for_more_than_what_is_tuned(tmp_path):
+    chosen = ["--algo", "ppo", "--normalize-advantage", "None", "--n-envs", "4"]
+    settings, agent = load_trained(train(tmp_path, *chosen, timesteps=60)[1])
+    assert settings.normalize_advantage is agent.normalize_advantage is None

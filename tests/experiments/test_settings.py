@@ -41,6 +41,19 @@ def test_the_record_has_the_defaults_of_an_unknown_environment():
     assert RunSettings(env=UNKNOWN) == resolve(env=UNKNOWN)
 
 
+def test_none_is_a_choice_and_what_is_left_out_is_not():
+    assert resolve(env=UNKNOWN).target_kl == 0.05
+    assert resolve(env=UNKNOWN, target_kl=None).target_kl is None
+    with pytest.raises(ValueError, match=r"^--clip-range must be a value with --algo ppo, got None$"):
+        resolve(env=UNKNOWN, clip_range=None)
+
+
+@pytest.mark.parametrize(("n_steps", "batch_size", "bptt_length"), [(512, 256, 256), (256, 256, None), (8, 128, None)])
+def test_batch_and_sequence_follow_the_rollout(n_steps, batch_size, bptt_length):
+    config = resolve(env=UNKNOWN, n_steps=n_steps)
+    assert (config.batch_size, config.bptt_length) == (batch_size, bptt_length)
+
+
 def test_the_defaults():
     """The only test that is to change with them."""
     ppo, a2c, a3c = (asdict(resolve(env=UNKNOWN, algo=algo)) for algo in ("ppo", "a2c", "a3c"))

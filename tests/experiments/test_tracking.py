@@ -15,7 +15,7 @@ class Error(Exception):
 
 
 class UsageError(Error):
-    """One that the user can mend."""
+    """One that the user can fix."""
 
 
 class FakeRun:
