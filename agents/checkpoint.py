@@ -6,7 +6,6 @@ nothing in it is run. `fw_rl.agents.restore` makes an agent of what was read.
 
 from __future__ import annotations
 
-import inspect
 import os
 import platform
 import random
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from fw_rl.agents.normalization import describe_normalization
 from fw_rl.agents.schedules import describe_schedule, make_schedule
 from fw_rl.agents.spaces import describe_space, make_space
+from fw_rl.arguments import constructor_parameters
 from fw_rl.document import (
     CheckpointError,
     allow_classes,
@@ -229,13 +229,9 @@ def constructor_arguments(model: OnPolicyAlgorithm) -> dict[str, Any]:
 
 def argument_defaults(agent_class: type[OnPolicyAlgorithm]) -> dict[str, Any]:
     """What the constructor takes, also by its **kwargs, with its default; without what belongs to the machine."""
-    defaults: dict[str, Any] = {}
-    for constructor in (vars(ancestor)["__init__"] for ancestor in agent_class.__mro__ if "__init__" in vars(ancestor)):
-        parameters = inspect.signature(constructor).parameters.values()
-        defaults = {p.name: p.default for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} | defaults
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return {name: value for name, value in defaults.items() if name not in ("self", "env", "device", "_init_setup_model")}
+    of_machine = ("self", "env", "device", "_init_setup_model")
+    parameters = constructor_parameters(agent_class)
+    return {name: parameter.default for name, parameter in parameters.items() if name not in of_machine}
 
 
 def policy_parameters(policy: nn.Module) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from stable_baselines3.common.policies import BasePolicy
@@ -11,8 +11,9 @@ from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
+from fw_rl.arguments import check_kind, constructor_parameters, require
 
-__all__ = ["LSTM_POLICIES", "check_arguments_of_others", "check_policy", "own_policy"]
+__all__ = ["LSTM_POLICIES", "check_arguments", "check_policy", "own_policy"]
 
 LSTM_POLICIES = ("MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy")
 """sb3-contrib's policies; the space of observations decides the features extractor of the first and the last."""
@@ -34,23 +35,30 @@ _POLICY_ARGUMENTS = {
 }
 
 
-def check_arguments_of_others(names: Iterable[str]) -> None:
-    """ValueError for an argument of SB3's or sb3-contrib's agents that is none here, with what takes its place."""
-    for name in names:
+def check_arguments(agent_class: type, arguments: Mapping[str, Any]) -> None:
+    """ValueError for an argument of a wrong type, and for one of SB3's or sb3-contrib's, with what takes its place here."""
+    known = constructor_parameters(agent_class)
+    for name, value in arguments.items():
         if name in _ARGUMENTS:
             raise ValueError(f"{name} must be left out: {_ARGUMENTS[name]}")
+        if name in known:
+            check_kind(known[name], value)
+    given = arguments.get("policy_kwargs")
+    require("policy_kwargs", given, given is None or isinstance(given, Mapping), "a dictionary")
 
 
-def check_policy(policy_class: type[BasePolicy], names: Iterable[str]) -> type[RecurrentActorCriticPolicy]:
+def check_policy(policy_class: Any, arguments: Mapping[str, Any]) -> type[RecurrentActorCriticPolicy]:
     """The class, if it has a memory and takes these arguments; else ValueError, with our name of an argument of sb3-contrib."""
-    if not issubclass(policy_class, RecurrentActorCriticPolicy):
-        raise ValueError(f"policy must be a class of RecurrentActorCriticPolicy, or a name, got {policy_class.__name__}")
+    if not isinstance(policy_class, type) or not issubclass(policy_class, RecurrentActorCriticPolicy):
+        got = getattr(policy_class, "__name__", policy_class)
+        raise ValueError(f"policy must be a class of RecurrentActorCriticPolicy, or a name, got {got}")
     parameters = list(inspect.signature(policy_class).parameters.values())[3:]
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return policy_class
-    known = [parameter.name for parameter in parameters]
-    for name in names:
-        if name not in known:
+    known = {parameter.name: parameter for parameter in parameters}
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    for name, value in arguments.items():
+        if name in known:
+            check_kind(known[name], value)
+        elif not takes_any:
             here = f", which is {_POLICY_ARGUMENTS[name]} here" if name in _POLICY_ARGUMENTS else ""
             raise ValueError(f"policy_kwargs must be of {', '.join(known)}, got {name!r}{here}")
     return policy_class
@@ -78,6 +86,10 @@ def _lstm_arguments(
     without a past slowly. Observations are scaled, as by any policy here. A shared LSTM learns from the critic's error too.
     Several layers are a `fw_rl.cells.Stack`.
     """
+    if others.get("cell", "lstm") != "lstm":
+        raise ValueError(
+            f"cell must be left out with {policy!r}, whose cell is an LSTM, got {others['cell']!r}: say 'RecurrentPolicy'"
+        )
     own = not shared_lstm if enable_critic_lstm is None else enable_critic_lstm
     if own == shared_lstm:
         got = f"got {own} and shared_lstm={shared_lstm}"

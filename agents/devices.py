@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -34,6 +35,8 @@ def choose_device(device: torch.device | str, env: Any, hidden_size: int, verbos
         same_number = given is None or None in (given.index, wanted.index) or given.index == wanted.index
         if given is not None and not (given.type == wanted.type and same_number):
             raise ValueError(f"device must be {given}, where env has its tensors, or 'auto', got {device}")
+        if wanted.type == "cuda" and not torch.cuda.is_available():  # SB3 would not tell
+            warnings.warn(f"PyTorch finds no CUDA device: the agent is on the processor, and not on {device}", stacklevel=2)
         return device
     if given is not None:
         return given

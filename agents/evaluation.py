@@ -14,6 +14,7 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents.environments import wrap_env
+from fw_rl.agents.normalization import warn_of_missing_normalizer
 
 __all__ = ["MaskedEvalCallback", "evaluate_policy"]
 
@@ -61,6 +62,7 @@ def evaluate_policy(
         >>> mean, deviation = evaluate_policy(model, CatchVectorEnv(8, n=8, m=2), n_eval_episodes=16)
     """
     env = _as_vec_env(env)
+    warn_of_missing_normalizer(model.get_vec_normalize_env(), env)
     with _heeding_masks(model, env):
         return evaluation.evaluate_policy(model, env, n_eval_episodes, deterministic, **kwargs)
 

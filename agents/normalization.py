@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -48,6 +49,16 @@ def normalize_as(env: VecEnv, stored: dict[str, Any]) -> VecEnv:
     if len(stored["returns"]) == normalizer.num_envs:
         normalizer.returns = np.array(stored["returns"], dtype=np.float64)
     return env
+
+
+def warn_of_missing_normalizer(normalizer: VecNormalize | None, env: VecEnv) -> None:
+    """Warn if an agent that learned from scaled observations, by this normalizer, is to act on those of this environment."""
+    if normalizer is not None and normalizer.norm_obs and unwrap_vec_normalize(env) is None:
+        warnings.warn(
+            "the agent was trained with a VecNormalize, which this environment does not have: play in that of "
+            "load(path, env).get_env(), whose observations are scaled as in training",
+            stacklevel=3,
+        )
 
 
 def normalizer_alone(stored: dict[str, Any], n_envs: int) -> VecNormalize:

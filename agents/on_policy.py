@@ -20,7 +20,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from fw_rl.agents.contrib_names import LSTM_POLICIES, check_arguments_of_others, check_policy, own_policy
+from fw_rl.agents.contrib_names import LSTM_POLICIES, check_arguments, check_policy, own_policy
 from fw_rl.agents.devices import choose_device
 from fw_rl.agents.environments import wrap_env
 from fw_rl.agents.finite import first_in_rollout, first_not_finite
@@ -90,7 +90,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
     _of_worker = ""  # which environments an error is about, if each worker has its own
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        check_arguments_of_others(kwargs)
+        check_arguments(cls, kwargs)
         return super().__new__(cls)
 
     def __init__(

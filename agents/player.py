@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +18,19 @@ from stable_baselines3.common.vec_env import VecEnv
 from fw_rl.agents.environments import wrap_env
 from fw_rl.agents.finite import require_finite_observation
 from fw_rl.agents.inference import rows_of
+from fw_rl.agents.normalization import warn_of_missing_normalizer
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.cells import State, Stepper
 
 __all__ = ["Player"]
+
+
+class PlayedEpisode(NamedTuple):
+    """The return of an episode, its length in steps, and whether a time limit cut it off."""
+
+    total: float
+    length: int
+    truncated: bool
 
 
 class Player:
@@ -44,7 +54,7 @@ class Player:
     """
 
     def __init__(self, model: RecurrentOnPolicyAlgorithm) -> None:
-        self.policy = model.policy
+        self.policy, self._normalizer = model.policy, model.get_vec_normalize_env()
         self.reset()
 
     def reset(self) -> None:
@@ -124,21 +134,33 @@ class Player:
             n_episodes: Episodes over all environments.
             deterministic: Take the likeliest action; else draw one.
         """
+        return np.array([episode.total for episode in self.episodes(env, n_episodes, deterministic)], dtype=np.float64)
+
+    def episodes(self, env: VecEnv | VectorEnv | Env, n_episodes: int, deterministic: bool = True) -> Iterator[PlayedEpisode]:
+        """The episodes of which `play` has the returns, each when it has ended.
+
+        Args:
+            env: As in `play`.
+            n_episodes: As in `play`.
+            deterministic: As in `play`.
+        """
         self.reset()
         env = env if isinstance(env, VecEnv) else wrap_env(env)
+        warn_of_missing_normalizer(self._normalizer, env)
         masked = is_masking_supported(env)
         reported = any(all(env.env_is_wrapped(wrapper)) for wrapper in (Monitor, RecordEpisodeStatistics))
         left = np.array([(n_episodes + i) // env.num_envs for i in range(env.num_envs)])
-        earned, returns = np.zeros(env.num_envs), []
+        earned, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=int)
         observation = env.reset()
         while left.any():
             masks = get_action_masks(env) if masked else None
             observation, rewards, dones, infos = env.step(self.act(observation, deterministic, masks))  # type: ignore[arg-type]
             self.observe(dones)
             earned += rewards
+            lengths += 1
             for i in np.flatnonzero(dones & (left > 0)):
                 if "episode" in infos[i] or not reported:
-                    returns.append(infos[i].get("episode", {}).get("r", earned[i]))
+                    own = dict(r=earned[i], l=lengths[i]) | infos[i].get("episode", {})
+                    yield PlayedEpisode(float(own["r"]), int(own["l"]), bool(infos[i].get("TimeLimit.truncated", False)))
                     left[i] -= 1
-            earned[dones] = 0.0
-        return np.array(returns, dtype=np.float64)
+            earned[dones], lengths[dones] = 0.0, 0

@@ -19,6 +19,7 @@ from fw_rl.agents.features import standard_extractor
 from fw_rl.agents.inference import RecurrentInference
 from fw_rl.agents.rollout import Observation, map_observation
 from fw_rl.agents.scaling import ObservationScaling, RewardScaling
+from fw_rl.arguments import require
 from fw_rl.cells import Cell, CellPair, State, make_cell
 from fw_rl.envs.sb3 import check_spaces
 
@@ -91,6 +92,9 @@ class RecurrentActorCriticPolicy(RecurrentInference):
             raise ValueError(f"squash_output must be False where actions are not in a Box, got True for {action_space}")
         if shared_cell and not share_features_extractor:
             raise ValueError("share_features_extractor must be True unless shared_cell=False, got False")
+        for name, sizes in (("encoder_arch", encoder_arch), ("net_arch", net_arch or ())):
+            listed = isinstance(sizes, Sequence | dict) and not isinstance(sizes, str)
+            require(name, sizes, listed, "a list of sizes")
         self._squashes = squash_output
         self.shared_cell = shared_cell
         self.cell_name, self.hidden_size, self.cell_kwargs = cell, hidden_size, cell_kwargs or {}

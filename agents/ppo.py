@@ -91,8 +91,10 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         length = bptt_length or n_steps
         require("batch_size", batch_size, batch_size >= length, f"at least {length}, the steps of one sequence")
         require("n_epochs", n_epochs, n_epochs >= 1, "at least 1")
+        require("clip_range", clip_range, clip_range is not None, "a number or a schedule")
         for name, value in (("clip_range", clip_range), ("clip_range_vf", clip_range_vf), ("target_kl", target_kl)):
-            require(name, value, not isinstance(value, float | int) or value > 0, "above 0")
+            fits = value is None or callable(value) or (isinstance(value, float | int) and value > 0)
+            require(name, value, fits, "above 0")
         self.batch_size, self.n_epochs, self.target_kl = batch_size, n_epochs, target_kl
         self.clip_range, self.clip_range_vf = clip_range, clip_range_vf
         super().__init__(

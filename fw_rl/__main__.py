@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
         return _exit_code(_help, "fw-rl")
+    if name == "--version":
+        print(f"fw-rl {import_module('fw_rl').__version__}")
+        return 0
     if name not in COMMANDS:
         return fail("fw-rl", f"the command must be one of {', '.join(COMMANDS)}, got {name!r}")
     return run(name, rest, program=f"fw-rl {name}")

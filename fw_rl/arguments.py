@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import inspect
+from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
-__all__ = ["require"]
+__all__ = ["check_kind", "constructor_parameters", "require"]
+
+KINDS: dict[str, type] = {"int": Integral, "float": Real, "bool": bool, "str": str}
+"""What an argument of such an annotation may be; NumPy's numbers are among them."""
 
 
 def require(name: str, value: object, fits: bool, wanted: str) -> None:
     """Say by ValueError what an argument must be, such as "at least 1", if its value does not fit."""
     if not fits:
         raise ValueError(f"{name} must be {wanted}, got {str(value) if isinstance(value, Path) else value!r}")
+
+
+def check_kind(parameter: inspect.Parameter, value: Any) -> None:
+    """ValueError for a value of another type than the annotation's, as far as `KINDS` has it."""
+    kind = inspect.formatannotation(parameter.annotation).strip("'")
+    require(parameter.name, value, isinstance(value, KINDS.get(kind, object)), f"of type {kind}")
+
+
+def constructor_parameters(of_class: type) -> dict[str, inspect.Parameter]:
+    """What a constructor takes, by name, also by its **kwargs."""
+    found: dict[str, inspect.Parameter] = {}
+    for constructor in (vars(ancestor)["__init__"] for ancestor in of_class.__mro__ if "__init__" in vars(ancestor)):
+        parameters = inspect.signature(constructor).parameters.values()
+        found = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} | found
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found

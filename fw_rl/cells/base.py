@@ -242,8 +242,10 @@ def find_cell(name: str) -> type[Cell]:
     Raises:
         ValueError: If there is no such cell.
     """
+    known = f"{', '.join(available_cells())}, or module:name for one that a module registers"
+    if not isinstance(name, str):  # the class itself, as SB3 takes those of extractors
+        raise ValueError(f"cell must be one of {known}, got {name!r}: see register_cell")
     own_name = import_for(name, "cell")
     if own_name not in _REGISTRY:
-        known = f"{', '.join(available_cells())}, or module:name for one that a module registers"
         raise ValueError(f"cell must be one of {known}, got {name!r}")
     return _REGISTRY[own_name]

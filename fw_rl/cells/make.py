@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fw_rl.arguments import check_kind
 from fw_rl.cells.base import Cell, find_cell
 from fw_rl.cells.stack import Stack
 
@@ -48,7 +49,10 @@ def make_cell(name: str, input_size: int, hidden_size: int, *, layers: int = 1, 
 
 
 def _check_option(parameter: inspect.Parameter, value: Any) -> None:
-    """ValueError for True where a number is meant, which Python takes for 1, and for a number beyond what can be."""
+    """ValueError for what is not of the option's type, for True as a number, and for a number beyond what can be."""
+    if value is parameter.empty:
+        return
+    check_kind(parameter, value)
     if isinstance(value, bool) and parameter.annotation is not parameter.empty and "bool" not in str(parameter.annotation):
         raise ValueError(f"{parameter.name} must be of type {parameter.annotation}, got {value}")
     largest = MOST if "int" in str(parameter.annotation) else torch.finfo(torch.float32).max  # Torch takes more for infinite

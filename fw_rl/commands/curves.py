@@ -12,7 +12,7 @@ import tyro
 
 from fw_rl.commands.command_line import fail, parse
 from fw_rl.experiments.checks import check_output
-from fw_rl.experiments.curves import draw, group, read_run
+from fw_rl.experiments.curves import LearningCurve, draw, group, read_run
 from fw_rl.files import write_file
 from fw_rl.intervals import mean_interval
 
@@ -24,7 +24,8 @@ class CurvesOptions:
     """Learning curves of many runs as one picture: a panel for each environment, a line for each kind of run.
 
     Runs that differ in nothing but the seed are of one kind. Its line is the mean over them, its band the 95 % interval of the
-    mean (Student's t). A kind is named after its cell, and after whatever else tells it from the others of its panel.
+    mean (Student's t). A kind is named after its cell, and after whatever else tells it from the others of its panel. What is
+    no run, or has no curve yet, is left out with a line that says so.
     """
 
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN ...", help_behavior_hint="")]
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl curves") -> int:
         if not options.runs:
             raise ValueError("RUN must be the folder of at least one run, got none")
         check_output("out", options.out, ".png")
-        panels = group([read_run(path) for path in options.runs])
+        panels = group(_read(options.runs))
         write_file(options.out, draw(panels))
     except (ValueError, OSError) as error:
         return fail(program, error)
@@ -52,3 +53,18 @@ def main(arguments: Sequence[str], program: str = "fw-rl curves") -> int:
             print(f"{env}, {label}: {seeds}return {mean:.3f}{interval} at the end")
     print(f"The picture: {options.out}")
     return 0
+
+
+def _read(paths: Sequence[Path]) -> list[LearningCurve]:
+    """The curves of those folders that have one; ValueError if none has."""
+    runs, problems = [], []
+    for path in paths:
+        try:
+            runs.append(read_run(path))
+        except ValueError as error:
+            problems.append(error)
+    if not runs:
+        raise problems[0]
+    for problem in problems:
+        print(f"Left out: {problem}")
+    return runs

@@ -19,6 +19,7 @@ from fw_rl.experiments.agents import load_trained
 from fw_rl.experiments.animation import require_video, write_gif, write_mp4
 from fw_rl.experiments.attention import AttentionPicture, attention_shares
 from fw_rl.experiments.checks import check_count, check_output, check_seed, require
+from fw_rl.experiments.environments import draw_without_screen
 from fw_rl.experiments.episodes import Episode, open_env, play_steps
 from fw_rl.experiments.hub import local_run
 from fw_rl.experiments.memory_view import with_memory
@@ -105,6 +106,8 @@ def _check(options: PlayOptions) -> None:
 
 def _open(options: PlayOptions, config: RunSettings, model: RecurrentOnPolicyAlgorithm) -> tuple[gym.Env, EpisodeWindow | None]:
     """The environment, with frames for the files or for a window; it is played without them where neither can be nor need."""
+    if options.gif or options.mp4 or options.show_attention:
+        draw_without_screen()
     if options.gif or options.mp4:
         return open_env(config, "rgb_array", model), None
     env = open_env(config, None, model)

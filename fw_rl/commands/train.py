@@ -5,7 +5,6 @@ Torch, and what needs it, is imported where the work begins: `--help` does witho
 
 from __future__ import annotations
 
-import os
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -18,7 +17,7 @@ import tyro
 from fw_rl.algorithms import ENGINES
 from fw_rl.commands.command_line import fail, fault, parse
 from fw_rl.experiments.checks import check_count, check_device, check_threads, require
-from fw_rl.experiments.environments import changes_to_observations
+from fw_rl.experiments.environments import EVALUATION_STEPS, changes_to_observations, draw_without_screen
 from fw_rl.experiments.settings import RunSettings, fill_in, resolve
 from fw_rl.processes import WorkerError
 
@@ -62,8 +61,7 @@ class TrainOptions(RunSettings):
 
 def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
     """Run the command; returns its exit code: 0 done, 1 not finite or a fault, 2 bad input, 130 interrupted."""
-    for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # pygame would complain, for each environment, of what is not there
-        os.environ.setdefault(driver, "dummy")
+    draw_without_screen()
     try:
         defaults = _defaults(arguments, program)
     except BAD_INPUT as error:
@@ -106,7 +104,7 @@ def _train(training: TrainingRun, options: TrainOptions, tracker: Any, program: 
     except OSError as error:
         return fault(program, error, _how_to_go_on(training, resume))
     try:
-        _report(training, options.eval_episodes or training.config.evaluation_episodes, tracker)
+        _report(training, options, tracker)
     except KeyboardInterrupt:
         print(f"The training is done, the evaluation is not. Make it with: {resume}")
         return 130
@@ -183,11 +181,11 @@ def _say_what_is_compiled(training: TrainingRun) -> None:
         print(f"Compiling the kernels of {config.short_cell}, which takes some seconds once on a machine ...", flush=True)
 
 
-def _report(training: TrainingRun, episodes: int, tracker: Any) -> None:
+def _report(training: TrainingRun, options: TrainOptions, tracker: Any) -> None:
     """Evaluate the agent, draw its pictures, and say where everything is."""
-    folder = training.folder
+    folder, episodes = training.folder, options.eval_episodes or training.config.evaluation_episodes
     print(f"Evaluating {episodes:,} greedy and {episodes:,} sampled episodes ...", flush=True)
-    result = training.evaluate(episodes)
+    result = training.evaluate(episodes, progress_bar=not options.quiet)
     if tracker:
         tracker.summary["eval"] = result
     pictures, problem = training.draw(result["mean"])
@@ -203,4 +201,5 @@ def _report(training: TrainingRun, episodes: int, tracker: Any) -> None:
 
 def _mean(result: dict[str, Any]) -> str:
     spread = " (95 % interval {:.3f} to {:.3f})".format(*result["interval_95"]) if result["interval_95"] else ""
-    return f"{result['mean']:.3f}{spread}"
+    cut_off = f"; {result['cut_off']:,} of them were cut off after {EVALUATION_STEPS:,} steps" if result["cut_off"] else ""
+    return f"{result['mean']:.3f}{spread}{cut_off}"

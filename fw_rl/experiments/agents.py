@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -13,14 +14,16 @@ import torch
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
+from tqdm import tqdm
 
 from fw_rl.agents import Player, RecurrentA2C, RecurrentActorCriticPolicy, RecurrentOnPolicyAlgorithm
 from fw_rl.agents.checkpoint import argument_defaults
+from fw_rl.agents.player import PlayedEpisode
 from fw_rl.algorithms import ENGINES
 from fw_rl.cells import find_cell
 from fw_rl.envs import VecEnvAdapter, VecPreviousStep
 from fw_rl.experiments.checks import ray_needed
-from fw_rl.experiments.environments import make_vector_env
+from fw_rl.experiments.environments import make_vector_env, was_cut_off
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.intervals import mean_interval
@@ -88,26 +91,44 @@ def _adapted(config: RunSettings, n_envs: int, workers: int = 1, training: bool 
 
 def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int, greedy: bool = True) -> NDArray[np.float64]:
     """The returns of episodes from a seed of their own, [episodes]; greedy ones, or with actions drawn as in training."""
+    return np.array([episode.total for episode in _played(config, model, episodes, greedy)])
+
+
+def _played(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int, greedy: bool) -> Iterator[PlayedEpisode]:
     env = _adapted(config, min(episodes, EVALUATION_ENVS), training=False)
     seed = config.seed + 1_000_003
     env.seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        returns = Player(model).play(env, episodes, deterministic=greedy)
+        yield from Player(model).episodes(env, episodes, deterministic=greedy)
     env.close()
-    return returns
 
 
-def evaluation_record(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int) -> dict[str, Any]:
+def evaluation_record(
+    config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int, progress_bar: bool = False
+) -> dict[str, Any]:
     """What eval.json has: an evaluation by so many greedy and so many sampled episodes."""
-    greedy, sampled = (_summary(evaluate(config, model, episodes, greedy)) for greedy in (True, False))
+    with tqdm(total=2 * episodes, unit=" episodes", mininterval=0.5, disable=not progress_bar, leave=False) as bar:
+        greedy, sampled = (_summary(config, _counted(_played(config, model, episodes, way), bar)) for way in (True, False))
     return greedy | dict(episodes=episodes, greedy=True, timesteps=model.num_timesteps, sampled=sampled)
 
 
-def _summary(returns: NDArray[np.float64]) -> dict[str, Any]:
-    """Mean, interval and standard deviation of returns; the interval is None for a single one."""
+def _counted(played: Iterable[PlayedEpisode], bar: tqdm) -> Iterator[PlayedEpisode]:
+    for episode in played:
+        bar.update()
+        yield episode
+
+
+def _summary(config: RunSettings, played: Iterable[PlayedEpisode]) -> dict[str, Any]:
+    """Mean, interval and standard deviation of the returns of episodes, and how many of them had no end of their own.
+
+    The interval is None for a single one.
+    """
+    episodes = list(played)
+    returns = np.array([episode.total for episode in episodes])
     mean, low, high = (float(number) for number in mean_interval(returns))
-    return dict(mean=mean, interval_95=None if math.isnan(low) else [low, high], std=float(returns.std()))
+    cut_off = sum(was_cut_off(config.env, episode.length, episode.truncated) for episode in episodes)
+    return dict(mean=mean, interval_95=None if math.isnan(low) else [low, high], std=float(returns.std()), cut_off=cut_off)
 
 
 def load_trained(run: Path, checkpoint: Path | None = None) -> tuple[RunSettings, RecurrentOnPolicyAlgorithm]:

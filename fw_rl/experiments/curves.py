@@ -118,12 +118,13 @@ def draw(panels: dict[str, dict[str, Kind]]) -> bytes:
 def _limits(returns: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
     """What the returns of the runs need: the interval over a few of them may be many times as wide as is possible."""
     low, high = min(map(np.min, returns)), max(map(np.max, returns))
-    margin = 0.06 * max(high - low, 1e-6)
+    margin = 0.06 * max(high - low, 1e-3 * max(abs(high), 1))
     return low - margin, high + margin
 
 
 def draw_learning_curve(rows: list[dict[str, float]], title: str, cell: str, greedy: float) -> bytes:
-    """The mean return of the training episodes over frames, and of greedy ones at the end, as a PNG file."""
+    """The mean return of the training episodes over frames, if one has ended, and of greedy ones at the end, as a PNG file."""
+    end = rows[-1][FRAMES] if rows else 0
     rows = [row for row in rows if RETURN in row]
     frames = [row[FRAMES] for row in rows]
     with matplotlib.rc_context(STYLE):
@@ -132,14 +133,13 @@ def draw_learning_curve(rows: list[dict[str, float]], title: str, cell: str, gre
         returns = np.array([row[RETURN] for row in rows])
         color = line_styles({"training": cell})["training"]["color"]
         axes.plot(frames, returns, color=color, alpha=0.25, linewidth=1)
-        axes.plot(frames, smooth(returns), color=color, linewidth=2, label="training episodes")
-        if frames:
-            axes.plot(
-                frames[-1], greedy, "o", color="#111827", clip_on=False, zorder=3, label=f"greedy at the end: {greedy:.3f}"
-            )
-        axes.set(title=title, xlabel="frames", ylabel="mean return")
+        told = "training episodes" if rows else "training episodes: none has ended"
+        axes.plot(frames, smooth(returns), color=color, linewidth=2, label=told)
+        axes.plot(end, greedy, "o", color="#111827", clip_on=False, zorder=3, label=f"greedy at the end: {greedy:.3f}")
+        axes.set(title=title, xlabel="frames", ylabel="mean return", xlim=(0, end or None))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.legend(frameon=False, loc="lower right")
+        axes.ticklabel_format(axis="y", useOffset=False)
+        figure.legend(frameon=False, loc="outside lower center", ncols=2)
         return as_png(figure)
 
 
@@ -155,6 +155,7 @@ def label_panel(axes: Axes, title: str, groups: Iterable[Sequence[Any]]) -> None
     put_titles(axes, title, "one seed" if counts == "1" else f"mean and 95 % interval over {counts} seeds")
     axes.set(xlabel="frames", ylabel="mean return")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.ticklabel_format(axis="y", useOffset=False)
 
 
 def put_titles(axes: Axes, title: str, subtitle: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -17,7 +18,15 @@ from gymnasium.wrappers import FilterObservation, FlattenObservation, RecordEpis
 from fw_rl.envs import ParallelVectorEnv, catch_id, retrieval_id
 from fw_rl.modules import import_for, reason, without_module
 
-__all__ = ["changes_to_observations", "environment_id", "make_env", "make_vector_env"]
+__all__ = [
+    "EVALUATION_STEPS",
+    "changes_to_observations",
+    "draw_without_screen",
+    "environment_id",
+    "make_env",
+    "make_vector_env",
+    "was_cut_off",
+]
 
 EVALUATION_STEPS = 10_000
 """Where an episode of an evaluation is cut if the environment has no time limit: an untrained agent may never end it."""
@@ -53,6 +62,12 @@ def _advice(module: str, own_id: str, error: gym.error.Error) -> str:
     return f"perhaps {package}:{own_id}" if find_spec(package) else reason(error)
 
 
+def draw_without_screen() -> None:
+    """Keep pygame from looking for a screen and loudspeakers, and from complaining where there are none."""
+    for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
+        os.environ.setdefault(driver, "dummy")
+
+
 def make_vector_env(
     name: str,
     n_envs: int,
@@ -78,12 +93,11 @@ def make_env(name: str, training: bool, note: Callable[[str], None] = lambda lin
     It tells `note`, in a line each, how it is changed. Without `training` rewards are as they are, and every episode ends.
     """
     env_id = environment_id(name)
-    spec = gym.spec(without_module(env_id))
-    atari = "ale_py" in str(spec.entry_point)
+    atari = "ale_py" in str(gym.spec(without_module(env_id)).entry_point)
     if atari:
         options = dict(frameskip=1) | options  # it skips by itself, and would again in SB3's wrapper
     env: gym.Env = gym.make(env_id, **options)
-    if not training and spec.max_episode_steps is None:
+    if not training and not _has_time_limit(name):
         env = TimeLimit(env, EVALUATION_STEPS * (4 if atari else 1))  # of which the agent sees every fourth
     env = RecordEpisodeStatistics(env)
     if atari and len(env.observation_space.shape or ()) == 3:  # else it shows the machine's memory
@@ -94,13 +108,34 @@ def make_env(name: str, training: bool, note: Callable[[str], None] = lambda lin
     return TransformObservation(_simplified(env, note), deepcopy, None)  # it may hand out one array at every step
 
 
+def was_cut_off(name: str, length: int, truncated: bool) -> bool:
+    """Whether an episode of an evaluation ended by nothing but the limit of `EVALUATION_STEPS`."""
+    return truncated and length >= EVALUATION_STEPS and not _has_time_limit(name)
+
+
+def _has_time_limit(name: str) -> bool:
+    env_id = environment_id(name)
+    return env_id.startswith("fw_rl/") or gym.spec(without_module(env_id)).max_episode_steps is not None
+
+
 def changes_to_observations(name: str) -> list[str]:
-    """A line for each change that makes the observations of an environment what agents take; none for Catch."""
+    """A line for each change that makes the observations of an environment what agents take; none for Catch.
+
+    ValueError if the environment cannot be made, and for one that fails at its first steps.
+    """
     lines: list[str] = []
     if environment_id(name).startswith("fw_rl/"):
         return lines
     with _made_without_arguments(name):
-        make_env(name, True, lines.append).close()
+        env = make_env(name, True, lines.append)
+    try:
+        env.reset(seed=0)
+        env.step(env.action_space.sample())
+    except Exception as error:  # as above
+        what = f"env must be one that can be reset and stepped, got {name!r}"
+        raise ValueError(f"{what}: {type(error).__name__}: {reason(error)}") from error
+    finally:
+        env.close()
     return lines
 
 

@@ -65,14 +65,21 @@ def open_env(config: RunSettings, render_mode: str | None, model: RecurrentOnPol
             env.reset(seed=0)  # opens the window, if there is one to be opened
             _draw(env)
         except Exception as error:  # whatever an environment may do without a screen, or without what it draws with
+            why = "it takes no render_mode" if _takes_no_mode(error) else reason(error)
             if render_mode is not None:
-                _UNDRAWN[config.env] = reason(error)
-            raise ValueError(f"{config.env} cannot {how}: {reason(error)}") from error
+                _UNDRAWN[config.env] = why
+            raise ValueError(f"{config.env} cannot {how}: {why}") from error
         opened.pop_all()
     env = PreviousStep(env, reward=config.previous_reward) if config.previous_step else env
     if model and (channels_first(env.observation_space), env.action_space) != (model.observation_space, model.action_space):
         raise ValueError(f"the checkpoint is of another environment: its spaces are not those of {config.env}")
     return env
+
+
+def _takes_no_mode(error: Exception) -> bool:
+    """Whether Python says that a constructor has no such argument."""
+    told = ("unexpected keyword argument 'render_mode'", "takes no arguments")
+    return isinstance(error, TypeError) and any(words in str(error) for words in told)
 
 
 def _close(env: gym.Env) -> None:

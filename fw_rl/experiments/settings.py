@@ -34,7 +34,8 @@ NOT_ON_RAY = ("bptt_length", "normalize", "optimizer", "optimizer_eps", "normali
 
 
 def parse_cell_options(words: Sequence[str]) -> dict[str, Any]:
-    """The options of a cell by name, from words such as eta=0.1 and rule=delta; ValueError for a word of another form."""
+    """The options of a cell by name, from words such as eta=0.1 and rule=delta; ValueError for none, and for another form."""
+    require("cell_options", "none", bool(words), "one or more of name=value")
     options: dict[str, Any] = {}
     for word in words:
         name, equals, value = word.partition("=")
@@ -56,7 +57,6 @@ def _parse_value(name: str, text: str) -> Any:
 
 def _cell_options(words: list[str]) -> dict[str, Any]:
     try:
-        require("cell_options", "none", bool(words), "one or more of name=value")
         return parse_cell_options(words)
     except ValueError as error:  # of which tyro would make a box of several lines
         raise ArgumentTypeError(error) from error

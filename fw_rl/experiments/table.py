@@ -134,7 +134,7 @@ class _Table:
     def models(self) -> list[Run]:
         """A run of each model and size, whose training is yet to be chosen."""
         options, anything = self.options, Training(math.nan, 0, 0)
-        cell_options = parse_cell_options(options.cell_options or ())
+        cell_options = {} if options.cell_options is None else parse_cell_options(options.cell_options)
         rows = product(dict.fromkeys(options.cells), dict.fromkeys(options.hidden_sizes))
         return [Run(self.task, row, size, anything, cell_options) for row, size in rows]
 

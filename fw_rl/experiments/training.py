@@ -95,9 +95,9 @@ class TrainingRun:
                 model.logger.close()
             model.get_env().close()  # type: ignore[union-attr]
 
-    def evaluate(self, episodes: int) -> dict[str, Any]:
+    def evaluate(self, episodes: int, progress_bar: bool = False) -> dict[str, Any]:
         """Play so many greedy and so many sampled episodes; returns what eval.json then has."""
-        record = evaluation_record(self.config, self.model, episodes)
+        record = evaluation_record(self.config, self.model, episodes, progress_bar)
         write_json(self.folder.evaluation, record)
         return record
 

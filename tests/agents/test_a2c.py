@@ -535,6 +535,13 @@ def test_torch_has_one_thread_in_learn_unless_told_otherwise(threads, expected):
         (dict(gamma=1.01), "gamma must be between 0 and 1, got 1.01"),
         (dict(gae_lambda=float("nan")), "gae_lambda must be between 0 and 1, got nan"),
         (dict(max_grad_norm=0), "max_grad_norm must be above 0, got 0"),
+        (dict(ent_coef="auto"), "ent_coef must be of type float, got 'auto'"),
+        (dict(n_steps=1.5), "n_steps must be of type int, got 1.5"),
+        (dict(norm_reward="no"), "norm_reward must be of type bool, got 'no'"),
+        (dict(policy_kwargs=dict(hidden_size="64")), "hidden_size must be of type int, got '64'"),
+        (dict(policy_kwargs=dict(shared_cell="no")), "shared_cell must be of type bool, got 'no'"),
+        (dict(policy_kwargs=dict(encoder_arch=64)), "encoder_arch must be a list of sizes, got 64"),
+        (dict(policy_kwargs=dict(net_arch="big")), "net_arch must be a list of sizes, got 'big'"),
     ],
 )
 def test_a_number_that_is_not_allowed_is_refused(argument, message):

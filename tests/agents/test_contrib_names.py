@@ -2,6 +2,7 @@
 
 import warnings
 
+import gymnasium as gym
 import pytest
 import torch
 from sb3_contrib import RecurrentPPO as PeerPPO
@@ -70,6 +71,7 @@ def test_their_layers_are_layers_here():
             "enable_critic_lstm must be False where shared_lstm is True, got True",
         ),
         (dict(lstm_kwargs=dict(dropout=0.1)), "got 'lstm_kwargs', which is cell_kwargs"),
+        (dict(cell="gru"), "cell must be left out with 'MlpLstmPolicy', whose cell is an LSTM, got 'gru'"),
     ],
 )
 def test_what_a_policy_cannot_do_is_said(options, message):
@@ -82,6 +84,14 @@ def test_an_argument_of_their_policy_is_named_with_ours():
         RecurrentPPO("RecurrentPolicy", "CartPole-v1", policy_kwargs=dict(lstm_hidden_size=8))
     with pytest.raises(ValueError, match=r"policy_kwargs must be of cell, .*, got 'hiden_size'$"):
         RecurrentPPO("RecurrentPolicy", "CartPole-v1", policy_kwargs=dict(hiden_size=8))
+
+
+def test_what_is_no_policy_and_what_are_no_arguments_is_refused():
+    env = gym.make("CartPole-v1")
+    with pytest.raises(ValueError, match=r"^policy_kwargs must be a dictionary, got 'lstm'$"):
+        RecurrentPPO("RecurrentPolicy", env, policy_kwargs="lstm")
+    with pytest.raises(ValueError, match=r"^policy must be a class of RecurrentActorCriticPolicy, or a name, got <TimeLimit"):
+        RecurrentPPO(env, "RecurrentPolicy")
 
 
 def test_an_unknown_policy_lists_the_known_ones():

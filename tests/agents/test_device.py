@@ -183,10 +183,17 @@ def test_auto_takes_a_gpu_for_images_and_large_cells(monkeypatch, capsys, space,
     assert choose_device("cuda:1", env, units) == "cuda:1"
 
 
-def test_the_environment_of_tensors_says_where_it_is_learned():
+def test_a_gpu_that_is_not_there_is_warned_of(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.warns(UserWarning, match=r"^PyTorch finds no CUDA device: the agent is on the processor, and not on cuda:1$"):
+        assert choose_device("cuda:1", None, 64) == "cuda:1"
+
+
+def test_the_environment_of_tensors_says_where_it_is_learned(monkeypatch):
     env = CatchTorchVectorEnv(2, n=4, m=2, device="cpu")
     assert small(RecurrentA2C, env).device.type == "cpu"
     env.device = torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto", env, 64) == env.device and choose_device("cuda", env, 64) == "cuda"
     for device in ("cpu", "cuda:0"):
         with pytest.raises(ValueError, match=rf"^device must be cuda:1, where env has its tensors, or 'auto', got {device}$"):

@@ -1,5 +1,7 @@
 """The statistics of a VecNormalize are in the agent's file, and whoever loads it sees the world as the agent learned to."""
 
+import warnings
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
-from fw_rl.agents import A3C, CheckpointError, RecurrentA2C, read_checkpoint
+from fw_rl.agents import A3C, CheckpointError, Player, RecurrentA2C, evaluate_policy, read_checkpoint
 from fw_rl.envs import CatchVectorEnv, VecEnvAdapter
 from tests.agents.helpers import make_model, same_parameters, scramble, scripted_envs
 from tests.agents.test_checkpoint import SaveAt, disturb, rewrite
@@ -152,6 +154,17 @@ def test_an_evaluation_sees_through_the_same_statistics(tmp_path):
     np.testing.assert_array_equal(evaluation_env.obs_rms.mean, model.get_vec_normalize_env().obs_rms.mean)
     best = RecurrentA2C.load(tmp_path / "best_model")
     assert best.get_vec_normalize_env().obs_rms.count > 1
+
+
+def test_an_environment_without_the_normalizer_of_the_training_is_warned_of(tmp_path):
+    taught("Box", tmp_path / "agent").save(tmp_path / "agent")
+    agent = RecurrentA2C.load(tmp_path / "agent")
+    for play in (lambda env: Player(agent).play(env, 2), lambda env: evaluate_policy(agent, env, 2, warn=False)):
+        with pytest.warns(UserWarning, match="trained with a VecNormalize, which this environment does not have"):
+            play(ENVS["Box"]())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            play(RecurrentA2C.load(tmp_path / "agent", ENVS["Box"]()).get_env())
 
 
 def test_an_agent_without_a_normalizer_has_none_in_its_file(tmp_path):

@@ -117,6 +117,12 @@ def test_every_environment_plays_its_share():
     assert sorted(returns) == [1, 1, 1 + 2, 1 + 2 + 3, 1 + 2 + 3, 10, 10]
 
 
+def test_episodes_tell_their_length_and_whether_they_were_cut_off():
+    scripts = [((3, "truncated"), (2, "terminated"))]
+    model = model_of(DummyVecEnv(scripted_envs(scripts)))
+    assert [*Player(model).episodes(DummyVecEnv(scripted_envs(scripts)), 2)] == [(1 + 2 + 3, 3, True), (1 + 2, 2, False)]
+
+
 def test_it_plays_in_environments_of_gymnasium():
     model = model_of(CatchVectorEnv(5, 6, 2))
     for env in (gym.make("fw_rl/Catch-v0", n=6, m=2), CatchVectorEnv(5, 6, 2)):

@@ -223,6 +223,8 @@ def test_other_actions(space):
         (dict(batch_size=1, bptt_length=2), "batch_size must be at least 2, the steps of one sequence, got 1"),
         (dict(n_epochs=0), "n_epochs must be at least 1, got 0"),
         (dict(clip_range=0), "clip_range must be above 0, got 0"),
+        (dict(clip_range=None), "clip_range must be a number or a schedule, got None"),
+        (dict(clip_range="lin_0.2"), "clip_range must be above 0, got 'lin_0.2'"),
         (dict(clip_range_vf=-1.0), "clip_range_vf must be above 0, got -1.0"),
         (dict(target_kl=0.0), "target_kl must be above 0, got 0.0"),
         (dict(bptt_length=7, batch_size=9), "bptt_length must be from 1 to n_steps, which is 6, got 7"),

@@ -2,6 +2,7 @@
 
 import doctest
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -72,11 +73,13 @@ def test_an_own_cell_is_made_by_name_and_listed_last():
 def test_the_options_of_an_own_cell_are_checked():
     @register_cell("leaky")
     class Leaky(new_cell_class("FlipFlop")):
-        def __init__(self, input_size, hidden_size, leak=0.1):
+        def __init__(self, input_size, hidden_size, leak: float = 0.1):
             super().__init__(input_size, hidden_size)
             self.leak = leak
 
-    assert make_cell("leaky", 3, 5, leak=0.5).leak == 0.5
+    assert make_cell("leaky", 3, 5, leak=0.5).leak == make_cell("leaky", 3, 5, leak=np.float32(0.5)).leak == 0.5
+    with pytest.raises(ValueError, match=r"^leak must be of type float, got 'high'$"):
+        make_cell("leaky", 3, 5, leak="high")
     with pytest.raises(ValueError, match=r"^an option of cell 'leaky' must be one of leak, layers, got 'eta'$"):
         make_cell("leaky", 3, 5, eta=0.5)
 
@@ -114,6 +117,8 @@ def test_an_unknown_cell_is_answered_with_the_known_ones():
         make_cell("lsmt", 3, 5)
     known = f"{', '.join(available_cells())}, or module:name for one that a module registers"
     assert str(caught.value) == f"cell must be one of {known}, got 'lsmt'"
+    with pytest.raises(ValueError, match=r"^cell must be one of .*, got <class .*LSTMCell'>: see register_cell$"):
+        make_cell(cells.LSTMCell, 3, 5)
 
 
 def test_a_cell_of_a_module_that_nobody_has_imported_yet(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fw_rl import files
+from fw_rl import __version__, files
 from fw_rl.__main__ import main
 from fw_rl.commands.command_line import fail, parse
 from fw_rl.experiments.callbacks import Checkpoints
@@ -122,6 +122,11 @@ def test_texts_of_docstrings_run_on_over_their_lines(monkeypatch, capsys):
 def test_a_fault_of_the_machine_is_code_1_and_bad_input_2(error, code, line, capsys):
     assert fail("program", error) == code
     assert capsys.readouterr().err == f"program: error: {line}\n"
+
+
+def test_it_tells_its_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fw-rl {__version__}\n"
 
 
 def test_no_word_at_all_is_the_help(capsys):

@@ -90,6 +90,16 @@ def test_the_command_leaves_a_picture_and_says_how_kinds_ended(runs, tmp_path, c
     assert str(out) in printed
 
 
+def test_what_is_no_run_is_left_out_with_a_line(runs, tmp_path, capsys):
+    (tmp_path / "sweep").mkdir()
+    empty = make_run(tmp_path / "empty", [])
+    out = tmp_path / "curves.png"
+    assert main([str(runs[0]), str(tmp_path / "sweep"), str(empty), "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("Left out: ") for line in lines) == 2
+    assert any("1 seed" in line for line in lines)
+
+
 def bad_input(tmp_path, runs):
     empty = make_run(tmp_path / "empty", [])
     (tmp_path / "file").write_text("mine")

@@ -137,6 +137,7 @@ BAD_INPUT = {
         "an option of cell 'lstm' must be one of forget_bias, layers, got 'eta'",
     ),
     "option without a value": (["--cell-options", "eta"], "name=value"),
+    "no option": (["--cell-options"], "--cell-options must be one or more of name=value, got 'none'"),
     "option out of range": (["--cell", "fast-weights", "--cell-options", "decay=2"], "decay must lie between 0 and 1, got 2"),
     "too many pairs": (["--pairs", "27"], "pairs must be between 1 and 26, the number of letters, got 27"),
     "no pairs": (["--pairs", "0"], "pairs must be between 1 and 26, the number of letters, got 0"),

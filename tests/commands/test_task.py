@@ -102,7 +102,7 @@ def test_its_own_check_gets_one_line(parity, capsys):
 
 
 def test_a_device_that_is_none_gets_one_line(parity, capsys):
-    for name, wanted in (("tpu", "cpu, cuda or cuda:K"), ("auto", "cpu, cuda or cuda:K"), ("cuda:99", "CUDA devices of this")):
+    for name, wanted in (("tpu", "cpu, cuda or cuda:K"), ("auto", "cpu, cuda or cuda:K"), ("cuda:99", "CUDA device")):
         assert parity("--device", name) == 2
         told = capsys.readouterr().err
         assert wanted in told and told.endswith(f", got {name!r}\n") and told.count("\n") == 1

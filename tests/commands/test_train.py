@@ -112,7 +112,7 @@ def test_a_run_leaves_its_log_under_the_names_of_sb3(finished_run):
 
 def test_a_run_leaves_its_evaluation(finished_run):
     record = json.loads((finished_run / "eval.json").read_text())
-    assert (record["episodes"], record["timesteps"], record["greedy"]) == (20, 480, True)
+    assert (record["episodes"], record["timesteps"], record["greedy"], record["cut_off"]) == (20, 480, True, 0)
     config, agent = load_trained(finished_run)
     for found, greedy in ((record, True), (record["sampled"], False)):
         returns = evaluate(config, agent, 20, greedy)
@@ -149,6 +149,24 @@ def test_sampled_returns_are_reported_beside_greedy_ones(tmp_path, capsys, monke
     spread = f"(95 % interval {low:.3f} to {high:.3f})"
     assert f"Sampled return over 50 episodes: {record['sampled']['mean']:.3f} {spread}" in lines
     assert any(line.startswith(f"Greedy return over 50 episodes: {record['mean']:.3f}") for line in lines)
+
+
+class Endless(Alternating):
+    """One that ends only where it is cut off."""
+
+    def step(self, action):
+        return np.ones(1, dtype=np.float32), 1.0, False, False, {}
+
+
+def test_episodes_without_an_end_are_said_to_be_cut_off(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(gym.registry, "Endless-v0", EnvSpec("Endless-v0", Endless, disable_env_checker=True))
+    monkeypatch.setattr("fw_rl.experiments.environments.EVALUATION_STEPS", 7)
+    _, run = train(tmp_path, "--env", "Endless-v0", "--cell", "gru", "--eval-episodes", "3", timesteps=24)
+    record = json.loads((run / "eval.json").read_text())
+    assert (record["mean"], record["cut_off"], record["sampled"]["cut_off"]) == (7, 3, 3)
+    assert "; 3 of them were cut off after 10,000 steps" in capsys.readouterr().out
+    with Image.open(run / "learning_curve.png") as curve:  # of no episode of the training
+        assert curve.size[0] >= 1000
 
 
 def test_a_run_leaves_pictures(finished_run):
@@ -283,11 +301,11 @@ def test_nothing_is_scaled_if_so_chosen(tmp_path):
 
 
 def test_a_run_interrupted_in_its_evaluation_can_be_evaluated(tmp_path, monkeypatch, capsys):
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("fw_rl.experiments.agents.evaluate", interrupted)
+        patched.setattr("fw_rl.experiments.agents.Player.episodes", interrupted)
         code, run = train(tmp_path)
     assert code == 130
     assert f"--resume {run}" in capsys.readouterr().out.splitlines()[-1]

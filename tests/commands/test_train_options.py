@@ -4,9 +4,11 @@ import json
 import re
 
 import pytest
+from torch import cuda
 
 from fw_rl.commands.train import main
 from fw_rl.experiments.agents import load_trained
+from fw_rl.experiments.checks import NO_GPU
 from tests.commands.helpers import A3C, train
 
 
@@ -106,7 +108,7 @@ BAD_INPUT = {
     "seed": (["--seed", "-1"], "--seed must be from 0 to 2147483647, got -1"),
     "device": (["--device", "tpu"], "--device must be cpu, cuda, cuda:K or auto, got 'tpu'"),
     "device that is none": (["--device", "cudax"], "--device must be cpu, cuda, cuda:K or auto, got 'cudax'"),
-    "device that is not here": (["--device", "cuda:99"], "CUDA devices of this machine, got 'cuda:99'"),
+    "device that is not here": (["--device", "cuda:99"], "of this machine, got 'cuda:99'" if cuda.is_available() else NO_GPU),
     "folder that is a file": (["--log-dir", __file__], "test_train_options.py"),
     "module that is not here": (["--env", "no_such_module:Env-v0"], "no_such_module cannot be imported"),
     "module without the environment": (["--env", "json:Env-v0"], "got 'json:Env-v0'"),

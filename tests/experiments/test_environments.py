@@ -164,6 +164,20 @@ def test_an_observation_stays_what_it_was_whatever_the_environment_does(training
     assert [last[0] for last in steps[-1][-1]["final_obs"]] == [0.5]
 
 
+class OldGym(Samples):
+    """One that resets as Gym did, before Gymnasium."""
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample()
+
+
+def test_one_that_fails_at_its_first_steps_says_why():
+    gym.register("tests/OldGym-v0", OldGym, kwargs=dict(observation_space=IMAGE), disable_env_checker=True)
+    with pytest.raises(ValueError, match=r"^env must be one that can be reset and stepped, got 'tests/OldGym-v0': \w+Error: "):
+        changes_to_observations("tests/OldGym-v0")
+    del gym.registry["tests/OldGym-v0"]
+
+
 def test_one_that_cannot_be_made_says_why():
     gym.register("tests/Broken-v0", Broken)
     with pytest.raises(ValueError, match="env must be one that can be made without arguments, got 'tests/Broken-v0': "):

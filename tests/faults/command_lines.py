@@ -102,8 +102,9 @@ TOGETHER = [
     "train --resume RUN --timesteps 1", "train --cell gru --cell-options eta=1", "train --env GymV26Environment-v0",
     "play RUN --gif x.gif --show-attention x.gif", "play RUN RUN", "play", "export RUN", "export", "curves RUN RUN --out x.png",
     "curves --out x.png", "sweep --ray-address auto", "sweep --storage sqlite:////proc/x.db", "deblur --subsets",
-    "deblur --inputs 2", "retrieval --cells", "retrieval --seeds", "retrieval --cell gru --cell-options nonsense=2", "trian",
-    "train train", "play hf:agent", "play hf:a/b/c", "export hf: --card x", "export RUN --card RUN",
+    "deblur --inputs 2", "retrieval --cells", "retrieval --seeds", "retrieval --cell-options",
+    "retrieval --cell gru --cell-options nonsense=2", "trian", "train train", "play hf:agent", "play hf:a/b/c",
+    "export hf: --card x", "export RUN --card RUN",
     "deblur --inputs 1000000000000", "faces --data-dir EMPTY", "train --env Catch-3-9", "train --device cuda:99",
 ]  # fmt: skip
 """What does not go together, or does not suffice; {RUN} is a trained agent."""
