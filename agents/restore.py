@@ -103,7 +103,8 @@ def _merge_arguments(
             raise ValueError(f"an argument of load must be one of env, device, {', '.join(known)}, got {name!r}")
     for name in checkpoint.arguments:
         if name not in known:
-            raise CheckpointError(f"{checkpoint.path} has the argument {name!r}, which {agent_class.__name__} does not take")
+            taken = f"it has the argument {name!r}, which {agent_class.__name__} does not take"
+            raise CheckpointError(f"{checkpoint.path} is of another class: {taken}")
 
     own_kwargs = overrides.get("policy_kwargs") or {}
     other_optimizer = "optimizer" in overrides or "optimizer_class" in own_kwargs.keys() & checkpoint.policy_kwargs.keys()

@@ -96,7 +96,7 @@ def _write_card(
     if evaluation is None:
         episodes = config.evaluation_episodes
         print(f"Evaluating {episodes:,} greedy and {episodes:,} sampled episodes ...", flush=True)
-        evaluation = evaluation_record(config, model, episodes)
+        evaluation = evaluation_record(config, model, episodes, progress_bar=True)
     checkpoint = options.checkpoint or run.last_checkpoint()
     problem = write_card(to, run, config, model, checkpoint, evaluation, options.push)
     if problem:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from tabulate import tabulate
 
 from fw_rl.experiments.curves import count_of, put_titles
@@ -217,4 +217,5 @@ def _draw_trials(axes: Axes, found: Record, styles: Styles) -> str:
         shares = np.arange(1, len(of_cell["areas"]) + 1) / of_cell["trials"]
         axes.step(of_cell["areas"], shares, where="pre", markevery=max(len(shares) // 6, 1), **styles[cell])
     axes.set(xlabel="area under the learning curve", ylabel="share of trials with at least this area", ylim=(0, 1))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     return "the search, all trials: how much the settings matter"

@@ -133,6 +133,7 @@ def draw_table(task: Task, data: str, summaries: Sequence[Summary]) -> bytes:
     """A panel for each size: our mean with its interval, and the paper's number, for each model, as a PNG file."""
     sizes = sorted({row["hidden_size"] for row in summaries})
     labels = list(dict.fromkeys(row["label"] for row in summaries))
+    has_paper = any(row["paper"] is not None for row in summaries)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.2 + 2.9 * len(sizes), 1.6 + 0.42 * len(labels)), dpi=150, layout="constrained")
         panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
@@ -153,7 +154,8 @@ def draw_table(task: Task, data: str, summaries: Sequence[Summary]) -> bytes:
                 panel.set_xlim(max(panel.get_xlim()[0], 0), 100)
         figure.suptitle(f"{task.title}\n{data}", fontsize=11)
         figure.supxlabel(f"test {_measure(task)} (%)", fontsize=10)
-        figure.legend([ours, theirs], ["ours", "paper"], loc="outside lower right", frameon=False, ncols=2)
+        shown = [ours, theirs] if has_paper else [ours]
+        figure.legend(shown, ["ours", "paper"][: len(shown)], loc="outside lower right", frameon=False, ncols=2)
         return as_png(figure)
 
 
@@ -179,7 +181,7 @@ def draw_curves(task: Task, records: Sequence[Record]) -> bytes:
             plot_mean(panels[size], range(1, longest + 1), [mean], styles[label], place)
         for size, panel in panels.items():
             panel.set(title=f"{size} units", xlabel="epochs", yscale="log")
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if panel.get_ylim()[0] > 1e-3 else (1,)))
             panel.yaxis.set_major_formatter("{x:g}")
             panel.yaxis.set_minor_formatter(NullFormatter())
