@@ -81,6 +81,8 @@ class Task(NamedTuple):
     policy: str = "MlpLstmPolicy"
     possible: tuple[float, float] = (-math.inf, math.inf)
     """The least and the highest return that there can be."""
+    flat_for_peer: bool = False
+    """Whether the peer sees observations one-hot in one vector, without which its LSTM cannot be made."""
 
 
 def hide_velocities(env_id: str, shown: list[int]) -> gym.Env:
@@ -105,7 +107,9 @@ TASKS = {
     "HalfCheetah": Task(partial(hide_velocities, "HalfCheetah-v5", [*range(8)]), 1_000_000, 3, ZOO_CHEETAH),
     "MiniGrid-MemoryS7": Task(partial(see_grid, "minigrid:MiniGrid-MemoryS7-v0"), 1_000_000, 3, ZOO_MINIGRID),
     "RepeatPreviousEasy": Task(partial(gym.make, "popgym:popgym-RepeatPreviousEasy-v0"), 500_000, 3, ZOO_MINIGRID),
-    "CountRecallEasy": Task(partial(gym.make, "popgym:popgym-CountRecallEasy-v0"), 500_000, 3, ZOO_MINIGRID),
+    "CountRecallEasy": Task(
+        partial(gym.make, "popgym:popgym-CountRecallEasy-v0"), 500_000, 3, ZOO_MINIGRID, flat_for_peer=True
+    ),
     "NoisyPositionOnlyPendulumEasy": Task(
         partial(gym.make, "popgym:popgym-NoisyPositionOnlyPendulumEasy-v0"), 500_000, 3, ZOO_PENDULUM
     ),
@@ -151,13 +155,20 @@ class Settings:
         return [*(names[algorithm] + cell for algorithm, cell in product(self.algorithms, self.cells)), *self.others]
 
 
+def make_envs(task: Task, contender: str, n_envs: int, seed: int) -> VecEnv:
+    """The environments of a task as a contender sees them, before any scaling."""
+    is_flat = task.flat_for_peer and not contender.startswith("ours")
+    return make_vec_env(task.make, n_envs=n_envs, seed=seed, wrapper_class=FlattenObservation if is_flat else None)
+
+
 def make_model(task: Task, contender: str, seed: int) -> BaseAlgorithm:
     """A contender before its training."""
     settings = dict(task.zoo if contender == ZOO else {}) | dict(seed=seed, device="cpu")
     usual = RunSettings.n_envs if contender.startswith("ours") else 8
-    env: VecEnv = make_vec_env(task.make, n_envs=settings.pop("n_envs", usual), seed=seed)
+    env = make_envs(task, contender, settings.pop("n_envs", usual), seed)
     if settings.pop("normalize", False):
-        env = VecNormalize(env, gamma=settings.get("gamma", 0.99))
+        has_numbers = isinstance(env.observation_space, gym.spaces.Box | gym.spaces.Dict)  # else it refuses to scale them
+        env = VecNormalize(env, norm_obs=has_numbers, gamma=settings.get("gamma", 0.99))
     if settings.pop("anneal", False):
         defaults = dict(clip_range=0.2) | settings
         settings |= {name: LinearSchedule(defaults[name], 0.0, 1.0) for name in ("learning_rate", "clip_range")}
@@ -201,9 +212,9 @@ def train(name: str, contender: str, seed: int, frames: int, episodes: int) -> d
         told = dict(diverged_at=model.num_timesteps)
         curve.points += curve.points[-1:] * (POINTS - len(curve.points))
     seconds = time.process_time() - begin
-    env: VecEnv = make_vec_env(task.make, n_envs=10, seed=1_000_003)
+    env = make_envs(task, contender, 10, seed=1_000_003)
     if isinstance(model.get_env(), VecNormalize):
-        env = VecNormalize(env, training=False, norm_reward=False)
+        env = VecNormalize(env, training=False, norm_obs=model.get_env().norm_obs, norm_reward=False)
         sync_envs_normalization(model.get_env(), env)
     for way in ("greedy", "sampled"):
         mean = np.mean(evaluate_policy(model, env, episodes, deterministic=way == "greedy")[0])
