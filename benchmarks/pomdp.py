@@ -143,6 +143,8 @@ class Settings:
     """Frames of a run, by default those of the task."""
     episodes: int = 50
     """Episodes of the evaluation at the end, greedy and again sampled."""
+    learning_rate: float | None = None
+    """Learning rate of ours, by default that of the class."""
     jobs: int = 1
     """Runs side by side."""
     out: Path = Path("runs/pomdp")
@@ -161,9 +163,10 @@ def make_envs(task: Task, contender: str, n_envs: int, seed: int) -> VecEnv:
     return make_vec_env(task.make, n_envs=n_envs, seed=seed, wrapper_class=FlattenObservation if is_flat else None)
 
 
-def make_model(task: Task, contender: str, seed: int) -> BaseAlgorithm:
+def make_model(task: Task, contender: str, seed: int, learning_rate: float | None = None) -> BaseAlgorithm:
     """A contender before its training."""
     settings = dict(task.zoo if contender == ZOO else {}) | dict(seed=seed, device="cpu")
+    settings |= {} if learning_rate is None else dict(learning_rate=learning_rate)
     usual = RunSettings.n_envs if contender.startswith("ours") else 8
     env = make_envs(task, contender, settings.pop("n_envs", usual), seed)
     if settings.pop("normalize", False):
@@ -196,14 +199,16 @@ class Curve(BaseCallback):
         return True
 
 
-def train(name: str, contender: str, seed: int, frames: int, episodes: int) -> dict[str, Any]:
+def train(
+    name: str, contender: str, seed: int, frames: int, episodes: int, learning_rate: float | None = None
+) -> dict[str, Any]:
     """One run: its curve, the returns at the end, and the seconds of processor time that the training took.
 
     A run that diverges ends there, and its curve stays where it was.
     """
     torch.set_num_threads(1)
     task = TASKS[name]
-    model = make_model(task, contender, seed)
+    model = make_model(task, contender, seed, learning_rate)
     curve = Curve(frames)
     begin, told = time.process_time(), {}
     try:
@@ -255,7 +260,8 @@ def _seeds(name: str, contender: str) -> int:
 
 def _asked(settings: Settings, name: str, contender: str, seed: int) -> dict[str, Any]:
     wanted = dict(task=name, contender=contender, seed=seed, frames=settings.frames or TASKS[name].frames)
-    return wanted | dict(episodes=settings.episodes)
+    rate = settings.learning_rate if contender.startswith("ours") else None
+    return wanted | dict(episodes=settings.episodes, learning_rate=rate)
 
 
 def of(runs: Runs, name: str, contender: str) -> Runs:

@@ -41,6 +41,14 @@ def test_the_record_has_the_defaults_of_an_unknown_environment():
     assert RunSettings(env=UNKNOWN) == resolve(env=UNKNOWN)
 
 
+@pytest.mark.parametrize("cell", ["lru-delta-net", "ffm", "rnn", "min-gru"])
+def test_a_cell_that_fell_back_has_a_lower_rate_where_nothing_is_tuned(cell):
+    assert resolve(env=UNKNOWN, cell=cell).learning_rate == RunSettings().learning_rate / 2
+    for env in ("Catch-16-3", "Retrieval-8"):
+        of_cell, of_lstm = (resolve(env=env, algo="ppo", cell=name) for name in (cell, "lstm"))
+        assert of_cell.learning_rate == of_lstm.learning_rate
+
+
 def test_none_is_a_choice_and_what_is_left_out_is_not():
     assert resolve(env=UNKNOWN).target_kl == 0.05
     assert resolve(env=UNKNOWN, target_kl=None).target_kl is None
