@@ -23,7 +23,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import register_env
 from sb3_contrib.common.maskable.utils import is_masking_supported
-from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents.environments import MakeEnv, WorkerVecEnv
@@ -61,7 +61,7 @@ class RLlibAgent(RecurrentOnPolicyAlgorithm):
         policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`.
         env: A function that makes the environments of one runner, a Gymnasium `Env`, or a `VectorEnv` in mode `NEXT_STEP`, as
             RLlib asks for; or an id.
-        learning_rate: A number.
+        learning_rate: A number; a schedule is refused.
         algorithm: "impala" (Espeholt et al. 2018), "ppo" or "appo".
         n_workers: Runners.
         ray_address: Of a cluster that runs, "auto" for that of this machine; None starts Ray here, on the loopback interface
@@ -88,7 +88,7 @@ class RLlibAgent(RecurrentOnPolicyAlgorithm):
         self,
         policy: str | type[RecurrentActorCriticPolicy],
         env: MakeEnv | str | None,
-        learning_rate: float = 1e-3,
+        learning_rate: float | Schedule = 1e-3,
         algorithm: str = "impala",
         n_workers: int = 2,
         ray_address: str | None = None,
