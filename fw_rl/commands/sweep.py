@@ -32,10 +32,9 @@ class SweepOptions:
 
     Every trial is a training with settings drawn from the cell's search space, by the algorithm that `train` takes for the
     environment: A2C for Catch, else PPO. Its value is the mean return of the training episodes over the whole of it, which is
-    the area under the learning curve. The trial with the largest one, of many,
-    owes it to luck as well: with finalists, new seeds decide which settings are the best. Nothing is done twice: the same
-    command goes on where it was stopped, by what it has left in OUT/ENV/CELL, also for `fw-rl figure5`. After a minute it
-    knows of trials whose process was killed.
+    the area under the learning curve. The trial with the largest one, of many, owes it to luck as well: with finalists, new
+    seeds decide which settings are the best. Nothing is done twice: the same command goes on where it was stopped, by what it
+    has left in OUT/ENV/CELL, also for `fw-rl figure5`. After a minute it knows of trials whose process was killed.
     """
 
     env: str = "Catch-16-3"

@@ -27,6 +27,7 @@ __all__ = [
 
 
 NO_GPU = "cpu, since PyTorch finds no CUDA device on this machine"
+"""What a device must be there."""
 
 LARGEST = 3.4e38
 """The largest number that Torch does not take for infinite."""
@@ -61,12 +62,8 @@ def check_device(value: str, auto: bool = False) -> None:
     known = value in ("cpu", "cuda") or (auto and value == "auto") or (kind == "cuda" and number.isdecimal())
     require("device", value, known, "cpu, cuda, cuda:K or auto" if auto else "cpu, cuda or cuda:K")
     here = torch.cuda.device_count()  # SB3 would silently take the processor
-    require(
-        "device",
-        value,
-        kind != "cuda" or int(number or 0) < here,
-        f"one of {here} CUDA devices of this machine" if here else NO_GPU,
-    )
+    wanted = f"one of {here} CUDA devices of this machine" if here else NO_GPU
+    require("device", value, kind != "cuda" or int(number or 0) < here, wanted)
 
 
 def check_processes(name: str, value: int) -> None:

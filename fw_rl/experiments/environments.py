@@ -93,11 +93,12 @@ def make_env(name: str, training: bool, note: Callable[[str], None] = lambda lin
     It tells `note`, in a line each, how it is changed. Without `training` rewards are as they are, and every episode ends.
     """
     env_id = environment_id(name)
-    atari = "ale_py" in str(gym.spec(without_module(env_id)).entry_point)
+    spec = gym.spec(without_module(env_id))
+    atari = "ale_py" in str(spec.entry_point)
     if atari:
         options = dict(frameskip=1) | options  # it skips by itself, and would again in SB3's wrapper
     env: gym.Env = gym.make(env_id, **options)
-    if not training and not _has_time_limit(name):
+    if not training and spec.max_episode_steps is None:
         env = TimeLimit(env, EVALUATION_STEPS * (4 if atari else 1))  # of which the agent sees every fourth
     env = RecordEpisodeStatistics(env)
     if atari and len(env.observation_space.shape or ()) == 3:  # else it shows the machine's memory
@@ -110,12 +111,8 @@ def make_env(name: str, training: bool, note: Callable[[str], None] = lambda lin
 
 def was_cut_off(name: str, length: int, truncated: bool) -> bool:
     """Whether an episode of an evaluation ended by nothing but the limit of `EVALUATION_STEPS`."""
-    return truncated and length >= EVALUATION_STEPS and not _has_time_limit(name)
-
-
-def _has_time_limit(name: str) -> bool:
-    env_id = environment_id(name)
-    return env_id.startswith("fw_rl/") or gym.spec(without_module(env_id)).max_episode_steps is not None
+    is_long = truncated and length >= EVALUATION_STEPS
+    return is_long and gym.spec(without_module(environment_id(name))).max_episode_steps is None
 
 
 def changes_to_observations(name: str) -> list[str]:
