@@ -1,7 +1,8 @@
 """Ctrl-C, and the SIGTERM by which a cluster's scheduler ends a job, on the command line: both are the same.
 
 Until the work begins there is nothing to tidy up, and an import may swallow a KeyboardInterrupt or make another error of it:
-the process ends at once. Once it has begun, both are a KeyboardInterrupt. A program that imports this keeps its handlers.
+the process ends at once. Once it has begun, both are a KeyboardInterrupt, but not amid an import: a module in C may abort the
+process there. A program that imports this keeps its handlers.
 """
 
 from __future__ import annotations
@@ -35,18 +36,27 @@ def end_at_once() -> None:
 
 def begin_work() -> None:
     """Let an interrupt be a KeyboardInterrupt from now on, if it would have ended the process."""
-    _exchange(_end, signal.default_int_handler)
+    _exchange(_end, _interrupt)
 
 
 def end_work() -> None:
     """Let an interrupt end the process again: what is left to be done is Python's own end."""
-    _exchange(signal.default_int_handler, _end)
+    _exchange(_interrupt, _end)
 
 
 def _exchange(before: object, after: signal._HANDLER) -> None:
     if all(signal.getsignal(number) == before for number in INTERRUPTS):
         for number in INTERRUPTS:
             signal.signal(number, after)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    at = frame
+    while at is not None:
+        if at.f_code.co_filename == "<frozen importlib._bootstrap>":  # an import is under way
+            _end(number, frame)
+        at = at.f_back
+    raise KeyboardInterrupt
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -245,6 +245,14 @@ def test_interrupts_end_the_process_but_while_it_works(handlers):
     assert [signal.getsignal(number) for number in handlers] == [first, first]
 
 
+def test_an_interrupt_amid_an_import_ends_the_process(tmp_path):
+    (tmp_path / "slow.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
+    program = "from fw_rl.interrupts import begin_work, end_at_once; end_at_once(); begin_work(); import slow"
+    command, paths = [sys.executable, "-c", program], f"{tmp_path}{os.pathsep}{ROOT}"
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "Interrupted.\n", "")
+
+
 def test_a_program_that_calls_a_command_keeps_its_handlers(handlers):
     begin_work()
     end_work()
