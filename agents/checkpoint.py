@@ -51,7 +51,11 @@ FIELDS = dict(
 )
 """What holds the attributes of an SB3 agent that may be excluded from its file."""
 
-COUNTERS = ("num_timesteps", "_total_timesteps", "_current_progress_remaining", "_n_updates", "_episode_num")
+COUNTERS = (
+    *("num_timesteps", "_total_timesteps", "_current_progress_remaining", "_n_updates", "_episode_num"),
+    *("learning_rate_factor", "learning_rate_falls"),
+)
+"""Attributes of an agent, as far as it has them, that say how far it is."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Checkpoint:
         action_space: The agent's.
         n_envs: Environments.
         policy: The policy's parameters by name.
-        counters: Attributes of the agent that count its steps.
+        counters: The agent's `COUNTERS`.
         optimizer_state: Torch's state dict.
         statistics: The last episodes, for logging.
         random_state: That of the global generators.
@@ -112,7 +116,7 @@ def write_checkpoint(
         action_space=describe_space(model.action_space),
         n_envs=model.n_envs,
         policy=policy_parameters(model.policy),
-        counters={name: getattr(model, name) for name in COUNTERS if name not in left_out},
+        counters={name: getattr(model, name) for name in COUNTERS if name not in left_out and hasattr(model, name)},
     )
     optional = dict(
         optimizer_state=model.policy.optimizer.state_dict(),

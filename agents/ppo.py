@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule
+from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from torch import Tensor
 
 from fw_rl.agents.loss import ClippedLoss, clipped_loss
@@ -20,6 +20,12 @@ from fw_rl.agents.update_log import log_update
 from fw_rl.arguments import require
 
 __all__ = ["RecurrentPPO"]
+
+ADAPTATION = 1.5
+"""The learning rate is multiplied with this, or divided by it."""
+
+FACTORS = (0.01, 10.0)
+"""The least and the most that the adapted learning rate is, in learning rates that were given."""
 
 
 class RecurrentPPO(RecurrentOnPolicyAlgorithm):
@@ -48,6 +54,10 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         ent_coef: Weight of the entropy.
         target_kl: Learning from a rollout stops once the approximate KL divergence from the policy that acted is above 1.5
             times this number; None never stops it.
+        desired_kl: How far a rollout should move the policy, as the mean approximate KL divergence of its updates. While it is
+            less than half as far, the learning rate is multiplied by 1.5, up to ten times what was given; whenever it is more
+            than twice as far, the rate is divided by 1.5, and rises no more. None keeps the rate, and a schedule or `anneal` is
+            kept anyway. Rudin et al. 2022 let it rise again: then an agent that has learned, and moves little, falls back.
         optimizer: "rmsprop" or "adam".
         optimizer_eps: Its epsilon: gradients far below it, as of an agent that has learned, move the parameters little.
         anneal: Let a learning rate that is a number go down to 0 along `learn`, linearly.
@@ -79,6 +89,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         normalize_advantage: bool | None = None,
         ent_coef: float = 0.0,
         target_kl: float | None = 0.05,
+        desired_kl: float | None = 0.01,
         optimizer: str = "adam",
         optimizer_eps: float = 1e-4,
         anneal: bool = False,
@@ -92,11 +103,14 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         require("batch_size", batch_size, batch_size >= length, f"at least {length}, the steps of one sequence")
         require("n_epochs", n_epochs, n_epochs >= 1, "at least 1")
         require("clip_range", clip_range, clip_range is not None, "a number or a schedule")
-        for name, value in (("clip_range", clip_range), ("clip_range_vf", clip_range_vf), ("target_kl", target_kl)):
+        for name, value in (
+            ("clip_range", clip_range), ("clip_range_vf", clip_range_vf), ("target_kl", target_kl), ("desired_kl", desired_kl)
+        ):  # fmt: skip
             fits = value is None or callable(value) or (isinstance(value, float | int) and value > 0)
             require(name, value, fits, "above 0")
         self.batch_size, self.n_epochs, self.target_kl = batch_size, n_epochs, target_kl
         self.clip_range, self.clip_range_vf = clip_range, clip_range_vf
+        self.desired_kl, self.learning_rate_factor, self.learning_rate_falls = desired_kl, 1.0, 0
         super().__init__(
             policy,
             env,
@@ -145,6 +159,23 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
                     print(f"Epoch {epoch} of {self.n_epochs} stopped: approx_kl is {losses[-1].approx_kl:.3f}, see `target_kl`")
                 break
         self._log(epoch, losses, grad_norms, evaluated)
+        self._adapt_learning_rate(np.mean([loss.approx_kl.item() for loss in losses]))
+
+    def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
+        rate = self.lr_schedule(self._current_progress_remaining) * self.learning_rate_factor
+        self.logger.record("train/learning_rate", rate)
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            update_learning_rate(optimizer, rate)
+
+    def _adapt_learning_rate(self, approx_kl: float | np.floating) -> None:
+        """Change the rate of the next rollout where this one has moved the policy too far, or too little."""
+        if self.desired_kl is None or self.anneal or callable(self.learning_rate):
+            return
+        if approx_kl > 2 * self.desired_kl:
+            self.learning_rate_falls += 1
+            self.learning_rate_factor = max(self.learning_rate_factor / ADAPTATION, FACTORS[0])
+        elif approx_kl < self.desired_kl / 2 and not self.learning_rate_falls:
+            self.learning_rate_factor = min(self.learning_rate_factor * ADAPTATION, FACTORS[1])
 
     def _evaluate_rollout(self) -> Tensor:
         """Advantages, returns, and the values and log-probabilities of the policy that acted, [T * B, 4]."""

@@ -31,7 +31,9 @@ class Algorithm(NamedTuple):
 
 ALGORITHMS = {
     "a2c": Algorithm("fw_rl.agents.a2c:RecurrentA2C", workers=1),
-    "ppo": Algorithm("fw_rl.agents.ppo:RecurrentPPO", 1, settings=("n_epochs", "batch_size", "clip_range", "target_kl")),
+    "ppo": Algorithm(
+        "fw_rl.agents.ppo:RecurrentPPO", 1, settings=("n_epochs", "batch_size", "clip_range", "target_kl", "desired_kl")
+    ),
     "a3c": Algorithm("fw_rl.agents.a3c:A3C", workers=2, acts_apart=True),
 }
 

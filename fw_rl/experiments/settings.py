@@ -26,7 +26,7 @@ from fw_rl.modules import without_module
 
 __all__ = ["RunSettings", "fill_in", "parse_cell_options", "resolve", "settings_of_games"]
 
-MAY_BE_NONE = ("bptt_length", "target_kl", "normalize_advantage")
+MAY_BE_NONE = ("bptt_length", "target_kl", "desired_kl", "normalize_advantage")
 """Settings of an algorithm for which None is a choice."""
 
 NOT_ON_RAY = ("bptt_length", "normalize", "optimizer", "optimizer_eps", "normalize_advantage", "matmul_precision")
@@ -120,6 +120,9 @@ class RunSettings:
     target_kl: _OwnFloat = 0.05
     """Learning of ppo from a rollout stops once the approximate KL divergence from the policy that acted is above 1.5 times
     this number; None never stops it."""
+    desired_kl: _OwnFloat = 0.01
+    """How far a rollout should move the policy of ppo, as a KL divergence: the learning rate rises while it is less than half
+    as far, and falls whenever it is more than twice as far. None keeps the rate, and with anneal it only goes down."""
     encoder_arch: _Sizes = field(default_factory=lambda: [64])
     """Units of each layer before the memory cell; no number is no layer."""
     hidden_size: int = 64
@@ -226,7 +229,7 @@ class RunSettings:
         require("batch_size", batch, batch is None or batch <= rollout, f"at most {rollout}, {where}")
         for name in ("gamma", "gae_lambda"):
             require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "between 0 and 1")
-        for name in ("learning_rate", "max_grad_norm", "clip_range", "target_kl", "optimizer_eps"):
+        for name in ("learning_rate", "max_grad_norm", "clip_range", "target_kl", "desired_kl", "optimizer_eps"):
             number = getattr(self, name)
             require(name, number, number is None or 0 < number <= LARGEST, "above 0 and finite")
         for name in ("ent_coef", "vf_coef"):

@@ -42,7 +42,8 @@ def same_agents(critic, monkeypatch, action_space=None, **settings):
         return DummyVecEnv(scripted_envs(SCRIPTS, scale=0.3, action_space=action_space))
 
     memory = dict(cell="lstm", hidden_size=16, encoder_arch=[], norm_obs=False) | NET | of_ours
-    ours = RecurrentPPO("RecurrentPolicy", make_env(), norm_reward=False, optimizer_eps=1e-5, policy_kwargs=memory, **common)
+    settings = dict(norm_reward=False, optimizer_eps=1e-5, desired_kl=None, policy_kwargs=memory)
+    ours = RecurrentPPO("RecurrentPolicy", make_env(), **common, **settings)
     theirs = sb3_contrib.RecurrentPPO(
         "MlpLstmPolicy", make_env(), policy_kwargs=dict(lstm_hidden_size=16) | NET | of_theirs, **common
     )

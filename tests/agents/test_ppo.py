@@ -147,6 +147,44 @@ def test_learning_stops_where_the_policy_has_gone_too_far(capsys):
     assert capsys.readouterr().out.count("Epoch 1 of 5 stopped: approx_kl is ") == 1
 
 
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        (dict(desired_kl=1.0), [1.0, 1.5, 1.5**2, 1.5**3, 1.5**4, 1.5**5, 10.0]),  # it has hardly moved
+        (dict(desired_kl=1e-12), [1 / 1.5**k for k in range(7)]),
+        (dict(desired_kl=None), [1.0] * 7),
+        (dict(desired_kl=1.0, learning_rate=LinearSchedule(1e-3, 0.0, 1.0)), [1 - k / 8 for k in range(1, 8)]),
+        (dict(desired_kl=1.0, anneal=True), [1 - k / 8 for k in range(1, 8)]),
+    ],
+    ids=["it rises", "it falls", "none", "schedule", "anneal"],
+)
+def test_the_rate_follows_how_far_the_policy_has_moved(settings, expected):
+    model = make_ppo(**dict(learning_rate=1e-3, target_kl=None) | settings)
+    rates = []
+    model.logger.dump = lambda step=0: rates.append(model.policy.optimizer.param_groups[0]["lr"])
+    model.learn(8 * 18)
+    assert rates[1:8] == pytest.approx([1e-3 * factor for factor in expected])
+
+
+def test_the_rate_rises_no_more_once_the_policy_has_moved_too_far():
+    model, factors = make_ppo(desired_kl=0.01), []
+    for approx_kl in (0.004, 0.006, 0.004, 0.021, 0.004, 0.019, 0.021, *[1.0] * 20):
+        model._adapt_learning_rate(approx_kl)
+        factors.append(model.learning_rate_factor)
+    assert factors[:7] == pytest.approx([1.5, 1.5, 1.5**2, 1.5, 1.5, 1.5, 1.0])
+    assert factors[-1] == 0.01
+
+
+def test_an_agent_goes_on_with_its_adapted_rate(tmp_path):
+    model = make_ppo(desired_kl=1.0).learn(54)
+    model._adapt_learning_rate(3.0)
+    assert 1 < model.learning_rate_factor < 10
+    model.save(tmp_path / "agent")
+    loaded = RecurrentPPO.load(tmp_path / "agent")
+    assert loaded.learning_rate_factor == model.learning_rate_factor
+    assert loaded.learning_rate_falls == 1
+
+
 @pytest.mark.parametrize("norm_reward", [True, False])
 def test_advantages_are_scaled_where_rewards_are_not(norm_reward):
     chosen = make_ppo(norm_reward=norm_reward)._scales_advantages
@@ -227,6 +265,7 @@ def test_other_actions(space):
         (dict(clip_range="lin_0.2"), "clip_range must be above 0, got 'lin_0.2'"),
         (dict(clip_range_vf=-1.0), "clip_range_vf must be above 0, got -1.0"),
         (dict(target_kl=0.0), "target_kl must be above 0, got 0.0"),
+        (dict(desired_kl=-0.01), "desired_kl must be above 0, got -0.01"),
         (dict(bptt_length=7, batch_size=9), "bptt_length must be from 1 to n_steps, which is 6, got 7"),
     ],
 )
