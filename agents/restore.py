@@ -74,7 +74,8 @@ def build_agent(
         if not _changes_optimizer(checkpoint, overrides):
             _load_optimizer(model.policy.optimizer, checkpoint)
         for name, value in checkpoint.counters.items():
-            setattr(model, name, value)
+            if not (name.startswith("learning_rate") and "learning_rate" in overrides):  # a new rate is taken as it is
+                setattr(model, name, value)
         if checkpoint.statistics is not None:
             window = model._stats_window_size
             model.ep_info_buffer = deque(map(dict, checkpoint.statistics["episodes"]), maxlen=window)

@@ -183,6 +183,8 @@ def test_an_agent_goes_on_with_its_adapted_rate(tmp_path):
     loaded = RecurrentPPO.load(tmp_path / "agent")
     assert loaded.learning_rate_factor == model.learning_rate_factor
     assert loaded.learning_rate_falls == 1
+    for rate in (1e-4, LinearSchedule(1e-4, 0.0, 1.0)):
+        assert RecurrentPPO.load(tmp_path / "agent", learning_rate=rate).learning_rate_factor == 1.0
 
 
 @pytest.mark.parametrize("norm_reward", [True, False])
