@@ -25,7 +25,7 @@ ADAPTATION = 1.5
 """The learning rate is multiplied with this, or divided by it."""
 
 FACTORS = (0.01, 10.0)
-"""The least and the most that the adapted learning rate is, in learning rates that were given."""
+"""The adapted learning rate stays between these multiples of the rate that was given."""
 
 
 class RecurrentPPO(RecurrentOnPolicyAlgorithm):
@@ -56,8 +56,9 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
             times this number; None never stops it.
         desired_kl: How far a rollout should move the policy, as the mean approximate KL divergence of its updates. While it is
             less than half as far, the learning rate is multiplied by 1.5, up to ten times what was given; whenever it is more
-            than twice as far, the rate is divided by 1.5, and rises no more. None keeps the rate, and a schedule or `anneal` is
-            kept anyway. Rudin et al. 2022 let it rise again: then an agent that has learned, and moves little, falls back.
+            than twice as far, the rate is divided by 1.5, and rises no more. None keeps the rate; a schedule, and a rate that
+            goes down by `anneal`, are never adapted. Rudin et al. 2022 let the rate rise again, but then an agent that has
+            learned falls back: it moves little, so that its rate rises.
         optimizer: "rmsprop" or "adam".
         optimizer_eps: Its epsilon: gradients far below it, as of an agent that has learned, move the parameters little.
         anneal: Let a learning rate that is a number go down to 0 along `learn`, linearly.
@@ -103,9 +104,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         require("batch_size", batch_size, batch_size >= length, f"at least {length}, the steps of one sequence")
         require("n_epochs", n_epochs, n_epochs >= 1, "at least 1")
         require("clip_range", clip_range, clip_range is not None, "a number or a schedule")
-        for name, value in (
-            ("clip_range", clip_range), ("clip_range_vf", clip_range_vf), ("target_kl", target_kl), ("desired_kl", desired_kl)
-        ):  # fmt: skip
+        limits = dict(clip_range=clip_range, clip_range_vf=clip_range_vf, target_kl=target_kl, desired_kl=desired_kl)
+        for name, value in limits.items():
             fits = value is None or callable(value) or (isinstance(value, float | int) and value > 0)
             require(name, value, fits, "above 0")
         self.batch_size, self.n_epochs, self.target_kl = batch_size, n_epochs, target_kl
@@ -158,8 +158,9 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
                 if self.verbose:
                     print(f"Epoch {epoch} of {self.n_epochs} stopped: approx_kl is {losses[-1].approx_kl:.3f}, see `target_kl`")
                 break
-        self._log(epoch, losses, grad_norms, evaluated)
-        self._adapt_learning_rate(np.mean([loss.approx_kl.item() for loss in losses]))
+        means = {name: np.mean([getattr(loss, name).item() for loss in losses]) for name in ClippedLoss._fields}
+        self._log(epoch, means, grad_norms, evaluated)
+        self._adapt_learning_rate(means["approx_kl"])
 
     def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
         rate = self.lr_schedule(self._current_progress_remaining) * self.learning_rate_factor
@@ -202,10 +203,9 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
     def _now(self, value: float | Schedule) -> float:
         return FloatSchedule(value)(self._current_progress_remaining)
 
-    def _log(self, epochs: int, losses: list[ClippedLoss], grad_norms: list[Tensor], evaluated: Tensor) -> None:
+    def _log(self, epochs: int, means: dict[str, np.floating], grad_norms: list[Tensor], evaluated: Tensor) -> None:
         names = dict(policy="policy_gradient_loss", value="value_loss", entropy="entropy_loss", total="loss")
-        for name in ClippedLoss._fields:
-            mean = np.mean([getattr(loss, name).item() for loss in losses])
+        for name, mean in means.items():
             self.logger.record(f"train/{names.get(name, name)}", mean)
         self.logger.record("train/epochs", epochs)
         self.logger.record("train/clip_range", self._now(self.clip_range))
