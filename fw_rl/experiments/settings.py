@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatch
+from functools import cache
 from importlib import resources
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -312,8 +313,14 @@ def settings_of_games(cell: str) -> dict[str, Any]:
 
 def _tuned(env: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The entry for every environment, and that of the first pattern that fits this one."""
-    entries = yaml.safe_load(resources.files("fw_rl.experiments").joinpath("tuned.yaml").read_text())
-    return entries.pop("*"), next((entry for pattern, entry in entries.items() if fnmatch(env, pattern)), {})
+    entries = _entries()
+    return entries["*"], next((entry for pattern, entry in entries.items() if pattern != "*" and fnmatch(env, pattern)), {})
+
+
+@cache  # a table of memories asks a thousand times
+def _entries() -> dict[str, dict[str, Any]]:
+    """What `tuned.yaml` holds, by the pattern of environments."""
+    return yaml.safe_load(resources.files("fw_rl.experiments").joinpath("tuned.yaml").read_text())
 
 
 def _not_had(engine: str, algo: str) -> set[str]:
