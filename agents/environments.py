@@ -16,9 +16,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from fw_rl.arguments import require
 from fw_rl.envs.sb3 import VecEnvAdapter, check_spaces
-from fw_rl.envs.sb3_tensors import TensorVecEnvAdapter, device_of
+from fw_rl.envs.sb3_tensors import NumPyVecEnv, TensorVecEnvAdapter, device_of
 
-__all__ = ["MakeEnv", "WorkerVecEnv", "wrap_env"]
+__all__ = ["MakeEnv", "WorkerVecEnv", "wrap_env", "wrap_evaluation_env"]
 
 MakeEnv = Callable[[], GymEnv | VectorEnv]
 
@@ -41,6 +41,12 @@ def wrap_env(env: GymEnv | VectorEnv | str, verbose: int = 0, monitor_wrapper: b
     if wrapped is not wrapped.unwrapped and isinstance(wrapped.unwrapped, TensorVecEnvAdapter):
         raise ValueError(f"env must be without {type(wrapped).__name__}, which takes NumPy, got one of tensors")
     return wrapped
+
+
+def wrap_evaluation_env(env: VecEnv | VectorEnv | GymEnv) -> VecEnv:
+    """An SB3 `VecEnv` whose numbers are NumPy's, of an environment of any kind."""
+    env = env if isinstance(env, VecEnv) else wrap_env(env)
+    return NumPyVecEnv(env) if isinstance(env, TensorVecEnvAdapter) else env
 
 
 class WorkerVecEnv(VecEnvWrapper):

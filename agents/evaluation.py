@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from gymnasium import Env
@@ -13,7 +13,7 @@ from stable_baselines3.common import evaluation
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from fw_rl.agents.environments import wrap_env
+from fw_rl.agents.environments import wrap_evaluation_env
 from fw_rl.agents.normalization import warn_of_missing_normalizer
 
 __all__ = ["MaskedEvalCallback", "evaluate_policy"]
@@ -33,10 +33,11 @@ class MaskedEvalCallback(EvalCallback):
     """
 
     def __init__(self, eval_env: VecEnv | VectorEnv | Env, *args: Any, **kwargs: Any) -> None:
-        super().__init__(_as_vec_env(eval_env), *args, **kwargs)
+        super().__init__(wrap_evaluation_env(eval_env), *args, **kwargs)
+        self._is_masked = is_masking_supported(self.eval_env)
 
     def _on_step(self) -> bool:
-        with _heeding_masks(self.model, self.eval_env):
+        with _heeding_masks(self.model, self.eval_env) if self._is_masked else nullcontext():
             return super()._on_step()
 
 
@@ -61,22 +62,15 @@ def evaluate_policy(
         >>> model = RecurrentPPO("RecurrentPolicy", CatchVectorEnv(8, n=8, m=2), n_steps=14)
         >>> mean, deviation = evaluate_policy(model, CatchVectorEnv(8, n=8, m=2), n_eval_episodes=16)
     """
-    env = _as_vec_env(env)
+    env = wrap_evaluation_env(env)
     warn_of_missing_normalizer(model.get_vec_normalize_env(), env)
-    with _heeding_masks(model, env):
+    with _heeding_masks(model, env) if is_masking_supported(env) else nullcontext():
         return evaluation.evaluate_policy(model, env, n_eval_episodes, deterministic, **kwargs)
-
-
-def _as_vec_env(env: VecEnv | VectorEnv | Env) -> VecEnv:
-    return env if isinstance(env, VecEnv) else wrap_env(env)
 
 
 @contextmanager
 def _heeding_masks(model: Any, env: VecEnv) -> Iterator[None]:
-    """Let a model's `predict` have the masks of an environment, if it has any."""
-    if not is_masking_supported(env):
-        yield
-        return
+    """Let a model's `predict` have the masks of an environment."""
     predict = model.predict
     model.predict = lambda *args, **kwargs: predict(*args, **kwargs, action_masks=get_action_masks(env))
     try:

@@ -23,6 +23,7 @@ from fw_rl.agents.normalization import fits
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rollout import Observation, map_observation
+from fw_rl.agents.spaces import torch_dtype
 from fw_rl.files import write_file
 
 __all__ = ["export_onnx"]
@@ -121,7 +122,7 @@ class _GreedyStep(nn.Module):
         seen = map_observation(lambda part: part.unsqueeze(0), self._normalized(observation))
         encoded = self.policy.encode(seen, actor_only=True)
         latent, after = self.cell(encoded, tuple(begun))
-        return self._bounded(self.policy._sample_actions(latent[0], True, masks)), *after
+        return self.policy.fit_actions(self.policy._sample_actions(latent[0], True, masks)), *after
 
     def _normalized(self, observation: Observation) -> Observation:
         """What the agent sees of an observation, as `VecNormalize.normalize_obs` has it."""
@@ -132,19 +133,6 @@ class _GreedyStep(nn.Module):
             parts = dict(observation)  # type: ignore[arg-type]
             return parts | {key: _normalize(parts[key], of_part, self.normalizer) for key, of_part in learned.items()}
         return _normalize(observation, learned, self.normalizer)  # type: ignore[arg-type]
-
-    def _bounded(self, action: Tensor) -> Tensor:
-        """The action as `to_env_actions` gives it."""
-        space = self.policy.action_space
-        if isinstance(space, spaces.Box):
-            low, high = (torch.as_tensor(bound, dtype=torch.double, device=action.device) for bound in (space.low, space.high))
-            action = action.view(-1, *space.shape)
-            if self.policy.squash_output:
-                action = low + (action + 1) / 2 * (high - low)
-            if np.issubdtype(space.dtype, np.integer):
-                action = action.round()
-            action = action.clamp(low, high)
-        return action.to(_torch_type(space))
 
 
 def _normalize(part: Tensor, learned: RunningMeanStd, normalizer: VecNormalize) -> Tensor:
@@ -162,12 +150,7 @@ def _blank(space: spaces.Space, device: torch.device) -> Observation:
     if isinstance(space, spaces.Dict):
         return {key: _blank(part, device) for key, part in space.spaces.items()}  # type: ignore[misc]
     assert space.shape is not None
-    return torch.zeros(_EXAMPLES, *space.shape, device=device, dtype=_torch_type(space))
-
-
-def _torch_type(space: spaces.Space) -> torch.dtype:
-    assert space.dtype is not None
-    return getattr(torch, space.dtype.name)
+    return torch.zeros(_EXAMPLES, *space.shape, device=device, dtype=torch_dtype(space))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from gymnasium import spaces
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from stable_baselines3.common.distributions import (
     CategoricalDistribution,
     DiagGaussianDistribution,
@@ -23,6 +23,7 @@ from torch import Tensor
 from fw_rl.agents.finite import require_finite_observation
 from fw_rl.agents.masks import check_masks, mask_logits
 from fw_rl.agents.rollout import Observation, map_observation
+from fw_rl.agents.spaces import torch_dtype
 from fw_rl.cells import Cell, State, Stepper
 
 __all__ = ["RecurrentInference", "add_time", "rows_of"]
@@ -212,7 +213,7 @@ class RecurrentInference(ActorCriticPolicy):
         Args:
             actions: As they were sampled, [B, ...].
         """
-        return self.fit_actions(actions).numpy(force=True).astype(self.action_space.dtype, copy=False)
+        return self.fit_actions(actions).numpy(force=True)
 
     def fit_actions(self, actions: Tensor) -> Tensor:
         """`to_env_actions` for an environment that takes tensors on the policy's device.
@@ -223,20 +224,19 @@ class RecurrentInference(ActorCriticPolicy):
         space = self.action_space
         actions = actions.reshape(-1, *(space.shape or ()))
         if isinstance(space, spaces.Box):
-            low, high = self._action_bounds
+            low, high = (torch.as_tensor(bound, device=self.device) for bound in self._action_bounds)
             if self.squash_output:
                 actions = low + (actions + 1) / 2 * (high - low)  # which may be outside by a rounding
             if np.issubdtype(space.dtype, np.integer):
                 actions = actions.round()
             actions = actions.clamp(low, high)
-        return actions
+        return actions.to(torch_dtype(space))
 
     @cached_property
-    def _action_bounds(self) -> tuple[Tensor, Tensor]:
-        """The lowest and the highest action in a Box, in float64 on the policy's device."""
+    def _action_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The lowest and the highest action in a Box."""
         assert isinstance(self.action_space, spaces.Box)
-        low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in (self.action_space.low, self.action_space.high))
-        return low.to(self.device), high.to(self.device)
+        return self.action_space.low.astype(np.float64), self.action_space.high.astype(np.float64)
 
     def _sample_actions(self, latent: Tensor, deterministic: bool, masks: Tensor | None = None) -> Tensor:
         if not isinstance(self.action_dist, CategoricalDistribution):

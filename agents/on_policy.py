@@ -349,7 +349,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
 
     @property
     def _entropy_weight(self) -> float:
-        return self.ent_coef * (self._current_progress_remaining if self.anneal_entropy else 1.0)
+        return self.ent_coef * (max(self._current_progress_remaining, 0.0) if self.anneal_entropy else 1.0)
 
     def _clip_gradient(self, loss: Tensor) -> Tensor:
         """Clip the gradient of a loss, and return its norm; FloatingPointError if one of them is not finite."""

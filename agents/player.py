@@ -15,7 +15,7 @@ from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_suppo
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
-from fw_rl.agents.environments import wrap_env
+from fw_rl.agents.environments import wrap_evaluation_env
 from fw_rl.agents.finite import require_finite_observation
 from fw_rl.agents.inference import rows_of
 from fw_rl.agents.normalization import warn_of_missing_normalizer
@@ -145,7 +145,7 @@ class Player:
             deterministic: As in `play`.
         """
         self.reset()
-        env = env if isinstance(env, VecEnv) else wrap_env(env)
+        env = wrap_evaluation_env(env)
         warn_of_missing_normalizer(self._normalizer, env)
         masked = is_masking_supported(env)
         reported = any(all(env.env_is_wrapped(wrapper)) for wrapper in (Monitor, RecordEpisodeStatistics))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -75,6 +76,11 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         >>> model = model.learn(total_timesteps=112)
     """
 
+    clip_range: float | Schedule
+    clip_range_vf: float | Schedule | None
+    target_kl: float | None
+    desired_kl: float | None
+
     def __init__(
         self,
         policy: str | type[RecurrentActorCriticPolicy],
@@ -106,11 +112,11 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         require("clip_range", clip_range, clip_range is not None, "a number or a schedule")
         limits = dict(clip_range=clip_range, clip_range_vf=clip_range_vf, target_kl=target_kl, desired_kl=desired_kl)
         for name, value in limits.items():
-            fits = value is None or callable(value) or (isinstance(value, float | int) and value > 0)
-            require(name, value, fits, "above 0")
-        self.batch_size, self.n_epochs, self.target_kl = batch_size, n_epochs, target_kl
-        self.clip_range, self.clip_range_vf = clip_range, clip_range_vf
-        self.desired_kl, self.learning_rate_factor, self.learning_rate_falls = desired_kl, 1.0, 0
+            is_schedule = callable(value) and name.startswith("clip_range")
+            require(name, value, value is None or is_schedule or (isinstance(value, Real) and value > 0), "above 0")
+            setattr(self, name, float(value) if isinstance(value, Real) else value)
+        self.batch_size, self.n_epochs = int(batch_size), n_epochs
+        self.learning_rate_factor, self.learning_rate_falls = 1.0, 0
         super().__init__(
             policy,
             env,
@@ -163,15 +169,21 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         self._adapt_learning_rate(means["approx_kl"])
 
     def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
-        rate = self.lr_schedule(self._current_progress_remaining) * self.learning_rate_factor
+        factor = self.learning_rate_factor if self._adapts else 1.0
+        rate = self.lr_schedule(self._current_progress_remaining) * factor
         self.logger.record("train/learning_rate", rate)
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
             update_learning_rate(optimizer, rate)
 
+    @property
+    def _adapts(self) -> bool:
+        return self.desired_kl is not None and not self.anneal and not callable(self.learning_rate)
+
     def _adapt_learning_rate(self, approx_kl: float | np.floating) -> None:
         """Change the rate of the next rollout where this one has moved the policy too far, or too little."""
-        if self.desired_kl is None or self.anneal or callable(self.learning_rate):
+        if not self._adapts:
             return
+        assert self.desired_kl is not None
         if approx_kl > 2 * self.desired_kl:
             self.learning_rate_falls += 1
             self.learning_rate_factor = max(self.learning_rate_factor / ADAPTATION, FACTORS[0])

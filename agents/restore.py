@@ -36,7 +36,7 @@ class NotStored:
         self.name, self.path = name, path
 
 
-def check_arguments(model: OnPolicyAlgorithm) -> None:
+def require_stored_arguments(model: OnPolicyAlgorithm) -> None:
     """Raises CheckpointError where an agent is to learn without an argument that its file could not hold."""
     lacking = {value.name: value.path for value in vars(model).values() if isinstance(value, NotStored)}
     if lacking:

@@ -16,7 +16,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from fw_rl.agents.checkpoint import print_versions, read_checkpoint, write_checkpoint
 from fw_rl.agents.environments import MakeEnv
 from fw_rl.agents.normalization import describe_normalization, normalize_as
-from fw_rl.agents.restore import build_agent, check_arguments, continue_training
+from fw_rl.agents.restore import build_agent, continue_training, require_stored_arguments
 from fw_rl.agents.running_episodes import describe_episodes
 from fw_rl.document import problems_named
 
@@ -120,7 +120,7 @@ class SavedAgent(OnPolicyAlgorithm):
         super().set_env(env, force_reset)  # type: ignore[arg-type]
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        check_arguments(self)
+        require_stored_arguments(self)
         return super()._setup_learn(*args, **kwargs)
 
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto") -> None:

@@ -1,4 +1,4 @@
-"""Spaces as plain values, for checkpoints."""
+"""Spaces as plain values, for checkpoints, and their numbers as tensors."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 
 from fw_rl.document import one_line
 
 __all__: list[str] = []
+
+
+def torch_dtype(space: spaces.Space) -> torch.dtype:
+    """The type of a tensor of the space's numbers."""
+    assert space.dtype is not None
+    return getattr(torch, space.dtype.name)  # type: ignore[no-any-return]
 
 
 def describe_space(space: spaces.Space) -> dict[str, Any]:

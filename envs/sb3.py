@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from fw_rl.envs.vector import call_each, check_partial_reset, has_fixed_size, reset_some
 
-__all__ = ["VecEnvAdapter"]
+__all__ = ["VecEnvAdapter", "row_of"]
 
 
 class VecEnvAdapter(VecEnv):
@@ -111,7 +111,7 @@ class VecEnvAdapter(VecEnv):
             if self._autoreset == AutoresetMode.SAME_STEP:
                 last, infos = self._end_in_same_step(ended, vector_infos)
             else:
-                last, infos = [_row(observations, i) for i in ended], _rows(vector_infos, self.num_envs)
+                last, infos = [row_of(observations, i) for i in ended], _rows(vector_infos, self.num_envs)
                 observations, begun_infos = reset_some(self.env, dones.copy(), observations)
                 begun = _rows(begun_infos, self.num_envs)
                 for i in ended:
@@ -137,7 +137,7 @@ class VecEnvAdapter(VecEnv):
             self.reset_infos[i], infos[i] = infos[i], final_infos[i]
             if "episode" in self.reset_infos[i]:  # Gymnasium's RecordEpisodeStatistics tells it of the ended one
                 infos[i]["episode"] = self.reset_infos[i].pop("episode")
-        return [_row(vector_infos["final_obs"], i) for i in ended], infos
+        return [row_of(vector_infos["final_obs"], i) for i in ended], infos
 
     def _end_monitored(self, ended: list[int], infos: list[dict[str, Any]]) -> None:
         if self.monitor:
@@ -269,14 +269,16 @@ def _rows(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
             values: Any = _rows(value, num_envs)
         else:  # Python's numbers, as the single environments tell them
             values = value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
+        if not hasattr(values, "__getitem__"):
+            raise ValueError(f"infos[{key!r}] must have an entry for each of {num_envs} environments, got {value!r}")
         for i in np.flatnonzero(infos.get(f"_{key}", np.ones(num_envs, dtype=bool))).tolist():
             rows[i][key] = values[i]
     return rows
 
 
-def _row(observations: Any, i: SupportsIndex) -> Any:
+def row_of(observations: Any, i: SupportsIndex) -> Any:
     """A copy of the observation of environment i; the object itself where each environment has an object."""
     if isinstance(observations, dict):
-        return {key: _row(part, i) for key, part in observations.items()}
+        return {key: row_of(part, i) for key, part in observations.items()}
     one = observations[i]
     return one if observations.dtype == object else np.array(one)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
+from stable_baselines3.common.vec_env import VecEnvWrapper
 from torch import Tensor
 
-from fw_rl.envs.sb3 import VecEnvAdapter
+from fw_rl.envs.sb3 import VecEnvAdapter, row_of
 
-__all__ = ["TensorVecEnvAdapter", "device_of"]
+__all__ = ["NumPyVecEnv", "TensorVecEnvAdapter", "device_of"]
 
 
 def device_of(env: VectorEnv) -> torch.device | None:
@@ -25,8 +27,9 @@ class TensorVecEnvAdapter(VecEnvAdapter):
 
     Observations [num_envs, ...], rewards (float32) and dones [num_envs] are tensors, and so are the actions that it takes. The
     environment says its `device`, and has `AutoresetMode.SAME_STEP`. If it cuts episodes, every step has a tensor of last
-    observations [num_envs, ...] in `infos["final_obs"]`, whose rows of other episodes nobody reads. The `infos` of SB3 are
-    empty: `truncations` [num_envs] and `last_observations` are of the last step, and `take_episodes` tells of ended episodes.
+    observations [num_envs, ...] in `infos["final_obs"]`, whose rows of other episodes may hold anything finite. The `infos` of
+    SB3 are empty: `truncations` [num_envs], where a time limit and not the game ended the episode, and `last_observations` are
+    of the last step, and `take_episodes` tells of ended episodes.
 
     Args:
         env: The vector environment.
@@ -61,9 +64,10 @@ class TensorVecEnvAdapter(VecEnvAdapter):
                 )
 
     def step_wait(self) -> Any:
-        observations, rewards, terminations, self.truncations, infos = self.env.step(self._actions)
+        observations, rewards, terminations, truncations, infos = self.env.step(self._actions)
         self.last_observations = infos.get("final_obs")
-        dones, rewards = terminations | self.truncations, rewards.float()
+        self.truncations = truncations & ~terminations
+        dones, rewards = terminations | truncations, rewards.float()
         if self.last_observations is None:
             self._was_cut |= self.truncations
         if self.monitor:
@@ -89,3 +93,37 @@ class TensorVecEnvAdapter(VecEnvAdapter):
         seconds = round(time.time() - self._start_time, 6)
         ended = zip(returns[dones].tolist(), lengths[dones].tolist(), strict=True)
         return [dict(r=total, l=length, t=seconds) for total, length in ended]
+
+
+class NumPyVecEnv(VecEnvWrapper):
+    """A `TensorVecEnvAdapter` whose numbers are NumPy's and whose `infos` are SB3's, for whatever evaluates an agent."""
+
+    venv: TensorVecEnvAdapter
+
+    def __init__(self, venv: TensorVecEnvAdapter) -> None:
+        super().__init__(venv)
+
+    def reset(self) -> Any:
+        return _to_numpy(self.venv.reset())
+
+    def step_async(self, actions: Any) -> None:
+        self.venv.step_async(torch.as_tensor(actions, device=self.venv.device))  # type: ignore[arg-type]
+
+    def step_wait(self) -> Any:
+        observations, rewards, dones, _ = self.venv.step_wait()
+        ended, cut = dones.numpy(force=True), self.venv.truncations.numpy(force=True)
+        infos: list[dict[str, Any]] = [{} for _ in ended]
+        episodes, last = iter(self.venv.take_episodes()), _to_numpy(self.venv.last_observations)
+        for i in np.flatnonzero(ended):
+            infos[i]["TimeLimit.truncated"] = bool(cut[i])
+            if self.venv.monitor:
+                infos[i]["episode"] = next(episodes)
+            if last is not None:
+                infos[i]["terminal_observation"] = row_of(last, i)
+        return _to_numpy(observations), rewards.numpy(force=True), ended, infos
+
+
+def _to_numpy(observations: Any) -> Any:
+    if isinstance(observations, dict):
+        return {key: part.numpy(force=True) for key, part in observations.items()}
+    return None if observations is None else observations.numpy(force=True)

@@ -20,9 +20,11 @@ def require(name: str, value: object, fits: bool, wanted: str) -> None:
 
 
 def check_kind(parameter: inspect.Parameter, value: Any) -> None:
-    """ValueError for a value of another type than the annotation's, as far as `KINDS` has it."""
+    """ValueError for a value of another type than the annotation's, as far as `KINDS` has it, alone or as `int | None`."""
     kind = inspect.formatannotation(parameter.annotation).strip("'")
-    require(parameter.name, value, isinstance(value, KINDS.get(kind, object)), f"of type {kind}")
+    is_missing = value is None and kind.endswith(" | None")
+    fits = is_missing or isinstance(value, KINDS.get(kind.removesuffix(" | None"), object))
+    require(parameter.name, value, fits, f"of type {kind}")
 
 
 def constructor_parameters(of_class: type) -> dict[str, inspect.Parameter]:

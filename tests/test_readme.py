@@ -51,11 +51,12 @@ def pages_with_code():
 
 @pytest.mark.parametrize("page", pages_with_code())
 def test_python_code_runs(page, tmp_path, monkeypatch):
-    """From the top of a page to its end, as a reader does."""
+    """From the top of a page to its end, as a reader does; a block with a guard is a script of its own."""
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
     for number, code in enumerate(blocks("python", page), start=1):
-        exec(compile(code, f"{page}, example {number}", "exec"), names)
+        is_script = 'if __name__ == "__main__":' in code
+        exec(compile(code, f"{page}, example {number}", "exec"), {"__name__": "__main__"} if is_script else names)
 
 
 @pytest.mark.processes

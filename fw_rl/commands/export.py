@@ -67,7 +67,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl export") -> int:
         env.close()
         if options.card:
             _write_card(options, options.card, RunFolder(run), config, model)
-    except ConnectionError as error:
+    except (ConnectionError, FloatingPointError) as error:
         return fail(program, error, code=1)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         return fail(program, error)

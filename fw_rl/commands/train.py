@@ -50,11 +50,11 @@ class TrainOptions(RunSettings):
     """Folder of a run: go on where its last checkpoint is, with its settings. A finished one goes on with more --timesteps;
     what is annealed is then as far as in a run of that length."""
     eval_episodes: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 1000 for Catch, else 100)")
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 1000 for the games of fw_rl, else 100)")
     ] = None
     """Episodes of the evaluation at the end: so many greedy ones, and so many with actions drawn as in training."""
     wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT", help_behavior_hint="(default: none)")] = None
-    """Log to this project of Weights & Biases too, see WANDB_MODE=offline. A run that was begun so goes on so."""
+    """Log to this project of Weights & Biases too, see WANDB_MODE=offline. A resumed run keeps its project."""
     quiet: bool = False
     """No progress bar."""
 
@@ -103,6 +103,8 @@ def _train(training: TrainingRun, options: TrainOptions, tracker: Any, program: 
         return fail(program, f"{error.summary}; go on with: {resume}", code=1, details=error.details)
     except OSError as error:
         return fault(program, error, _how_to_go_on(training, resume))
+    except ValueError as error:  # what an environment shows amid a training, such as masks that allow no action
+        return fail(program, error)
     try:
         _report(training, options, tracker)
     except KeyboardInterrupt:

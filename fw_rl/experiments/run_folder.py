@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -13,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fw_rl.agents.checkpoint import versions
 from fw_rl.experiments.settings import RunSettings
-from fw_rl.files import write_json
+from fw_rl.files import write_file, write_json
 
 __all__ = ["RunFolder"]
 
@@ -76,13 +78,8 @@ class RunFolder:
 
     def logger(self, timesteps: int = 0) -> Logger:
         """SB3's logger to TensorBoard and progress.csv; what an interrupted run logged after so many frames is dropped."""
-        rows = self.read_progress()
-        tensorboard = _TensorBoard(self.path, timesteps)
-        table = CSVOutputFormat(str(self.progress))
-        for row in rows:
-            if row["time/total_timesteps"] <= timesteps:
-                table.write(row, {})
-        return Logger(str(self.path), [tensorboard, table])
+        rows = [row for row in self.read_progress() if row["time/total_timesteps"] <= timesteps]
+        return Logger(str(self.path), [_TensorBoard(self.path, timesteps), _Table(self.progress, rows)])
 
     def read_progress(self) -> list[dict[str, float]]:
         """The rows of progress.csv that are whole, as numbers by SB3's names."""
@@ -98,8 +95,24 @@ class _TensorBoard(TensorBoardOutputFormat):
     """SB3's output to TensorBoard, which drops what an interrupted run logged after so many frames."""
 
     def __init__(self, folder: Path, timesteps: int) -> None:
-        self.writer = SummaryWriter(log_dir=str(folder), purge_step=timesteps + 1 if timesteps else None)
+        self.writer = SummaryWriter(log_dir=str(folder), purge_step=timesteps + 1)
         self._is_closed = False
+
+
+class _Table(CSVOutputFormat):
+    """SB3's output to a file that begins with these rows; until all of them are written the old file is there."""
+
+    def __init__(self, path: Path, rows: list[dict[str, float]]) -> None:
+        self.keys = list(dict.fromkeys(key for row in rows for key in row))
+        self.separator, self.quotechar = ",", '"'
+        text = io.StringIO()
+        table = csv.DictWriter(text, self.keys, lineterminator="\n")
+        if rows:
+            table.writeheader()
+        table.writerows(rows)
+        write_file(path, text.getvalue().encode())
+        self.file = path.open("r+")
+        self.file.seek(0, os.SEEK_END)
 
 
 def _git_commit() -> str | None:

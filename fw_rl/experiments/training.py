@@ -84,6 +84,8 @@ class TrainingRun:
                         reset_num_timesteps=False,
                     )
                 checkpoints.save()
+                if stop.asked:  # amid the last rollout
+                    raise KeyboardInterrupt
         except WorkerError as error:
             checkpoints.save()
             if stop.asked:  # Ctrl-C may have reached the workers too

@@ -528,10 +528,20 @@ def test_torch_has_one_thread_in_learn_unless_told_otherwise(threads, expected):
     assert set(inside) == {expected}
 
 
+def test_the_entropy_weight_does_not_change_its_sign():
+    model = make_model(catch(), n_steps=8, ent_coef=0.1, anneal_entropy=True)
+    weights = []
+    for progress in (1.0, 0.25, 0.0, -1.2):
+        model._current_progress_remaining = progress
+        weights.append(model._entropy_weight)
+    assert weights == pytest.approx([0.1, 0.025, 0.0, 0.0])
+
+
 @pytest.mark.parametrize(
     "argument, message",
     [
         (dict(threads=0), "threads must be at least 1, got 0"),
+        (dict(threads=1.5), r"threads must be of type int \| None, got 1.5"),
         (dict(gamma=1.01), "gamma must be between 0 and 1, got 1.01"),
         (dict(gae_lambda=float("nan")), "gae_lambda must be between 0 and 1, got nan"),
         (dict(max_grad_norm=0), "max_grad_norm must be above 0, got 0"),

@@ -1,6 +1,7 @@
 """What is learned from stays on the device of the policy, from the observation to the update."""
 
 from contextlib import ExitStack
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -8,14 +9,16 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import TimeLimit
+from numpy.testing import assert_equal
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 from torch import Tensor
 from torch.testing import assert_close
 
-from fw_rl.agents import RecurrentA2C, RecurrentPPO
+from fw_rl.agents import Player, RecurrentA2C, RecurrentPPO, evaluate_policy
 from fw_rl.agents.devices import choose_device
+from fw_rl.agents.environments import wrap_evaluation_env
 from fw_rl.agents.storage import StepStorage, linear_recurrence
 from fw_rl.envs import CatchTorchVectorEnv, TensorVecEnvAdapter, VecEnvAdapter
 from tests.agents.helpers import register_for_a_test, rollouts_of, scripted_envs
@@ -53,6 +56,7 @@ def in_same_step(makers):
 SCRIPTS = [((3, "terminated"), (2, "truncated")), ((5, "truncated"),), ((1, "truncated"), (4, "terminated"))]
 GAMES = {
     "choices": lambda: in_same_step(scripted_envs(SCRIPTS)),
+    "both at once": lambda: in_same_step([partial(TimeLimit, make(), 3) for make in scripted_envs(SCRIPTS)]),
     "numbers": lambda: in_same_step([lambda: TimeLimit(gym.make("Pendulum-v1").unwrapped, 5)] * 3),
 }
 
@@ -82,6 +86,27 @@ def test_tensors_teach_what_the_same_numbers_in_numpy_teach(agent_class, options
     told = [[(episode["r"], episode["l"]) for episode in model.ep_info_buffer] for model in models]
     np.testing.assert_allclose(*told, rtol=1e-4)
     assert len(told[0]) >= 20
+
+
+def test_who_evaluates_in_tensors_gets_what_numpy_gives():
+    model = small(RecurrentPPO, GAMES["choices"](), batch_size=16)
+    in_numpy, in_tensors = (lambda: VecEnvAdapter(GAMES["choices"](), monitor=True)), (lambda: AsTensors(GAMES["choices"]()))
+    returns = [Player(model).play(make(), 9) for make in (in_numpy, in_tensors)]
+    assert np.array_equal(*returns) and len(set(returns[0])) > 1
+    assert evaluate_policy(model, in_numpy(), 9) == evaluate_policy(model, in_tensors(), 9)
+    envs = in_numpy(), wrap_evaluation_env(in_tensors())
+    assert_equal(envs[0].reset(), envs[1].reset())
+    for _ in range(6):
+        *numbers, infos = zip(*(env.step(np.zeros(3, dtype=np.int64)) for env in envs), strict=True)
+        for pair in numbers:
+            assert_equal(*pair)
+        assert_equal(*([[what_ended(info) for info in those] for those in infos]))
+
+
+def what_ended(info):
+    """What SB3 reads of an `info`."""
+    episode = {key: info["episode"][key] for key in "rl"} if "episode" in info else None
+    return episode, info.get("terminal_observation"), info.get("TimeLimit.truncated", False)
 
 
 class NoDownloads(BaseCallback):

@@ -1,5 +1,6 @@
 """PPO learns from each rollout several times, in minibatches of sequences from all environments and times."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -187,6 +188,17 @@ def test_an_agent_goes_on_with_its_adapted_rate(tmp_path):
         assert RecurrentPPO.load(tmp_path / "agent", learning_rate=rate).learning_rate_factor == 1.0
 
 
+def test_a_rate_that_is_not_adapted_any_more_is_the_one_given(tmp_path):
+    make_ppo(desired_kl=1.0, learning_rate=1e-4).learn(54).save(tmp_path / "agent")
+    for settings, progress in ((dict(desired_kl=None), [1.0, 1.0]), (dict(anneal=True), [2 / 3, 1 / 3])):
+        model, rates = RecurrentPPO.load(tmp_path / "agent", make_ppo().get_env(), **settings), []
+        model.set_logger(configure(None, []))
+        model.logger.dump = lambda step=0, model=model, rates=rates: rates.append(model.policy.optimizer.param_groups[0]["lr"])
+        assert model.learning_rate_factor > 1
+        model.learn(54)
+        assert rates[1:3] == pytest.approx([1e-4 * share for share in progress])
+
+
 @pytest.mark.parametrize("norm_reward", [True, False])
 def test_advantages_are_scaled_where_rewards_are_not(norm_reward):
     chosen = make_ppo(norm_reward=norm_reward)._scales_advantages
@@ -267,10 +279,20 @@ def test_other_actions(space):
         (dict(clip_range="lin_0.2"), "clip_range must be above 0, got 'lin_0.2'"),
         (dict(clip_range_vf=-1.0), "clip_range_vf must be above 0, got -1.0"),
         (dict(target_kl=0.0), "target_kl must be above 0, got 0.0"),
+        (dict(target_kl=lambda progress: 0.1), "target_kl must be of type float | None, got <function"),
+        (dict(desired_kl=lambda progress: 0.1), "desired_kl must be of type float | None, got <function"),
+        (dict(bptt_length=6.0), "bptt_length must be of type int | None, got 6.0"),
         (dict(desired_kl=-0.01), "desired_kl must be above 0, got -0.01"),
         (dict(bptt_length=7, batch_size=9), "bptt_length must be from 1 to n_steps, which is 6, got 7"),
     ],
 )
 def test_what_is_not_allowed(kwargs, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         make_ppo(**kwargs)
+
+
+def test_a_number_may_be_one_of_numpy(tmp_path):
+    model = make_ppo(clip_range=np.float32(0.3), target_kl=np.float64(0.1), batch_size=np.int64(12))
+    assert model.learn(18).num_timesteps == 18
+    model.save(tmp_path / "agent")
+    assert RecurrentPPO.load(tmp_path / "agent").clip_range == pytest.approx(0.3)

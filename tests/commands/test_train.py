@@ -22,6 +22,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from PIL import Image
 
+from fw_rl.agents import RecurrentA2C
 from fw_rl.agents.scaling import ObservationScaling
 from fw_rl.cells import base
 from fw_rl.cells.fast_weights_numba import NumbaFastWeights
@@ -312,6 +313,41 @@ def test_a_run_interrupted_in_its_evaluation_can_be_evaluated(tmp_path, monkeypa
     assert main(["--resume", str(run), "--quiet", "--eval-episodes", "1"]) == 0
     record = json.loads((run / "eval.json").read_text())
     assert (record["episodes"], record["interval_95"]) == (1, None)
+
+
+def test_ctrl_c_in_the_last_rollout_counts(tmp_path, monkeypatch, capsys):
+    def train_and_ask(model):
+        update(model)
+        if model.num_timesteps >= 480:
+            signal.raise_signal(signal.SIGINT)
+
+    update = RecurrentA2C.train
+    with monkeypatch.context() as patched:
+        patched.setattr(RecurrentA2C, "train", train_and_ask)
+        code, run = train(tmp_path)
+    assert code == 130 and not (run / "eval.json").exists()
+    assert f"Interrupted at 480 frames. Go on with: fw-rl train --resume {run}" in capsys.readouterr().out
+    assert main(["--resume", str(run), "--quiet", "--eval-episodes", "1"]) == 0
+
+
+class NothingIsAllowed(gym.Wrapper):
+    """CartPole that allows no action from its third step on."""
+
+    def __init__(self, **options):
+        super().__init__(gym.make("CartPole-v1", **options))
+
+    def action_masks(self):
+        return np.full(2, self.unwrapped.steps_beyond_terminated is None and self.get_wrapper_attr("_elapsed_steps") < 3)
+
+
+gym.register("tests/NothingIsAllowed-v0", NothingIsAllowed)
+
+
+def test_an_environment_that_errs_amid_a_training_gets_one_line(tmp_path, capsys):
+    code, _ = train(tmp_path, "--env", "tests/NothingIsAllowed-v0", "--algo", "a2c")
+    assert code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fw-rl train: error: action_masks must allow an action")
 
 
 def test_the_same_seed_gives_the_same_run(tmp_path):

@@ -157,17 +157,16 @@ def learn(send: Send, job: Job, eval_episodes: int) -> None:
     model, curve = make_model(config), _Curve(config.timesteps, send)
     try:
         model.learn(config.timesteps, callback=curve, log_interval=None)  # type: ignore[arg-type]
-        diverged = False
+        end = time.perf_counter()
+        greedy = round(float(evaluate(config, model, eval_episodes).mean()), 4)
     except FloatingPointError:
-        diverged = True
-    seconds = round(time.perf_counter() - begin, 1)
-    greedy = None if diverged else round(float(evaluate(config, model, eval_episodes).mean()), 4)
+        end, greedy = time.perf_counter(), None
     model.get_env().close()  # type: ignore[union-attr]
-    if folder is not None and not diverged:
+    if folder is not None and greedy is not None:
         run = RunFolder(folder)
         run.keep(config)
         model.save(run.checkpoint(model.num_timesteps))
-    send(Learning(asdict(config), parameters, curve.returns, greedy, seconds, diverged))
+    send(Learning(asdict(config), parameters, curve.returns, greedy, round(end - begin, 1), diverged=greedy is None))
 
 
 class _Curve(BaseCallback):
@@ -187,7 +186,8 @@ class _Curve(BaseCallback):
         dones = self.locals["dones"]
         if dones.any():
             part = min((self.num_timesteps - 1) * CURVE_POINTS // self.timesteps, CURVE_POINTS - 1)
-            ended = [self.locals["infos"][i]["episode"]["r"] for i in np.flatnonzero(dones)]
+            infos = [self.locals["infos"][i] for i in np.flatnonzero(dones)]
+            ended = [info["episode"]["r"] for info in infos if "episode" in info]  # a lost life in an Atari game has none
             self.sums[part] += sum(ended)
             self.counts[part] += len(ended)
         return True
@@ -240,6 +240,8 @@ class Trainings:
 
         WorkerError if a training meets an exception, or its process is lost again and again.
         """
+        if not self._running:
+            time.sleep(timeout)
         for key in self.keys:
             told = self._running[key].next_report(timeout / len(self._running))
             if told is not None:

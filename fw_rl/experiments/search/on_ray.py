@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -47,6 +48,9 @@ class OnRay(Trainings):
         ray.cancel(self._running.pop(key), force=True)
 
     def events(self, timeout: float = 0.5) -> Iterator[tuple[int, Progress | Learning]]:
+        if not self._running:
+            time.sleep(timeout)
+            return
         ended, _ = ray.wait(list(self._running.values()), num_returns=len(self._running), timeout=timeout)
         for key, event in self._told.get_nowait_batch(self._told.qsize()):
             if key in self._running:  # else it was stopped

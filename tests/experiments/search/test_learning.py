@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 
 from fw_rl.experiments.agents import load_trained
@@ -13,6 +14,7 @@ from fw_rl.experiments.search.learning import (
     Learning,
     Progress,
     Trainings,
+    _Curve,
     learn,
     read_learnings,
     write_learnings,
@@ -52,6 +54,33 @@ def test_learnings_come_back_from_a_file(tmp_path):
     assert len((tmp_path / "new" / "trials.json").read_text().splitlines()) == 2 + len(known)
     write_learnings(tmp_path / "none.json", [])
     assert read_learnings(tmp_path / "none.json") == []
+
+
+def test_a_lost_life_is_no_end_of_an_episode():
+    curve = _Curve(CURVE_POINTS, print)
+    curve.num_timesteps, infos = 2, [{}, {"episode": {"r": 3.0}}, {"episode": {"r": 9.0}}]
+    curve.locals = dict(dones=np.array([True, True, False]), infos=infos)
+    assert curve._on_step()
+    curve.num_timesteps, curve.locals["dones"] = 3, np.array([True, False, False])
+    assert curve._on_step()
+    assert curve.returns[:4] == [None, 3.0, None, None]
+
+
+def test_an_evaluation_that_is_not_finite_is_a_divergence(monkeypatch, tmp_path):
+    def evaluate(*arguments):
+        raise FloatingPointError("the environment gave nan")
+
+    monkeypatch.setattr("fw_rl.experiments.search.learning.evaluate", evaluate)
+    told = []
+    learn(told.append, Job(TINY, {}, tmp_path / "agent"), eval_episodes=4)
+    assert told[-1].diverged and told[-1].greedy is None and told[-1].seconds > 0
+    assert not (tmp_path / "agent").exists()
+
+
+def test_who_waits_for_nothing_does_not_ask_all_the_time(monkeypatch):
+    slept = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    assert list(Trainings(1, 1).events(0.5)) == [] and slept == [0.5]
 
 
 def test_a_ranked_training_has_an_area_and_did_not_diverge():
