@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 from numbers import Integral, Real
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 __all__ = ["check_kind", "constructor_parameters", "require"]
 
-KINDS: dict[str, type] = {"int": Integral, "float": Real, "bool": bool, "str": str}
+KINDS: dict[str, type | UnionType] = {
+    **{"int": Integral, "float": Real, "bool": bool, "str": str},
+    **{"int | None": Integral | None, "float | None": Real | None, "bool | None": bool | None},
+}
 """What an argument of such an annotation may be; NumPy's numbers are among them."""
 
 
@@ -20,11 +24,9 @@ def require(name: str, value: object, fits: bool, wanted: str) -> None:
 
 
 def check_kind(parameter: inspect.Parameter, value: Any) -> None:
-    """ValueError for a value of another type than the annotation's, as far as `KINDS` has it, alone or as `int | None`."""
+    """ValueError for a value of another type than the annotation's, as far as `KINDS` has it."""
     kind = inspect.formatannotation(parameter.annotation).strip("'")
-    is_missing = value is None and kind.endswith(" | None")
-    fits = is_missing or isinstance(value, KINDS.get(kind.removesuffix(" | None"), object))
-    require(parameter.name, value, fits, f"of type {kind}")
+    require(parameter.name, value, isinstance(value, KINDS.get(kind, object)), f"of type {kind}")
 
 
 def constructor_parameters(of_class: type) -> dict[str, inspect.Parameter]:
