@@ -8,7 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-__all__ = ["check_kind", "constructor_parameters", "require"]
+__all__ = ["check_kind", "constructor_parameters", "require", "require_count"]
 
 KINDS: dict[str, type | UnionType] = {
     **{"int": Integral, "float": Real, "bool": bool, "str": str},
@@ -21,6 +21,11 @@ def require(name: str, value: object, fits: bool, wanted: str) -> None:
     """Say by ValueError what an argument must be, such as "at least 1", if its value does not fit."""
     if not fits:
         raise ValueError(f"{name} must be {wanted}, got {str(value) if isinstance(value, Path) else value!r}")
+
+
+def require_count(name: str, value: object) -> None:
+    """ValueError for what counts something and is no whole number from 1."""
+    require(name, value, isinstance(value, int) and not isinstance(value, bool) and value >= 1, "a whole number from 1")
 
 
 def check_kind(parameter: inspect.Parameter, value: Any) -> None:

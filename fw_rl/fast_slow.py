@@ -7,6 +7,7 @@ cell of Ba16: `associate` writes a case, and `recall` attends to the cases that 
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -35,7 +36,7 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 class SlowPlusFast(nn.Module):
-    """The effective weight of a connection, ``slow + fast`` (HP87 §1); `fast` starts at zero and has the shape of `slow`.
+    """The effective weight of a connection, ``slow + fast`` (HP87 §1); `fast` starts at zero, and learns if `slow` does.
 
     Args:
         slow: The slow weight.
@@ -43,7 +44,7 @@ class SlowPlusFast(nn.Module):
 
     def __init__(self, slow: Tensor) -> None:
         super().__init__()
-        self.fast = nn.Parameter(torch.zeros_like(slow))
+        self.fast = nn.Parameter(torch.zeros_like(slow), requires_grad=slow.requires_grad)
 
     def forward(self, slow: Tensor) -> Tensor:
         return slow + self.fast
@@ -218,7 +219,8 @@ class FastSlowSGD(torch.optim.SGD):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = super().step(closure)
+        step = inspect.unwrap(torch.optim.SGD.step)  # without Torch's hooks, which our own `step` has
+        loss: float | None = step(self, closure)
         for group in self.param_groups:
             if group["decay"] != 1:
                 for parameter in group["params"]:

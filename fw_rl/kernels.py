@@ -18,7 +18,7 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor
+from torch._C._functorch import peek_interpreter_stack
 
 __all__ = [
     "Array",
@@ -33,6 +33,8 @@ __all__ = [
     "helper",
     "in_place",
     "inlined",
+    "is_traced",
+    "rows_that_start",
     "sigmoid",
     "tanh",
 ]
@@ -45,7 +47,6 @@ Kernel = Callable[..., Any]
 
 # Sums may be taken in any order; not a number stays not a number.
 _OPTIONS: dict[str, Any] = dict(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
-_UNCOUNTED: dict[str, Any] = dict(_nrt=False)
 
 
 def compiled(kernel: Kernel) -> Kernel:
@@ -116,8 +117,21 @@ def array_of_starts(starts: Tensor | None) -> NDArray[np.bool_]:
     return np.empty((0, 0), np.bool_) if starts is None else starts.contiguous().numpy()
 
 
+def rows_that_start(starts: Tensor | None, steps: int) -> list[Tensor | None]:
+    """For each step the rows [B] (bool) that start an episode, or None where none does."""
+    if starts is None:
+        return [None] * steps
+    return [rows if some else None for rows, some in zip(starts, starts.any(dim=1).tolist(), strict=True)]
+
+
+def is_traced() -> bool:
+    """Whether operations are recorded in place of numbers: by `torch.compile`, an export, `torch.jit.trace` or `torch.func`."""
+    is_exported = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return is_exported or peek_interpreter_stack() is not None
+
+
 def can_run(*tensors: Tensor) -> bool:
-    """Whether Numba's kernels can take these tensors: on the processor, in float32 or float64, and seen by nobody."""
+    """Whether Numba's kernels can take these tensors: on the processor, in float32 or float64, and not traced."""
     return _are_plain(tensors, "cpu")
 
 
@@ -127,13 +141,10 @@ def can_run_triton(*tensors: Tensor) -> bool:
 
 
 def _are_plain(tensors: tuple[Tensor, ...], device: str) -> bool:
-    """Whether Torch need not see operations, as it has to under `torch.func`, `torch.compile`, autocast and for an export."""
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled(device):
+    """Whether kernels may read the numbers of tensors on a device, past Torch."""
+    if is_traced() or torch.is_autocast_enabled(device):
         return False
-    return all(
-        part.device.type == device and part.dtype in (torch.float32, torch.float64) and not is_functorch_wrapped_tensor(part)
-        for part in tensors
-    )
+    return all(part.device.type == device and part.dtype in (torch.float32, torch.float64) for part in tensors)
 
 
 @cache

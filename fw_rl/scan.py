@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fw_rl.kernels import Array, Kernel, can_run, can_run_triton, compiled
+from fw_rl.kernels import Array, Kernel, array_of_starts, can_run, can_run_triton, compiled, is_traced
 
 __all__ = ["product", "scan", "scan_kernels"]
 
@@ -42,6 +42,9 @@ def scan(decay: Tensor, inputs: Tensor, before: Tensor, episode_starts: Tensor |
     Returns:
         All h(t), [T, B, N].
 
+    Raises:
+        ValueError: If a shape does not fit the others.
+
     Examples:
         >>> scan(torch.tensor([0.5]), torch.ones(3, 1, 1), torch.zeros(1, 1)).flatten()
         tensor([1.0000, 1.5000, 1.7500])
@@ -50,9 +53,25 @@ def scan(decay: Tensor, inputs: Tensor, before: Tensor, episode_starts: Tensor |
         decay = decay[None, None]
     if inputs.dim() == before.dim():  # real inputs of complex numbers
         inputs = inputs.unsqueeze(2)
+    _check_shapes(decay, inputs, before, episode_starts)
     learns = torch.is_grad_enabled() and any(part.requires_grad for part in (decay, inputs, before))
     run = _Scan.apply if learns else _Scan.forward
     return run(decay, inputs, before, episode_starts)  # type: ignore[no-any-return]
+
+
+def _check_shapes(decay: Tensor, inputs: Tensor, before: Tensor, starts: Tensor | None) -> None:
+    """ValueError for shapes that do not fit, which the compiled loops trust."""
+    if is_traced():
+        return
+    whole = len(inputs), *before.shape
+    constant = 1, 1, *before.shape[1:]
+    real = (*whole[:2], *(1,) * (before.dim() - 2), whole[-1])
+    fits = tuple(decay.shape) in (whole, constant) and tuple(inputs.shape) in (whole, real)
+    has_starts = starts is None or (tuple(starts.shape) == whole[:2] and starts.dtype is torch.bool)
+    if not (fits and has_starts):
+        shapes = ", ".join(str(list(part.shape)) for part in (decay, inputs, before, starts) if part is not None)
+        wanted = "[T, B, N] or [N], [T, B, N], [B, N] and [T, B] of bool"
+        raise ValueError(f"decay, inputs, before and episode_starts must be {wanted}, got {shapes}")
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -90,7 +109,7 @@ class _Scan(torch.autograd.Function):
             return _forward(decay, F.pad(inputs, (0, 0, 0, before.shape[1] - inputs.shape[2])), before, starts)
         h = inputs.new_empty(len(inputs), *before.shape)
         run = _real_forward if h.dim() == 3 else _complex_forward
-        run(*_arrays(decay, inputs, before), _array_of_starts(starts), h.numpy())
+        run(*_arrays(decay, inputs, before), array_of_starts(starts), h.numpy())
         return h
 
     @staticmethod
@@ -112,19 +131,12 @@ class _Scan(torch.autograd.Function):
             return d_decay, d_inputs[:, :, : ctx.shape[2]], d_before, None
         d_decay, d_inputs, d_before = h.new_zeros(decay.shape), h.new_empty(ctx.shape), h.new_empty(before.shape)
         run = _real_back if h.dim() == 3 else _complex_back
-        run(*_arrays(decay, before, h, d_h), _array_of_starts(starts), *_arrays(d_decay, d_inputs, d_before))
+        run(*_arrays(decay, before, h, d_h), array_of_starts(starts), *_arrays(d_decay, d_inputs, d_before))
         return d_decay, d_inputs, d_before, None
 
 
 def _arrays(*tensors: Tensor) -> list[Array]:
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
-
-
-_NO_START = np.zeros((1, 1), dtype=bool)
-
-
-def _array_of_starts(starts: Tensor | None) -> NDArray[np.bool_]:
-    return _NO_START if starts is None else starts.contiguous().numpy()
 
 
 # In Torch, for every device and dtype, and where something has to see the operations.
@@ -181,8 +193,9 @@ def _cleared(h: Tensor, starts: Tensor | None) -> Tensor:
     return h if starts is None else h.masked_fill(starts.view(*starts.shape, *(1,) * (h.dim() - 2)), 0.0)
 
 
-# Compiled for the processor. A decay and starts that are the same at every step have a length of 1 there. Real and imaginary
-# parts go one after the other, and each inner loop writes one array: with more, the compiler would take one number at a time.
+# Compiled for the processor. A decay that is the same at every step has a length of 1 there, and starts of [0, 0] are nowhere.
+# Real and imaginary parts go one after the other, and each inner loop writes one array: with more, the compiler would take one
+# number at a time.
 
 
 @compiled
@@ -191,7 +204,7 @@ def _real_forward(decay: Array, inputs: Array, before: Array, starts: NDArray[np
     for t in range(steps):
         for b in range(rows):
             a, x, out, last = decay[t % len(decay), b % decay.shape[1]], inputs[t, b], h[t, b], h[t - 1, b] if t else before[b]
-            if starts[t % len(starts), b % starts.shape[1]]:
+            if len(starts) and starts[t, b]:
                 out[:] = x
             else:
                 for n in range(size):
@@ -204,7 +217,7 @@ def _complex_forward(decay: Array, inputs: Array, before: Array, starts: NDArray
     for t in range(steps):
         for b in range(rows):
             a, out, last = decay[t % len(decay), b % decay.shape[1]], h[t, b], h[t - 1, b] if t else before[b]
-            if starts[t % len(starts), b % starts.shape[1]]:
+            if len(starts) and starts[t, b]:
                 out[:] = 0
             else:
                 for n in range(size):
@@ -236,7 +249,7 @@ def _real_back(
             d, carried, last = d_inputs[t, b], d_before[b], h[t - 1, b] if t else before[b]
             for n in range(size):
                 d[n] = d_h[t, b, n] + carried[n]
-            if starts[t % len(starts), b % starts.shape[1]]:
+            if len(starts) and starts[t, b]:
                 carried[:] = 0
             else:
                 for n in range(size):
@@ -269,7 +282,7 @@ def _complex_back(
                     d[part, n] = d_h[t, b, part, n] + carried[part, n]
             for part in range(d_inputs.shape[2]):
                 d_inputs[t, b, part] = d[part]
-            if starts[t % len(starts), b % starts.shape[1]]:
+            if len(starts) and starts[t, b]:
                 carried[:] = 0
             else:
                 for n in range(size):

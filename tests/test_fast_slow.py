@@ -303,6 +303,28 @@ def test_an_optimiser_goes_on_from_its_state():
     assert_close(nets[1].state_dict(), nets[0].state_dict(), rtol=0, atol=0)
 
 
+def test_what_does_not_learn_has_fast_weights_that_do_not():
+    cell = make_cell("fast-weights", 3, 8, learn_recurrent=False, recurrent_scale=0.0)
+    fast_slow(cell)
+    optimizer = optimizer_of(cell)
+    for _ in range(3):
+        optimizer.zero_grad()
+        cell(torch.ones(4, 2, 3))[0].square().sum().backward()
+        optimizer.step()
+    assert not cell.recurrent_map.weight.any() and not cell.recurrent_map.weight.requires_grad
+    assert cell.input_map.weight.requires_grad
+
+
+def test_a_hook_of_a_step_is_called_once():
+    net, calls = torch.nn.Linear(2, 2), []
+    torch.optim.SGD(net.parameters(), lr=0.1)  # from which on Torch calls the hooks of all
+    optimizer = optimizer_of(fast_slow(net))
+    optimizer.register_step_post_hook(lambda *_: calls.append(1))
+    net(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    assert calls == [1]
+
+
 @pytest.mark.parametrize(
     "option", [dict(decay=1.5), dict(decay=-0.1), dict(slow_lr=-1.0), dict(fast_lr=float("nan")), dict(fast_momentum=-1.0)]
 )

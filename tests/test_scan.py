@@ -140,6 +140,23 @@ def test_lower_precisions_are_near_float64(kind, dtype, tolerance):
     assert all(gradient.isfinite().all() for gradient in gradients(leaves, actual))
 
 
+@pytest.mark.parametrize(
+    "shapes, starts",
+    [
+        (((1,), (4, 2, 5), (2, 5)), None),
+        (((5,), (4, 1, 5), (2, 5)), None),
+        (((4, 1, 5), (4, 2, 5), (2, 5)), None),
+        (((5,), (4, 2, 5), (1, 5)), None),
+        (((2, 5), (4, 2, 2, 5), (2, 5)), None),
+        (((5,), (4, 2, 5), (2, 5)), torch.zeros(2, 4, dtype=torch.bool)),
+        (((5,), (4, 2, 5), (2, 5)), torch.zeros(4, 2)),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(shapes, starts):
+    with pytest.raises(ValueError, match=r"^decay, inputs, before and episode_starts must be \[T, B, N\] or \[N\], .* got \["):
+        scan(*(rand(*shape) for shape in shapes), starts)
+
+
 @EVERY_KIND
 def test_torch_func_sees_every_operation(kind):
     run, x = of_inputs(kind)

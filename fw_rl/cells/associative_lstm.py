@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fw_rl.arguments import require_count
 from fw_rl.cells.backends import AcceleratedCell
 from fw_rl.cells.base import State, register_cell, reset_rows
+from fw_rl.scan import product
 
 __all__ = ["AssociativeLSTMCell"]
 
@@ -42,9 +44,8 @@ class AssociativeLSTMCell(AcceleratedCell):
 
     def __init__(self, input_size: int, hidden_size: int, copies: int = 4, heads: int = 3, forget_bias: float = 1.0) -> None:
         super().__init__(input_size, hidden_size)
-        for name, number in (("copies", copies), ("heads", heads)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} must be a whole number from 1, got {number!r}")
+        require_count("copies", copies)
+        require_count("heads", heads)
         self.copies, self.heads, self.units = copies, heads, (hidden_size + 1) // 2
         numbers = (3 + 6 * heads) * self.units
         self.input_map = nn.Linear(input_size, numbers)
@@ -73,10 +74,10 @@ class AssociativeLSTMCell(AcceleratedCell):
         forget_gate, input_gate, output_gate = gates.sigmoid().view(-1, 3, 1, self.units).unbind(1)
         keys, queries, values = _bound(vectors.view(-1, 3, self.heads, 2, self.units)).unbind(1)
 
-        written = _product(self._permuted(keys), (input_gate.unsqueeze(1) * values).unsqueeze(2)).sum(1)
+        written = product(self._permuted(keys), (input_gate.unsqueeze(1) * values).unsqueeze(2)).sum(1)
         cells = forget_gate.unsqueeze(1) * cells + written  # [B, copies, 2, units]
         # A permutation of the sum over the heads is the sum of their permutations.
-        recalled = _product(self._permuted(queries.sum(1)), cells).mean(1)
+        recalled = product(self._permuted(queries.sum(1)), cells).mean(1)
         h = (output_gate * _bound(recalled)).flatten(1)[:, : self.hidden_size]
         return h, cells
 
@@ -93,9 +94,3 @@ def _bound(z: Tensor) -> Tensor:
     """Complex numbers [..., 2, units] with a modulus above 1 brought back to 1."""
     # The square, since the gradient of the modulus itself is not finite at 0.
     return z * z.square().sum(dim=-2, keepdim=True).clamp(min=1.0).rsqrt()
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """The product of complex numbers [..., 2, units], element by element."""
-    (a_re, a_im), (b_re, b_im) = a.unbind(-2), b.unbind(-2)
-    return torch.stack([a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re], dim=-2)

@@ -15,7 +15,7 @@ from fw_rl.cells.associative_lstm import AssociativeLSTMCell
 from fw_rl.cells.associative_lstm_kernels import step_back, step_forward
 from fw_rl.cells.backends import Backend, register_backend
 from fw_rl.cells.base import State
-from fw_rl.kernels import Kernel, can_run
+from fw_rl.kernels import Kernel, can_run, rows_that_start
 
 __all__ = ["NumbaAssociativeLSTM"]
 
@@ -84,7 +84,7 @@ def _run_forward(
     planes = trace.summed.unflatten(0, (-1, units))
     trace.cells[0], trace.h[0].flatten(0, 1)[:size] = cells.permute(1, 2, 3, 0), h.T
     outputs = x.new_empty(steps, batch, size)
-    for t, rows in enumerate(_rows_that_start(starts, steps)):
+    for t, rows in enumerate(rows_that_start(starts, steps)):
         slot, now, then = t % room, t % (room + 1), (t + 1) % (room + 1)
         trace.summed[:, t].addmm_(recurrent, _reset(trace.h[now].flatten(0, 1)[:size], rows))
         gates = torch.sigmoid(planes[:3, :, t], out=trace.gates[slot])
@@ -117,7 +117,7 @@ class _AssociativeLSTMFunction(torch.autograd.Function):
         d_planes = d_summed.unflatten(0, (-1, units))
         d_cells = d_last.permute(1, 2, 3, 0).clone(memory_format=torch.contiguous_format)
         d_h, d_before = torch.zeros_like(h[0]), h.new_zeros(size, batch)
-        own_rows = _rows_that_start(starts, steps)
+        own_rows = rows_that_start(starts, steps)
         for t in range(steps - 1, -1, -1):
             torch.add(d_outputs[t].T, d_before, out=d_h.flatten(0, 1)[:size])
             parts = (gates[t], _reset(cells[t], own_rows[t]), permutations, cells[t + 1], recalled[t], d_h, d_cells, d_planes)
@@ -132,13 +132,6 @@ class _AssociativeLSTMFunction(torch.autograd.Function):
         d_x = (d_summed.T @ weight).view_as(x) if ctx.needs_input_grad[2] else None
         d_weight, d_recurrent = d_summed @ x.flatten(0, 1), d_summed @ h_before.mT.flatten(0, 1)
         return None, None, d_x, d_weight, d_summed.sum(1), d_recurrent, d_before.T, d_cells.permute(3, 0, 1, 2)
-
-
-def _rows_that_start(starts: Tensor | None, steps: int) -> list[Tensor | None]:
-    """For each step the rows [B] (bool) that start an episode, or None where none does."""
-    if starts is None:
-        return [None] * steps
-    return [rows if some else None for rows, some in zip(starts, starts.any(dim=1).tolist(), strict=True)]
 
 
 def _reset(part: Tensor, rows: Tensor | None) -> Tensor:

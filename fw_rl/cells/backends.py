@@ -10,9 +10,9 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from fw_rl.cells.base import Cell, State, Stepper
+from fw_rl.cells.base import Cell, State, Stepper, check_input, check_rows
 from fw_rl.kernels import Kernel
 
 __all__ = ["AcceleratedCell", "Backend", "register_backend"]
@@ -77,7 +77,11 @@ class Backend(Generic[_Cell]):
 
 
 class AcceleratedCell(Cell):
-    """A cell whose steps the latest registered backend computes that can run, and plain Torch where none can."""
+    """A cell whose steps the latest registered backend computes that can run, and plain Torch where none can.
+
+    Backends read the weights of the cell's modules. So plain Torch, which calls the modules, runs where one of them has hooks
+    or a `forward` of its own.
+    """
 
     _backends: ClassVar[list[Backend[Any]]]
 
@@ -101,12 +105,15 @@ class AcceleratedCell(Cell):
         Args:
             tensors: What the cell is to be called with.
         """
-        return next(backend for backend in reversed(self._backends) if backend.can_run(self, *tensors))
+        backends = self._backends if all(map(_is_plain, self._modules.values())) else self._backends[:1]
+        return next(backend for backend in reversed(backends) if backend.can_run(self, *tensors))
 
     def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
         return self.backend(x).sequence(self, x, state, episode_starts)
 
     def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor | None) -> Tensor:
+        check_input(self, x)
+        check_rows(x.shape[:2], state, episode_starts)
         return self.backend(x).replay(self, x, state, episode_starts, outputs)
 
     def stepper(self, state: State) -> Stepper:
@@ -114,6 +121,17 @@ class AcceleratedCell(Cell):
 
     def kernels(self, replays: bool) -> tuple[Kernel, ...]:
         return self.backend(*self.parameters()).kernels(replays)
+
+
+_KNOWN = {kind.forward for kind in (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.RNN, nn.LSTM, nn.GRU)}
+
+
+def _is_plain(module: nn.Module | None) -> bool:
+    """Whether a module computes what Torch's does with the same weights, parametrized or not."""
+    if module is None:
+        return True
+    has_hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+    return not has_hooks and type(module).forward in _KNOWN
 
 
 _BackendClass = TypeVar("_BackendClass", bound=type[Backend])

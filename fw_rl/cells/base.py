@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from fw_rl.kernels import Kernel
+from fw_rl.arguments import require
+from fw_rl.kernels import Kernel, is_traced
 from fw_rl.modules import import_for
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "State",
     "Stepper",
     "available_cells",
+    "check_rows",
     "find_cell",
     "register_cell",
     "reset_rows",
@@ -30,8 +32,9 @@ class Cell(nn.Module, ABC):
     """A recurrent layer that can start new episodes inside a sequence.
 
     A call maps x [T, B, I] to y [T, B, H] and carries a state: a tuple of tensors with the batch first, whose shapes follow
-    from the cell and B alone. One call of T steps, T calls of one step and any split in between give the same numbers. A state
-    may be detached, moved, saved, indexed by row, and put together with others.
+    from the cell and B alone. Without a state the call begins at `initial_state`. One call of T steps, T calls of one step and
+    any split in between give the same numbers. A state may be detached, moved, saved, indexed by row, and put together with
+    others.
 
     Args:
         input_size: Numbers I of an input.
@@ -62,6 +65,15 @@ class Cell(nn.Module, ABC):
                 raise ValueError(f"{name} must be at least 1, got {size}")
         self.input_size = input_size
         self.hidden_size = hidden_size
+
+    def __call__(  # type: ignore[override]
+        self, x: Tensor, state: State | None = None, episode_starts: Tensor | None = None, **signals: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """`forward` with a state, and with shapes that fit, which kernels trust."""
+        check_input(self, x)
+        state = self.initial_state(x.shape[1]) if state is None else state
+        check_rows(x.shape[:2], state, episode_starts)
+        return super().__call__(x, state, episode_starts, **signals)  # type: ignore[no-any-return]
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
@@ -167,7 +179,7 @@ class Stepper:
 
     @torch.no_grad()
     def step(self, x: Tensor, episode_starts: Tensor) -> Tensor:
-        """One step, [B, H].
+        """One step, [B, H]; the output may be part of the state, and must not be changed in place.
 
         Args:
             x: Inputs, [B, I].
@@ -175,6 +187,24 @@ class Stepper:
         """
         y, self._state = self.cell(x.unsqueeze(0), self._state, episode_starts.unsqueeze(0))
         return y[0]
+
+
+def check_input(cell: Cell, x: Tensor) -> None:
+    """ValueError for what is no sequence of the cell's inputs [T, B, I]; while a trace is made, shapes are not known."""
+    if not is_traced():
+        require("x", list(x.shape), x.dim() == 3 and x.shape[2] == cell.input_size, f"of the shape [T, B, {cell.input_size}]")
+
+
+def check_rows(shape: Sequence[int], state: State, episode_starts: Tensor | None) -> None:
+    """ValueError for a state that has not as many rows as the inputs, of the shape [..., B], and for other episode starts."""
+    if is_traced():
+        return
+    rows = shape[-1]
+    if any(len(part) != rows for part in state):
+        raise ValueError(f"state must have {rows} rows, as x has, got {[list(part.shape) for part in state]}")
+    if episode_starts is not None and (episode_starts.dtype is not torch.bool or episode_starts.shape != shape):
+        got = f"{list(episode_starts.shape)} of {str(episode_starts.dtype).removeprefix('torch.')}"
+        raise ValueError(f"episode_starts must be {list(shape)} of bool, got {got}")
 
 
 def reset_rows(state: State, rows: Tensor) -> State:

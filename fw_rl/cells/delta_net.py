@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from fw_rl import memory
+from fw_rl.arguments import require, require_count
 from fw_rl.cells.backends import AcceleratedCell
 from fw_rl.cells.base import State, register_cell, reset_rows
 
@@ -65,11 +66,9 @@ class DeltaNetCell(AcceleratedCell):
         self, input_size: int, hidden_size: int, heads: int = 4, rule: str = "delta", gated: bool = False, keys: str = "input"
     ) -> None:
         super().__init__(input_size, hidden_size)
-        if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1:
-            raise ValueError(f"heads must be a whole number from 1, got {heads!r}")
+        require_count("heads", heads)
         for name, choice in (("rule", rule), ("keys", keys)):
-            if choice not in _CHOICES[name]:
-                raise ValueError(f"{name} must be one of {', '.join(_CHOICES[name])}, got {choice!r}")
+            require(name, choice, choice in _CHOICES[name], f"one of {', '.join(_CHOICES[name])}")
         self.heads, self.rule, self.corrects, self.has_decay, self.keys = heads, rule, rule == "delta", gated, keys
         self.units = -(-hidden_size // heads)
         seen, width = input_size + hidden_size * (keys == "output"), heads * self.units

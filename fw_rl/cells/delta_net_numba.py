@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fw_rl.cells.backends import Backend, register_backend
-from fw_rl.cells.base import State, Stepper
+from fw_rl.cells.base import State, Stepper, check_rows
 from fw_rl.cells.delta_net import TINY, DeltaNetCell
 from fw_rl.cells.delta_net_kernels import run_back, run_forward
 from fw_rl.kernels import Kernel, array_of_starts, arrays, can_run
@@ -28,7 +28,7 @@ class NumbaDeltaNet(Backend[DeltaNetCell]):
     """Kernels for the processor."""
 
     def can_run(self, cell: DeltaNetCell, *tensors: Tensor) -> bool:
-        return can_run(cell.output_map.weight, *tensors)
+        return isinstance(cell.norm, nn.RMSNorm) and can_run(cell.output_map.weight, *tensors)
 
     def kernels(self, replays: bool) -> tuple[Kernel, ...]:
         return run_forward, run_back
@@ -62,6 +62,7 @@ class _DeltaNetStepper(Stepper):
 
     @torch.no_grad()
     def step(self, x: Tensor, episode_starts: Tensor) -> Tensor:
+        check_rows(x.shape[:1], (self._transposed,), episode_starts)
         nothing = x.new_empty(len(x), 0)  # the matrix is ours
         y, (*self._h, _) = self.cell.run(self._remember, x.unsqueeze(0), (*self._h, nothing), episode_starts.unsqueeze(0))
         return y[0]

@@ -152,6 +152,11 @@ class FastWeightsCell(AcceleratedCell):
         """What one step leaves of the fast weights; a tensor with a gradient where it is learned."""
         return self._decay if self.logit_decay is None else self.logit_decay.sigmoid()
 
+    @property
+    def has_known_norm(self) -> bool:
+        """Whether kernels know the norm: none, or layer normalisation with gain and bias."""
+        return isinstance(self.norm, nn.Identity) or (isinstance(self.norm, nn.LayerNorm) and self.norm.bias is not None)
+
     def initial_state(self, batch_size: int) -> State:
         writes = [(self.length, self.hidden_size)] * (1 if self.rule == "hebb" else 2)
         matrix = [(self.hidden_size, self.hidden_size), ()] if self.has_matrix else []

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fw_rl import memory
 from fw_rl.cells.backends import Backend, register_backend
-from fw_rl.cells.base import State, Stepper
+from fw_rl.cells.base import State, Stepper, check_rows
 from fw_rl.cells.fast_weights import FastWeightsCell
 from fw_rl.cells.fast_weights_function import (
     Constants,
@@ -42,7 +42,7 @@ class NumbaFastWeights(Backend[FastWeightsCell]):
     def can_run(self, cell: FastWeightsCell, *tensors: Tensor) -> bool:
         learned = cell.log_eta is not None or cell.logit_decay is not None
         as_published = cell.rule == "hebb" and cell.method == 1 and cell.norm_placement == "sum"
-        return as_published and not learned and can_run(cell.recurrent_map.weight, *tensors)
+        return as_published and not learned and cell.has_known_norm and can_run(cell.recurrent_map.weight, *tensors)
 
     def kernels(self, replays: bool) -> tuple[Kernel, ...]:
         return (step_forward, run_back) if replays else (step_forward, run_forward, run_back)
@@ -111,6 +111,7 @@ class _FastWeightsStepper(Stepper):
 
     @torch.no_grad()
     def step(self, x: Tensor, episode_starts: Tensor) -> Tensor:
+        check_rows(x.shape[:1], (self._h,), episode_starts)
         cell, constants = self.cell, self._constants
         if episode_starts.any():
             self._forget(episode_starts)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from fw_rl.arguments import require_count
 from fw_rl.cells.base import Cell, State, register_cell
 from fw_rl.kernels import Kernel
 from fw_rl.scan import scan, scan_kernels
@@ -42,9 +43,8 @@ class FFMCell(Cell):
         self, input_size: int, hidden_size: int, traces: int = 32, contexts: int = 4, max_period: float = 1024.0
     ) -> None:
         super().__init__(input_size, hidden_size)
-        for name, number in (("traces", traces), ("contexts", contexts)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} must be a whole number from 1, got {number!r}")
+        require_count("traces", traces)
+        require_count("contexts", contexts)
         if not 1 < max_period < math.inf:
             raise ValueError(f"max_period must be above 1, got {max_period}")
         self.traces, self.contexts = traces, contexts

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fw_rl.cells.backends import AcceleratedCell
-from fw_rl.cells.base import State, Stepper, reset_rows
+from fw_rl.cells.base import State, Stepper, check_rows, reset_rows
 
 __all__ = ["FusedCell", "episode_length"]
 
@@ -82,6 +82,7 @@ class _FusedStepper(Stepper):
 
     @torch.no_grad()
     def step(self, x: Tensor, episode_starts: Tensor) -> Tensor:
+        check_rows(x.shape[:1], self._state, episode_starts)
         goes_on = episode_starts.is_cpu and not episode_starts.any()  # which a GPU would have to be waited for
         before = self._state if goes_on else reset_rows(self._state, episode_starts)
         self._state = self.cell.step(x, before)

@@ -17,7 +17,7 @@ from fw_rl.cells.fused import FusedCell, episode_length
 from fw_rl.cells.gated_kernels import gru_back, gru_forward, lstm_back, lstm_forward
 from fw_rl.cells.gru import GRUCell
 from fw_rl.cells.lstm import LSTMCell
-from fw_rl.kernels import Kernel, array_of_starts, arrays, can_run
+from fw_rl.kernels import Kernel, array_of_starts, arrays, can_run, rows_that_start
 
 __all__ = ["NumbaGRU", "NumbaLSTM"]
 
@@ -86,9 +86,9 @@ class _NumbaGated(Backend[FusedCell]):
             added, h = torch.empty_like(gates[:1]), h.contiguous()
             room, all_outputs = added.view(batch, -1), outputs.unbind()
             (added_array,) = arrays(added)
-            for t, rows in enumerate(_rows_that_start(starts, steps)):
+            for t, rows in enumerate(rows_that_start(starts, steps)):
                 before = h if t == 0 else all_outputs[t - 1]
-                before = before if rows is None else before.masked_fill(rows, 0.0)
+                before = before if rows is None else before.masked_fill(rows.unsqueeze(1), 0.0)
                 torch.addmm(recurrent_bias, before, numbers, out=room)
                 own, two = slice(t, t + 1), slice(t, t + 2)
                 parts = before.numpy()[None], begins[own], views[1][two], views[2][own]
@@ -133,7 +133,7 @@ class _Gated(torch.autograd.Function):
         d_state = (d_h, *(part.clone(memory_format=torch.contiguous_format) for part in d_c))
         views = arrays(gates, before, memory, d_gates, d_added, d_h, d_state[-1])
         begins, all_d_outputs, all_d_added = array_of_starts(starts), d_outputs.unbind(), d_added.flatten(2).unbind()
-        all_rows = _rows_that_start(starts, len(x))
+        all_rows = rows_that_start(starts, len(x))
         for t in range(len(x) - 1, -1, -1):
             own, two, rows = slice(t, t + 1), slice(t, t + 2), all_rows[t]
             d_h += all_d_outputs[t]
@@ -141,7 +141,7 @@ class _Gated(torch.autograd.Function):
             ctx.backend.back(*given, *views[5:], views[3][t], views[4][t])
             torch.addmm(d_h, all_d_added[t], recurrent, out=d_h)
             if rows is not None:
-                d_h.masked_fill_(rows, 0.0)
+                d_h.masked_fill_(rows.unsqueeze(1), 0.0)
 
         all_gates, all_added = d_gates.view(-1, len(weight)), d_added.view(-1, len(weight))
         d_x = (all_gates @ weight).view_as(x) if ctx.needs_input_grad[3] else None
@@ -153,11 +153,3 @@ def _before(h: Tensor, outputs: Tensor, starts: Tensor | None) -> Tensor:
     """The h before each step, [T, B, H]."""
     before = torch.cat([h.unsqueeze(0), outputs[:-1]])
     return before if starts is None else before.masked_fill_(starts.unsqueeze(2), 0.0)
-
-
-def _rows_that_start(starts: Tensor | None, steps: int) -> list[Tensor | None]:
-    """For each step the rows [B, 1] (bool) that start an episode, or None where none does."""
-    if starts is None:
-        return [None] * steps
-    some = starts.any(dim=1).tolist()
-    return [rows if any_row else None for rows, any_row in zip(starts.unsqueeze(2).unbind(), some, strict=True)]

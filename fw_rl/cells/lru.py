@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fw_rl.arguments import require_count
 from fw_rl.cells.base import Cell, State, register_cell
 from fw_rl.kernels import Kernel
 from fw_rl.scan import scan, scan_kernels
@@ -55,8 +56,7 @@ class LRUCell(Cell):
     ) -> None:
         super().__init__(input_size, hidden_size)
         self.states = hidden_size if states is None else states
-        if isinstance(self.states, bool) or not isinstance(self.states, int) or self.states < 1:
-            raise ValueError(f"states must be a whole number from 1, got {states!r}")
+        require_count("states", self.states)
         if not 0 <= r_min <= r_max < 1:
             raise ValueError(f"r_min and r_max must be in order, from 0 to below 1, got {r_min} and {r_max}")
         if not 0 < max_phase <= 2 * math.pi:

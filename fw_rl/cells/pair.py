@@ -20,6 +20,9 @@ class CellPair(Cell):
         first: The cell of the first half.
         second: The cell of the second half.
 
+    Raises:
+        ValueError: If the cells differ in kind or sizes.
+
     Examples:
         >>> pair = CellPair(make_cell("gru", 3, 8), make_cell("gru", 3, 8))
         >>> y, state = pair(torch.zeros(5, 2, 6), pair.initial_state(2))
@@ -28,6 +31,9 @@ class CellPair(Cell):
     """
 
     def __init__(self, first: Cell, second: Cell) -> None:
+        kinds = [(type(cell), cell.input_size, cell.hidden_size) for cell in (first, second)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"second must be a cell of the kind and the sizes of the first, {first}, got {second}")
         super().__init__(first.input_size + second.input_size, first.hidden_size + second.hidden_size)
         self.first, self.second = first, second
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fw_rl.arguments import require_count
 from fw_rl.cells.base import Cell, State, register_cell
 from fw_rl.kernels import Kernel
 from fw_rl.scan import scan, scan_kernels
@@ -40,9 +41,8 @@ class SHMCell(Cell):
 
     def __init__(self, input_size: int, hidden_size: int, memory_size: int = 24, calibrations: int = 128) -> None:
         super().__init__(input_size, hidden_size)
-        for name, number in (("memory_size", memory_size), ("calibrations", calibrations)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} must be a whole number from 1, got {number!r}")
+        require_count("memory_size", memory_size)
+        require_count("calibrations", calibrations)
         self.memory_size, self.calibrations = memory_size, calibrations
         self.norm = nn.LayerNorm(input_size)
         self.input_map = nn.Linear(input_size, 4 * memory_size, bias=False)

@@ -82,7 +82,7 @@ class _FastWeights(torch.autograd.Function):
         options: Options,
     ) -> tuple[Tensor | None, ...]:
         driven, recurrent, h, begins, cut = (part.contiguous() for part in (driven, recurrent, h, begins, cut))
-        matrix = None if matrix is None else matrix.contiguous()
+        matrix, faded = (None if part is None else part.contiguous() for part in (matrix, faded))
         steps, corrects, is_kept = len(driven), options.rule != "hebb", any(ctx.needs_input_grad)
         hidden = torch.cat([h.unsqueeze(0), driven.new_empty(driven.shape)])
         all_keys = torch.cat([keys, driven.new_empty(driven.shape)])

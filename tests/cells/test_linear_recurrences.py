@@ -67,7 +67,7 @@ def test_lru_skips_without_weights_where_the_sizes_are_equal():
     "options, message",
     [
         (dict(states=0), "states must be a whole number from 1, got 0"),
-        (dict(states=1.5), "states must be a whole number from 1, got 1.5"),
+        (dict(states=1.5), r"states must be of type int \| None, got 1.5"),
         (dict(r_min=0.9, r_max=0.8), "r_min and r_max must be in order, from 0 to below 1, got 0.9 and 0.8"),
         (dict(r_max=1.0), "r_min and r_max must be in order, from 0 to below 1, got 0.96 and 1.0"),
         (dict(max_phase=7), "max_phase must be above 0 and at most 2 pi, got 7"),

@@ -111,6 +111,15 @@ def test_nothing_crosses_an_episode_start(device):
     assert all(part.isfinite().all() for part in last)
 
 
+def test_the_layout_of_a_state_does_not_matter(device):
+    cell = scrambled(FastWeightsCell(I, H, eta=0.2, decay=0.99, window=1)).to(device)
+    x = rand(4, B, I, seed=3).to(device)
+    state = tuple(part.to(device) for part in used_state(copy.deepcopy(cell).cpu(), 3))
+    scattered = tuple(torch.stack([part, 7 + part], dim=-1)[..., 0] for part in state)
+    assert not any(part.is_contiguous() for part in scattered)
+    assert_close(cell(x, scattered), cell(x, state))
+
+
 def test_steps_act_as_the_sequence(device):
     cell = scrambled(FastWeightsCell(I, H, decay=0.8, window=1)).to(device)
     x, starts = rand(4, B, I, seed=3).to(device), signals_of("starts", 4)["episode_starts"].to(device)
