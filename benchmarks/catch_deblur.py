@@ -12,6 +12,7 @@ weights to the sum of both. One more has fast weights, and waits: it lets them f
 from __future__ import annotations
 
 import copy
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -160,6 +161,7 @@ def make_change(policy: RecurrentActorCriticPolicy, condition: Condition, settin
         fast_lr, decay = settings.fast_lr, settings.decay
     else:
         fast_lr, decay = 0.0, 1.0
+    most = 0.5 * math.sqrt(2 if condition.fast else 1)  # with fast weights each gradient occurs twice
     optimizer = FastSlowSGD(policy.named_parameters(), condition.slow_lr, 0.9, fast_lr, 0.5, decay)
 
     def change(games: Games | None) -> None:
@@ -171,7 +173,7 @@ def make_change(policy: RecurrentActorCriticPolicy, condition: Condition, settin
                 state = policy.initial_state(count)
                 _, log_prob, _ = policy.evaluate_actions(games.screens, games.actions, state, starts)
                 (-log_prob.mean()).backward()
-            torch.nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
+            torch.nn.utils.clip_grad_norm_(policy.parameters(), most)
         else:
             for parameter in policy.parameters():
                 parameter.grad = None

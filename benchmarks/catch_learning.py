@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+from fw_rl.experiments.environments import environment_id
 from fw_rl.files import write_json
 from fw_rl.intervals import mean_interval
 
@@ -50,26 +51,28 @@ class Settings:
 
 def main(settings: Settings) -> None:
     jobs = [(cell, seed) for cell in settings.cells for seed in settings.seeds]
-    results = known(settings.out)
+    records = json.loads(settings.out.read_text()) if settings.out is not None and settings.out.exists() else []
+    results = {(record["cell"], record["seed"]): record for record in records if is_of(record, settings)}
     missing = [job for job in jobs if job not in results]
     with ThreadPoolExecutor(settings.jobs) as pool:
-        for job, result in zip(missing, pool.map(lambda job: train(settings, *job), missing), strict=True):
-            results[job] = result
+        for job, record in zip(missing, pool.map(lambda job: train(settings, *job), missing), strict=True):
+            results[job] = record
+            records.append(record)
             if settings.out:
-                write_json(settings.out, [dict(cell=cell, seed=seed) | told for (cell, seed), told in results.items()])
+                write_json(settings.out, records)
     print(f"\n{settings.env:15s}{'frames':>10}{'seconds':>9}{'>= 0.95':>9}{'greedy return':>15}   95 % interval")
     for cell in settings.cells:
         print(row(cell, [results[cell, seed] for seed in settings.seeds]))
 
 
-def known(path: Path | None) -> dict[tuple[str, int], dict[str, Any]]:
-    """The runs of a file by cell and seed."""
-    records = json.loads(path.read_text()) if path is not None and path.exists() else []
-    return {(record.pop("cell"), record.pop("seed")): record for record in records}
+def is_of(record: dict[str, Any], settings: Settings) -> bool:
+    """Whether a record is of the environment, the engine and the algorithm that are asked for."""
+    wanted = dict(env=environment_id(settings.env), engine=settings.engine, algo=settings.algo)
+    return wanted.items() <= record["settings"].items()
 
 
 def train(settings: Settings, cell: str, seed: int) -> dict[str, Any]:
-    """One run of the command; its evaluation, the settings, and the seconds from start to end."""
+    """One run of the command: cell and seed, its evaluation, the settings, and the seconds from start to end."""
     log_dir = settings.log_dir / f"{settings.env}-{settings.algo}-{cell}-{seed}-{os.getpid()}"
     command = [sys.executable, str(TRAIN), "--env", settings.env, "--engine", settings.engine, "--algo", settings.algo]
     command += ["--cell", cell, "--seed", str(seed)]
@@ -77,9 +80,10 @@ def train(settings: Settings, cell: str, seed: int) -> dict[str, Any]:
     subprocess.run([*command, "--log-dir", str(log_dir), "--quiet"], check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - begin
     (run,) = log_dir.iterdir()
-    result = json.loads((run / "eval.json").read_text()) | dict(seconds=round(seconds, 1))
-    print(f"{cell}, seed {seed}: {result['mean']:.3f} in {seconds:.0f} s", flush=True)
-    return result | dict(settings=json.loads((run / "config.json").read_text())["settings"])
+    evaluation = json.loads((run / "eval.json").read_text())
+    print(f"{cell}, seed {seed}: {evaluation['mean']:.3f} in {seconds:.0f} s", flush=True)
+    made_with = json.loads((run / "config.json").read_text())["settings"]
+    return dict(cell=cell, seed=seed) | evaluation | dict(seconds=round(seconds, 1), settings=made_with)
 
 
 def row(cell: str, results: list[dict[str, Any]]) -> str:
