@@ -30,6 +30,7 @@ from fw_rl.agents.environments import MakeEnv, WorkerVecEnv
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rllib_module import RecurrentModule
+from fw_rl.arguments import require
 from fw_rl.processes import WorkerError
 
 __all__ = ["RLlibAgent"]
@@ -97,10 +98,8 @@ class RLlibAgent(RecurrentOnPolicyAlgorithm):
         device: torch.device | str = "cpu",
         **kwargs: Any,
     ) -> None:
-        if algorithm not in RLLIB_CONFIGS:
-            raise ValueError(f"algorithm must be one of {', '.join(RLLIB_CONFIGS)}, got {algorithm!r}")
-        if n_workers < 1:
-            raise ValueError(f"n_workers must be at least 1, got {n_workers}")
+        require("algorithm", algorithm, algorithm in RLLIB_CONFIGS, f"one of {', '.join(RLLIB_CONFIGS)}")
+        require("n_workers", n_workers, n_workers >= 1, "at least 1")
         if callable(learning_rate):
             raise ValueError("learning_rate must be a number, which anneal=True lets go down to 0, got a function")
         # Under names that a checkpoint does not look for: they belong to the cluster, not to the agent.

@@ -92,7 +92,7 @@ class Job:
 
 
 class Examiner(BaseCallback):
-    """Evaluates at every `every` seconds until the game is solved; with a `limit` in seconds, training ends then or there.
+    """Evaluates at every `every` seconds until the game is solved; with a `limit` in seconds, at the latest then.
 
     `begin`: when the clock began, by `time.time`. `stands_still`: whether the clock does during an evaluation.
     """

@@ -54,10 +54,10 @@ def run_forward(
     query, key, read, error, given_back = room[0], room[1], room[2], room[3], room[4]
     for b in range(batch):
         for t in range(steps):
-            begins, keeps = len(starts) and starts[t, b], len(kept) and t % every == 0
+            is_start, keeps = len(starts) and starts[t, b], len(kept) and t % every == 0
             for n in range(heads):
                 A = transposed[b, n]
-                if begins:
+                if is_start:
                     _clear(A)
                 if keeps:
                     _copy(A, kept[t // every, b, n])
@@ -133,7 +133,7 @@ def run_back(
                         _write_anew(before[n, s], _decay(rates, t, b, n), rates[t, b, 0, n], error, key, before[n, s + 1])
 
             for t in range(stop - 1, begin - 1, -1):
-                s, begins = t - begin, len(starts) and starts[t, b]
+                s, is_start = t - begin, len(starts) and starts[t, b]
                 for n in range(heads):
                     A, D, query, key = before[n, s], d_matrix[b, n], queries[n, s], keys[n, s]
                     strength, decay = rates[t, b, 0, n], _decay(rates, t, b, n)
@@ -168,7 +168,7 @@ def run_back(
                     _back_through_unit(mapped, sigmoids, t, b, 0, n, scales[0, n, s], query, d_query, d_mapped)
                     _back_through_unit(mapped, sigmoids, t, b, 1, n, scales[1, n, s], key, d_key, d_mapped)
 
-                    if begins:
+                    if is_start:
                         _clear(D)
                     else:
                         _add_products(D, d_read, query, d_error, key)

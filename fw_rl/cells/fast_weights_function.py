@@ -15,7 +15,16 @@ from fw_rl import memory
 from fw_rl.cells.fast_weights_kernels import run_back, run_forward
 from fw_rl.memory import Memory
 
-__all__ = ["Constants", "FastWeightsFunction", "Script", "Weights", "episode_begins", "matrix_of", "room_to_settle", "written"]
+__all__ = [
+    "Constants",
+    "FastWeightsFunction",
+    "Script",
+    "Weights",
+    "episode_first_steps",
+    "matrix_of",
+    "room_to_settle",
+    "written",
+]
 
 
 class Constants(NamedTuple):
@@ -44,7 +53,7 @@ class Script(NamedTuple):
     """What is to happen in a sequence, [T, B] each: how strong writes are, where episodes begin, where h(t-1) is zero."""
 
     write: NDArray[np.floating]
-    begins: NDArray[np.integer]
+    first_steps: NDArray[np.integer]
     cut: NDArray[np.bool_]
 
 
@@ -58,8 +67,8 @@ class _Stretch(NamedTuple):
 class FastWeightsFunction(torch.autograd.Function):
     """h(t) [T, B, H] of a fast-weight net over a sequence, in stretches between which the memory is folded into a matrix.
 
-    Kept for the way back: what the steps computed, O(T B S H), the state before, and a matrix for each later stretch; of known
-    outputs only these and `driven`.
+    Kept for the way back: what the steps computed, O(T B S H), the state before, and a matrix for each later stretch. Where the
+    outputs were known, nothing was computed, and only they and `driven` are kept.
 
     `driven` [T, B, H] is C x + bias. `h`, `keys` [B, P, H], `strengths` [B, P], `matrix` ([B, H, H], or [B, 0, 0] for none)
     and `faded` [B] are the state before. `write` [T, B] is the strength of each write, which gets no gradient. `starts` and
@@ -152,7 +161,7 @@ class FastWeightsFunction(torch.autograd.Function):
             run_back(*arrays, *script, *weights, *constants, *room, *own, *(part.numpy() for part in found))
             torch.addmm(d_recurrent, d_boundary[steps].flatten(0, 1).T, before.flatten(0, 1), out=d_recurrent)
             if len(sources):
-                _back_to_memory(sources, script.begins, past, constants.decay, d_past)
+                _back_to_memory(sources, script.first_steps, past, constants.decay, d_past)
         d_state = d_past if needs_memory else [None] * 4
         return d_boundary, d_recurrent, d_gain, d_bias, d_before, *d_state, *[None] * 6
 
@@ -162,7 +171,7 @@ def written(fast: Memory, outputs: Tensor, script: Script, decay: float) -> Memo
     steps, write = len(outputs), torch.from_numpy(script.write)
     clock = torch.arange(steps)
     keys, strengths = outputs.transpose(0, 1), write.T * decay ** (steps - 1 - clock).to(write.dtype)
-    first = torch.from_numpy(script.begins[-1])
+    first = torch.from_numpy(script.first_steps[-1])
     if first.gt(0).any():
         gone = clock < first[:, None]
         keys, strengths = keys.masked_fill(gone.unsqueeze(2), 0.0), strengths.masked_fill(gone, 0.0)
@@ -247,18 +256,18 @@ def _back_through_fold(
     else:
         d_faded, d_matrix = torch.zeros_like(faded), torch.zeros_like(matrix)
     d_past = Memory(d_keys[:, :pending], d_strengths, None, d_matrix, d_faded)
-    begins = torch.from_numpy(script.begins[-1] >= 0)
-    d_past = memory.forget(d_past, begins) if begins.any() else d_past
+    has_begun = torch.from_numpy(script.first_steps[-1] >= 0)
+    d_past = memory.forget(d_past, has_begun) if has_begun.any() else d_past
     return [d_past.keys, d_past.strengths, *matrix_of(d_past)]
 
 
 def _back_to_memory(
-    sources: Tensor, begins: NDArray[np.integer], past: list[Tensor], decay: float, d_past: list[Tensor]
+    sources: Tensor, first_steps: NDArray[np.integer], past: list[Tensor], decay: float, d_past: list[Tensor]
 ) -> None:
     """Add to `d_past` what reads send back to the memory before them: through A, the sum of dr q^T, faded as A was by then."""
     keys, strengths, matrix, faded = past
     d_keys, d_strengths, d_matrix, d_faded = d_past
-    left = decay ** torch.arange(len(begins), dtype=sources.dtype) * torch.from_numpy(begins.T < 0)
+    left = decay ** torch.arange(len(first_steps), dtype=sources.dtype) * torch.from_numpy(first_steps.T < 0)
     d_reads = (sources[:, :, :, 0] * left[:, :, None, None]).flatten(1, 2)
     queries = sources[:, :, :, 1].flatten(1, 2)
     if matrix.shape[1]:
@@ -274,9 +283,9 @@ def _back_to_memory(
 def _past(past: Sequence[Tensor], script: Script, decay: float) -> tuple[NDArray[np.floating], ...]:
     """Strengths, matrix, and what is left of the matrix at each step, as the kernels take them."""
     _, strengths, matrix, faded = past
-    left = np.zeros(script.begins.shape, script.write.dtype)
+    left = np.zeros(script.first_steps.shape, script.write.dtype)
     if matrix.shape[1]:
-        left += _array(faded) * decay ** np.arange(len(left))[:, None] * (script.begins < 0)
+        left += _array(faded) * decay ** np.arange(len(left))[:, None] * (script.first_steps < 0)
     return _array(strengths), _array(matrix), left
 
 
@@ -306,11 +315,11 @@ def _split(write: Tensor, starts: Tensor | None, wipes: Tensor | None, lengths: 
     ends = np.cumsum(lengths)
     spans = [slice(end - length, end) for end, length in zip(ends.tolist(), lengths, strict=True)]
     strengths = write.contiguous().numpy()
-    begins = (episode_begins(None if starts is None else starts[span], *write[span].shape) for span in spans)
-    return [_Stretch(span, Script(strengths[span], own, cut[span])) for span, own in zip(spans, begins, strict=True)]
+    first_steps = (episode_first_steps(None if starts is None else starts[span], *write[span].shape) for span in spans)
+    return [_Stretch(span, Script(strengths[span], own, cut[span])) for span, own in zip(spans, first_steps, strict=True)]
 
 
-def episode_begins(starts: Tensor | None, steps: int, batch: int) -> NDArray[np.int64]:
+def episode_first_steps(starts: Tensor | None, steps: int, batch: int) -> NDArray[np.int64]:
     """For each step [T, B] where its episode begins, -1 if that is before the sequence."""
     if starts is None:
         return np.full((steps, batch), -1)

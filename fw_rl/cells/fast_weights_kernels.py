@@ -13,8 +13,8 @@ In all kernels: `recurrent` is W [H, H]; `gain` and `bias` [H] are of the layer 
 `decay` is what a step leaves of A; `inner_steps` are the reads S of a step; `tanh` says which activation; `lasting` is how many
 writes can be read, what is older being lost in rounding. The past of a sequence is P writes with their `strengths` [B, P], and
 a `matrix` [B, H, H], or [B, 0, 0] for none, of which `faded` [T, B] is left at each step ([B] while acting). A sequence writes
-with the strengths `write` [T, B]; `begins` [T, B] is the first step of the episode, -1 if that is before the sequence; where
-`cut` [T, B] is true, h(t-1) is taken as zero.
+with the strengths `write` [T, B]; `first_steps` [T, B] are those of the episodes, -1 for one before the sequence; where `cut`
+[T, B] is true, h(t-1) is taken as zero.
 `queries` [4, S + 1, H], `settled` [4, S, H], `scales` [4, S] and `firsts` [4] are room for what is found in four rows; in a
 sequence so are `weights` [4, P + T], `before` or `d_before` and `product` [4, H], zeros at first, and on the way back `pair`
 [2, H] and `d_keys` [4, P + T, H].
@@ -87,7 +87,7 @@ def run_forward(
     matrix: Array,
     faded: Array,
     write: Array,
-    begins: NDArray[np.integer],
+    first_steps: NDArray[np.integer],
     cut: NDArray[np.bool_],
     recurrent: Array,
     gain: Array,
@@ -126,7 +126,7 @@ def run_forward(
             for b in range(start, stop):
                 r = b - start
                 _sum_of(driven[t, b], product[r], boundary[t, b])
-                firsts[r] = _weigh(t, strengths[b], write[:, b], begins[t, b], decay, lasting, weights[r])
+                firsts[r] = _weigh(t, strengths[b], write[:, b], first_steps[t, b], decay, lasting, weights[r])
             _settle(
                 boundary[t, start:stop], keys[start:stop], weights, firsts, pending + t, matrix[start:stop],
                 faded[t, start:stop], gain, bias, eps, inner_steps, tanh, t < 0, queries, settled[t, start:stop],
@@ -145,7 +145,7 @@ def run_back(
     matrix: Array,
     faded: Array,
     write: Array,
-    begins: NDArray[np.integer],
+    first_steps: NDArray[np.integer],
     cut: NDArray[np.bool_],
     transposed: Array,
     gain: Array,
@@ -189,7 +189,7 @@ def run_back(
         for t in range(steps - 1, -1, -1):
             for b in range(start, stop):
                 r = b - start
-                firsts[r] = _weigh(t, strengths[b], write[:, b], begins[t, b], decay, lasting, weights[r])
+                firsts[r] = _weigh(t, strengths[b], write[:, b], first_steps[t, b], decay, lasting, weights[r])
             if is_settled:
                 own_settled, own_scales = settled[t, start:stop], scales[t, start:stop]
             _settle(

@@ -20,7 +20,7 @@ from fw_rl.cells.fast_weights_function import (
     FastWeightsFunction,
     Script,
     Weights,
-    episode_begins,
+    episode_first_steps,
     matrix_of,
     room_to_settle,
     written,
@@ -188,13 +188,13 @@ def _stretches(steps: int, room: int, pending: int) -> list[int]:
 
 def _after(cell: FastWeightsCell, fast: Memory, outputs: Tensor, write: Tensor, starts: Tensor | None) -> Memory:
     """The memory after the last steps of a sequence."""
-    begins = episode_begins(starts, *write.shape)[-1]
+    first_steps = episode_first_steps(starts, *write.shape)[-1]
     if not cell.has_matrix and len(write) > cell.length:  # what is older is lost in rounding
-        begins = np.maximum(begins - (len(write) - cell.length), -1)
+        first_steps = np.maximum(first_steps - (len(write) - cell.length), -1)
         outputs, write = outputs[-cell.length :], write[-cell.length :]
-    if (begins >= 0).all():  # nothing of what was before is left
-        fast = memory.empty(len(begins), cell.hidden_size, like=outputs)
-    script = Script(write.numpy(), begins[None], np.empty(0, dtype=bool))
+    if (first_steps >= 0).all():  # nothing of what was before is left
+        fast = memory.empty(len(first_steps), cell.hidden_size, like=outputs)
+    script = Script(write.numpy(), first_steps[None], np.empty(0, dtype=bool))
     fast = written(fast, outputs, script, float(cell.decay))
     return _without_nothing(fast) if cell.has_matrix else fast
 

@@ -55,7 +55,7 @@ def _stretch(
 
     h, fast = cell.unpack(state)
     clock = torch.arange(len(driven), device=driven.device, dtype=torch.int32)
-    begins = torch.where(starts, clock.unsqueeze(1), -1).cummax(dim=0).values
+    first_steps = torch.where(starts, clock.unsqueeze(1), -1).cummax(dim=0).values
     cut = starts if wipe is None else torch.cat([starts[:1], starts[1:] | wipe[:-1]])
     keys, strengths = fast.keys.transpose(0, 1), fast.strengths.T
     past = gpu.Past(keys if fast.values is None else fast.values.transpose(0, 1), keys, strengths, fast.matrix, fast.faded)
@@ -69,8 +69,8 @@ def _stretch(
         activation=cell.activation,
         lasting=_NEVER if cell.has_matrix else cell.length,
     )
-    y, values, keys = gpu.run(driven, (cell.recurrent_map.weight, *norm), h, past, write, decay, begins, cut, options)
-    after = _after(fast, values, keys, write * decay ** clock.flip(0).unsqueeze(1), decay ** len(driven), begins[-1])
+    y, values, keys = gpu.run(driven, (cell.recurrent_map.weight, *norm), h, past, write, decay, first_steps, cut, options)
+    after = _after(fast, values, keys, write * decay ** clock.flip(0).unsqueeze(1), decay ** len(driven), first_steps[-1])
     last = y[-1].clone() if wipe is None else y[-1].masked_fill(wipe[-1, :, None], 0.0)
     return y, cell.pack(last, after)
 

@@ -43,12 +43,12 @@ class FusedCell(AcceleratedCell):
         if episode_starts is None:
             return self._run(x, state)
         # In one step nobody needs to know where rows start, for which the host would wait for a GPU.
-        begins = _steps_with_starts(episode_starts) if len(x) > 1 else []
-        if length := _length_of_all(begins, episode_starts):
+        start_steps = _steps_with_starts(episode_starts) if len(x) > 1 else []
+        if length := _length_of_all(start_steps, episode_starts):
             return self.run_episodes(x, length, self._run)
-        begins = sorted({0, *begins})
+        start_steps = sorted({0, *start_steps})
         outputs = []
-        for begin, end in pairwise([*begins, len(x)]):
+        for begin, end in pairwise([*start_steps, len(x)]):
             y, state = self._run(x[begin:end], reset_rows(state, episode_starts[begin]))
             outputs.append(y)
         return torch.cat(outputs), state
@@ -94,10 +94,10 @@ def episode_length(episode_starts: Tensor | None) -> int:
     return 0 if episode_starts is None else _length_of_all(_steps_with_starts(episode_starts), episode_starts)
 
 
-def _length_of_all(begins: list[int], episode_starts: Tensor) -> int:
-    length = len(episode_starts) // max(len(begins), 1)
-    is_regular = bool(begins) and begins == list(range(0, len(episode_starts), length))
-    return length if is_regular and episode_starts[begins].all() else 0
+def _length_of_all(start_steps: list[int], episode_starts: Tensor) -> int:
+    length = len(episode_starts) // max(len(start_steps), 1)
+    is_regular = bool(start_steps) and start_steps == list(range(0, len(episode_starts), length))
+    return length if is_regular and episode_starts[start_steps].all() else 0
 
 
 def _steps_with_starts(episode_starts: Tensor) -> list[int]:

@@ -2,7 +2,7 @@
 
 `gates` [T, B, G, H] is what the input gives to the G sums of a step, in Torch's order, and becomes what they are after their
 functions; `added` [T, B, G, H] is what the h before gives to them, `before` [T, B, H] that h, zero where an episode starts, and
-`outputs` [T, B, H] the new one. `memory` [T + 1, B, H] holds c of the LSTM, from before the first step on; with the GRU what
+`outputs` [T, B, H] the new one. `kept` [T + 1, B, H] holds c of the LSTM, from before the first step on; with the GRU what
 `added` was for the candidate, after the first. `starts` [T, B] is true where c is zero before the step, [0, 0] for nowhere.
 
 The way back takes one step. `d_h` [B, H] is the gradient of h, and becomes what of it goes to the h before, not by way of the
@@ -22,12 +22,12 @@ __all__ = ["gru_back", "gru_forward", "lstm_back", "lstm_forward"]
 
 
 @in_place
-def lstm_forward(gates: Array, added: Array, before: Array, starts: NDArray[np.bool_], memory: Array, outputs: Array) -> None:
+def lstm_forward(gates: Array, added: Array, before: Array, starts: NDArray[np.bool_], kept: Array, outputs: Array) -> None:
     steps, batch, size = outputs.shape
     for t in range(steps):
         for b in range(batch):
             store, keep, candidate, show = gates[t, b, 0], gates[t, b, 1], gates[t, b, 2], gates[t, b, 3]
-            c_before, c, h = memory[t, b], memory[t + 1, b], outputs[t, b]
+            c_before, c, h = kept[t, b], kept[t + 1, b], outputs[t, b]
             for gate in range(4):
                 _add(gates[t, b, gate], added[t, b, gate])
             sigmoid(added[t, b, 0], store)
@@ -50,7 +50,7 @@ def lstm_back(
     gates: Array,
     before: Array,
     starts: NDArray[np.bool_],
-    memory: Array,
+    kept: Array,
     d_h: Array,
     d_c: Array,
     d_gates: Array,
@@ -60,7 +60,7 @@ def lstm_back(
     zero, one = d_h.dtype.type(0), d_h.dtype.type(1)
     for b in range(batch):
         store, keep, candidate, show = gates[0, b, 0], gates[0, b, 1], gates[0, b, 2], gates[0, b, 3]
-        c_before, c, d, dc = memory[0, b], memory[1, b], d_h[b], d_c[b]
+        c_before, c, d, dc = kept[0, b], kept[1, b], d_h[b], d_c[b]
         d_store, d_keep, d_candidate, d_show = d_gates[b, 0], d_gates[b, 1], d_gates[b, 2], d_gates[b, 3]
         tanh(c, d_keep)  # for now
         for n in range(size):
@@ -86,13 +86,13 @@ def lstm_back(
 
 
 @in_place
-def gru_forward(gates: Array, added: Array, before: Array, starts: NDArray[np.bool_], memory: Array, outputs: Array) -> None:
+def gru_forward(gates: Array, added: Array, before: Array, starts: NDArray[np.bool_], kept: Array, outputs: Array) -> None:
     steps, batch, size = outputs.shape
     one = outputs.dtype.type(1)
     for t in range(steps):
         for b in range(batch):
             reset, keep, candidate = gates[t, b, 0], gates[t, b, 1], gates[t, b, 2]
-            recalled, last, h = memory[t + 1, b], before[t, b], outputs[t, b]
+            recalled, last, h = kept[t + 1, b], before[t, b], outputs[t, b]
             for n in range(size):
                 recalled[n] = added[t, b, 2, n]
             for gate in range(2):
@@ -111,7 +111,7 @@ def gru_back(
     gates: Array,
     before: Array,
     starts: NDArray[np.bool_],
-    memory: Array,
+    kept: Array,
     d_h: Array,
     d_c: Array,
     d_gates: Array,
@@ -121,7 +121,7 @@ def gru_back(
     one = d_h.dtype.type(1)
     for b in range(batch):
         reset, keep, candidate = gates[0, b, 0], gates[0, b, 1], gates[0, b, 2]
-        recalled, last, d = memory[1, b], before[0, b], d_h[b]
+        recalled, last, d = kept[1, b], before[0, b], d_h[b]
         d_reset, d_keep, d_candidate = d_gates[b, 0], d_gates[b, 1], d_gates[b, 2]
         for n in range(size):
             d_candidate[n] = d[n] * (one - keep[n]) * (one - candidate[n] * candidate[n])

@@ -68,20 +68,20 @@ class _NumbaGated(Backend[FusedCell]):
         h: Tensor,
         *c: Tensor,
     ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-        """Every h [T, B, H] and the last c, if there is one; and for the way back what the kernels leave in gates and memory.
+        """Every h [T, B, H] and the last c, if there is one; and for the way back what the kernels leave in `gates` and `kept`.
 
         `known`: every h, where acting has found them, so that one product with the recurrent weights does for all steps.
         """
         (steps, batch, _), size = x.shape, h.shape[1]
         gates = torch.addmm(bias, x.flatten(0, 1), weight.T).view(steps, batch, -1, size)
-        memory, outputs = x.new_empty(steps + 1, batch, size), x.new_empty(steps, batch, size)
+        kept, outputs = x.new_empty(steps + 1, batch, size), x.new_empty(steps, batch, size)
         if c:
-            memory[0] = c[0]
-        views, begins, numbers = arrays(gates, memory, outputs), array_of_starts(starts), recurrent.T
+            kept[0] = c[0]
+        views, is_start, numbers = arrays(gates, kept, outputs), array_of_starts(starts), recurrent.T
         if known is not None:
             before = _before(h, known, starts)
             added = torch.addmm(recurrent_bias, before.flatten(0, 1), numbers).view_as(gates)
-            self.forward(views[0], *arrays(added, before), begins, *views[1:])
+            self.forward(views[0], *arrays(added, before), is_start, *views[1:])
         else:
             added, h = torch.empty_like(gates[:1]), h.contiguous()
             room, all_outputs = added.view(batch, -1), outputs.unbind()
@@ -91,9 +91,9 @@ class _NumbaGated(Backend[FusedCell]):
                 before = before if rows is None else before.masked_fill(rows.unsqueeze(1), 0.0)
                 torch.addmm(recurrent_bias, before, numbers, out=room)
                 own, two = slice(t, t + 1), slice(t, t + 2)
-                parts = before.numpy()[None], begins[own], views[1][two], views[2][own]
+                parts = before.numpy()[None], is_start[own], views[1][two], views[2][own]
                 self.forward(views[0][own], added_array, *parts)
-        return (outputs, memory[steps].clone()) if c else (outputs,), gates, memory
+        return (outputs, kept[steps].clone()) if c else (outputs,), gates, kept
 
 
 @register_backend(LSTMCell)
@@ -111,7 +111,7 @@ class NumbaGRU(_NumbaGated):
 
 
 class _Gated(torch.autograd.Function):
-    """What `run_forward` finds, from its arguments."""
+    """`run_forward` with a gradient."""
 
     @staticmethod
     def forward(
@@ -126,18 +126,18 @@ class _Gated(torch.autograd.Function):
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, d_outputs: Tensor, *d_c: Tensor) -> tuple[Tensor | None, ...]:
-        starts, x, weight, recurrent, h, outputs, gates, memory = ctx.saved_tensors
+        starts, x, weight, recurrent, h, outputs, gates, kept = ctx.saved_tensors
         before = _before(h, outputs, starts)
         d_gates, d_h = torch.empty_like(gates), torch.zeros_like(h)
         d_added = d_gates if d_c else torch.empty_like(gates)
         d_state = (d_h, *(part.clone(memory_format=torch.contiguous_format) for part in d_c))
-        views = arrays(gates, before, memory, d_gates, d_added, d_h, d_state[-1])
-        begins, all_d_outputs, all_d_added = array_of_starts(starts), d_outputs.unbind(), d_added.flatten(2).unbind()
+        views = arrays(gates, before, kept, d_gates, d_added, d_h, d_state[-1])
+        is_start, all_d_outputs, all_d_added = array_of_starts(starts), d_outputs.unbind(), d_added.flatten(2).unbind()
         all_rows = rows_that_start(starts, len(x))
         for t in range(len(x) - 1, -1, -1):
             own, two, rows = slice(t, t + 1), slice(t, t + 2), all_rows[t]
             d_h += all_d_outputs[t]
-            given = views[0][own], views[1][own], begins[own], views[2][two]
+            given = views[0][own], views[1][own], is_start[own], views[2][two]
             ctx.backend.back(*given, *views[5:], views[3][t], views[4][t])
             torch.addmm(d_h, all_d_added[t], recurrent, out=d_h)
             if rows is not None:

@@ -13,10 +13,11 @@ __all__ = ["RNNCell"]
 
 @register_cell("rnn")
 class RNNCell(FusedCell):
-    """ReLU recurrent net, ``h(t) = max(0, W h(t-1) + C x(t) + bias)``, with W starting as a scaled identity (Ba16 A.1, "IRNN").
+    """ReLU recurrent net with W starting as a scaled identity (Ba16 A.1, "IRNN").
 
-    C starts uniform within 1 / sqrt(H), the biases at zero. No unit goes beyond `bound`, as in Hannun et al. 2014: once
-    learning has let W stretch a state, it would grow exponentially along an episode, past the few steps that a gradient sees.
+    ``h(t) = min(bound, max(0, W h(t-1) + C x(t) + bias))``. C starts uniform within 1 / sqrt(H), the biases at zero. No unit
+    goes beyond `bound`, as in Hannun et al. 2014: once learning has let W stretch a state, it would grow exponentially along
+    an episode, past the few steps that a gradient sees.
 
     Args:
         input_size: Numbers I of an input.

@@ -20,7 +20,7 @@ from fw_rl.agents.rollout import map_observation
 from fw_rl.cells import Cell, State
 from fw_rl.experiments.episodes import Episode
 
-__all__ = ["AttentionPicture", "attention_shares", "encode", "shares_of"]
+__all__ = ["AttentionPicture", "attention_shares", "draw_scale", "encode", "shares_of"]
 
 Image = NDArray[np.uint8]
 
@@ -85,7 +85,8 @@ class AttentionPicture:
         with matplotlib.rc_context({"font.size": 12}):
             self.figure = Figure(figsize=self.size, dpi=DPI)
             self._draw_matrix(self._axes(left, bottom, side, side))
-            self._draw_scale(self._axes(left + side + 2 * GAP, bottom, 0.14, side))
+            beside = self._axes(left + side + 2 * GAP, bottom, 0.14, side)
+            draw_scale(self.figure, self.image, "share of its attention", cax=beside)
             if self.frames:
                 self._draw_strip(self._axes(left, bottom + side + GAP, side, high), across=True)
                 self._draw_strip(self._axes(left - GAP - wide, bottom, wide, side), across=False)
@@ -117,13 +118,6 @@ class AttentionPicture:
             return
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-
-    def _draw_scale(self, axes: Axes) -> None:
-        bar = self.figure.colorbar(self.image, cax=axes)
-        bar.set_ticks([0.001, 0.01, 0.1, 1.0], labels=["0.1 %", "1 %", "10 %", "100 %"])
-        bar.minorticks_off()
-        bar.set_label("share of its attention")
-        bar.outline.set_visible(False)  # type: ignore[operator]
 
     def _draw_strip(self, axes: Axes, across: bool) -> None:
         """Every so many of the frames, each at the place of its step along a side of the matrix."""
@@ -159,3 +153,12 @@ def _stack(observations: list[Any]) -> Any:
     if isinstance(observations[0], dict):
         return {key: np.stack([part[key] for part in observations]) for key in observations[0]}
     return np.stack(observations)
+
+
+def draw_scale(figure: Figure, image: Any, label: str, **place: Any) -> None:
+    """A bar that says which shade is which share of the attention; `place` is what `Figure.colorbar` takes."""
+    bar = figure.colorbar(image, **place)
+    bar.set_ticks([0.001, 0.01, 0.1, 1.0], labels=["0.1 %", "1 %", "10 %", "100 %"])
+    bar.minorticks_off()
+    bar.set_label(label)
+    bar.outline.set_visible(False)  # type: ignore[operator]

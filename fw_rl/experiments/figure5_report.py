@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
-from tabulate import tabulate
 
 from fw_rl.experiments.curves import count_of, put_titles
-from fw_rl.experiments.search.swept import number
+from fw_rl.experiments.markdown import estimate, number, table
 from fw_rl.lines import STYLE, as_png, handles, line_styles, name_ends, plot_mean
 
 __all__ = ["describe", "draw"]
@@ -61,7 +60,7 @@ many, partly by luck: what their settings are worth, only new seeds can say."""
     for env, cell, found in _cells(record):
         counts, best = (found[name] for name in columns[2:5]), found["top"]
         rows.append([env, cell, *counts, f"best {len(best['trainings'])}", number(best["area"]), number(best["greedy"])])
-    yield _table(columns, rows)
+    yield table(columns, rows)
 
 
 def _finals(record: Record) -> Iterator[str]:
@@ -69,14 +68,14 @@ def _finals(record: Record) -> Iterator[str]:
     for env, cell, of_cell in _cells(record):
         if found := of_cell["finals"]:
             count = len(found["trainings"])
-            rows.append([env, cell, found["settings"], count, _estimate(found["area"]), *_reached(found, count)])
+            rows.append([env, cell, found["settings"], count, estimate(found["area"]), *_reached(found, count)])
     if rows:
         yield """\
 ## The best settings of the search, with new seeds
 
 What the trials with the largest areas are worth without the luck that made them so. Area: interquartile mean over
 all these trainings, and its 95 % interval by a bootstrap that is stratified by settings."""
-        yield _table(["environment", "cell", "settings", "trainings", "area", *_greedy_columns(record)], rows)
+        yield table(["environment", "cell", "settings", "trainings", "area", *_greedy_columns(record)], rows)
 
 
 def _seeds(record: Record) -> Iterator[str]:
@@ -85,7 +84,7 @@ def _seeds(record: Record) -> Iterator[str]:
     for env, cell, of_cell in _cells(record):
         if found := of_cell["seeds"]:
             count = len(found["trainings"])
-            area = _estimate(record["environments"][env]["areas"][cell])
+            area = estimate(record["environments"][env]["areas"][cell])
             frames = "not reached" if found["frames_to"] is None else f"{found['frames_to']:,.0f}"
             row = [env, cell, count, found["diverged"], area, frames, f"{found['reached']} of {count}"]
             rows.append([*row, number(found["greedy"]), *_reached(found, count)])
@@ -105,8 +104,8 @@ def _seeds(record: Record) -> Iterator[str]:
 - Seeds that diverged count: their curves stay where they were. They have no greedy return."""
     columns = ["environment", "cell", "seeds", "diverged", "area", f"frames to {level}", f"curves at {level}", "greedy return"]
     over_all = record.get("over_all", {}).get("areas", {})
-    rows += [["all", cell, "", "", _estimate(area)] for cell, area in over_all.items()]
-    yield _table([*columns, *_greedy_columns(record)], rows)
+    rows += [["all", cell, "", "", estimate(area)] for cell, area in over_all.items()]
+    yield table([*columns, *_greedy_columns(record)], rows)
 
 
 def _improvement(record: Record) -> Iterator[str]:
@@ -119,8 +118,8 @@ def _improvement(record: Record) -> Iterator[str]:
 
 How probable it is that a new seed of the first cell has a larger area than one of the second, with its 95 %
 interval by the same bootstrap. A tie is a half; of all environments it is the mean."""
-        estimates = [[_estimate(of_env.get(pair)) for of_env in found.values()] for pair in pairs]
-        yield _table(["", *found], [[f"{x} over {y}", *row] for (x, y), row in zip(pairs, estimates, strict=True)])
+        estimates = [[estimate(of_env.get(pair)) for of_env in found.values()] for pair in pairs]
+        yield table(["", *found], [[f"{x} over {y}", *row] for (x, y), row in zip(pairs, estimates, strict=True)])
 
 
 def _all_trials(record: Record) -> Iterator[str]:
@@ -134,7 +133,7 @@ that so many trials have at least. A trial that diverged, or was pruned, is belo
     for env, cell, found in _cells(record):
         quarters = [_at_least(found, share) for share in (0.25, 0.5, 0.75)]
         rows.append([env, cell, found["trials"], *quarters, *_reached(found, found["trials"])])
-    yield _table(columns, rows)
+    yield table(columns, rows)
 
 
 def _at_least(found: Record, share: float) -> str:
@@ -151,21 +150,10 @@ def _reached(found: Record, count: int) -> list[str]:
     return [f"{reached} of {count}" for reached in found["greedy_reached"]]
 
 
-def _table(columns: list[str], rows: list[list[Any]]) -> str:
-    return tabulate(rows, columns, "github", disable_numparse=True)
-
-
 def _cells(record: Record) -> Iterator[tuple[str, str, Record]]:
     for env, of_env in record["environments"].items():
         for cell, found in of_env["cells"].items():
             yield env, cell, found
-
-
-def _estimate(estimate: list[float | None] | None) -> str:
-    if estimate is None:
-        return ""
-    value, low, high = estimate
-    return number(value) if low is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def draw(record: Record) -> bytes:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fw_rl.envs import Game, RetrievalGame
 from fw_rl.envs.popgym import RepeatFirst, RepeatPrevious
 from fw_rl.experiments.agents import load_trained
-from fw_rl.experiments.attention import FAINTEST, attention_shares
+from fw_rl.experiments.attention import FAINTEST, attention_shares, draw_scale
 from fw_rl.experiments.curves import put_titles
 from fw_rl.experiments.episodes import open_env, play_episode
 from fw_rl.lines import STYLE, as_png
@@ -82,11 +82,7 @@ def draw_recalls(recalls: Sequence[Recall]) -> bytes:
             image = _draw(panels[games.index(one.game), cells.index(one.cell)], one)
         for axes in panels.flat:
             axes.set_visible(bool(axes.images))
-        bar = figure.colorbar(image, ax=panels, aspect=40, pad=0.02)
-        bar.set_ticks([0.001, 0.01, 0.1, 1.0], labels=["0.1 %", "1 %", "10 %", "100 %"])
-        bar.minorticks_off()
-        bar.set_label("share of a step's attention")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        draw_scale(figure, image, "share of a step's attention", ax=panels, aspect=40, pad=0.02)
         return as_png(figure)
 
 

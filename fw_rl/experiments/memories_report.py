@@ -12,13 +12,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from tabulate import tabulate
 
 from fw_rl.experiments.curves import count_of, label_panel
+from fw_rl.experiments.markdown import estimate, number, table
 from fw_rl.experiments.memories import ROUNDING, Record, summarise, trained
 from fw_rl.experiments.memories_attention import draw_recalls, recall_of
 from fw_rl.experiments.search.learning import Job, Learning
-from fw_rl.experiments.search.swept import number
 from fw_rl.files import write_file, write_json
 from fw_rl.lines import STYLE, as_png, handles, line_styles, plot_mean
 
@@ -94,10 +93,10 @@ over seeds, and in brackets its 95 % interval (Student's t). The columns of the 
     rows = []
     for name, game in record["games"].items():
         paper = [number((game["paper"] or {}).get(column)) for column in PAPER]
-        rows.append([name, *paper, *(_estimate(game["cells"].get(cell)) for cell in cells)])
+        rows.append([name, *paper, *(estimate(game["cells"].get(cell, {}).get("estimate")) for cell in cells)])
     rows.append(["mean of all", "", "", *(_mean(record, cell) for cell in cells)])
     rows.append(["at the paper's best", "", "", *(_count_at_best(record, cell) for cell in cells)])
-    yield _table(["game", *(f"paper: {name}" for name in PAPER.values()), *cells], rows)
+    yield table(["game", *(f"paper: {name}" for name in PAPER.values()), *cells], rows)
     yield f"""\
 "At the paper's best" counts the games in which the mean is at least that, less {ROUNDING} for its rounding."""
     diverged = [
@@ -136,14 +135,7 @@ def _by_cell(record: Record, told: Callable[[Record], str], with_paper: bool = F
         for name, game in record["games"].items()
         if game["paper"] or not with_paper
     ]
-    return _table(["game", *cells], rows)
-
-
-def _estimate(found: Record | None) -> str:
-    if found is None:
-        return ""
-    mean, low, high = found["estimate"]
-    return number(mean) if low is None else f"{mean:.3f} ({low:.3f} to {high:.3f})"
+    return table(["game", *cells], rows)
 
 
 def _mean(record: Record, cell: str) -> str:
@@ -156,10 +148,6 @@ def _count_at_best(record: Record, cell: str) -> str:
     games = [game for game in record["games"].values() if game["paper"] and cell in game["cells"]]
     means = [(game["cells"][cell]["estimate"][0], game["paper"]["best"]) for game in games]
     return f"{sum(mean is not None and mean >= best - ROUNDING for mean, best in means)} of {len(games)}" if games else ""
-
-
-def _table(columns: list[str], rows: list[list[str]]) -> str:
-    return tabulate(rows, columns, "github", disable_numparse=True)
 
 
 def draw_scores(record: Record) -> bytes:

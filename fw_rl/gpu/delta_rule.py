@@ -260,11 +260,11 @@ def _left(s, logs, starts, t, steps, row, rows, heads, CHUNK: tl.constexpr):
     within = tl.exp(tl.cumsum(tl.where(step[:, None] > step[None, :], log[:, None], 0.0), axis=0))
     carried = tl.exp(tl.cumsum(log, axis=0))
     if starts is not None:
-        begins = tl.load(starts + t.to(tl.int64) * (rows // heads) + row // heads, mask=t < steps, other=0).to(tl.int32)
-        episode = tl.cumsum(begins, axis=0)
+        is_start = tl.load(starts + t.to(tl.int64) * (rows // heads) + row // heads, mask=t < steps, other=0).to(tl.int32)
+        episode = tl.cumsum(is_start, axis=0)
         own = own & (episode[:, None] == episode[None, :])
         carried = tl.where(episode == 0, carried, 0.0)
-        is_new = tl.sum(tl.where(step == 0, begins, 0)) > 0
+        is_new = tl.sum(tl.where(step == 0, is_start, 0)) > 0
     return tl.where(own, within, 0.0), carried, is_new
 
 

@@ -1,7 +1,7 @@
 """The net with fast weights on a GPU: its steps, with their gradient, around the kernels of `fast_weights_kernels`.
 
-Tensors of a sequence are [.., B, H], the time first. `begins` [T, B] says where the episode of a step began, -1 for before the
-sequence, and `cut` [T, B] where h(t-1) is zero.
+Tensors of a sequence are [.., B, H], the time first. `first_steps` [T, B] says where the episode of a step began, -1 for before
+the sequence, and `cut` [T, B] where h(t-1) is zero.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def run(
     past: Past,
     write: Tensor,
     decay: Tensor,
-    begins: Tensor,
+    first_steps: Tensor,
     cut: Tensor,
     options: Options,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,7 +55,7 @@ def run(
 
     `driven` is C x + bias, `weights` are W and gain and bias of the layer norm, `write` [T, B] is the strength of each write.
     """
-    y, values, keys = _FastWeights.apply(driven, *weights, h, *past, write, decay, begins, cut, options)
+    y, values, keys = _FastWeights.apply(driven, *weights, h, *past, write, decay, first_steps, cut, options)
     return y, y if values is None else values, y if keys is None else keys
 
 
@@ -77,11 +77,11 @@ class _FastWeights(torch.autograd.Function):
         faded: Tensor | None,
         write: Tensor,
         decay: Tensor,
-        begins: Tensor,
+        first_steps: Tensor,
         cut: Tensor,
         options: Options,
     ) -> tuple[Tensor | None, ...]:
-        driven, recurrent, h, begins, cut = (part.contiguous() for part in (driven, recurrent, h, begins, cut))
+        driven, recurrent, h, first_steps, cut = (part.contiguous() for part in (driven, recurrent, h, first_steps, cut))
         matrix, faded = (None if part is None else part.contiguous() for part in (matrix, faded))
         steps, corrects, is_kept = len(driven), options.rule != "hebb", any(ctx.needs_input_grad)
         hidden = torch.cat([h.unsqueeze(0), driven.new_empty(driven.shape)])
@@ -91,7 +91,7 @@ class _FastWeights(torch.autograd.Function):
         powers = decay.detach() ** torch.arange(max(steps, 2), device=driven.device)
         queries = driven.new_empty(steps, options.inner_steps + corrects, *driven.shape[1:])
         trace = (torch.empty_like(driven), torch.empty_like(queries)) if is_kept else (None, None)
-        given = (recurrent, gain, bias, matrix, faded, all_strengths, powers, begins, cut)
+        given = (recurrent, gain, bias, matrix, faded, all_strengths, powers, first_steps, cut)
         memory = _oriented(options.rule, all_values, all_keys)
         with torch.cuda.device_of(driven):
             run_forward[(driven.shape[1],)](
@@ -107,7 +107,7 @@ class _FastWeights(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, d_y: Tensor, d_values: Tensor | None, d_keys: Tensor | None) -> tuple[Tensor | None, ...]:
         *given, hidden, values, keys, queries, boundary, recalled = ctx.saved_tensors
-        _, gain, _, matrix, faded, strengths, powers, begins, cut = given
+        _, gain, _, matrix, faded, strengths, powers, first_steps, cut = given
         options: Options = ctx.options
         pending, learns_decay = len(keys) - len(d_y), ctx.needs_input_grad[11]
         if options.rule == "oja":  # the gradient of its correction is on the side of the queries
@@ -130,7 +130,7 @@ class _FastWeights(torch.autograd.Function):
         d_past: tuple[Tensor | None, ...] = (None,) * 5
         if any(ctx.needs_input_grad[5:10]):
             past = Past(values[:pending], keys[:pending], strengths[:pending], matrix, faded)
-            d_past = _back_to_past(past, d_recalls, queries, powers, begins)
+            d_past = _back_to_past(past, d_recalls, queries, powers, first_steps)
         d_norm = [None if part is None else part.sum(0) for part in (d_gain, d_bias)]
         d_rate = None if d_decay is None else d_decay.sum() / powers[1]
         return d_boundary, d_recurrent, *d_norm, d_h, *d_past, d_write, d_rate, None, None, None
@@ -163,10 +163,12 @@ def _settings(driven: Tensor, pending: int, options: Options) -> dict[str, Any]:
     )
 
 
-def _back_to_past(past: Past, d_recalls: Tensor, queries: Tensor, powers: Tensor, begins: Tensor) -> tuple[Tensor | None, ...]:
+def _back_to_past(
+    past: Past, d_recalls: Tensor, queries: Tensor, powers: Tensor, first_steps: Tensor
+) -> tuple[Tensor | None, ...]:
     """From what the reads sent back to what was written before the sequence, by way of D, [B, H, H], at its beginning."""
-    faded_recalls = powers[: len(begins), None, None, None] * d_recalls
-    sent, asked = (part.masked_fill(begins[:, None, :, None] >= 0, 0.0) for part in (faded_recalls, queries))
+    faded_recalls = powers[: len(first_steps), None, None, None] * d_recalls
+    sent, asked = (part.masked_fill(first_steps[:, None, :, None] >= 0, 0.0) for part in (faded_recalls, queries))
     D = torch.einsum("tsbv,tsbk->bvk", sent, asked)
     along_keys, along_values = torch.einsum("bvk,pbk->pbv", D, past.keys), torch.einsum("bvk,pbv->pbk", D, past.values)
     d_strengths, strengths = (past.values * along_keys).sum(2), past.strengths.unsqueeze(2)

@@ -29,7 +29,7 @@ def run_forward(
     faded,
     strengths,
     powers,
-    begins,
+    first_steps,
     cut,
     hidden,
     values,
@@ -58,7 +58,7 @@ def run_forward(
     slots = inner_steps if RULE == "hebb" else inner_steps + 1
     at = row * size + n
     for t in range(steps):
-        begin = tl.load(begins + t * rows + row)
+        begin = tl.load(first_steps + t * rows + row)
         first = _first_write(begin, t, pending, lasting)
         boundary = tl.load(driven + t * step + at, mask=is_unit, other=0.0)
         if tl.load(cut + t * rows + row) == 0:
@@ -110,7 +110,7 @@ def run_back(
     faded,
     strengths,
     powers,
-    begins,
+    first_steps,
     cut,
     hidden,
     values,
@@ -156,7 +156,7 @@ def run_back(
     end = steps
     for i in range(steps):
         t = steps - 1 - i
-        begin = tl.load(begins + t * rows + row)
+        begin = tl.load(first_steps + t * rows + row)
         first = _first_write(begin, t, pending, lasting)
         h = tl.load(hidden + (t + 1) * step + at, mask=is_unit, other=0.0)
         d_h = tl.load(d_y + t * step + at, mask=is_unit, other=0.0) + carried

@@ -84,8 +84,8 @@ def _forward(
         x_re, x_im = _load(inputs, n, size, COMPLEX_INPUTS)
         left_re, left_im = _product(a_re, a_im, last_re, last_im, IS_COMPLEX)
         if starts is not None:
-            begins = tl.load(starts + row)
-            left_re, left_im = tl.where(begins, 0.0, left_re), tl.where(begins, 0.0, left_im)
+            is_start = tl.load(starts + row)
+            left_re, left_im = tl.where(is_start, 0.0, left_re), tl.where(is_start, 0.0, left_im)
             starts += rows
         last_re, last_im = left_re + x_re, left_im + x_im
         _store(h, last_re, last_im, n, size, IS_COMPLEX)
@@ -137,9 +137,9 @@ def _back(
         carried_re, carried_im = _product(d_re, d_im, a_re, -a_im, IS_COMPLEX)
         da_re, da_im = _product(d_re, d_im, last_re, -last_im, IS_COMPLEX)
         if starts is not None:
-            begins = tl.load(starts + (steps - 1 - i) * rows + row)
-            carried_re, carried_im = tl.where(begins, 0.0, carried_re), tl.where(begins, 0.0, carried_im)
-            da_re, da_im = tl.where(begins, 0.0, da_re), tl.where(begins, 0.0, da_im)
+            is_start = tl.load(starts + (steps - 1 - i) * rows + row)
+            carried_re, carried_im = tl.where(is_start, 0.0, carried_re), tl.where(is_start, 0.0, carried_im)
+            da_re, da_im = tl.where(is_start, 0.0, da_re), tl.where(is_start, 0.0, da_im)
         if EVERY_STEP:
             _store(d_decay, da_re, da_im, n, size, IS_COMPLEX)
             d_decay -= rows * width

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from fw_rl.experiments.markdown import number
 from fw_rl.experiments.search.learning import CURVE_POINTS, Job, Learning, Progress, Trainings, read_learnings, write_learnings
-from fw_rl.experiments.search.swept import BEST, Swept, number, scores, words
+from fw_rl.experiments.search.swept import BEST, Swept, scores, words
 
 __all__ = ["LiveTable", "train_missing"]
 

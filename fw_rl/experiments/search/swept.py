@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
+from fw_rl.experiments.markdown import number, table
 from fw_rl.experiments.search.learning import Learning, read_learnings
 from fw_rl.intervals import mean_interval
 
-__all__ = ["BEST", "FINALS", "SEEDS", "TRIALS", "Swept", "number", "report", "scores", "words"]
+__all__ = ["BEST", "FINALS", "SEEDS", "TRIALS", "Swept", "report", "scores", "words"]
 
 TRIALS, FINALS, SEEDS = "trials.json", "finals.json", "seeds.json"
 """Files of a sweep, by environment and cell: the search, its best with new seeds, the best of these with others."""
@@ -81,7 +81,7 @@ def report(title: str, swept: Swept, importances: dict[str, float]) -> Iterator[
         area, *others = scores(trial)
         rows.append([trial.seed, area, again, *others, *map(_word, trial.parameters.values())])
     columns = ["trial", "area", "with new seeds", "last tenth", "greedy", *chosen.parameters]
-    yield tabulate(rows, columns, "github", disable_numparse=True)
+    yield table(columns, rows)
     if importances:
         shares = ", ".join(f"{name} {share:.2f}" for name, share in importances.items())
         yield f"Importance of the settings for being among the best quarter (PED-ANOVA):\n{shares}."
@@ -102,11 +102,6 @@ def _of_seeds(chosen: Learning, swept: Swept) -> str:
 def scores(learning: Learning) -> tuple[str, str, str]:
     """The area under the curve, the return in its last tenth and that of the greedy agent, for a table."""
     return number(learning.area), number(learning.final), number(learning.greedy)
-
-
-def number(value: float | None) -> str:
-    """Three decimals, or nothing for what is not known."""
-    return "" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
 def words(parameters: dict[str, Any]) -> str:
