@@ -35,8 +35,8 @@ BAD_INPUT = (ValueError, OSError, gym.error.Error, ArgumentTypeError)
 class TrainOptions(RunSettings):
     """Train an agent with memory on a Gymnasium environment.
 
-    The defaults are tuned for the environment, the cell and the algorithm: `--env ID --help` shows those of an environment. Without
-    --env they are those of Catch-16-3, which is trained by A2C; where nothing is tuned it is PPO.
+    The defaults are tuned for the environment, the cell and the algorithm: `--env ID --help` shows those of an environment.
+    Without --env they are those of Catch-16-3, which is trained by A2C; where nothing is tuned it is PPO.
     """
 
     device: str = "cpu"
