@@ -189,7 +189,7 @@ class RecurrentInference(ActorCriticPolicy):
         stepper = self.cell.stepper(memory)
         actions, _ = self.act(tensor, stepper, episode_starts, deterministic, self.mask_tensor(action_masks, n_envs))
         in_env = self.to_env_actions(actions)
-        return in_env if batched else in_env.squeeze(axis=0), tuple(part.cpu().numpy() for part in stepper.state)
+        return in_env if batched else in_env.squeeze(axis=0), tuple(part.contiguous().cpu().numpy() for part in stepper.state)
 
     def _predict(self, *args: Any, **kwargs: Any) -> NoReturn:  # type: ignore[override]
         """Raises NotImplementedError: SB3 calls it without the memory's state."""

@@ -159,9 +159,10 @@ class FastWeightsCell(AcceleratedCell):
 
     def initial_state(self, batch_size: int) -> State:
         writes = [(self.length, self.hidden_size)] * (1 if self.rule == "hebb" else 2)
-        matrix = [(self.hidden_size, self.hidden_size), ()] if self.has_matrix else []
-        shapes = [(self.hidden_size,), writes[0], (self.length,), *writes[1:], *matrix]
-        return tuple(self.recurrent_map.weight.new_zeros(batch_size, *shape) for shape in shapes)
+        shapes = [(self.hidden_size,), writes[0], (self.length,), *writes[1:]]
+        like = self.recurrent_map.weight
+        matrix = self._no_matrix(batch_size, like) if self.has_matrix else ()
+        return *(like.new_zeros(batch_size, *shape) for shape in shapes), *matrix
 
     def forward(
         self,
@@ -246,7 +247,8 @@ class FastWeightsCell(AcceleratedCell):
         fast = memory.pad(self._bound(fast), self.length)
         if self.has_matrix and fast.matrix is None:
             rows = h.shape[0]  # len() would make a constant of it in an export
-            fast = fast._replace(matrix=h.new_zeros(rows, self.hidden_size, self.hidden_size), faded=h.new_zeros(rows))
+            matrix, faded = self._no_matrix(rows, h)
+            fast = fast._replace(matrix=matrix, faded=faded)
         return (h, *(part for part in fast if part is not None))
 
     def unpack(self, state: State) -> tuple[Tensor, Memory]:
@@ -264,6 +266,10 @@ class FastWeightsCell(AcceleratedCell):
             eta, decay = (torch.as_tensor(rate).item() for rate in (self.eta, self.decay))
         rates = f"eta={eta:g}, decay={decay:g}, inner_steps={self.inner_steps}"
         return f"{super().extra_repr()}, {rates}, method={self.method}, rule={self.rule!r}"
+
+    def _no_matrix(self, rows: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """A matrix [B, H, H] that holds nothing, which takes the memory of one number, and of which nothing is left [B]."""
+        return like.new_zeros(1, 1, 1).expand(rows, self.hidden_size, self.hidden_size), like.new_zeros(rows)
 
     def _blank(self, batch_size: int, like: Tensor) -> Memory:
         return memory.empty(batch_size, self.hidden_size, separate_values=self.rule != "hebb", like=like)
