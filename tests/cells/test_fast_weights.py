@@ -664,3 +664,11 @@ def test_a_key_recalls_its_pair_before_any_training():
     shown, asked = outputs[:4, 0], outputs[4:, 0].flip(0)
     alike = torch.nn.functional.cosine_similarity(asked[:, None], shown[None], dim=2)
     assert torch.equal(alike.argmax(dim=1), torch.arange(4))
+
+
+def test_a_matrix_that_holds_nothing_takes_no_memory():
+    cell = make_cell("fast-weights", 3, 100, decay=0.95)
+    _, after = cell(torch.zeros(2, 8, 3), wipe=torch.zeros(2, 8, dtype=torch.bool))
+    for state in (cell.initial_state(8), after):
+        assert state[3].shape == (8, 100, 100) and not state[3].any()
+        assert state[3].untyped_storage().nbytes() == 4
