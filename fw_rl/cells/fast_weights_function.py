@@ -99,7 +99,7 @@ class FastWeightsFunction(torch.autograd.Function):
         past = (keys, strengths, matrix, faded)
         ctx.constants, ctx.stretches = constants, _split(write, starts, wipes, lengths)
         driven, is_known = driven.contiguous(), outputs is not None
-        outputs = torch.empty_like(driven) if outputs is None else outputs.clone()
+        outputs = torch.empty_like(driven) if outputs is None else outputs.clone(memory_format=torch.contiguous_format)
         traces: list[Tensor] = []
         folded: list[Tensor] = []
         for steps, script in ctx.stretches:
@@ -323,4 +323,4 @@ def episode_first_steps(starts: Tensor | None, steps: int, batch: int) -> NDArra
     """For each step [T, B] where its episode begins, -1 if that is before the sequence."""
     if starts is None:
         return np.full((steps, batch), -1)
-    return np.maximum.accumulate(np.where(starts.numpy(), np.arange(steps)[:, None], -1))
+    return np.maximum.accumulate(np.where(starts.contiguous().numpy(), np.arange(steps)[:, None], -1))
