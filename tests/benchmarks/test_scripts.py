@@ -38,6 +38,7 @@ NOT_HERE = {
     "measure",
     "operations",
     "pomdp",
+    "retrieval_keys",
     "single_file_ppo",
 }
 """What the others share, scripts whose runs cannot be made short enough, and what has tests of its own."""
