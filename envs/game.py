@@ -114,8 +114,11 @@ class GameVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]])
         num_envs: int = 1,
         *,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
         **rules: Any,
     ) -> None:
+        if render_mode is not None:
+            raise TypeError(f"render_mode must be None for many games at once, got {render_mode!r}: gym.make draws one")
         made_by: Any = load_env_creator(game) if isinstance(game, str) else game
         self.game: Game = made_by(**rules)
         self.num_envs = check_num_envs(num_envs)
@@ -181,6 +184,8 @@ class GameVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]])
         Raises:
             ValueError: If `state` is none that these environments can have. They are left as they were.
         """
+        if not isinstance(state, Mapping):
+            raise ValueError(f"state must be a dictionary, got {describe(state)}")
         arrays = {name: np.array(rows) for name, rows in state.items() if name != "random"}
         if arrays:
             expected = self._new_state(np.random.default_rng(), self.num_envs)
@@ -191,8 +196,18 @@ class GameVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]])
                     raise ValueError(
                         f"state[{name!r}] must be {rows.dtype} of shape {rows.shape}, got {describe(arrays[name])}"
                     )
+            self._check_observable(arrays)
         self.np_random = generator_in(state)
         self._state = arrays
+
+    def _check_observable(self, state: State) -> None:
+        """ValueError for arrays of the right form that no episode leads to, as far as observations tell."""
+        try:
+            observations = self.game.observe({name: rows.copy() for name, rows in state.items()})
+        except IndexError as error:
+            raise ValueError("state must be one of episodes under way, got one beyond their ends") from error
+        if (state["t"] < 0).any() or observations not in self.observation_space:
+            raise ValueError("state must be one of episodes under way, got one that shows what cannot be seen")
 
     def _new_state(self, rng: np.random.Generator, num: int) -> State:
         return self.game.begin(rng, num) | {"t": np.zeros(num, np.int64), "ended": np.zeros(num, np.bool_)}
@@ -228,7 +243,7 @@ class GameVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]])
         else:
             assert isinstance(space, spaces.MultiDiscrete)
             valid = chosen.shape == space.shape and chosen.dtype.kind in "iu"
-            valid = valid and bool(((chosen >= 0) & (chosen < space.nvec)).all())
+            valid = valid and bool(((chosen >= space.start) & (chosen < space.start + space.nvec)).all())
         if not valid:
             raise ValueError(f"actions must be {self.num_envs} of {self.single_action_space}, got {describe(actions)}")
         return chosen

@@ -63,6 +63,10 @@ class TensorVecEnvAdapter(VecEnvAdapter):
                     f"observations must be tensors of {self.num_envs} rows on {self.device}, got {shown} from {self.env}"
                 )
 
+    def reset(self) -> Any:
+        self._ended.clear()  # of a training that was stopped amid a rollout
+        return super().reset()
+
     def step_wait(self) -> Any:
         observations, rewards, terminations, truncations, infos = self.env.step(self._actions)
         self.last_observations = infos.get("final_obs")

@@ -7,7 +7,6 @@ cell of Ba16: `associate` writes a case, and `recall` attends to the cases that 
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -171,7 +170,7 @@ def merge(module: _Module) -> _Module:
     return module
 
 
-class FastSlowSGD(torch.optim.SGD):
+class FastSlowSGD(torch.optim.Optimizer):
     """Gradient descent with momentum on slow and fast weights, and decay of the fast ones (HP87 §3).
 
         change(t) = momentum * change(t-1) - lr * dE/dw         each with its own lr and momentum
@@ -215,16 +214,21 @@ class FastSlowSGD(torch.optim.SGD):
         fast: dict[str, Any] = dict(params=[], lr=fast_lr, momentum=fast_momentum, decay=decay)
         for name, parameter in named_parameters:
             (fast if is_fast(name) else slow)["params"].append(parameter)
-        super().__init__([slow, fast])
+        super().__init__([slow, fast], {})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        step = inspect.unwrap(torch.optim.SGD.step)  # without Torch's hooks, which our own `step` has
-        loss: float | None = step(self, closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
-            if group["decay"] != 1:
-                for parameter in group["params"]:
-                    parameter.mul_(group["decay"])
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    state = self.state[parameter]
+                    change = state.setdefault("change", torch.zeros_like(parameter))
+                    parameter.add_(change.mul_(group["momentum"]).sub_(parameter.grad, alpha=group["lr"]))
+                parameter.mul_(group["decay"])
         return loss
 
 

@@ -53,8 +53,8 @@ class Estimate(NamedTuple):
 def interquartile_mean(*scores: Scores) -> Estimate:
     """The mean of the middle half of all scores, those [S, ...] of each environment together (Agarwal et al. 2021, §4.3).
 
-    A quarter of the scores, rounded down, is left out at each end. Pooling asks for scores on one scale. The interval resamples
-    the seeds of each environment among themselves.
+    A quarter of the scores, rounded down, is left out at each end; of scores among which is a nan it is nan. Pooling asks for
+    scores on one scale. The interval resamples the seeds of each environment among themselves.
 
     Examples:
         >>> float(interquartile_mean(np.array([0.0, 1.0, 2.0, 9.0])).value)  # without 0 and 9
@@ -64,7 +64,8 @@ def interquartile_mean(*scores: Scores) -> Estimate:
     from scipy.stats import trim_mean  # takes a second to import, and few commands need it
 
     def middle(*samples: Scores, axis: int = -1) -> Scores:
-        return trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
+        pooled = np.concatenate(samples, axis=axis)
+        return trim_mean(pooled, 0.25, axis=axis) + 0 * pooled.sum(axis=axis)  # nan among them makes nan in every SciPy
 
     return estimate(middle, scores)
 

@@ -23,7 +23,7 @@ def checkout(tmp_path_factory):
     """A copy of what is installed, without links."""
     root = tmp_path_factory.mktemp("checkout")
     for name in FOLDERS:
-        shutil.copytree(ROOT / name, root / name, symlinks=True)
+        shutil.copytree(ROOT / name, root / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in FILES:
         shutil.copy(ROOT / name, root)
     for name in LINKS:

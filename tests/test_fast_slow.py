@@ -315,6 +315,18 @@ def test_what_does_not_learn_has_fast_weights_that_do_not():
     assert cell.input_map.weight.requires_grad
 
 
+def test_a_change_keeps_its_length_when_the_rate_changes():
+    """change(t) = momentum change(t-1) - lr gradient, by hand: -0.1, then 0.9 (-0.1) - 0.01 = -0.1."""
+    net = nn.Linear(1, 1, bias=False).double()
+    nn.init.zeros_(net.weight)
+    optimizer = FastSlowSGD(net.named_parameters(), slow_lr=0.1, slow_momentum=0.9, fast_lr=0.0, fast_momentum=0.0)
+    for expected, rate in ((-0.1, 0.01), (-0.2, 0.01)):
+        net.weight.grad = torch.ones_like(net.weight)
+        optimizer.step()
+        assert net.weight.item() == pytest.approx(expected)
+        optimizer.param_groups[0]["lr"] = rate
+
+
 def test_a_hook_of_a_step_is_called_once():
     net, calls = torch.nn.Linear(2, 2), []
     torch.optim.SGD(net.parameters(), lr=0.1)  # from which on Torch calls the hooks of all

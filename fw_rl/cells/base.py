@@ -191,8 +191,10 @@ class Stepper:
 
 def check_input(cell: Cell, x: Tensor) -> None:
     """ValueError for what is no sequence of the cell's inputs [T, B, I]; while a trace is made, shapes are not known."""
-    if not is_traced():
-        require("x", list(x.shape), x.dim() == 3 and x.shape[2] == cell.input_size, f"of the shape [T, B, {cell.input_size}]")
+    if is_traced():
+        return
+    fits = x.dim() == 3 and x.shape[0] > 0 and x.shape[2] == cell.input_size
+    require("x", list(x.shape), fits, f"of the shape [T, B, {cell.input_size}], with T of at least 1")
 
 
 def check_rows(shape: Sequence[int], state: State, episode_starts: Tensor | None) -> None:

@@ -89,8 +89,14 @@ def _label(kinds: list[Kind]) -> dict[str, Kind]:
 
 
 def mean_curve(runs: Kind) -> tuple[NDArray[Any], ...]:
-    """Frames [P], and the mean return there with both ends of its interval, as far as every one of the runs has come."""
-    frames = np.linspace(max(run.frames[0] for run in runs), min(run.frames[-1] for run in runs), POINTS)
+    """Frames [P], and the mean return there with both ends of its interval, as far as every one of the runs has come.
+
+    ValueError if one ends before another begins.
+    """
+    begin, end = max(run.frames[0] for run in runs), min(run.frames[-1] for run in runs)
+    if end < begin:
+        raise ValueError(f"runs of one kind must have frames in common, got one up to {end:,.0f} and one from {begin:,.0f}")
+    frames = np.linspace(begin, end, POINTS)
     return frames, *mean_interval(np.array([np.interp(frames, run.frames, run.returns) for run in runs]))
 
 

@@ -114,10 +114,12 @@ def _of_cell(swept: Swept) -> Record:
 def _of_finals(swept: Swept) -> Record:
     """What the best settings of the search are worth without its luck: each of them counts alike."""
     by_settings = [found for trial in swept.finalists if (found := swept.finals_of(trial))]
+    areas = [np.array([final.area for final in found if math.isfinite(final.area)]) for found in by_settings]
+    known = [some for some in areas if len(some)]  # without those in which no episode has ended
     return dict(
         trainings=[_of_training(final) for final in swept.finals],
         settings=len(by_settings),
-        area=plain(interquartile_mean(*(np.array([final.area for final in found]) for found in by_settings))),
+        area=plain(interquartile_mean(*known)) if known else None,
         greedy_reached=_reached(swept.finals),
     )
 

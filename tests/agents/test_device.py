@@ -109,6 +109,19 @@ def what_ended(info):
     return episode, info.get("terminal_observation"), info.get("TimeLimit.truncated", False)
 
 
+def test_episodes_of_a_training_that_was_stopped_are_not_those_of_the_next():
+    class Stop(BaseCallback):
+        def _on_step(self):
+            return self.n_calls < 7
+
+    told = []
+    for env in (GAMES["choices"](), AsTensors(GAMES["choices"]())):
+        model = small(RecurrentA2C, env, learning_rate=0.0).learn(100, Stop())
+        model.learn(3 * 8)
+        told.append([episode["l"] for episode in model.ep_info_buffer][-6:])
+    assert told[0][-len(told[1]) :] == told[1] and len(told[1]) >= 4
+
+
 class NoDownloads(BaseCallback):
     """AssertionError where anything goes between host and device from the first step of a rollout to its last."""
 

@@ -103,7 +103,7 @@ def test_rewards_are_scaled_as_by_vec_normalize():
 
 
 def test_a_prediction_takes_what_the_environment_shows(tmp_path):
-    model = RecurrentPPO("RecurrentPolicy", make_vec_env(Sensors, n_envs=2), n_steps=20, batch_size=40).learn(80)
+    model = RecurrentPPO("RecurrentPolicy", make_vec_env(Sensors, n_envs=2), n_steps=20, batch_size=40, seed=0).learn(80)
     near, far = model.policy.observation_scaling.parts
     assert_close(near.statistics.mean, torch.full((2,), 5.0, dtype=torch.float64), rtol=0.01, atol=0)
     assert_close(far.factor, torch.tensor([0.01]), rtol=0.3, atol=0)

@@ -46,6 +46,7 @@ def test_lru_is_the_equations_in_complex_numbers(options):
 
 
 def test_lru_begins_on_its_ring_with_no_gap_between_frequencies():
+    torch.manual_seed(0)
     cell = make_cell("lru", I, 64, r_min=0.5, r_max=0.9, max_phase=2.0)
     modulus, phase = torch.exp(-cell.log_rate.exp()), cell.log_phase.exp()
     assert modulus.min() > 0.499 and modulus.max() < 0.901

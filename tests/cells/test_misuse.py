@@ -43,8 +43,9 @@ def test_inputs_and_starts_of_another_kind_are_refused(label):
     cell, state = build(label), build(label).initial_state(B)
     with pytest.raises(ValueError, match=re.escape(f"episode_starts must be [{T}, {B}] of bool, got [{T}, {B}] of float32")):
         cell(rand(T, B, I), state, torch.zeros(T, B))
-    for shape in ((B, I), (T, B, I + 1)):
-        with pytest.raises(ValueError, match=re.escape(f"x must be of the shape [T, B, {I}], got {list(shape)}")):
+    for shape in ((B, I), (T, B, I + 1), (0, B, I)):
+        message = f"x must be of the shape [T, B, {I}], with T of at least 1, got {list(shape)}"
+        with pytest.raises(ValueError, match=re.escape(message)):
             cell(rand(*shape), state)
 
 

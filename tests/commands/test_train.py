@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,11 +162,12 @@ class Endless(Alternating):
 
 def test_episodes_without_an_end_are_said_to_be_cut_off(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(gym.registry, "Endless-v0", EnvSpec("Endless-v0", Endless, disable_env_checker=True))
-    monkeypatch.setattr("fw_rl.experiments.environments.EVALUATION_STEPS", 7)
+    for module in ("experiments.environments", "commands.train"):
+        monkeypatch.setattr(f"fw_rl.{module}.EVALUATION_STEPS", 7)
     _, run = train(tmp_path, "--env", "Endless-v0", "--cell", "gru", "--eval-episodes", "3", timesteps=24)
     record = json.loads((run / "eval.json").read_text())
     assert (record["mean"], record["cut_off"], record["sampled"]["cut_off"]) == (7, 3, 3)
-    assert "; 3 of them were cut off after 10,000 steps" in capsys.readouterr().out
+    assert "; 3 of them were cut off after 7 steps" in capsys.readouterr().out
     with Image.open(run / "learning_curve.png") as curve:  # of no episode of the training
         assert curve.size[0] >= 1000
 
@@ -428,9 +430,10 @@ def test_a_stopped_run_goes_on_as_if_it_never_stopped(tmp_path, number):
     assert steps[-1] == 24000
 
 
-def test_a_finished_run_can_be_resumed_and_is_evaluated_again(finished_run, capsys):
-    assert main(["--resume", str(finished_run), "--quiet", "--eval-episodes", "10"]) == 0
-    assert json.loads((finished_run / "eval.json").read_text())["episodes"] == 10
+def test_a_finished_run_can_be_resumed_and_is_evaluated_again(finished_run, tmp_path, capsys):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    assert main(["--resume", str(run), "--quiet", "--eval-episodes", "10"]) == 0
+    assert json.loads((run / "eval.json").read_text())["episodes"] == 10
 
 
 @pytest.mark.parametrize("algo", ["a2c", pytest.param("ppo", marks=pytest.mark.processes)])

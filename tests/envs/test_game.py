@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from fw_rl.envs import Game, GameEnv, GameVectorEnv
+from fw_rl.envs import Game, GameEnv, GameVectorEnv, RetrievalGame
 from tests.envs.helpers import EVERY_MODE
 
 
@@ -112,11 +112,63 @@ def test_the_spaces_and_metadata_are_those_of_sync_vector_env(game, mode):
 
 @EVERY_MODE
 def test_a_later_call_never_writes_into_returned_arrays(mode):
-    calls = []
     envs = GameVectorEnv(Countdown, 5, autoreset_mode=mode)
-    copies = [deepcopy(result) for _, _, result, _ in random_play(envs, np.random.default_rng(0), 30)]
-    calls = random_play(GameVectorEnv(Countdown, 5, autoreset_mode=mode), np.random.default_rng(0), 30)
-    assert data_equivalence([result for _, _, result, _ in calls], copies, exact=True)
+    copies = []
+
+    class Copying:
+        """The environments, with a copy of whatever they return."""
+
+        def __getattr__(self, name):
+            found = getattr(envs, name)
+            if name not in ("reset", "step"):
+                return found
+
+            def call(*arguments, **options):
+                result = found(*arguments, **options)
+                copies.append(deepcopy(result))
+                return result
+
+            return call
+
+    calls = random_play(Copying(), np.random.default_rng(0), 30)
+    assert len(copies) == len(calls) and data_equivalence([result for _, _, result, _ in calls], copies, exact=True)
+
+
+class FromOne(Countdown):
+    """A game whose actions count from one."""
+
+    def __init__(self):
+        super().__init__()
+        self.action_space = spaces.Discrete(3, start=1)
+
+    def step(self, state, actions, rng):
+        assert set(actions) <= {1, 2, 3}
+        return super().step(state, actions - 1, rng)
+
+
+def test_actions_may_count_from_another_number():
+    envs = GameVectorEnv(FromOne, 3)
+    envs.reset(seed=0)
+    envs.step(np.array([1, 2, 3]))
+    for action in (0, 4):
+        with pytest.raises(ValueError, match="actions must be 3 of Discrete"):
+            envs.step(np.array([1, 2, action]))
+
+
+def test_a_state_that_no_episode_leads_to_is_refused():
+    envs = GameVectorEnv(RetrievalGame, 2, pairs=2)
+    envs.reset(seed=0)
+    before = envs.get_state()
+    for wrong in (before | dict(t=np.full(2, 1000)), before | dict(t=np.full(2, -60)), 5):
+        with pytest.raises(ValueError, match=r"^state must be "):
+            envs.set_state(wrong)
+    assert data_equivalence(envs.get_state(), before, exact=True)
+    envs.set_state(before)
+
+
+def test_many_games_are_not_drawn():
+    with pytest.raises(TypeError, match=r"^render_mode must be None for many games at once, got 'rgb_array'"):
+        gym.make_vec("fw_rl/Retrieval-4-v0", 2, render_mode="rgb_array")
 
 
 def test_a_seed_fixes_all_games():

@@ -101,8 +101,8 @@ class Learning:
         return float(self.curve[-max(len(self.returns) // 10, 1) :].mean())
 
     def frames_to(self, level: float) -> float:
-        """Frames until the curve reaches a mean return for the first time; infinite if it never does."""
-        reached = self.curve >= level
+        """Frames until a part has at least a mean return for the first time; infinite if none has."""
+        reached = np.array(self.returns, dtype=float) >= level
         return float(self.frames[reached.argmax()]) if reached.any() else float("inf")
 
 

@@ -24,7 +24,8 @@ __all__ = ["Associations", "DeblurTask", "Ensemble", "Protocol", "Rates", "draw_
 class Rates:
     """How slow and fast weights learn: epsilon and alpha of HP87 §3 for each, and what a weight change leaves of the fast ones.
 
-    The paper has 0.02, 0.9 and 0.99 and gives no other rates for the fast weights, so that those are free.
+    The paper has 0.02, 0.9 and 0.99 and gives no other rates for the fast weights, so that those are free. Its §3 has an E
+    without the half that §5 and this simulation have, so that a step of 0.02 there may be twice as long as here.
     """
 
     slow_lr: float = 0.02

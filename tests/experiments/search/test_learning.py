@@ -35,7 +35,7 @@ def test_a_part_without_an_end_has_the_return_before():
     assert known.area == pytest.approx(-0.2)
     assert known.best == 1
     assert known.final == 1
-    assert (known.frames_to(-1), known.frames_to(0.5), known.frames_to(1.5)) == (20, 80, math.inf)
+    assert (known.frames_to(-1), known.frames_to(0.5), known.frames_to(1.5)) == (40, 80, math.inf)
 
 
 def test_a_curve_of_nothing_is_unknown():
