@@ -281,7 +281,8 @@ def write_and_read(
 
     This is the delta rule (Schlag et al. 2021), with decays the gated one (Yang et al. 2025); a memory that only sums lacks the
     correction ``- decays(t) A(t-1) keys(t)``. A chunk of steps takes a few products of matrices, since what it writes solves a
-    triangular system (the WY form, Yang et al. 2024). What is not a number spreads over all steps of its chunk.
+    triangular system (the WY form, Yang et al. 2024). What is not a number spreads over all steps of its chunk, and past the
+    starts of episodes in it; only a start at the beginning of a chunk ends it.
 
     Args:
         matrix: A before the sequence, [B, N, V, H].

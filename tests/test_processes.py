@@ -211,11 +211,11 @@ def test_a_fork_server_that_imports_ends_with_its_main_process(tmp_path):
     with subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stderr=subprocess.DEVNULL) as main:
         wait_until(lambda: note.exists() and note.read_text())
         main.kill()
-    wait_until(lambda: not is_alive(int(note.read_text())), seconds=5.0)
+    wait_until(lambda: not is_alive(int(note.read_text())))
 
 
-def wait_until(happened, seconds=60.0):
-    deadline = time.monotonic() + seconds
+def wait_until(happened):
+    deadline = time.monotonic() + 60.0
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -675,14 +675,14 @@ def test_no_worker_outlives_ctrl_c_or_the_main_process(tmp_path, start_method):
     try:
         assert main.stdout.readline() == "training 2\n", errors.read_text()
         os.killpg(main.pid, signal.SIGINT)
-        assert select.select([main.stdout], [], [], 5.0)[0], "still busy after 5 s"
+        assert select.select([main.stdout], [], [], 60.0)[0], "still busy"
         assert main.stdout.readline() == "interrupted 0\n"
         assert errors.read_text() == ""
         assert main.stdout.readline() == "training 2\n"
         assert len(processes_of_session(main.pid)) >= 3
         main.kill()
         main.wait()
-        end = time.monotonic() + 5.0
+        end = time.monotonic() + 60.0
         while processes_of_session(main.pid) and time.monotonic() < end:
             time.sleep(0.05)
         assert processes_of_session(main.pid) == []
