@@ -52,8 +52,8 @@ def check_policy(policy_class: Any, arguments: Mapping[str, Any]) -> type[Recurr
     if not isinstance(policy_class, type) or not issubclass(policy_class, RecurrentActorCriticPolicy):
         got = getattr(policy_class, "__name__", policy_class)
         raise ValueError(f"policy must be a class of RecurrentActorCriticPolicy, or a name, got {got}")
-    parameters = list(inspect.signature(policy_class).parameters.values())[3:]
-    known = {parameter.name: parameter for parameter in parameters}
+    parameters = list(inspect.signature(policy_class).parameters.values())
+    known = {parameter.name: parameter for parameter in parameters[3:]}
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     for name, value in arguments.items():
         if name in known:

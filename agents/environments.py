@@ -61,6 +61,8 @@ class WorkerVecEnv(VecEnvWrapper):
         super().__init__(wrap_env(make(), monitor_wrapper=monitor_wrapper))
         if unwrap_vec_normalize(self.venv) is not None:
             raise ValueError("env must be without VecNormalize, whose statistics workers cannot share, got one that has it")
+        if self.venv.has_attr("results_writer") and any(self.venv.get_attr("results_writer")):
+            raise ValueError("env must be without the file of a Monitor, which all workers would write, got one that has it")
 
     def reset(self) -> VecEnvObs:
         return self.venv.reset()

@@ -8,12 +8,13 @@ from typing import Any
 
 from gymnasium import Env
 from gymnasium.vector import VectorEnv
-from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from sb3_contrib.common.maskable.utils import get_action_masks
 from stable_baselines3.common import evaluation
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents.environments import wrap_evaluation_env
+from fw_rl.agents.masks import has_masks
 from fw_rl.agents.normalization import warn_of_missing_normalizer
 
 __all__ = ["MaskedEvalCallback", "evaluate_policy"]
@@ -34,7 +35,7 @@ class MaskedEvalCallback(EvalCallback):
 
     def __init__(self, eval_env: VecEnv | VectorEnv | Env, *args: Any, **kwargs: Any) -> None:
         super().__init__(wrap_evaluation_env(eval_env), *args, **kwargs)
-        self._is_masked = is_masking_supported(self.eval_env)
+        self._is_masked = has_masks(self.eval_env)
 
     def _on_step(self) -> bool:
         with _heeding_masks(self.model, self.eval_env) if self._is_masked else nullcontext():
@@ -64,7 +65,7 @@ def evaluate_policy(
     """
     env = wrap_evaluation_env(env)
     warn_of_missing_normalizer(model.get_vec_normalize_env(), env)
-    with _heeding_masks(model, env) if is_masking_supported(env) else nullcontext():
+    with _heeding_masks(model, env) if has_masks(env) else nullcontext():
         return evaluation.evaluate_policy(model, env, n_eval_episodes, deterministic, **kwargs)
 
 

@@ -291,9 +291,19 @@ class RecurrentInference(ActorCriticPolicy):
         latent, new_state = self.remember(map_observation(add_time, observation), memory, starts.unsqueeze(0))
         return latent[0], new_state
 
+    def as_state(self, state: AnyState) -> State:
+        """A state that `predict` returned, or that went through JSON, as the cell takes it.
+
+        Args:
+            state: Arrays or tensors [B, ...].
+        """
+        parts = (torch.as_tensor(part, device=self.device) for part in state)
+        dtype = self.value_net.weight.dtype
+        return tuple(part.to(dtype) if part.is_floating_point() else part for part in parts)
+
     def _before_step(self, n_envs: int, state: AnyState, episode_starts: Tensor | np.ndarray) -> tuple[State, Tensor]:
         """State and episode starts [B] (bool) as tensors; ValueError unless they have as many rows as observations."""
-        memory = tuple(torch.as_tensor(part, device=self.device) for part in state)
+        memory = self.as_state(state)
         starts = torch.as_tensor(episode_starts, device=self.device).bool()
         if len(memory[0]) != n_envs:
             raise ValueError(f"state must have {n_envs} rows, as many as observations, got {len(memory[0])}")

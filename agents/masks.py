@@ -5,12 +5,22 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
+from sb3_contrib.common.maskable.utils import is_masking_supported
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-__all__ = ["check_masks"]
+__all__ = ["check_masks", "has_masks"]
 
 FORBIDDEN = 1e8
 """How far the logit of a forbidden action is moved. Infinity would make its share of the entropy, 0 * log 0, not a number."""
+
+
+def has_masks(env: VecEnv) -> bool:
+    """Whether an environment says which actions it allows; not one that cannot be asked, such as those of SuperSuit."""
+    try:
+        return is_masking_supported(env)
+    except AttributeError:
+        return False
 
 
 def check_masks(masks: ArrayLike, space: spaces.Space, n_envs: int) -> NDArray[np.bool_]:

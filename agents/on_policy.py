@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from operator import itemgetter
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
-from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from sb3_contrib.common.maskable.utils import get_action_masks
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
@@ -24,19 +23,17 @@ from fw_rl.agents.contrib_names import LSTM_POLICIES, check_arguments, check_pol
 from fw_rl.agents.devices import choose_device
 from fw_rl.agents.environments import wrap_env
 from fw_rl.agents.finite import first_in_rollout, first_not_finite
-from fw_rl.agents.masks import check_masks
+from fw_rl.agents.masks import check_masks, has_masks
 from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS, torch_threads
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rollout import Observation, RecurrentRollout, RolloutSequences, map_observation
 from fw_rl.agents.saving import SavedAgent
+from fw_rl.agents.update_log import memory_metrics
 from fw_rl.arguments import require
 from fw_rl.cells import State, Stepper
 from fw_rl.envs.sb3_tensors import TensorVecEnvAdapter
 
 __all__ = ["RecurrentOnPolicyAlgorithm"]
-
-ENCODED_AT_ONCE = 256
-"""Observations, for the memory's metrics."""
 
 
 class RecurrentOnPolicyAlgorithm(SavedAgent):
@@ -162,7 +159,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             monitor_wrapper=monitor_wrapper,
             policy_kwargs=policy_kwargs,
             verbose=verbose,
-            seed=seed,
+            seed=None if seed is None else int(seed),  # of NumPy too
             device=device,
             supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
             _init_setup_model=_init_setup_model,
@@ -204,7 +201,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        self._masked = self.env is not None and is_masking_supported(self.env)
+        self._masked = self.env is not None and has_masks(self.env)
 
     def _setup_learn(
         self,
@@ -226,7 +223,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
         assert self.env is not None
-        self._masked = is_masking_supported(self.env)
+        self._masked = has_masks(self.env)
         if self._last_state is None or len(self._last_state[0]) != self.n_envs:
             self._last_state = self.policy.initial_state(self.n_envs)
         if len(self._discounted_returns) != self.n_envs:
@@ -260,12 +257,14 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             if self._masked:
                 masks = rollout_buffer.add_action_masks(check_masks(get_action_masks(env), self.action_space, env.num_envs))
             try:
-                actions, output = self.policy.act(obs_tensor, self._stepper, starts, action_masks=masks)
+                sampled, output = self.policy.act(obs_tensor, self._stepper, starts, action_masks=masks)
             except FloatingPointError as error:
                 raise self._not_finite("the distribution over actions") from error
-            to_env = self.policy.fit_actions if self._keeps_tensors else self.policy.to_env_actions
-            clipped_actions: Any = to_env(actions)
+            # Actions and what the environment takes of them, under SB3's names and in NumPy, for callbacks.
+            actions: Any = sampled if self._keeps_tensors else sampled.numpy(force=True)
+            clipped_actions: Any = (self.policy.fit_actions if self._keeps_tensors else self.policy.to_env_actions)(sampled)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
+            dones = dones if self._keeps_tensors else np.asarray(dones, dtype=bool)
             self.num_timesteps += env.num_envs
             # Before the callback, which may save, or stop: observation and state belong together.
             self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
@@ -273,7 +272,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             callback.update_locals(locals())
             if not callback.on_step():
                 return False
-            rollout_buffer.add(actions, rewards, output)
+            rollout_buffer.add(sampled, rewards, output)
             self._note_ends(env, dones, infos)
 
         last_dones = torch.as_tensor(dones, device=self.device)
@@ -309,7 +308,8 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
     def _bootstrap_values(self, dones: NDArray[np.bool_], infos: list[dict[str, Any]]) -> Tensor:
         """The values [B] of the last observations where a time limit and not the game ended the episode; else 0."""
         values = torch.zeros(len(dones), device=self.device)
-        rows = [int(i) for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
+        cut = [int(i) for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
+        rows = [i for i in cut if infos[i].get("terminal_observation") is not None]
         if rows:
             assert self._last_state is not None
             last = [infos[i]["terminal_observation"] for i in rows]
@@ -367,20 +367,9 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write the log, with the memory's metrics on the last rollout if it was collected in this process."""
-        for name, value in self._memory_metrics().items():
+        for name, value in memory_metrics(self.policy, self.rollout_buffer).items():
             self.logger.record(name, value)
         super().dump_logs(iteration)
-
-    def _memory_metrics(self) -> dict[str, float]:
-        rollout = self.rollout_buffer
-        if not rollout.states:
-            return {}
-        some = max(ENCODED_AT_ONCE // self.n_envs, 1)
-        windows = [itemgetter(slice(t, t + some)) for t in range(0, self.n_steps, some)]
-        with torch.no_grad():  # some at a time: of images, the whole rollout takes more memory than learning from it
-            encoded = torch.cat([self.policy.encode(map_observation(window, rollout.observations)) for window in windows])
-        metrics = self.policy.cell.diagnostics(encoded, rollout.states[0], rollout.episode_starts)
-        return {f"rollout/memory/{name}": value for name, value in metrics.items()}
 
     def predict(  # type: ignore[override]
         self,

@@ -11,13 +11,14 @@ from gymnasium import Env
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import RecordEpisodeStatistics
 from numpy.typing import ArrayLike, NDArray
-from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from sb3_contrib.common.maskable.utils import get_action_masks
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents.environments import wrap_evaluation_env
 from fw_rl.agents.finite import require_finite_observation
 from fw_rl.agents.inference import rows_of
+from fw_rl.agents.masks import has_masks
 from fw_rl.agents.normalization import warn_of_missing_normalizer
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.cells import State, Stepper
@@ -147,7 +148,7 @@ class Player:
         self.reset()
         env = wrap_evaluation_env(env)
         warn_of_missing_normalizer(self._normalizer, env)
-        masked = is_masking_supported(env)
+        masked = has_masks(env)
         reported = any(all(env.env_is_wrapped(wrapper)) for wrapper in (Monitor, RecordEpisodeStatistics))
         left = np.array([(n_episodes + i) // env.num_envs for i in range(env.num_envs)])
         earned, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=int)
@@ -155,6 +156,7 @@ class Player:
         while left.any():
             masks = get_action_masks(env) if masked else None
             observation, rewards, dones, infos = env.step(self.act(observation, deterministic, masks))  # type: ignore[arg-type]
+            dones = np.asarray(dones, dtype=bool)
             self.observe(dones)
             earned += rewards
             lengths += 1

@@ -123,14 +123,14 @@ class RecurrentActorCriticPolicy(RecurrentInference):
         scaled = self.observation_space if self.norm_obs else spaces.Dict()
         self.observation_scaling = ObservationScaling(scaled, self.normalize_images)
         self.reward_scaling = RewardScaling()
-        super()._build(lr_schedule)
-
-    def _build_mlp_extractor(self) -> None:
-        """SB3's hook for what lies between the features and the heads."""
         self.encoder, self.cell = self._make_memory()
         if not self.shared_cell:
             self.critic_encoder, critic_cell = self._make_memory()
             self.cell = CellPair(self.cell, critic_cell)
+        super()._build(lr_schedule)
+
+    def _build_mlp_extractor(self) -> None:
+        """SB3's hook for the layers after the memory."""
         self.mlp_extractor = MlpExtractor(self.hidden_size, self.net_arch, self.activation_fn, "cpu")
 
     def _make_memory(self) -> tuple[nn.Module, Cell]:
@@ -197,7 +197,7 @@ class RecurrentActorCriticPolicy(RecurrentInference):
         """
         if episode_starts.dim() != 2:
             raise ValueError(f"episode_starts must be [T, B], as all that is evaluated, got {list(episode_starts.shape)}")
-        latent = self.cell.replay(self.encode(observations), state, episode_starts, outputs)
+        latent = self.cell.replay(self.encode(observations), self.as_state(state), episode_starts, outputs)
         flat, shape = latent.flatten(0, 1), episode_starts.shape
         masks = None if action_masks is None else action_masks.flatten(0, 1)
         log_prob, entropy = self._judge_actions(flat, actions.flatten(0, 1), masks)

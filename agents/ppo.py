@@ -104,6 +104,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         norm_reward: bool = True,
         **kwargs: Any,
     ) -> None:
+        given = bptt_length
         if bptt_length is None and 1 <= batch_size < n_steps:
             bptt_length = batch_size
         length = bptt_length or n_steps
@@ -116,7 +117,6 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
             require(name, value, value is None or is_schedule or (isinstance(value, Real) and value > 0), "above 0")
             setattr(self, name, float(value) if isinstance(value, Real) else value)
         self.batch_size, self.n_epochs = int(batch_size), n_epochs
-        self.learning_rate_factor, self.learning_rate_falls = 1.0, 0
         super().__init__(
             policy,
             env,
@@ -133,6 +133,11 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
             norm_reward=norm_reward,
             **kwargs,
         )
+        self.bptt_length = given  # a file that is loaded with another batch has the default for that one
+
+    def _setup_lr_schedule(self) -> None:
+        super()._setup_lr_schedule()
+        self.learning_rate_factor, self.learning_rate_falls = 1.0, 0
 
     def learn(
         self,

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 from torch import Tensor, nn
 
 from fw_rl.agents.a2c import RecurrentA2C
+from fw_rl.agents.update_log import memory_metrics
 from fw_rl.processes import Send
 
 
@@ -78,7 +79,7 @@ class WorkerA2C(RecurrentA2C):
         metrics = {name: float(value) for name, value in self.logger.name_to_value.items()}
         if self.shared.wants_memory_metrics:
             self.shared.wants_memory_metrics.fill_(False)
-            metrics |= self._memory_metrics()
+            metrics |= memory_metrics(self.policy, self.rollout_buffer)
         infos, self.infos = self.infos, []
         return RolloutReport(infos, metrics)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from importlib.util import find_spec
 from typing import Any
 
@@ -30,6 +30,7 @@ __all__ = [
     "can_run",
     "can_run_triton",
     "compiled",
+    "first_derivative",
     "helper",
     "in_place",
     "inlined",
@@ -107,6 +108,21 @@ def sigmoid(x: Array, out: Array) -> None:
             out[i] = half + half * math.tanh(half * x[i])
 
 
+def first_derivative(backward: Kernel) -> Kernel:
+    """Decorator of the `backward` of an `autograd.Function` whose kernels have no derivative themselves.
+
+    RuntimeError with `create_graph=True`: `once_differentiable` of Torch would give zeros there, if nothing else has a graph.
+    """
+
+    @wraps(backward)
+    def run(ctx: Any, *gradients: Tensor) -> Any:
+        if torch.is_grad_enabled() and not is_traced():
+            raise RuntimeError("create_graph must be False for the kernels of a cell; torch.func has its second derivatives")
+        return backward(ctx, *gradients)
+
+    return run
+
+
 def arrays(*parts: Tensor) -> list[NDArray[Any]]:
     """What kernels take of tensors: arrays in the same memory."""
     return [part.detach().numpy() for part in parts]
@@ -137,7 +153,7 @@ def can_run(*tensors: Tensor) -> bool:
 
 def can_run_triton(*tensors: Tensor) -> bool:
     """Whether Triton's kernels can take these tensors: on a GPU, or where Triton's interpreter runs them on the processor."""
-    return _are_plain(tensors, "cpu" if _is_interpreted() else "cuda") and _has_triton()
+    return not is_traced() and _has_triton() and _are_plain(tensors, "cpu" if _is_interpreted() else "cuda")
 
 
 def _are_plain(tensors: tuple[Tensor, ...], device: str) -> bool:

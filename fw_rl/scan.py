@@ -17,9 +17,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from fw_rl.kernels import Array, Kernel, array_of_starts, can_run, can_run_triton, compiled, is_traced
+from fw_rl.kernels import Array, Kernel, array_of_starts, can_run, can_run_triton, compiled, first_derivative, is_traced
 
 __all__ = ["product", "scan", "scan_kernels"]
 
@@ -119,7 +118,7 @@ class _Scan(torch.autograd.Function):
         ctx.shape = driven.shape
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @first_derivative
     def backward(ctx: Any, d_h: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         decay, before, starts, h = ctx.saved_tensors
         if can_run_triton(decay, before, h, d_h):

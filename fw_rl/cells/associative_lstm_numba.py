@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fw_rl.cells.associative_lstm import AssociativeLSTMCell
 from fw_rl.cells.associative_lstm_kernels import step_back, step_forward
 from fw_rl.cells.backends import Backend, register_backend
 from fw_rl.cells.base import State
-from fw_rl.kernels import Kernel, can_run, rows_that_start
+from fw_rl.kernels import Kernel, can_run, first_derivative, rows_that_start
 
 __all__ = ["NumbaAssociativeLSTM"]
 
@@ -108,7 +107,7 @@ class _AssociativeLSTMFunction(torch.autograd.Function):
         return outputs, last
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @first_derivative
     def backward(ctx: Any, d_outputs: Tensor, d_last: Tensor) -> tuple[Tensor | None, ...]:
         permutations, starts, x, weight, recurrent, *trace = ctx.saved_tensors
         summed, gates, cells, recalled, h = _Trace(*trace)

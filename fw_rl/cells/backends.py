@@ -113,10 +113,12 @@ class AcceleratedCell(Cell):
 
     def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor | None) -> Tensor:
         check_input(self, x)
+        self.check_state(state)
         check_rows(x.shape[:2], state, episode_starts)
         return self.backend(x).replay(self, x, state, episode_starts, outputs)
 
     def stepper(self, state: State) -> Stepper:
+        self.check_state(state)
         return self.backend(*state).stepper(self, state)
 
     def kernels(self, replays: bool) -> tuple[Kernel, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -72,6 +73,7 @@ class Cell(nn.Module, ABC):
         """`forward` with a state, and with shapes that fit, which kernels trust."""
         check_input(self, x)
         state = self.initial_state(x.shape[1]) if state is None else state
+        self.check_state(state)
         check_rows(x.shape[:2], state, episode_starts)
         return super().__call__(x, state, episode_starts, **signals)  # type: ignore[no-any-return]
 
@@ -96,6 +98,20 @@ class Cell(nn.Module, ABC):
             The outputs y [T, B, H] and the new state.
         """
 
+    def check_state(self, state: State) -> None:
+        """ValueError for a state of another cell, whose rows have other shapes.
+
+        Args:
+            state: Of any number of rows.
+        """
+        if not is_traced() and [part.shape[1:] for part in state] != self._state_shapes:
+            wanted = ", ".join(f"[{', '.join(['B', *map(str, shape)])}]" for shape in self._state_shapes)
+            raise ValueError(f"state must be of this cell, {wanted}, got {[list(part.shape) for part in state]}")
+
+    @cached_property
+    def _state_shapes(self) -> list[torch.Size]:
+        return [part.shape[1:] for part in self.initial_state(1)]
+
     def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor | None) -> Tensor:
         """The outputs of `forward` with their gradient, [T, B, H], where nobody needs the state after them.
 
@@ -119,6 +135,7 @@ class Cell(nn.Module, ABC):
         Args:
             state: The state to begin with, which is left as it is.
         """
+        self.check_state(state)
         return Stepper(self, state)
 
     def kernels(self, replays: bool) -> tuple[Kernel, ...]:

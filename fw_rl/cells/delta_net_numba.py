@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from fw_rl.cells.backends import Backend, register_backend
 from fw_rl.cells.base import State, Stepper, check_rows
 from fw_rl.cells.delta_net import TINY, DeltaNetCell
 from fw_rl.cells.delta_net_kernels import run_back, run_forward
-from fw_rl.kernels import Kernel, array_of_starts, arrays, can_run
+from fw_rl.kernels import Kernel, array_of_starts, arrays, can_run, first_derivative
 
 __all__ = ["NumbaDeltaNet"]
 
@@ -89,7 +88,7 @@ class _Remember(torch.autograd.Function):
         return shown, _copy_of(transposed.mT)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @first_derivative
     def backward(ctx: Any, d_shown: Tensor, d_matrix: Tensor) -> tuple[Tensor | None, ...]:
         mapped, sigmoids, rates, gain, starts, *trace = ctx.saved_tensors
         d_mapped, d_rates, d_gain = torch.empty_like(mapped), torch.empty_like(rates), torch.zeros_like(gain)

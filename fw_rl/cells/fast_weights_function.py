@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fw_rl import memory
 from fw_rl.cells.fast_weights_kernels import run_back, run_forward
+from fw_rl.kernels import first_derivative
 from fw_rl.memory import Memory
 
 __all__ = [
@@ -125,7 +125,7 @@ class FastWeightsFunction(torch.autograd.Function):
         return outputs, folded[-2], folded[-1]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @first_derivative
     def backward(ctx: Any, d_outputs: Tensor, d_folded: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         driven, outputs, recurrent, gain, bias, h, *others = ctx.saved_tensors
         constants: Constants = ctx.constants

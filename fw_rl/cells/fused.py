@@ -54,6 +54,7 @@ class FusedCell(AcceleratedCell):
         return torch.cat(outputs), state
 
     def stepper(self, state: State) -> Stepper:
+        self.check_state(state)
         return _FusedStepper(self, state)
 
     def run_episodes(

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fw_rl.cells.backends import Backend, register_backend
 from fw_rl.cells.base import State
@@ -17,7 +16,7 @@ from fw_rl.cells.fused import FusedCell, episode_length
 from fw_rl.cells.gated_kernels import gru_back, gru_forward, lstm_back, lstm_forward
 from fw_rl.cells.gru import GRUCell
 from fw_rl.cells.lstm import LSTMCell
-from fw_rl.kernels import Kernel, array_of_starts, arrays, can_run, rows_that_start
+from fw_rl.kernels import Kernel, array_of_starts, arrays, can_run, first_derivative, rows_that_start
 
 __all__ = ["NumbaGRU", "NumbaLSTM"]
 
@@ -73,7 +72,7 @@ class _NumbaGated(Backend[FusedCell]):
         `known`: every h, where acting has found them, so that one product with the recurrent weights does for all steps.
         """
         (steps, batch, _), size = x.shape, h.shape[1]
-        gates = torch.addmm(bias, x.flatten(0, 1), weight.T).view(steps, batch, -1, size)
+        gates = torch.addmm(bias, x.flatten(0, 1), weight.T).view(steps, batch, len(weight) // size, size)
         kept, outputs = x.new_empty(steps + 1, batch, size), x.new_empty(steps, batch, size)
         if c:
             kept[0] = c[0]
@@ -124,7 +123,7 @@ class _Gated(torch.autograd.Function):
         return found
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @first_derivative
     def backward(ctx: Any, d_outputs: Tensor, *d_c: Tensor) -> tuple[Tensor | None, ...]:
         starts, x, weight, recurrent, h, outputs, gates, kept = ctx.saved_tensors
         before = _before(h, outputs, starts)

@@ -32,10 +32,11 @@ def make_cell(name: str, input_size: int, hidden_size: int, *, layers: int = 1, 
         ValueError: If there is no such cell or option, or if a value is not allowed.
     """
     cell_class = find_cell(name)
-    parameters = list(inspect.signature(cell_class).parameters.values())[2:]
+    every = list(inspect.signature(cell_class).parameters.values())
+    takes_any, parameters = any(parameter.kind is parameter.VAR_KEYWORD for parameter in every), every[2:]
     allowed = [*(parameter.name for parameter in parameters), "layers"]
     unknown = [option for option in options if option not in allowed]
-    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+    if unknown and not takes_any:
         raise ValueError(f"an option of cell {name!r} must be one of {', '.join(allowed)}, got {unknown[0]!r}")
     if isinstance(layers, bool) or not isinstance(layers, int) or not 1 <= layers <= MOST:
         raise ValueError(f"layers must be a whole number from 1 to {MOST}, got {layers!r}")

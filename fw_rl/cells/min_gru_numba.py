@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fw_rl.cells.backends import Backend, register_backend
 from fw_rl.cells.base import State
 from fw_rl.cells.min_gru import MinGRUCell
-from fw_rl.kernels import Array, Kernel, array_of_starts, arrays, can_run, in_place, sigmoid
+from fw_rl.kernels import Array, Kernel, array_of_starts, arrays, can_run, first_derivative, in_place, sigmoid
 
 __all__ = ["NumbaMinGRU"]
 
@@ -54,7 +53,7 @@ class _MinGRU(torch.autograd.Function):
         return h
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @first_derivative
     def backward(ctx: Any, d_h: Tensor) -> tuple[Tensor, Tensor, None]:
         mapped, before, starts, gates, h = ctx.saved_tensors
         d_mapped, d_before = torch.empty_like(mapped), torch.zeros_like(before)

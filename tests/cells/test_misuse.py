@@ -81,6 +81,21 @@ def test_torch_func_differentiates_by_any_parameter(name):
 
 
 @COMPILED
+def test_a_second_derivative_is_refused_or_right(name):
+    cell, x, way = build(name), rand(T, B, I), rand(T, B, I, seed=3)
+
+    def loss(x):
+        return cell(x)[0].square().sum()
+
+    with pytest.raises(RuntimeError, match=r"^create_graph must be False for the kernels of a cell"):
+        torch.autograd.functional.hvp(loss, x, way)
+    slope = torch.func.grad(loss)
+    found = torch.func.grad(lambda x: (slope(x) * way).sum())(x)
+    eps = 1e-5
+    assert_close(found, (slope(x + eps * way) - slope(x - eps * way)) / (2 * eps), rtol=1e-3, atol=1e-3)
+
+
+@COMPILED
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
 def test_a_trace_has_the_operations_and_not_their_results(name):
     cell = build(name).requires_grad_(False)
