@@ -297,9 +297,9 @@ class RecurrentInference(ActorCriticPolicy):
         Args:
             state: Arrays or tensors [B, ...].
         """
-        parts = (torch.as_tensor(part, device=self.device) for part in state)
-        dtype = self.value_net.weight.dtype
-        return tuple(part.to(dtype) if part.is_floating_point() else part for part in parts)
+        device, dtype = self.device, self.value_net.weight.dtype
+        parts = (torch.as_tensor(part, device=device) for part in state)
+        return tuple(part.to(dtype) if part.dtype != dtype and part.is_floating_point() else part for part in parts)
 
     def _before_step(self, n_envs: int, state: AnyState, episode_starts: Tensor | np.ndarray) -> tuple[State, Tensor]:
         """State and episode starts [B] (bool) as tensors; ValueError unless they have as many rows as observations."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,13 @@ __all__: list[str] = []
 
 def torch_dtype(space: spaces.Space) -> torch.dtype:
     """The type of a tensor of the space's numbers."""
-    assert space.dtype is not None
-    return getattr(torch, space.dtype.name)  # type: ignore[no-any-return]
+    return _torch_dtype(space.dtype)
+
+
+@cache
+def _torch_dtype(dtype: np.dtype | None) -> torch.dtype:
+    assert dtype is not None
+    return getattr(torch, dtype.name)  # type: ignore[no-any-return]
 
 
 def describe_space(space: spaces.Space) -> dict[str, Any]:

@@ -142,8 +142,7 @@ def rows_that_start(starts: Tensor | None, steps: int) -> list[Tensor | None]:
 
 def is_traced() -> bool:
     """Whether operations are recorded in place of numbers: by `torch.compile`, an export, `torch.jit.trace` or `torch.func`."""
-    is_exported = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    return is_exported or peek_interpreter_stack() is not None
+    return peek_interpreter_stack() is not None or torch._C._is_tracing() or torch.compiler.is_compiling()
 
 
 def can_run(*tensors: Tensor) -> bool:

@@ -72,7 +72,6 @@ class LRUDeltaNetCell(Cell):
         return y, h + A
 
     def stepper(self, state: State) -> Stepper:
-        self.check_state(state)
         return _LRUDeltaNetStepper(self, state)
 
     def kernels(self, replays: bool) -> tuple[Kernel, ...]:

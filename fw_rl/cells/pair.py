@@ -54,7 +54,6 @@ class CellPair(Cell):
         return torch.cat([y1, y2], dim=-1)
 
     def stepper(self, state: State) -> Stepper:
-        self.check_state(state)
         return _PairStepper(self, state)
 
     def kernels(self, replays: bool) -> tuple[Kernel, ...]:

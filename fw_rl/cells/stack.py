@@ -90,7 +90,6 @@ class Stack(Cell):
         return [tuple(islice(parts, length)) for length in self._lengths]
 
     def stepper(self, state: State) -> Stepper:
-        self.check_state(state)
         return _StackStepper(self, state)
 
     def kernels(self, replays: bool) -> tuple[Kernel, ...]:
