@@ -91,10 +91,12 @@ class GameVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]])
         game: Its class, or "module:name" of it.
         num_envs: Episodes, at least 1.
         autoreset_mode: An `AutoresetMode` or its value, such as "SameStep".
+        render_mode: None: a `GameEnv` draws its game.
         rules: Arguments of the class.
 
     Raises:
         ValueError: If an argument, action, option or seed is none of those above.
+        TypeError: For any other render_mode.
         gymnasium.error.ResetNeeded: For a step before all episodes began and, with `DISABLED`, after the end of one.
 
     Examples:
