@@ -75,7 +75,7 @@ def _products_back(boundary: Any, settled: Any, inner_steps: int, **script: Any)
 
 
 def _products_of_reads(
-    keys: Any, strengths: Any, matrix: Any, faded: Any, write: Any, begins: Any, decay: float, lasting: int, **_: Any
+    keys: Any, strengths: Any, matrix: Any, faded: Any, write: Any, first_steps: Any, decay: float, lasting: int, **_: Any
 ) -> tuple[int, int]:
     """One read at each step of each row, and what its gradient sends to the writes of the sequence.
 
@@ -86,7 +86,7 @@ def _products_of_reads(
     weights = np.empty(keys.shape[1], keys.dtype)
     reads = sent = 0
     for t, b in np.ndindex(*write.shape):
-        first = _weigh(t, strengths[b], write[:, b], begins[t, b], decay, lasting, weights)
+        first = _weigh(t, strengths[b], write[:, b], first_steps[t, b], decay, lasting, weights)
         reads += 2 * size * int(np.count_nonzero(weights[first : pending + t]))
         reads += size**2 if faded[t, b] and matrix.shape[1] else 0
         sent += 3 * size * (pending + t - max(first, pending))
