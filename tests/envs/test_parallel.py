@@ -429,8 +429,8 @@ def test_a_hanging_step_is_ended_by_ctrl_c(start_method, action, opened):
     envs = opened(faulty, 4, 2, start_method)
     envs.reset()
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
     with pytest.raises(KeyboardInterrupt):
+        timer.start()
         envs.step(np.array([0, action, 0, 0]))
     timer.join()
     assert is_closed(envs)
