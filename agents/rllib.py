@@ -22,11 +22,11 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import register_env
-from sb3_contrib.common.maskable.utils import is_masking_supported
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents.environments import MakeEnv, WorkerVecEnv
+from fw_rl.agents.masks import has_masks
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rllib_module import RecurrentModule
@@ -106,7 +106,7 @@ class RLlibAgent(RecurrentOnPolicyAlgorithm):
         self.engine, self.runners, self.address = algorithm, n_workers, ray_address
         self.engine_kwargs, self.patience = algorithm_kwargs or {}, timeout
         made = None if env is None else self._wrap_env(env, monitor_wrapper=kwargs.get("monitor_wrapper", True))
-        if made is not None and is_masking_supported(made):
+        if made is not None and has_masks(made):
             raise ValueError("env must be without action_masks, of which RLlib does not know, got one that has them")
         device = "cpu" if device == "auto" else device
         unscaled = dict(norm_obs=False) | (kwargs.pop("policy_kwargs", None) or {})  # nobody sees all steps

@@ -104,9 +104,6 @@ class NumPyVecEnv(VecEnvWrapper):
 
     venv: TensorVecEnvAdapter
 
-    def __init__(self, venv: TensorVecEnvAdapter) -> None:
-        super().__init__(venv)
-
     def reset(self) -> Any:
         return _to_numpy(self.venv.reset())
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
-from fw_rl.cells.base import Cell, State, Stepper, check_input, check_rows
+from fw_rl.cells.base import Cell, State, Stepper
 from fw_rl.kernels import Kernel
 
 __all__ = ["AcceleratedCell", "Backend", "register_backend"]
@@ -112,9 +112,7 @@ class AcceleratedCell(Cell):
         return self.backend(x).sequence(self, x, state, episode_starts)
 
     def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor | None) -> Tensor:
-        check_input(self, x)
-        self.check_state(state)
-        check_rows(x.shape[:2], state, episode_starts)
+        state = self._checked(x, state, episode_starts)
         return self.backend(x).replay(self, x, state, episode_starts, outputs)
 
     def stepper(self, state: State) -> Stepper:

@@ -71,11 +71,16 @@ class Cell(nn.Module, ABC):
         self, x: Tensor, state: State | None = None, episode_starts: Tensor | None = None, **signals: Tensor | None
     ) -> tuple[Tensor, State]:
         """`forward` with a state, and with shapes that fit, which kernels trust."""
+        state = self._checked(x, state, episode_starts)
+        return super().__call__(x, state, episode_starts, **signals)  # type: ignore[no-any-return]
+
+    def _checked(self, x: Tensor, state: State | None, episode_starts: Tensor | None) -> State:
+        """The state to begin with; ValueError for shapes that do not fit."""
         check_input(self, x)
         state = self.initial_state(x.shape[1]) if state is None else state
         self.check_state(state)
         check_rows(x.shape[:2], state, episode_starts)
-        return super().__call__(x, state, episode_starts, **signals)  # type: ignore[no-any-return]
+        return state
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
