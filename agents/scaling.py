@@ -42,16 +42,34 @@ class RunningStatistics(nn.Module):
         """1 / sqrt(var + epsilon)."""
         return (self.var + EPSILON).rsqrt()
 
-    @torch.no_grad()
     def update(self, values: Tensor) -> None:
         """Take note of N values, [N, ...]."""
         values = values.to(self.mean)
-        total = self.count + len(values)
-        distance = values.mean(dim=0) - self.mean
-        squares = self.var * self.count + values.var(dim=0, correction=0) * len(values)
-        self.var.copy_((squares + distance.square() * self.count * len(values) / total) / total)
-        self.mean.add_(distance * len(values) / total)
+        self._merge(values.mean(dim=0), values.var(dim=0, correction=0), torch.full_like(self.count, len(values)))
+
+    def catch_up(self, other: RunningStatistics, before: RunningStatistics) -> None:
+        """Take note of what other statistics have seen since they were as `before`."""
+        if self.count == before.count:
+            self.load_state_dict(other.state_dict())
+        elif other.count > before.count:
+            self._merge(*other._since(before))
+
+    @torch.no_grad()
+    def _merge(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+        """Take note of `count` values, of which mean and variance are known."""
+        total = self.count + count
+        distance = mean - self.mean
+        squares = self.var * self.count + var * count + distance.square() * self.count * count / total
+        self.mean.add_(distance * count / total)
+        self.var.copy_(squares / total)
         self.count.copy_(total)
+
+    def _since(self, before: RunningStatistics) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, variance and count of the values after those that `before` has."""
+        count = self.count - before.count
+        mean = before.mean + (self.mean - before.mean) * self.count / count
+        squares = self.var * self.count - before.var * before.count
+        return mean, (squares / count - (mean - before.mean).square() * before.count / self.count).clamp(min=0.0), count
 
 
 class RewardScaling(RunningStatistics):

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 from torch import Tensor, nn
 
 from fw_rl.agents.a2c import RecurrentA2C
+from fw_rl.agents.scaling import RunningStatistics
 from fw_rl.agents.update_log import memory_metrics
 from fw_rl.processes import Send
 
@@ -58,6 +59,13 @@ class WorkerA2C(RecurrentA2C):
         self.infos: list[dict[str, Any]] = []
         state = self.policy.state_dict()
         self._pairs = [(state[name], shared.parameters[name]) for name in shared.parameters]
+        self._statistics = [
+            (part, _in_common(part, shared.parameters, name))
+            for name, part in self.policy.named_modules()
+            if isinstance(part, RunningStatistics)
+        ]
+        counted = {id(buffer) for part, _ in self._statistics for buffer in part.buffers()}
+        self._buffers = [(own, shared.parameters[name]) for name, own in self.policy.named_buffers() if id(own) not in counted]
         self._common = [nn.Parameter(shared.parameters[name]) for name, _ in self.policy.named_parameters()]
         make_optimizer: Any = self.policy.optimizer_class
         optimizer = make_optimizer(self._common, lr=self.lr_schedule(1), **self.policy.optimizer_kwargs)
@@ -65,17 +73,20 @@ class WorkerA2C(RecurrentA2C):
         self.policy.optimizer = optimizer
 
     def learn_rollout(self) -> RolloutReport:
-        """Act with a copy of the shared parameters, and update them and the statistics of what is seen once."""
+        """Act with a copy of the shared parameters, and update them once, and the statistics by what was seen."""
         for own, common in self._pairs:
             own.copy_(common)
+        before = [copy.deepcopy(statistics) for statistics, _ in self._statistics]
         assert self.env is not None
         self.collect_rollouts(self.env, self._no_callback, self.rollout_buffer, self.n_steps)
         self.shared.frames[self.number] += self.n_steps * self.n_envs
         self.num_timesteps = self.shared.timesteps
         self._update_current_progress_remaining(self.num_timesteps, self.shared.total)
         self.train()
-        for name, statistics in self.policy.named_buffers():
-            self.shared.parameters[name].copy_(statistics)  # two workers at once leave those of one
+        for own, common in self._buffers:
+            common.copy_(own)
+        for (statistics, of_all), known in zip(self._statistics, before, strict=True):
+            of_all.catch_up(statistics, known)
         metrics = {name: float(value) for name, value in self.logger.name_to_value.items()}
         if self.shared.wants_memory_metrics:
             self.shared.wants_memory_metrics.fill_(False)
@@ -93,6 +104,13 @@ class WorkerA2C(RecurrentA2C):
         for common, own in zip(self._common, self.policy.parameters(), strict=True):
             common.grad, own.grad = own.grad, None
         self.policy.optimizer.step()
+
+
+def _in_common(statistics: RunningStatistics, shared: dict[str, Tensor], name: str) -> RunningStatistics:
+    """Statistics of that name whose numbers are the shared ones."""
+    twin = copy.deepcopy(statistics)
+    twin.load_state_dict({part: shared[f"{name}.{part}"] for part in twin.state_dict()}, assign=True)
+    return twin
 
 
 def optimizer_statistics(optimizer: torch.optim.Optimizer) -> list[dict[str, Tensor]]:

@@ -1,5 +1,7 @@
 """Observations and rewards come to the net in one range, by statistics that the policy keeps."""
 
+import copy
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -45,6 +47,26 @@ def test_statistics_are_those_of_all_values_together():
     assert_close(statistics.mean, together.mean(dim=0))
     assert_close(statistics.var, together.var(dim=0, correction=0))
     assert statistics.count == 46
+
+
+def test_statistics_of_two_are_those_of_one():
+    """Two that begin with the same statistics see different values, and both add what is new to the statistics in common."""
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(n, 2, generator=generator, dtype=torch.float64) * 7 + 300 for n in (30, 5, 1)]
+    for first in (batches[:1], []):
+        common = RunningStatistics((2,))
+        for batch in first:
+            common.update(batch)
+        workers = [copy.deepcopy(common), copy.deepcopy(common)]
+        before = copy.deepcopy(common)
+        for worker, batch in zip(workers, batches[1:], strict=True):
+            worker.update(batch)
+        for worker in workers:
+            common.catch_up(worker, before)
+        together = torch.cat([*first, *batches[1:]])
+        assert_close(common.mean, together.mean(dim=0))
+        assert_close(common.var, together.var(dim=0, correction=0))
+        assert common.count == len(together)
 
 
 def test_what_is_applied_changes_only_when_refreshed():
@@ -127,6 +149,6 @@ def test_an_episode_begins_without_the_rewards_of_the_last():
 @pytest.mark.processes
 def test_workers_share_what_they_know_of_the_scale():
     model = A3C("RecurrentPolicy", "CartPole-v1", n_steps=10, policy_kwargs=dict(hidden_size=8)).learn(400)
-    assert model.policy.reward_scaling.count >= 20  # workers that write at once keep the statistics of one
+    assert model.policy.reward_scaling.count > model.num_timesteps / 2  # they write without a lock: now and then one is lost
     place, _, angle, _ = model.policy.observation_scaling.parts[0].statistics.var
     assert max(place, angle) < 0.5  # they begin at 1, and both are small in CartPole, other than the velocities
