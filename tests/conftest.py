@@ -8,12 +8,19 @@ are compiled before these start: else each would compile all of them, and two co
 import signal
 from concurrent.futures import ProcessPoolExecutor
 
+import pytest
 import torch
 
-from fw_rl.cells import available_cells, make_cell
+from fw_rl.cells import available_cells, base, make_cell
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def registry_of_its_own(monkeypatch):
+    """The cells that a test registers are gone after it, before another test takes every cell that there is."""
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
 
 
 def pytest_configure(config):

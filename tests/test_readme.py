@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from fw_rl.__main__ import COMMANDS, main
-from fw_rl.cells import base
 
 ROOT = Path(__file__).parents[1]
 FILES = ("README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")))
@@ -54,7 +53,6 @@ def pages_with_code():
 def test_python_code_runs(page, tmp_path, monkeypatch):
     """From the top of a page to its end, as a reader does; a block with a guard is a script of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
     names = {"__name__": "__main__"}
     for number, code in enumerate(blocks("python", page), start=1):
         is_script = 'if __name__ == "__main__":' in code

@@ -878,9 +878,7 @@ def test_a_memory_of_another_form_begins_new_episodes(path, part):
     assert loaded.num_timesteps == read_checkpoint(path).counters["num_timesteps"] > 0
 
 
-def test_a_cell_that_is_not_registered(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
-
+def test_a_cell_that_is_not_registered(tmp_path):
     @register_cell("own")
     class Own(LSTMCell):
         pass
@@ -893,7 +891,6 @@ def test_a_cell_that_is_not_registered(tmp_path, monkeypatch):
 
 
 def test_a_module_that_a_file_names_is_not_imported(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
     monkeypatch.syspath_prepend(tmp_path)
     lines = ["from fw_rl.cells import LSTMCell, register_cell", "@register_cell('own')", "class Own(LSTMCell): ..."]
     (tmp_path / "own_cells.py").write_text("\n".join(lines))

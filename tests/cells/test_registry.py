@@ -22,12 +22,6 @@ from fw_rl.cells import (
 )
 
 
-@pytest.fixture(autouse=True)
-def registry_of_its_own(monkeypatch):
-    """What a test registers is gone after it."""
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
-
-
 def new_cell_class(name, module=__name__):
     def initial_state(self, batch_size):
         return (torch.zeros(batch_size, self.hidden_size),)

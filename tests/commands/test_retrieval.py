@@ -4,15 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from fw_rl.cells import Cell, available_cells, base, register_cell
+from fw_rl.cells import Cell, available_cells, register_cell
 from fw_rl.commands.task import main
 from tests.commands.helpers import rows
 
 
 @pytest.fixture
-def fading_cell(monkeypatch):
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
-
+def fading_cell():
     @register_cell("fading")
     class FadingCell(Cell):
         def __init__(self, input_size, hidden_size, decay=0.9):

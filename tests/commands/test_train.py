@@ -254,7 +254,6 @@ class Own(LSTMCell): ...
 
 @pytest.mark.parametrize("algo", ["a2c", A3C])
 def test_a_cell_of_a_module_of_ones_own(algo, tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
     (tmp_path / "own_cells.py").write_text(CELL)
     monkeypatch.syspath_prepend(tmp_path)
     code, run = train(tmp_path / "runs", "--cell", "own_cells:own", "--algo", algo, timesteps=96)
