@@ -44,7 +44,7 @@ class SweepOptions:
     trials: int = 60
     """Trials that the study is to have in all."""
     finalists: int = 1
-    """When all trials are done, train so many of the best with three new seeds each: the mean area over these decides."""
+    """When all trials are done, train so many of the best with five new seeds each: the mean area over these decides."""
     retrain: int = 0
     """In the end, train the best settings with so many seeds that had no part in the choice."""
     timesteps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: tuned)")] = None

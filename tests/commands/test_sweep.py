@@ -134,8 +134,8 @@ def test_finalists_get_new_seeds_and_the_best_is_trained_again(sweep, tmp_path, 
     folder = tmp_path / "out" / "Catch-5-2" / "rnn"
     finals, seeds = read_learnings(folder / "finals.json"), read_learnings(folder / "seeds.json")
     finalists = Swept(trials(tmp_path)).ranked[:2]
-    assert [known.seed for known in finals] == [5_000, 5_000, 5_001, 5_001, 5_002, 5_002]
-    assert [known.parameters for known in finals] == [trial.parameters for trial in finalists] * 3
+    assert [known.seed for known in finals] == [seed for seed in range(5_000, 5_005) for _ in finalists]
+    assert [known.parameters for known in finals] == [trial.parameters for trial in finalists] * 5
     assert [known.parameters for known in seeds] == [Swept(finalists, finals).chosen.parameters]
     capsys.readouterr()
     assert sweep("--trials", 3, "--finalists", 2, "--retrain", 1) == 0

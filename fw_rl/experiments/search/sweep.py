@@ -19,7 +19,7 @@ from fw_rl.files import write_file
 
 __all__ = ["Sweep"]
 
-FINAL_SEEDS = range(5_000, 5_003)
+FINAL_SEEDS = range(5_000, 5_005)
 """Seeds of the finalists; a trial's is its number."""
 
 FIRST_NEW_SEED = 10_000
@@ -38,7 +38,7 @@ class Sweep:
     def run(self, trials: int, finalists: int = 1, retrain: int = 0) -> str:
         """Make the trainings that are missing; returns the report, as report.md has it.
 
-        Finalists, if more than one, are trained with three new seeds each, and the best of them with `retrain` others. OSError
+        Finalists, if more than one, are trained with five new seeds each, and the best of them with `retrain` others. OSError
         where a file or the database cannot be written.
         """
         try:
