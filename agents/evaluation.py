@@ -58,7 +58,7 @@ def evaluate_policy(
         Mean and standard deviation of the returns, or with `return_episode_rewards=True` all returns and lengths.
 
     Examples:
-        >>> from fw_rl.agents import RecurrentPPO
+        >>> from fw_rl import RecurrentPPO
         >>> from fw_rl.envs import CatchVectorEnv
         >>> model = RecurrentPPO("RecurrentPolicy", CatchVectorEnv(8, n=8, m=2), n_steps=14)
         >>> mean, deviation = evaluate_policy(model, CatchVectorEnv(8, n=8, m=2), n_eval_episodes=16)

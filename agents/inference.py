@@ -126,7 +126,7 @@ class RecurrentInference(ActorCriticPolicy):
             action_masks: The allowed actions, [B, D], see `check_masks`.
 
         Examples:
-            >>> from fw_rl.agents import RecurrentPPO
+            >>> from fw_rl import RecurrentPPO
             >>> policy = RecurrentPPO("RecurrentPolicy", "CartPole-v1").policy
             >>> observation, _ = policy.obs_to_tensor(np.zeros((3, 4), dtype=np.float32))
             >>> distribution, state = policy.get_distribution(observation, policy.initial_state(3), np.ones(3))

@@ -43,7 +43,7 @@ class Player:
         model: A trained agent.
 
     Examples:
-        >>> from fw_rl.agents import RecurrentA2C
+        >>> from fw_rl import RecurrentA2C
         >>> from fw_rl.envs import CatchVectorEnv
         >>> model = RecurrentA2C("RecurrentPolicy", CatchVectorEnv(64, n=16, m=3))
         >>> env, player = model.get_env(), Player(model)

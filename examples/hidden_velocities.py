@@ -7,7 +7,7 @@ import tyro
 from gymnasium.wrappers import TransformObservation
 from stable_baselines3.common.env_util import make_vec_env
 
-from fw_rl.agents import Player, RecurrentPPO
+from fw_rl import Player, RecurrentPPO
 
 
 def make_env() -> gym.Env:

@@ -12,7 +12,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from fw_rl.agents import Player, RecurrentA2C
+from fw_rl import Player, RecurrentA2C
 from fw_rl.envs import CatchEnv
 
 

@@ -11,7 +11,7 @@ import tyro
 from stable_baselines3.common.env_util import make_vec_env
 from torch import nn
 
-from fw_rl.agents import Player, RecurrentA2C
+from fw_rl import Player, RecurrentA2C
 from fw_rl.cells import Cell, register_cell
 
 

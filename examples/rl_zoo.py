@@ -10,7 +10,7 @@ import sys
 from rl_zoo3 import ALGOS
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
-from fw_rl.agents import RecurrentA2C, RecurrentPPO
+from fw_rl import RecurrentA2C, RecurrentPPO
 
 
 def sample(trial, n_actions, n_envs, additional_args):

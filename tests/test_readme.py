@@ -44,12 +44,14 @@ def sentences(text):
     return [sentence for part in parts for sentence in re.split(r"(?<=[.!?:])\s", " ".join(part.split())) if sentence]
 
 
-def pages_with_code():
-    for page in (page for page in PAGES if blocks("python", page)):
-        yield pytest.param(page, marks=[pytest.mark.processes] if page.startswith("docs") else [])  # most train for seconds
+PAGES_WITH_CODE = [
+    pytest.param(page, marks=[pytest.mark.processes] if page.startswith("docs") else [])  # most train for seconds
+    for page in PAGES
+    if blocks("python", page)
+]
 
 
-@pytest.mark.parametrize("page", pages_with_code())
+@pytest.mark.parametrize("page", PAGES_WITH_CODE)
 def test_python_code_runs(page, tmp_path, monkeypatch):
     """From the top of a page to its end, as a reader does; a block with a guard is a script of its own."""
     monkeypatch.chdir(tmp_path)

@@ -191,7 +191,7 @@ def _code(config: RunSettings, model: RecurrentOnPolicyAlgorithm, repository: st
         lines.append("from huggingface_hub import hf_hub_download")
         weights = f'hf_hub_download("{repository}", "model.safetensors")'
     lines += [""] if lines else []
-    lines.append(f"from fw_rl.agents import {'' if changes else 'Player, '}{name}")
+    lines.append(f"from fw_rl import {'' if changes else 'Player, '}{name}")
     if config.previous_step and not changes:
         lines.append("from fw_rl.envs import PreviousStep")
     if module:

@@ -103,7 +103,7 @@ def test_import_is_light(package):
     assert python(f"import sys, {package}; print(*{heavy} & set(sys.modules))") == []
 
 
-@pytest.mark.parametrize("package", [fw_rl.agents, fw_rl.envs])
+@pytest.mark.parametrize("package", [fw_rl, fw_rl.agents, fw_rl.envs])
 def test_a_package_has_every_name_that_it_exports(package):
     assert {name for name in package.__all__ if hasattr(package, name)} == {*package.__all__} <= {*dir(package)}
     assert not hasattr(package, "CatchAgent")
