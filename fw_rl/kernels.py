@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from functools import cache, wraps
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numba import njit
+from numba.core.caching import IndexDataCacheFile
 from numpy.typing import NDArray
 from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
@@ -50,14 +53,41 @@ Kernel = Callable[..., Any]
 _OPTIONS: dict[str, Any] = dict(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 
 
+class _SharedCacheFile(IndexDataCacheFile):  # type: ignore[misc]  # Numba has no types
+    """Numba's index of a kernel's files, one for each signature, with a lock for processes that use it at once.
+
+    Without one, two that save at once can give the same file to two signatures (numba/numba, issue 4807): every later process
+    then calls a kernel with arrays that it was not made for. Where files cannot be written, kernels are compiled again.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        with suppress(OSError), self._lock():
+            super().save(key, data)
+
+    def load(self, key: Any) -> Any:
+        with suppress(OSError), self._lock():
+            return super().load(key)
+        return None
+
+    def _lock(self) -> AbstractContextManager[Any]:
+        return FileLock(f"{self._cache_path}/fw_rl.lock").acquire(poll_interval=0.005)
+
+
+def _kept(dispatcher: Kernel) -> Kernel:
+    """A kernel that is kept in a file."""
+    dispatcher.enable_caching()  # type: ignore[attr-defined]
+    dispatcher._cache._cache_file.__class__ = _SharedCacheFile  # type: ignore[attr-defined]
+    return dispatcher
+
+
 def compiled(kernel: Kernel) -> Kernel:
     """Decorator of a kernel, which is made when it is first called, and kept in a file for later processes."""
-    return njit(cache=True, **_OPTIONS)(kernel)
+    return _kept(njit(**_OPTIONS)(kernel))
 
 
 def in_place(kernel: Kernel) -> Kernel:
     """As `compiled`, of a kernel that makes no arrays: without counts of references, which every slice would pay for."""
-    return njit(cache=True, **_OPTIONS | {"_nrt": False})(kernel)
+    return _kept(njit(**_OPTIONS | {"_nrt": False})(kernel))
 
 
 def helper(function: Kernel) -> Kernel:

@@ -2,7 +2,7 @@
 
 One thread: small products on two threads spend their time waiting for each other. Ctrl-C works: a shell that starts a command
 in the background has it ignore the signal, which the processes that tests start would inherit. With several workers the kernels
-are compiled before these start: else each would compile all of them, and two could write one file of Numba's cache at once.
+are compiled before these start: else each would compile all of them.
 """
 
 import signal
