@@ -47,7 +47,8 @@ class DeltaNetCell(AcceleratedCell):
         hidden_size: Units H.
         heads: Heads N.
         rule: "delta", which replaces what was under a key, or "sum", which adds to it.
-        gated: Let the memory decay as the input says (Yang et al. 2025); at the start a step leaves 99.3 % of it.
+        gated: Let the memory decay as the input says (Yang et al. 2025); at the start a step leaves 99.3 % of it. False is the
+            cell of Schlag et al. 2021.
         keys: "input", so that a sequence can be run by chunks, or "output".
 
     Raises:
@@ -63,7 +64,7 @@ class DeltaNetCell(AcceleratedCell):
     attends = True
 
     def __init__(
-        self, input_size: int, hidden_size: int, heads: int = 4, rule: str = "delta", gated: bool = False, keys: str = "input"
+        self, input_size: int, hidden_size: int, heads: int = 4, rule: str = "delta", gated: bool = True, keys: str = "input"
     ) -> None:
         super().__init__(input_size, hidden_size)
         require_count("heads", heads)

@@ -119,7 +119,7 @@ def test_a_step_attends_to_the_step_that_wrote_its_key(keys):
         for part in (cell.input_map.weight[:4], cell.input_map.weight[4:8]):
             part[:, :4] = 20 * torch.eye(4)
         cell.rate_map.bias += 10.0
-        cell.rate_map.weight[:, 3] = -80.0  # a step that asks writes next to nothing
+        cell.rate_map.weight[: cell.heads, 3] = -80.0  # a step that asks writes next to nothing
     asked = torch.eye(4, dtype=torch.float64)[[0, 1, 2, 1, 2, 0]]
     asked[3:, 3] = 0.2
     attention = cell.attention(asked.unsqueeze(1), cell.initial_state(1))[:, 0]

@@ -26,7 +26,7 @@ VARIANTS = {
     "fast-weights, oja": ("fast-weights", dict(rule="oja", window=3, learn_eta=True)),
     "fast-weights, no slow memory": ("fast-weights", ASSOCIATIVE),
     "associative-lstm, one head": ("associative-lstm", dict(copies=2, heads=1, forget_bias=0.0)),
-    "delta-net, gated": ("delta-net", dict(heads=2, gated=True)),
+    "delta-net, no decay": ("delta-net", dict(heads=2, gated=False)),
     "delta-net, sum": ("delta-net", dict(heads=1, rule="sum")),
     "delta-net, keys from the output": ("delta-net", dict(heads=2, keys="output")),
     "lru, few states and a gate": ("lru", dict(states=2, glu=True)),
