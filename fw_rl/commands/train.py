@@ -198,6 +198,9 @@ def _report(training: TrainingRun, options: TrainOptions, tracker: Any) -> None:
     print(f"\nGreedy return over {episodes:,} episodes: {_mean(result)}")
     print(f"Sampled return over {episodes:,} episodes: {_mean(result['sampled'])}")
     print(f"The run:      {folder.path}")
+    best, frames = folder.best_so_far()
+    if frames:
+        print(f"Best:         {folder.best.name}, with a mean return of {best:.3f} in training, at {frames:,} frames")
     print(f"Pictures:     {', '.join(path.name for path in pictures)}")
     print(f"TensorBoard:  tensorboard --logdir {folder.path.parent}")
 

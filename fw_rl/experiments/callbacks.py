@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Image
 from stable_baselines3.common.utils import safe_mean
@@ -22,6 +23,7 @@ from fw_rl.experiments.attention import AttentionPicture, attention_shares
 from fw_rl.experiments.episodes import open_env, play_episode
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
+from fw_rl.files import write_file
 
 __all__ = ["AttentionPictures", "Checkpoints", "LogRows", "ProgressBar", "StopOnInterrupt"]
 
@@ -40,6 +42,11 @@ class _BetweenRollouts(BaseCallback):
         return self.model.num_timesteps // interval > self._before // interval
 
 
+def _recent_return(model: BaseAlgorithm) -> float:
+    """The mean return of the last training episodes, as SB3 logs it; nan before the first."""
+    return float(safe_mean([episode["r"] for episode in model.ep_info_buffer or ()]))
+
+
 class ProgressBar(_BetweenRollouts):
     """A bar with the frames done, the mean return of recent episodes, frames a second and the time left."""
 
@@ -49,8 +56,7 @@ class ProgressBar(_BetweenRollouts):
 
     def _on_rollout_end(self) -> None:
         if self.model.ep_info_buffer:
-            mean_return = safe_mean([episode["r"] for episode in self.model.ep_info_buffer])
-            self.bar.set_postfix_str(f"return {mean_return:.3f}", refresh=False)
+            self.bar.set_postfix_str(f"return {_recent_return(self.model):.3f}", refresh=False)
         self.bar.update(min(self.model.num_timesteps, self.total) - self.bar.n)
 
     def close(self) -> None:
@@ -72,12 +78,15 @@ class LogRows(_BetweenRollouts):
 
 
 class Checkpoints(_BetweenRollouts):
-    """A checkpoint at the first rollout and then every so many frames, between two rollouts, where nothing is half done."""
+    """A checkpoint at the first rollout and then every so many frames, between two rollouts, where nothing is half done.
+
+    The last ones are kept, and the one before which the training episodes that SB3 counts had the largest mean return.
+    """
 
     def __init__(self, folder: RunFolder, interval: int, keep: int = 3) -> None:
         super().__init__()
         self.folder, self.interval, self.keep = folder, interval, keep
-        self._next = 0
+        self._next, self._best = 0, folder.best_so_far()[0]
 
     def _on_rollout_start(self) -> None:
         if self.model.num_timesteps >= self._next:
@@ -87,7 +96,11 @@ class Checkpoints(_BetweenRollouts):
         """Write a checkpoint now; OSError where that cannot be, as in a folder that was removed."""
         if not self.folder.config.is_file():  # else it would come back, as one that cannot be resumed
             raise FileNotFoundError(errno.ENOENT, "the folder of the run was removed", str(self.folder.path))
-        self.model.save(self.folder.checkpoint(self.model.num_timesteps))
+        checkpoint = self.folder.checkpoint(self.model.num_timesteps)
+        self.model.save(checkpoint)
+        if (mean_return := _recent_return(self.model)) > self._best:
+            self._best = mean_return
+            write_file(self.folder.best, checkpoint.read_bytes())
         self._next = self.model.num_timesteps + self.interval
         for old in self.folder.saved_checkpoints()[: -self.keep]:
             old.unlink()

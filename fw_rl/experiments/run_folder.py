@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 import os
 import subprocess
 import time
 from pathlib import Path
 
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.utils import safe_mean
 from torch.utils.tensorboard import SummaryWriter
 
-from fw_rl.agents.checkpoint import versions
+from fw_rl.agents.checkpoint import CheckpointError, read_checkpoint, versions
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file, write_json
 
@@ -26,6 +28,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path, self.config, self.checkpoints = path, path / "config.json", path / "checkpoints"
         self.progress, self.evaluation = path / "progress.csv", path / "eval.json"
+        self.best = path / "best.safetensors"  # the checkpoint before which training episodes had the largest mean return
         self.curve, self.episodes = path / "learning_curve.png", path / "episodes.gif"
         self.card, self.weights = path / "README.md", path / "model.safetensors"  # of a run that is shared
         self.wandb = path / "wandb.json"
@@ -75,6 +78,16 @@ class RunFolder:
         if not saved:
             raise ValueError(f"{self.path} must have a checkpoint, got none: its training has hardly begun, start it anew")
         return saved[-1]
+
+    def best_so_far(self) -> tuple[float, int]:
+        """The mean return of the training episodes before the best checkpoint, and its frames; -inf and 0 if none is whole."""
+        try:
+            checkpoint = read_checkpoint(self.best)
+        except (CheckpointError, FileNotFoundError):
+            return -math.inf, 0
+        assert checkpoint.statistics is not None
+        episodes = checkpoint.statistics["episodes"]
+        return float(safe_mean([episode["r"] for episode in episodes])), int(checkpoint.counters["num_timesteps"])
 
     def logger(self, timesteps: int = 0) -> Logger:
         """SB3's logger to TensorBoard and progress.csv; what an interrupted run logged after so many frames is dropped."""

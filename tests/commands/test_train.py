@@ -31,6 +31,7 @@ from fw_rl.commands.play import main as play
 from fw_rl.commands.train import main
 from fw_rl.experiments.agents import evaluate, load_trained
 from fw_rl.experiments.episodes import open_env, play_episode
+from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.kernels import are_cached
 from tests.agents.test_finite import Faulty
 from tests.commands.helpers import A3C, SMALL, train
@@ -151,6 +152,14 @@ def test_sampled_returns_are_reported_beside_greedy_ones(tmp_path, capsys, monke
     spread = f"(95 % interval {low:.3f} to {high:.3f})"
     assert f"Sampled return over 50 episodes: {record['sampled']['mean']:.3f} {spread}" in lines
     assert any(line.startswith(f"Greedy return over 50 episodes: {record['mean']:.3f}") for line in lines)
+
+
+def test_the_best_checkpoint_is_named(tmp_path, capsys):
+    _, run = train(tmp_path)
+    best, frames = RunFolder(run).best_so_far()
+    assert f"best.safetensors, with a mean return of {best:.3f} in training, at {frames:,} frames" in capsys.readouterr().out
+    assert 0 < frames <= 480
+    assert play([str(run), "--checkpoint", str(run / "best.safetensors"), "--gif", str(tmp_path / "episodes.gif")]) == 0
 
 
 class Endless(Alternating):

@@ -11,7 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fw_rl.agents import RecurrentA2C
 from fw_rl.envs import CatchEnv, CatchVectorEnv
-from fw_rl.experiments.callbacks import AttentionPictures, LogRows
+from fw_rl.experiments.agents import make_model
+from fw_rl.experiments.callbacks import AttentionPictures, Checkpoints, LogRows
+from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import resolve
 
 
@@ -51,3 +53,29 @@ def test_pictures_come_at_their_frames_and_change_nothing(env_id, tmp_path):
     pictures = events.Images("rollout/memory/attention")
     assert [picture.step for picture in pictures] == [200, 400]
     assert min(pictures[0].width, pictures[0].height) >= 300
+
+
+def test_the_checkpoint_before_which_returns_were_largest_is_kept(tmp_path):
+    config = resolve(env="Catch-5-2", cell="lstm", hidden_size=4, n_envs=2)
+    folder, agent = RunFolder.create(tmp_path, config), make_model(config)
+    agent._setup_learn(100)
+
+    def save(checkpoints, frames, returns):
+        agent.num_timesteps = frames
+        agent.ep_info_buffer.clear()
+        agent.ep_info_buffer.extend(dict(r=value, l=1, t=0.0) for value in returns)
+        checkpoints.init_callback(agent)
+        checkpoints.save()
+        return folder.best_so_far()
+
+    before = Checkpoints(folder, interval=1)
+    assert save(before, 10, []) == (-np.inf, 0)
+    assert save(before, 20, [-1.0, 0.0]) == (-0.5, 20)
+    assert save(before, 30, [1.0, 0.0]) == (0.5, 30)
+    assert save(before, 40, [0.0, 0.0]) == (0.5, 30)
+    resumed = Checkpoints(folder, interval=1)
+    assert save(resumed, 50, [0.0, 0.8]) == (0.5, 30)
+    assert save(resumed, 60, [1.0, 0.8]) == (0.9, 60)
+    assert RecurrentA2C.load(folder.best).num_timesteps == 60
+    folder.best.write_bytes(b"damaged")
+    assert save(Checkpoints(folder, interval=1), 70, [0.1]) == (0.1, 70)
