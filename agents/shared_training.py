@@ -59,12 +59,12 @@ class WorkerA2C(RecurrentA2C):
         self.infos: list[dict[str, Any]] = []
         state = self.policy.state_dict()
         self._pairs = [(state[name], shared.parameters[name]) for name in shared.parameters]
-        self._statistics = [
+        self._running_statistics = [
             (part, _in_common(part, shared.parameters, name))
             for name, part in self.policy.named_modules()
             if isinstance(part, RunningStatistics)
         ]
-        counted = {id(buffer) for part, _ in self._statistics for buffer in part.buffers()}
+        counted = {id(buffer) for part, _ in self._running_statistics for buffer in part.buffers()}
         self._buffers = [(own, shared.parameters[name]) for name, own in self.policy.named_buffers() if id(own) not in counted]
         self._common = [nn.Parameter(shared.parameters[name]) for name, _ in self.policy.named_parameters()]
         make_optimizer: Any = self.policy.optimizer_class
@@ -76,7 +76,7 @@ class WorkerA2C(RecurrentA2C):
         """Act with a copy of the shared parameters, and update them once, and the statistics by what was seen."""
         for own, common in self._pairs:
             own.copy_(common)
-        before = [copy.deepcopy(statistics) for statistics, _ in self._statistics]
+        before = [copy.deepcopy(statistics) for statistics, _ in self._running_statistics]
         assert self.env is not None
         self.collect_rollouts(self.env, self._no_callback, self.rollout_buffer, self.n_steps)
         self.shared.frames[self.number] += self.n_steps * self.n_envs
@@ -85,7 +85,7 @@ class WorkerA2C(RecurrentA2C):
         self.train()
         for own, common in self._buffers:
             common.copy_(own)
-        for (statistics, of_all), known in zip(self._statistics, before, strict=True):
+        for (statistics, of_all), known in zip(self._running_statistics, before, strict=True):
             of_all.catch_up(statistics, known)
         metrics = {name: float(value) for name, value in self.logger.name_to_value.items()}
         if self.shared.wants_memory_metrics:
