@@ -27,6 +27,9 @@ START_METHOD = "forkserver" if "forkserver" in START_METHODS else "spawn"
 PATIENCE = 2.0
 """Seconds that a worker has to end by itself before it is ended."""
 
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+"""The environment of a process with one thread."""
+
 Send = Callable[[Any], None]
 Task = Callable[..., None]
 
@@ -206,7 +209,8 @@ def become_worker() -> None:
     """Make this process a worker: one thread, deaf to Ctrl-C, which is the main process's to handle, and gone with that one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process has the main one's handler
-    if "torch" in sys.modules:  # else it will read the environment when it is imported
+    os.environ.update(_ONE_THREAD)  # which Torch reads when it is imported
+    if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
@@ -221,13 +225,12 @@ def _die_with_parent() -> None:
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Lets processes that start here read from their environment that they have one thread, before they import a library."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ[name] for name in names if name in os.environ}
-    os.environ.update(dict.fromkeys(names, "1"))
+    before = {name: os.environ[name] for name in _ONE_THREAD if name in os.environ}
+    os.environ.update(_ONE_THREAD)
     try:
         yield
     finally:
-        for name in names:
+        for name in _ONE_THREAD:
             del os.environ[name]
         os.environ.update(before)
 

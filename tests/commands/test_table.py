@@ -7,8 +7,10 @@ import sys
 import time
 
 import pytest
+import torch
 
 from fw_rl.commands.task import main
+from fw_rl.experiments.table import _workers
 
 SMALL = ["--examples", "300", "--pairs", "1", "--epochs", "2", "--learning-rate", "0.01", "--quiet"]
 
@@ -221,6 +223,17 @@ def test_an_unwritable_folder_is_named_before_training(option, tmp_path, capsys)
     assert printed.out == "" and not list(tmp_path.glob("**/*.safetensors"))
     assert main("faces", ["--show-faces", "--out", str(tmp_path / "file" / "x")]) == 2
     only_line(capsys)
+
+
+@pytest.mark.processes
+def test_runs_side_by_side_have_one_thread_each():
+    """With more, the processes would spend most of their time waiting for each other."""
+    with _workers(2) as each:
+        assert list(each(threads, range(2))) == [1, 1]
+
+
+def threads(_):
+    return torch.get_num_threads()
 
 
 @pytest.mark.processes
