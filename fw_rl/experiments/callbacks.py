@@ -12,16 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Image
-from stable_baselines3.common.utils import safe_mean
 from tqdm import tqdm
 
 from fw_rl.agents import RecurrentOnPolicyAlgorithm
 from fw_rl.experiments.attention import AttentionPicture, attention_shares
 from fw_rl.experiments.episodes import open_env, play_episode
-from fw_rl.experiments.run_folder import RunFolder
+from fw_rl.experiments.run_folder import RunFolder, mean_return
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 
@@ -42,11 +40,6 @@ class _BetweenRollouts(BaseCallback):
         return self.model.num_timesteps // interval > self._before // interval
 
 
-def _recent_return(model: BaseAlgorithm) -> float:
-    """The mean return of the last training episodes, as SB3 logs it; nan before the first."""
-    return float(safe_mean([episode["r"] for episode in model.ep_info_buffer or ()]))
-
-
 class ProgressBar(_BetweenRollouts):
     """A bar with the frames done, the mean return of recent episodes, frames a second and the time left."""
 
@@ -56,7 +49,7 @@ class ProgressBar(_BetweenRollouts):
 
     def _on_rollout_end(self) -> None:
         if self.model.ep_info_buffer:
-            self.bar.set_postfix_str(f"return {_recent_return(self.model):.3f}", refresh=False)
+            self.bar.set_postfix_str(f"return {mean_return(self.model.ep_info_buffer):.3f}", refresh=False)
         self.bar.update(min(self.model.num_timesteps, self.total) - self.bar.n)
 
     def close(self) -> None:
@@ -98,8 +91,8 @@ class Checkpoints(_BetweenRollouts):
             raise FileNotFoundError(errno.ENOENT, "the folder of the run was removed", str(self.folder.path))
         checkpoint = self.folder.checkpoint(self.model.num_timesteps)
         self.model.save(checkpoint)
-        if (mean_return := _recent_return(self.model)) > self._best:
-            self._best = mean_return
+        if (recent := mean_return(self.model.ep_info_buffer or ())) > self._best:
+            self._best = recent
             write_file(self.folder.best, checkpoint.read_bytes())
         self._next = self.model.num_timesteps + self.interval
         for old in self.folder.saved_checkpoints()[: -self.keep]:

@@ -9,7 +9,9 @@ import math
 import os
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.utils import safe_mean
@@ -19,7 +21,7 @@ from fw_rl.agents.checkpoint import CheckpointError, read_checkpoint, versions
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file, write_json
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "mean_return"]
 
 
 class RunFolder:
@@ -86,8 +88,7 @@ class RunFolder:
         except (CheckpointError, FileNotFoundError):
             return -math.inf, 0
         assert checkpoint.statistics is not None
-        episodes = checkpoint.statistics["episodes"]
-        return float(safe_mean([episode["r"] for episode in episodes])), int(checkpoint.counters["num_timesteps"])
+        return mean_return(checkpoint.statistics["episodes"]), int(checkpoint.counters["num_timesteps"])
 
     def logger(self, timesteps: int = 0) -> Logger:
         """SB3's logger to TensorBoard and progress.csv; what an interrupted run logged after so many frames is dropped."""
@@ -102,6 +103,11 @@ class RunFolder:
         whole = [line for line in lines if line.endswith("\n")]
         rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(whole)]
         return [row for row in rows if "time/total_timesteps" in row]
+
+
+def mean_return(episodes: Iterable[dict[str, Any]]) -> float:
+    """The mean return of training episodes, as SB3 keeps and logs them; nan if there are none."""
+    return float(safe_mean([episode["r"] for episode in episodes]))
 
 
 class _TensorBoard(TensorBoardOutputFormat):
