@@ -28,19 +28,21 @@ _CHOICES = {"rule": ("delta", "sum"), "keys": ("input", "output")}
 class DeltaNetCell(AcceleratedCell):
     """Net that programs fast weights: it writes values under keys of its own, and reads them by queries (Schlag et al. 2021).
 
-    One step, in each of N heads with d = H / N units (rounded up), unit(a) = a / |a|:
+    One step, in each of N heads with d = H / N units (rounded up), unit(a) = a / |a|, ⊙ the product of elements:
 
-        query, key = unit(silu(W_q x(t))), unit(silu(W_k x(t)))
-        value, strength, decay = W_v x(t), sigmoid(w_s x(t)), sigmoid(w_d x(t))                decay = 1 unless `gated`
+        z = x(t) + m ⊙ (x(t-1) - x(t))                                                         z = x(t) unless `shift`
+        query, key = unit(silu(W_q z)), unit(silu(W_k z))
+        value, strength, decay = W_v z, sigmoid(w_s z), sigmoid(w_d z)                         decay = 1 unless `gated`
         A(t) = decay A(t-1) + strength (value - decay A(t-1) key) key^T                        rule "delta"
         A(t) = decay A(t-1) + strength value key^T                                             rule "sum"
         read = A(t) query
 
-    and y(t) = W_o (norm(read) * silu(W_g x(t))) + W_x x(t), with a root mean square norm in each head (Yang et al. 2024).
-    With `keys` = "output" all maps but W_x also see tanh(y(t-1)) (Irie et al. 2021, recurrent delta net).
+    and y(t) = W_o (norm(read) * silu(W_g z)) + W_x x(t), with a root mean square norm in each head (Yang et al. 2024). With
+    `keys` = "output" all maps but W_x also see tanh(y(t-1)) (Irie et al. 2021, recurrent delta net).
 
-    Modules: `input_map` (W_q, W_k, W_g, W_v), `rate_map` (w_s, w_d), `norm`, `output_map` (W_o), `skip_map` (W_x). The state is
-    A [B, N, d, d], and before it y(t-1) [B, H] where keys come from the output.
+    Modules: `input_map` (W_q, W_k, W_g, W_v), `rate_map` (w_s, w_d), `norm`, `output_map` (W_o), `skip_map` (W_x); `mix` is m.
+    The state is A [B, N, d, d], before it y(t-1) [B, H] where keys come from the output, and before these x(t-1) [B, I] with
+    `shift`.
 
     Args:
         input_size: Numbers I of an input.
@@ -50,13 +52,16 @@ class DeltaNetCell(AcceleratedCell):
         gated: Let the memory decay as the input says (Yang et al. 2025); at the start a step leaves 99.3 % of it. False is the
             cell of Schlag et al. 2021.
         keys: "input", so that a sequence can be run by chunks, or "output".
+        shift: Let the maps see a blend of this input and the last (the token shift of Peng et al. 2023). Each number of the
+            input has a share of its own, which is learned; at the start they go from 0 to a half. False is the cell of Schlag
+            et al. 2021.
 
     Raises:
         ValueError: If an option is outside its range.
 
     Examples:
         >>> cell = DeltaNetCell(input_size=4, hidden_size=16, heads=2)
-        >>> y, (A,) = cell(torch.randn(7, 3, 4), cell.initial_state(batch_size=3))
+        >>> y, (last_x, A) = cell(torch.randn(7, 3, 4), cell.initial_state(batch_size=3))
         >>> A.shape
         torch.Size([3, 2, 8, 8])
     """
@@ -64,7 +69,14 @@ class DeltaNetCell(AcceleratedCell):
     attends = True
 
     def __init__(
-        self, input_size: int, hidden_size: int, heads: int = 4, rule: str = "delta", gated: bool = True, keys: str = "input"
+        self,
+        input_size: int,
+        hidden_size: int,
+        heads: int = 4,
+        rule: str = "delta",
+        gated: bool = True,
+        keys: str = "input",
+        shift: bool = True,
     ) -> None:
         super().__init__(input_size, hidden_size)
         require_count("heads", heads)
@@ -78,13 +90,15 @@ class DeltaNetCell(AcceleratedCell):
         self.norm = nn.RMSNorm(self.units, eps=1e-5)
         self.output_map = nn.Linear(width, hidden_size, bias=False)
         self.skip_map = nn.Linear(input_size, hidden_size)
+        self.mix = nn.Parameter(torch.linspace(0, 0.5, input_size)) if shift else None
         with torch.no_grad():
             self.rate_map.bias[heads:] = 5.0  # sigmoid(5) = 0.993
 
     def initial_state(self, batch_size: int) -> State:
         like = self.output_map.weight
+        sizes = [self.input_size] * (self.mix is not None) + [self.hidden_size] * (self.keys == "output")
         matrix = like.new_zeros(batch_size, self.heads, self.units, self.units)
-        return (matrix,) if self.keys == "input" else (like.new_zeros(batch_size, self.hidden_size), matrix)
+        return *(like.new_zeros(batch_size, size) for size in sizes), matrix
 
     def unroll(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
         return self.run(self.remember, x, state, episode_starts)
@@ -98,18 +112,28 @@ class DeltaNetCell(AcceleratedCell):
             state: The state before them.
             episode_starts: Where rows start an episode, [T, B] bool, or None.
         """
+        seen, last, state = self._blend(x, state, episode_starts)
         if self.keys == "input":
-            shown, matrix = remember(state[0], *self._programme(x), episode_starts)
-            return self._show(shown, x), (matrix,)
+            shown, matrix = remember(state[0], *self._programme(seen), episode_starts)
+            return self._show(shown, x), (*last, matrix)
         outputs = []
         for t in range(len(x)):
             starts = None if episode_starts is None else episode_starts[t : t + 1]
             h, matrix = state if starts is None else reset_rows(state, starts[0])
-            step = x[t : t + 1]
-            shown, matrix = remember(matrix, *self._programme(torch.cat([step, h.tanh().unsqueeze(0)], dim=2)), starts)
-            outputs.append(self._show(shown, step)[0])
+            shown, matrix = remember(matrix, *self._programme(torch.cat([seen[t], h.tanh()], dim=1).unsqueeze(0)), starts)
+            outputs.append(self._show(shown, x[t : t + 1])[0])
             state = outputs[-1].clone(), matrix
-        return torch.stack(outputs), state
+        return torch.stack(outputs), (*last, *state)
+
+    def _blend(self, x: Tensor, state: State, episode_starts: Tensor | None) -> tuple[Tensor, State, State]:
+        """What the maps see of the inputs [T, B, I], what the next state has of them, and the rest of this state."""
+        if self.mix is None:
+            return x, (), state
+        last, *rest = state
+        before = torch.cat([last.unsqueeze(0), x[:-1]])
+        if episode_starts is not None:
+            before = before.masked_fill(episode_starts.unsqueeze(2), 0.0)
+        return x + self.mix * (before - x), (x[-1].clone(),), tuple(rest)
 
     def _programme(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Queries, keys, gates and values as the map gives them [T, B, 4, N, d], and strengths and decays [T, B, 1 or 2, N]."""
@@ -172,4 +196,5 @@ class DeltaNetCell(AcceleratedCell):
             return weights.abs().mean(2) * earlier.unsqueeze(1)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, heads={self.heads}, rule={self.rule!r}, gated={self.has_decay}, keys={self.keys!r}"
+        options = f"heads={self.heads}, rule={self.rule!r}, gated={self.has_decay}, keys={self.keys!r}"
+        return f"{super().extra_repr()}, {options}, shift={self.mix is not None}"

@@ -57,7 +57,7 @@ class LRUDeltaNetCell(Cell):
     ) -> None:
         super().__init__(input_size, hidden_size)
         self.recurrence = LRUCell(input_size, hidden_size, states=states, r_min=r_min, r_max=r_max)
-        self.memory = DeltaNetCell(input_size + hidden_size, hidden_size, heads=heads, rule=rule, gated=gated)
+        self.memory = DeltaNetCell(input_size + hidden_size, hidden_size, heads=heads, rule=rule, gated=gated, shift=False)
         with torch.no_grad():
             self.recurrence.norm.weight.fill_(0.1)
             addresses = 2 * heads * self.memory.units

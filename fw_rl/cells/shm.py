@@ -20,34 +20,42 @@ class SHMCell(Cell):
     One step (Le et al. 2025, §3), with ⊙ the product of elements, x̂ = layer_norm(x(t)) and share(a) = relu(a) / sum(relu(a)):
 
         query, key, value = share(W_q x̂), share(W_k x̂), W_v x̂
-        C(t) = 1 + tanh(θ(t) (W_c x̂)^T)                                     calibration, 0 to 2
+        C(t) = 1 + tanh(θ(t) (W_c x̂)^T + b 1^T)                             calibration, 0 to 2
         M(t) = C(t) ⊙ M(t-1) + sigmoid(w_s x̂) value key^T
         y(t) = W_o M(t) query + W_x x(t)
 
     θ(t) is one of L learned vectors, so that the product of many C neither vanishes nor explodes. The paper draws it at random
-    at every step; here they take turns in an episode, so that a sequence can be run again. Modules: `norm`, `input_map` (W_q,
-    W_k, W_v, W_c), `strength_map` (w_s), `output_map` (W_o), `skip_map` (W_x). The state is M [B, m, m], and which θ is next,
-    [B, 1].
+    at every step; here they take turns in an episode, so that a sequence can be run again. b, which the paper does not have, is
+    learned too. At the start it lets the rows of M fade, the first within three steps, the last within a thousand: without it
+    an element rises about as often as it falls, and what is old stays.
+
+    Modules: `norm`, `input_map` (W_q, W_k, W_v, W_c), `strength_map` (w_s), `output_map` (W_o), `skip_map` (W_x). The state is
+    M [B, m, m], and which θ is next, [B, 1].
 
     Args:
         input_size: Numbers I of an input.
         hidden_size: Numbers H of an output.
         memory_size: Rows and columns m of the matrix.
         calibrations: Vectors L that θ is one of.
+        fades: Whether there is b. False is the cell of the paper.
 
     Raises:
         ValueError: If a number is below 1.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, memory_size: int = 24, calibrations: int = 128) -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int, memory_size: int = 24, calibrations: int = 128, fades: bool = True
+    ) -> None:
         super().__init__(input_size, hidden_size)
         require_count("memory_size", memory_size)
         require_count("calibrations", calibrations)
-        self.memory_size, self.calibrations = memory_size, calibrations
+        self.memory_size, self.calibrations, self.fades = memory_size, calibrations, fades
         self.norm = nn.LayerNorm(input_size)
         self.input_map = nn.Linear(input_size, 4 * memory_size, bias=False)
         self.strength_map = nn.Linear(input_size, 1, bias=False)
         self.theta = nn.Parameter(nn.init.xavier_uniform_(torch.empty(calibrations, memory_size)))
+        lost = torch.logspace(-0.5, -3, memory_size)  # at each step
+        self.bias = nn.Parameter(torch.atanh(-lost)) if fades else None
         self.output_map = nn.Linear(memory_size, hidden_size, bias=False)
         self.skip_map = nn.Linear(input_size, hidden_size)
 
@@ -60,7 +68,8 @@ class SHMCell(Cell):
         queries, keys, values, causes = self.input_map(seen).unflatten(2, (4, -1)).unbind(2)
         turns = scan(torch.ones_like(turn[0]), torch.ones_like(x[..., :1]), turn, episode_starts)
         theta = self.theta[(turns.squeeze(2) - 1).round().long() % self.calibrations]
-        calibration = 1 + torch.tanh(_outer(theta, causes))
+        change = _outer(theta, causes)
+        calibration = 1 + torch.tanh(change if self.bias is None else change + self.bias.unsqueeze(1))
         written = _outer(self.strength_map(seen).sigmoid() * values, _share(keys))
         M = scan(calibration.flatten(2), written.flatten(2), matrix.flatten(1), episode_starts).unflatten(2, size)
         reads = (M @ _share(queries).unsqueeze(3)).squeeze(3)
@@ -70,7 +79,7 @@ class SHMCell(Cell):
         return scan_kernels(is_complex=False)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, memory_size={self.memory_size}, calibrations={self.calibrations}"
+        return f"{super().extra_repr()}, memory_size={self.memory_size}, calibrations={self.calibrations}, fades={self.fades}"
 
 
 def _outer(a: Tensor, b: Tensor) -> Tensor:

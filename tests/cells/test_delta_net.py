@@ -36,9 +36,11 @@ def reference(cell, x, starts):
     outputs = np.zeros((*x.shape[:2], cell.hidden_size))
     for b in range(x.shape[1]):
         for t in range(len(x)):
+            now = x[t, b].numpy()
             if t == 0 or starts[t, b]:
-                A, y = np.zeros((cell.heads, cell.units, cell.units)), np.zeros(cell.hidden_size)
-            seen = np.concatenate([x[t, b], np.tanh(y)]) if cell.keys == "output" else x[t, b].numpy()
+                A, y, last = np.zeros((cell.heads, cell.units, cell.units)), np.zeros(cell.hidden_size), np.zeros_like(now)
+            seen = now if cell.mix is None else now + cell.mix.detach().numpy() * (last - now)
+            seen, last = np.concatenate([seen, np.tanh(y)]) if cell.keys == "output" else seen, now
             queries, keys, gates, values = (weight @ seen + bias).reshape(4, cell.heads, cell.units)
             rates = sigmoid(rate_weight @ seen + rate_bias).reshape(-1, cell.heads)
             shown = []
@@ -48,13 +50,20 @@ def reference(cell, x, starts):
                 A[n] = decay * A[n] + rates[0, n] * np.outer(correction, key)
                 read = A[n] @ query
                 shown.append(gain * read / np.sqrt((read**2).mean() + 1e-5) * silu(gates[n]))
-            outputs[t, b] = y = output @ np.concatenate(shown) + skip @ x[t, b].numpy() + skip_bias
+            outputs[t, b] = y = output @ np.concatenate(shown) + skip @ now + skip_bias
     return torch.from_numpy(outputs)
 
 
-@pairwise(rule=["delta", "sum"], gated=[False, True], keys=["input", "output"], hidden_size=[8, 5], heads=[1, 2, 4])
-def test_it_is_its_equations(rule, gated, keys, hidden_size, heads):
-    cell = scrambled(DeltaNetCell(I, hidden_size, heads=heads, rule=rule, gated=gated, keys=keys))
+@pairwise(
+    rule=["delta", "sum"],
+    gated=[False, True],
+    keys=["input", "output"],
+    shift=[False, True],
+    hidden_size=[8, 5],
+    heads=[1, 2, 4],
+)
+def test_it_is_its_equations(rule, gated, keys, shift, hidden_size, heads):
+    cell = scrambled(DeltaNetCell(I, hidden_size, heads=heads, rule=rule, gated=gated, keys=keys, shift=shift))
     x, starts = rand(T, B, I, seed=1), torch.zeros(T, B, dtype=torch.bool)
     starts[3, 1] = starts[4, 0] = True
     expected = reference(cell, x, starts)
@@ -72,13 +81,14 @@ def gradients(run, cell, x, state, starts):
     rule=["delta", "sum"],
     gated=[False, True],
     keys=["input", "output"],
+    shift=[False, True],
     units=[1, 3, 32],
     steps=[1, 9],
     starts=["none", "random", "everywhere"],
 )
-def test_kernels_have_the_numbers_and_gradients_of_plain_torch(rule, gated, keys, units, steps, starts, monkeypatch):
+def test_kernels_have_the_numbers_and_gradients_of_plain_torch(rule, gated, keys, shift, units, steps, starts, monkeypatch):
     monkeypatch.setattr(delta_net_numba, "_EVERY", 4)
-    cell = scrambled(DeltaNetCell(I, 2 * units, heads=2, rule=rule, gated=gated, keys=keys), scale=0.3)
+    cell = scrambled(DeltaNetCell(I, 2 * units, heads=2, rule=rule, gated=gated, keys=keys, shift=shift), scale=0.3)
     marks = {"none": None, "random": rand(steps, B, seed=4) < -0.7, "everywhere": torch.ones(steps, B, dtype=torch.bool)}
     state = tuple(rand(*part.shape, seed=3).requires_grad_() for part in cell.initial_state(B))
     given = cell, rand(steps, B, I, seed=2).requires_grad_(), state, marks[starts]
@@ -95,9 +105,10 @@ def test_kernels_in_float32_are_near_plain_torch():
     assert all((one - other).norm() < 1e-4 * other.norm() for one, other in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("keys", ["input", "output"])
-def test_a_stepper_gives_the_sequence_and_leaves_states_alone(keys):
-    cell, x, starts = scrambled(DeltaNetCell(I, 8, keys=keys)), rand(T, B, I, seed=1), rand(T, B, seed=4) < -0.7
+def test_a_stepper_gives_the_sequence_and_leaves_states_alone(keys, shift):
+    cell, x, starts = scrambled(DeltaNetCell(I, 8, keys=keys, shift=shift)), rand(T, B, I, seed=1), rand(T, B, seed=4) < -0.7
     state = tuple(rand(*part.shape, seed=3) for part in cell.initial_state(B))
     copies, stepper = [part.clone() for part in state], cell.stepper(state)
     expected, last = cell(x, state, starts)
@@ -135,6 +146,16 @@ def test_attention_ends_at_an_episode_start():
     assert attention.shape == (T, B, T)
     assert not attention[4:, 0, :4].any()
     assert attention[4:, 1, :4].all()
+
+
+def test_the_first_input_of_an_episode_has_none_before_it():
+    cell, starts = scrambled(DeltaNetCell(I, 8)), torch.zeros(1, B, dtype=torch.bool)
+    starts[0, 1] = True
+    x = rand(1, B, I, seed=1)
+    state = tuple(rand(*part.shape, seed=3) for part in cell.initial_state(B))
+    y, fresh = cell(x, state, starts)[0][0], cell(x, cell.initial_state(B))[0][0]
+    assert_close(y[1], fresh[1])
+    assert not torch.allclose(y[0], fresh[0])
 
 
 def test_a_gated_memory_lasts_at_the_start():

@@ -32,6 +32,7 @@ VARIANTS = {
     "lru, few states and a gate": ("lru", dict(states=2, glu=True)),
     "ffm, few traces": ("ffm", dict(traces=2, contexts=3)),
     "shm, three calibrations": ("shm", dict(memory_size=8, calibrations=3)),
+    "shm, as in the paper": ("shm", dict(fades=False)),
     "lru-delta-net, sum": ("lru-delta-net", dict(heads=2, rule="sum", gated=True, states=3)),
     "fast-weights, two layers": ("fast-weights", dict(layers=2)),
     "gru, three layers": ("gru", dict(layers=3)),
