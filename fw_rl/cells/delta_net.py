@@ -175,7 +175,8 @@ class DeltaNetCell(AcceleratedCell):
     def attention(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> Tensor:
         """How much of the value of each step before is in what a step reads, [T, B, T]; no gradient.
 
-        It is the mean over the heads of the absolute weights, less what later writes have taken away; 0 for j >= t.
+        It is the mean over the heads of the absolute weights, less what later writes have taken away; 0 for j >= t. With
+        `shift` a value may be written in the step after the one that showed it.
 
         Args:
             x: Inputs, [T, B, I].
