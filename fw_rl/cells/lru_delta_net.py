@@ -17,7 +17,7 @@ __all__ = ["LRUDeltaNetCell"]
 class LRUDeltaNetCell(Cell):
     """Fast weights that can be addressed by time as well as by content: a linear recurrence is part of what they see.
 
-    One step, with the equations of `LRUCell` and `DeltaNetCell`:
+    One step, with the equations of `LRUCell`, and of `DeltaNetCell` without `shift`:
 
         r(t) = lru(x)(t)                                when it was
         y(t) = delta_net(x, r)(t)                       what it was, and when

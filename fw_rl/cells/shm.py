@@ -37,7 +37,7 @@ class SHMCell(Cell):
         hidden_size: Numbers H of an output.
         memory_size: Rows and columns m of the matrix.
         calibrations: Vectors L that θ is one of.
-        fades: Whether there is b. False is the cell of the paper.
+        fades: Let the rows of M fade, by b. False is the cell of the paper.
 
     Raises:
         ValueError: If a number is below 1.
@@ -49,7 +49,7 @@ class SHMCell(Cell):
         super().__init__(input_size, hidden_size)
         require_count("memory_size", memory_size)
         require_count("calibrations", calibrations)
-        self.memory_size, self.calibrations, self.fades = memory_size, calibrations, fades
+        self.memory_size, self.calibrations = memory_size, calibrations
         self.norm = nn.LayerNorm(input_size)
         self.input_map = nn.Linear(input_size, 4 * memory_size, bias=False)
         self.strength_map = nn.Linear(input_size, 1, bias=False)
@@ -79,7 +79,8 @@ class SHMCell(Cell):
         return scan_kernels(is_complex=False)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, memory_size={self.memory_size}, calibrations={self.calibrations}, fades={self.fades}"
+        sizes = f"memory_size={self.memory_size}, calibrations={self.calibrations}"
+        return f"{super().extra_repr()}, {sizes}, fades={self.bias is not None}"
 
 
 def _outer(a: Tensor, b: Tensor) -> Tensor:
