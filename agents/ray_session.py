@@ -5,19 +5,27 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+from uuid import uuid4
 
 # Ray reads these when it is imported: a Ray of our own listens on the loopback interface only, and reports no usage.
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+import psutil
 import ray
 
 from fw_rl.processes import WorkerError
 
 __all__ = ["ray_session"]
+
+MARK = "FW_RL_RAY"
+"""The variable of the environment by whose value the processes of a Ray of our own are known."""
+PATIENCE = 10.0
+"""Seconds that they have to end by themselves before they are ended."""
 
 
 @contextmanager
@@ -32,6 +40,8 @@ def ray_session(address: str | None, cores: int) -> Iterator[None]:
         return
     quiet: dict[str, Any] = dict(log_to_driver=False, logging_level="ERROR")
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
+    mark = uuid4().hex
+    os.environ[MARK] = mark
     try:
         if address is not None:
             _check_reachable(address)
@@ -41,10 +51,30 @@ def ray_session(address: str | None, cores: int) -> Iterator[None]:
             ray.init(address="local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         raise WorkerError(f"no Ray at {address or 'this machine'}: {error}") from error
+    finally:
+        del os.environ[MARK]
     try:
         yield
     finally:
         ray.shutdown()
+        _end(mark)
+
+
+def _end(mark: str) -> None:
+    """End what is left of Ray: a worker that hangs as it exits outlives Ray, which does not know it any more."""
+    deadline = time.monotonic() + PATIENCE
+    while (left := _marked(mark)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _marked(mark: str) -> list[psutil.Process]:
+    """The processes that have inherited a mark, but those that have ended and wait for their parent."""
+    processes = psutil.process_iter(["environ", "status"])
+    alive = (process for process in processes if process.info["status"] != psutil.STATUS_ZOMBIE)
+    return [process for process in alive if (process.info["environ"] or {}).get(MARK) == mark]
 
 
 def _check_reachable(address: str) -> None:

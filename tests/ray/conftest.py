@@ -5,8 +5,10 @@ The variables are set before Ray is imported, and the processes that it starts i
 
 import os
 import shutil
+import signal
 import tempfile
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -40,16 +42,21 @@ def processes():
     return found
 
 
-def wait_until_gone(seconds=60):
-    """Whether no process of Ray is left before the time is over."""
+def left_of_ray(seconds=60):
+    """The command lines of what is left of Ray after so long; it ends here, so that each test answers for its own."""
     end = time.monotonic() + seconds
     while processes() and time.monotonic() < end:
         time.sleep(0.5)
-    return not processes()
+    left = []
+    for pid in processes():
+        with suppress(OSError):
+            left.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
+            os.kill(pid, signal.SIGKILL)
+    return left
 
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left():
     yield
-    assert wait_until_gone()
+    assert not left_of_ray()
     shutil.rmtree(FOLDER, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Training on Ray: it learns, survives the loss of a runner and of a node, is saved and goes on, and listens to nobody else."""
+"""Training on Ray: it learns, survives the loss of a runner, and what is saved goes on."""
 
 import pytest
 
@@ -6,61 +6,32 @@ pytest.importorskip("ray", reason="needs pip install 'fw-rl[ray]'")
 
 import os
 import signal
-import time
-from contextlib import suppress
 from functools import partial
-from ipaddress import ip_address
-from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
-import ray
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from ray.cluster_utils import Cluster
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
-from fw_rl.agents import Player, RecurrentA2C, WorkerError
+from fw_rl.agents import Player, RecurrentA2C
+from fw_rl.agents.ray_session import ray_session
 from fw_rl.agents.rllib import RLlibAgent
 from fw_rl.envs import CatchVectorEnv, VecEnvAdapter
 from tests.agents.helpers import same_parameters
 from tests.agents.test_spaces import Noise
-from tests.ray.conftest import processes, wait_until_gone
+from tests.ray.conftest import left_of_ray
+from tests.ray.helpers import CATCH, Visitor, make_agent
 
 pytestmark = pytest.mark.timeout(900)
-
-CATCH = partial(CatchVectorEnv, 16, n=5, m=2, autoreset_mode=AutoresetMode.NEXT_STEP)
-CELL = dict(cell="fast-weights", hidden_size=32, cell_kwargs=dict(eta=0.1, decay=0.1, recurrent_scale=0.3))
-
-
-class Visitor(BaseCallback):
-    """Calls a function after each report, with its number and RLlib's algorithm; if it returns True, that is all."""
-
-    def __init__(self, visit):
-        super().__init__()
-        self.visit, self.frames = visit, []
-
-    def _on_step(self):
-        self.frames.append(self.num_timesteps)
-        return not self.visit(len(self.frames), self.locals["algorithm"])
 
 
 @pytest.fixture(scope="module")
 def running():
     """A Ray that the tests below share, so that they need not wait for it again and again."""
-    ray.init(address="local", num_cpus=4, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
-    yield
-    ray.shutdown()
-    assert wait_until_gone()
-
-
-def make_agent(env=CATCH, algorithm="impala", n_workers=2, **kwargs):
-    settings = dict(learning_rate=3e-3, n_steps=4, ent_coef=0.005, seed=0, policy_kwargs=CELL, timeout=120.0) | kwargs
-    model = RLlibAgent("RecurrentPolicy", env, algorithm=algorithm, n_workers=n_workers, **settings)
-    model.set_logger(configure(None, []))
-    return model
+    with ray_session(None, 4):
+        yield
+    assert not left_of_ray()
 
 
 def greedy_return(model):
@@ -152,88 +123,6 @@ def test_a_runner_that_is_killed_is_replaced(running):
     assert len(before) == 2
     assert frames == sorted(set(frames))
     assert model.num_timesteps < 10**7
-
-
-def test_an_own_ray_listens_on_loopback_only_and_ends(running):
-    ray.shutdown()  # not that of the other tests
-    assert wait_until_gone()
-    listening = []
-
-    def look(report, algorithm):
-        listening.extend(listeners(processes()))
-        return True
-
-    make_agent(n_workers=1).learn(10**7, callback=Visitor(look))
-    assert listening
-    assert {address for address in listening if not address.is_loopback} == set()
-    assert wait_until_gone()
-
-
-def listeners(pids):
-    """The addresses at which processes listen."""
-    sockets = set()
-    for pid in pids:
-        for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
-            with suppress(OSError):  # closed meanwhile
-                sockets.add(os.readlink(descriptor))
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            local, _, state, *_, inode = line.split()[1:10]
-            if state == "0A" and f"socket:[{inode}]" in sockets:
-                packed = bytes.fromhex(local.partition(":")[0])
-                words = [packed[i : i + 4][::-1] for i in range(0, len(packed), 4)]
-                address = ip_address(b"".join(words))
-                yield getattr(address, "ipv4_mapped", None) or address
-
-
-def test_a_node_that_is_lost_and_one_that_comes():
-    cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=1, include_dashboard=False))
-    nodes = [cluster.add_node(num_cpus=1)]
-    frames = dict(both=[], one=[], again=[])
-
-    def lose_and_add(report, algorithm):
-        frames["both" if report <= 3 else "one" if report <= 8 else "again"].append(model.num_timesteps)
-        if report == 3:
-            cluster.remove_node(nodes.pop())
-        elif report == 8:
-            nodes.append(cluster.add_node(num_cpus=1))
-        return report == 14
-
-    try:
-        model = make_agent(ray_address=cluster.address)
-        model.learn(10**7, callback=Visitor(lose_and_add))
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-    assert [len(told) for told in frames.values()] == [3, 5, 6]
-    told = [count for part in frames.values() for count in part]
-    assert told == sorted(set(told))
-    assert wait_until_gone()
-
-
-class Broken(gym.Env):
-    """Fails at the first step."""
-
-    observation_space, action_space = spaces.Discrete(2), spaces.Discrete(2)
-
-    def reset(self, *, seed=None, options=None):
-        return 0, {}
-
-    def step(self, action):
-        raise RuntimeError("broken")
-
-
-def test_environments_that_fail_are_given_up():
-    begin = time.monotonic()
-    with pytest.raises(WorkerError, match="no frame has come for 5 seconds"):
-        make_agent(Broken, n_workers=1, timeout=5.0).learn(100)
-    assert time.monotonic() - begin < 600
-    assert wait_until_gone()
-
-
-def test_a_cluster_that_is_not_there():
-    with pytest.raises(WorkerError, match=r"no Ray at 127\.0\.0\.1:1"):
-        make_agent(n_workers=1, ray_address="127.0.0.1:1").learn(100)
 
 
 class Forbidding(Noise):

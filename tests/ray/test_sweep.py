@@ -12,7 +12,7 @@ from fw_rl.experiments.search.learning import Job, Learning, Progress, learn, re
 from fw_rl.experiments.search.on_ray import OnRay
 from fw_rl.experiments.settings import resolve
 from fw_rl.processes import WorkerError
-from tests.ray.conftest import wait_until_gone
+from tests.ray.conftest import left_of_ray
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -37,7 +37,7 @@ def test_trainings_on_ray_learn_the_same_and_can_be_stopped():
     assert all(isinstance(event, Progress) for event in steps)
     assert replace(known, seconds=0.0) == replace(told[-1], seconds=0.0)
     assert not any(isinstance(event, Learning) for event in events[1])
-    assert wait_until_gone()
+    assert not left_of_ray()
 
 
 def test_a_training_that_fails_is_told():
@@ -46,7 +46,7 @@ def test_a_training_that_fails_is_told():
         with pytest.raises(WorkerError, match="training 0 failed on Ray"):
             while trainings.keys:
                 list(trainings.events())
-    assert wait_until_gone()
+    assert not left_of_ray()
 
 
 def test_a_sweep_leaves_its_trials_and_its_report(tmp_path, capsys):
@@ -55,4 +55,4 @@ def test_a_sweep_leaves_its_trials_and_its_report(tmp_path, capsys):
     assert len(read_learnings(tmp_path / "Catch-5-2" / "rnn" / "trials.json")) == 2
     assert len(read_learnings(tmp_path / "Catch-5-2" / "rnn" / "seeds.json")) == 1
     assert (tmp_path / "Catch-5-2" / "rnn" / "report.md").is_file()
-    assert wait_until_gone()
+    assert not left_of_ray()

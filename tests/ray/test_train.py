@@ -13,7 +13,7 @@ import sys
 import time
 
 from fw_rl.experiments.agents import load_trained
-from tests.ray.conftest import ROOT, wait_until_gone
+from tests.ray.conftest import ROOT, left_of_ray
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -36,7 +36,7 @@ def test_a_run_is_interrupted_and_goes_on(algo, tmp_path):
         time.sleep(0.2)
     begun.send_signal(signal.SIGINT)
     assert begun.wait(300) == 130, begun.stderr.read()
-    assert wait_until_gone()
+    assert not left_of_ray()
     (run,) = tmp_path.iterdir()
     saved = sorted((run / "checkpoints").iterdir())[-1]
     stopped = int(saved.stem)
@@ -58,7 +58,7 @@ def test_a_run_is_interrupted_and_goes_on(algo, tmp_path):
     config, model = load_trained(run)
     assert (config.engine, config.algo) == ("ray", algo)
     assert model.num_timesteps == frames[-1]
-    assert wait_until_gone()
+    assert not left_of_ray()
 
 
 def test_a_missing_cluster_is_reported_in_one_line(tmp_path):
