@@ -15,19 +15,20 @@ __all__ = ["SHMCell"]
 
 @register_cell("shm")
 class SHMCell(Cell):
-    """Matrix of which each step calibrates every element, up or down, before it writes a value under a key.
+    """Matrix of which each step calibrates every element before it writes a value under a key.
 
     One step (Le et al. 2025, §3), with ⊙ the product of elements, x̂ = layer_norm(x(t)) and share(a) = relu(a) / sum(relu(a)):
 
         query, key, value = share(W_q x̂), share(W_k x̂), W_v x̂
-        C(t) = 1 + tanh(θ(t) (W_c x̂)^T + b 1^T)                             calibration, 0 to 2
+        C(t) = sigmoid(θ(t) (W_c x̂)^T + b 1^T)                              calibration, 0 to 1
+        C(t) = 1 + tanh(θ(t) (W_c x̂)^T)                                     0 to 2, unless `fades`
         M(t) = C(t) ⊙ M(t-1) + sigmoid(w_s x̂) value key^T
         y(t) = W_o M(t) query + W_x x(t)
 
-    θ(t) is one of L learned vectors, so that the product of many C neither vanishes nor explodes. The paper draws it at random
-    at every step; here they take turns in an episode, so that a sequence can be run again. b, which the paper does not have, is
-    learned too. At the start it lets the rows of M fade, the first within three steps, the last within a thousand: without it
-    an element rises about as often as it falls, and what is old stays.
+    θ(t) is one of L learned vectors. The paper draws it at random at every step; here they take turns in an episode, so that a
+    sequence can be run again. The paper's C is 1 + tanh: an element rises about as often as it falls, so that what is old stays,
+    and in a long episode some elements grow without bound. By default they only fade. b is learned; at the start it lets the
+    first row of M fade within three steps, the last within a thousand.
 
     Modules: `norm`, `input_map` (W_q, W_k, W_v, W_c), `strength_map` (w_s), `output_map` (W_o), `skip_map` (W_x). The state is
     M [B, m, m], and which θ is next, [B, 1].
@@ -37,7 +38,7 @@ class SHMCell(Cell):
         hidden_size: Numbers H of an output.
         memory_size: Rows and columns m of the matrix.
         calibrations: Vectors L that θ is one of.
-        fades: Let the rows of M fade, by b. False is the cell of the paper.
+        fades: Let the elements of M fade only. False is the cell of the paper, where they may rise too.
 
     Raises:
         ValueError: If a number is below 1.
@@ -54,8 +55,8 @@ class SHMCell(Cell):
         self.input_map = nn.Linear(input_size, 4 * memory_size, bias=False)
         self.strength_map = nn.Linear(input_size, 1, bias=False)
         self.theta = nn.Parameter(nn.init.xavier_uniform_(torch.empty(calibrations, memory_size)))
-        lost = torch.logspace(-0.5, -3, memory_size)  # at each step
-        self.bias = nn.Parameter(torch.atanh(-lost)) if fades else None
+        rates = torch.logspace(-0.5, -3, memory_size)
+        self.bias = nn.Parameter(torch.logit(torch.exp(-rates))) if fades else None
         self.output_map = nn.Linear(memory_size, hidden_size, bias=False)
         self.skip_map = nn.Linear(input_size, hidden_size)
 
@@ -69,7 +70,7 @@ class SHMCell(Cell):
         turns = scan(torch.ones_like(turn[0]), torch.ones_like(x[..., :1]), turn, episode_starts)
         theta = self.theta[(turns.squeeze(2) - 1).round().long() % self.calibrations]
         change = _outer(theta, causes)
-        calibration = 1 + torch.tanh(change if self.bias is None else change + self.bias.unsqueeze(1))
+        calibration = 1 + change.tanh() if self.bias is None else (change + self.bias.unsqueeze(1)).sigmoid()
         written = _outer(self.strength_map(seen).sigmoid() * values, _share(keys))
         M = scan(calibration.flatten(2), written.flatten(2), matrix.flatten(1), episode_starts).unflatten(2, size)
         reads = (M @ _share(queries).unsqueeze(3)).squeeze(3)

@@ -131,7 +131,6 @@ def test_ffm_refuses_numbers_out_of_range(options):
 @pytest.mark.parametrize("fades", [True, False])
 def test_shm_is_its_equations(fades):
     cell = scrambled(make_cell("shm", I, H, memory_size=3, calibrations=4, fades=fades)).requires_grad_(False)
-    bias = cell.bias.numpy()[:, None] if fades else 0
     x, starts = rand(T, B, I, seed=1), torch.zeros(T, B, dtype=torch.bool)
     starts[3, 1] = True
     y, (last, turn) = cell(x, cell.initial_state(B), starts)
@@ -143,7 +142,8 @@ def test_shm_is_its_equations(fades):
             seen = cell.norm(x[t, row]).numpy()
             key, query = (np.maximum(W @ seen, 0) / (np.maximum(W @ seen, 0).sum() + 1e-5) for W in (W_k, W_q))
             strength = 1 / (1 + np.exp(-cell.strength_map.weight.numpy() @ seen))
-            calibration = 1 + np.tanh(np.outer(cell.theta[step % 4].numpy(), W_c @ seen) + bias)
+            change = np.outer(cell.theta[step % 4].numpy(), W_c @ seen)
+            calibration = 1 / (1 + np.exp(-change - cell.bias.numpy()[:, None])) if fades else 1 + np.tanh(change)
             M = calibration * M + strength * np.outer(W_v @ seen, key)
             step += 1
             expected = cell.output_map.weight.numpy() @ (M @ query) + affine(cell.skip_map, x[t, row].numpy())
@@ -154,8 +154,8 @@ def test_shm_is_its_equations(fades):
 
 def test_rows_of_shm_fade_at_the_start():
     cell = make_cell("shm", I, H, memory_size=6)
-    rows = 1 + torch.tanh(cell.bias.detach())
-    assert rows[0] == pytest.approx(1 - 10**-0.5) and rows[-1] == pytest.approx(0.999)
+    rows = cell.bias.detach().sigmoid()
+    assert rows[0] == pytest.approx(np.exp(-(10**-0.5))) and rows[-1] == pytest.approx(np.exp(-0.001))
     assert (rows.diff() > 0).all()
 
 
