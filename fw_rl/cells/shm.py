@@ -26,9 +26,9 @@ class SHMCell(Cell):
         y(t) = W_o M(t) query + W_x x(t)
 
     θ(t) is one of L learned vectors. The paper draws it at random at every step; here they take turns in an episode, so that a
-    sequence can be run again. The paper's C is 1 + tanh: an element rises about as often as it falls, so that what is old stays,
-    and in a long episode some elements grow without bound. By default they only fade. b is learned; at the start it lets the
-    first row of M fade within three steps, the last within a thousand.
+    sequence can be run again. With the paper's C an element rises about as often as it falls: what is old stays, and in a long
+    episode some elements grow without bound. By default they only fade. b is learned; at the start it lets the first row of M
+    fade within three steps, the last within a thousand.
 
     Modules: `norm`, `input_map` (W_q, W_k, W_v, W_c), `strength_map` (w_s), `output_map` (W_o), `skip_map` (W_x). The state is
     M [B, m, m], and which θ is next, [B, 1].
