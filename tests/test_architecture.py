@@ -17,8 +17,8 @@ def module_name(package, path):
 
 
 HELPERS = (
-    "algorithms", "arguments", "document", "files", "fork_server", "interrupts", "intervals", "kernels", "lines", "modules",
-    "processes",
+    "algorithms", "arguments", "document", "files", "fork_server", "interrupts", "intervals", "kernels", "linear", "lines",
+    "modules", "processes",
 )  # fmt: skip
 ADAPTERS = {"fw_rl.envs.previous", "fw_rl.envs.sb3", "fw_rl.envs.sb3_tensors", "fw_rl.envs.sb3_vector"}
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fw_rl.cells.base import Cell, State, Stepper
 from fw_rl.kernels import Kernel
+from fw_rl.linear import Linear
 
 __all__ = ["AcceleratedCell", "Backend", "register_backend"]
 
@@ -123,7 +124,7 @@ class AcceleratedCell(Cell):
         return self.backend(*self.parameters()).kernels(replays)
 
 
-_KNOWN = {kind.forward for kind in (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.RNN, nn.LSTM, nn.GRU)}
+_KNOWN = {kind.forward for kind in (Linear, nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.RNN, nn.LSTM, nn.GRU)}
 
 
 def _is_plain(module: nn.Module | None) -> bool:

@@ -12,6 +12,7 @@ from fw_rl import memory
 from fw_rl.arguments import require, require_count
 from fw_rl.cells.backends import AcceleratedCell
 from fw_rl.cells.base import State, register_cell, reset_rows
+from fw_rl.linear import Linear
 
 __all__ = ["TINY", "DeltaNetCell"]
 
@@ -85,11 +86,11 @@ class DeltaNetCell(AcceleratedCell):
         self.heads, self.rule, self.corrects, self.has_decay, self.keys = heads, rule, rule == "delta", gated, keys
         self.units = -(-hidden_size // heads)
         seen, width = input_size + hidden_size * (keys == "output"), heads * self.units
-        self.input_map = nn.Linear(seen, 4 * width)
-        self.rate_map = nn.Linear(seen, heads * (2 if gated else 1))
+        self.input_map = Linear(seen, 4 * width)
+        self.rate_map = Linear(seen, heads * (2 if gated else 1))
         self.norm = nn.RMSNorm(self.units, eps=1e-5)
-        self.output_map = nn.Linear(width, hidden_size, bias=False)
-        self.skip_map = nn.Linear(input_size, hidden_size)
+        self.output_map = Linear(width, hidden_size, bias=False)
+        self.skip_map = Linear(input_size, hidden_size)
         self.mix = nn.Parameter(torch.linspace(0, 0.5, input_size)) if shift else None
         with torch.no_grad():
             self.rate_map.bias[heads:] = 5.0  # sigmoid(5) = 0.993

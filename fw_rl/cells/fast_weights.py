@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fw_rl import memory
 from fw_rl.cells.backends import AcceleratedCell
 from fw_rl.cells.base import State, register_cell, scaled_identity_
+from fw_rl.linear import Linear
 from fw_rl.memory import WRITE_RULES, Memory
 
 __all__ = ["ASSOCIATIVE", "BA16", "FastWeightsCell"]
@@ -126,7 +127,7 @@ class FastWeightsCell(AcceleratedCell):
         self.activation, self.norm_placement = activation, norm_placement
         self._f, self._write_rule = _ACTIVATIONS[activation], WRITE_RULES[rule]
 
-        self.input_map = nn.Linear(input_size, hidden_size)
+        self.input_map = Linear(input_size, hidden_size)
         self.recurrent_map = nn.Linear(hidden_size, hidden_size, bias=False)
         self.norm = nn.LayerNorm(hidden_size) if layer_norm else nn.Identity()
         bound = 1 / math.sqrt(hidden_size)

@@ -13,6 +13,7 @@ from torch import Tensor
 from fw_rl import memory
 from fw_rl.cells.fast_weights_kernels import run_back, run_forward
 from fw_rl.kernels import first_derivative
+from fw_rl.linear import linear
 from fw_rl.memory import Memory
 
 __all__ = [
@@ -159,7 +160,7 @@ class FastWeightsFunction(torch.autograd.Function):
             own = _room_for_rows(d_boundary, all_keys.shape[1]) + _room_for_gradients(all_keys)
             room = room_to_settle(d_boundary, constants.inner_steps)
             run_back(*arrays, *script, *weights, *constants, *room, *own, *(part.numpy() for part in found))
-            torch.addmm(d_recurrent, d_boundary[steps].flatten(0, 1).T, before.flatten(0, 1), out=d_recurrent)
+            d_recurrent += linear(d_boundary[steps].flatten(0, 1).T, before.flatten(0, 1).T)
             if len(sources):
                 _back_to_memory(sources, script.first_steps, past, constants.decay, d_past)
         d_state = d_past if needs_memory else [None] * 4
@@ -224,7 +225,7 @@ def _room_for_trace(driven: Tensor, inner_steps: int) -> list[Tensor]:
 
 def _trace_of_known(driven: Tensor, before: Tensor, recurrent: Tensor) -> list[Tensor]:
     """The boundary, in place of a trace; `run_back` finds the rest again."""
-    boundary = torch.addmm(driven.flatten(0, 1), before.flatten(0, 1), recurrent.T).view_as(before)
+    boundary = linear(before, recurrent).add_(driven)
     return [boundary, driven.new_empty(0, 0, 1, driven.shape[2]), driven.new_empty(0, 0, 1)]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fw_rl.arguments import require_count
 from fw_rl.cells.base import Cell, State, register_cell
 from fw_rl.kernels import Kernel
+from fw_rl.linear import Linear
 from fw_rl.scan import scan, scan_kernels
 
 __all__ = ["FFMCell"]
@@ -50,12 +51,12 @@ class FFMCell(Cell):
         self.traces, self.contexts = traces, contexts
         self.rate = nn.Parameter(torch.linspace(1e-6, 0.5, traces))
         self.frequency = nn.Parameter(2 * math.pi / torch.linspace(1, max_period, contexts))
-        self.input_map = nn.Linear(input_size, traces)
-        self.input_gate = nn.Linear(input_size, traces)
-        self.output_map = nn.Linear(2 * traces * contexts, hidden_size)
-        self.output_gate = nn.Linear(input_size, hidden_size)
+        self.input_map = Linear(input_size, traces)
+        self.input_gate = Linear(input_size, traces)
+        self.output_map = Linear(2 * traces * contexts, hidden_size)
+        self.output_gate = Linear(input_size, hidden_size)
         self.norm = nn.LayerNorm(hidden_size, elementwise_affine=False)
-        self.skip = nn.Linear(input_size, hidden_size)
+        self.skip = Linear(input_size, hidden_size)
 
     def initial_state(self, batch_size: int) -> State:
         return (self.rate.new_zeros(batch_size, 2, self.traces * self.contexts),)

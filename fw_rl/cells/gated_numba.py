@@ -17,6 +17,7 @@ from fw_rl.cells.gated_kernels import gru_back, gru_forward, lstm_back, lstm_for
 from fw_rl.cells.gru import GRUCell
 from fw_rl.cells.lstm import LSTMCell
 from fw_rl.kernels import Kernel, array_of_starts, arrays, can_run, first_derivative, rows_that_start
+from fw_rl.linear import linear
 
 __all__ = ["NumbaGRU", "NumbaLSTM"]
 
@@ -72,14 +73,14 @@ class _NumbaGated(Backend[FusedCell]):
         `known`: every h, where acting has found them, so that one product with the recurrent weights does for all steps.
         """
         (steps, batch, _), size = x.shape, h.shape[1]
-        gates = torch.addmm(bias, x.flatten(0, 1), weight.T).view(steps, batch, len(weight) // size, size)
+        gates = linear(x, weight, bias).view(steps, batch, len(weight) // size, size)
         kept, outputs = x.new_empty(steps + 1, batch, size), x.new_empty(steps, batch, size)
         if c:
             kept[0] = c[0]
         views, is_start, numbers = arrays(gates, kept, outputs), array_of_starts(starts), recurrent.T
         if known is not None:
             before = _before(h, known, starts)
-            added = torch.addmm(recurrent_bias, before.flatten(0, 1), numbers).view_as(gates)
+            added = linear(before, recurrent, recurrent_bias).view_as(gates)
             self.forward(views[0], *arrays(added, before), is_start, *views[1:])
         else:
             added, h = torch.empty_like(gates[:1]), h.contiguous()
@@ -143,8 +144,8 @@ class _Gated(torch.autograd.Function):
                 d_h.masked_fill_(rows.unsqueeze(1), 0.0)
 
         all_gates, all_added = d_gates.view(-1, len(weight)), d_added.view(-1, len(weight))
-        d_x = (all_gates @ weight).view_as(x) if ctx.needs_input_grad[3] else None
-        d_weight, d_recurrent = all_gates.T @ x.flatten(0, 1), all_added.T @ before.flatten(0, 1)
+        d_x = linear(all_gates, weight.T).view_as(x) if ctx.needs_input_grad[3] else None
+        d_weight, d_recurrent = linear(all_gates.T, x.flatten(0, 1).T), linear(all_added.T, before.flatten(0, 1).T)
         return None, None, None, d_x, d_weight, d_recurrent, all_gates.sum(0), all_added.sum(0), *d_state
 
 

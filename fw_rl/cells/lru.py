@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fw_rl.arguments import require_count
 from fw_rl.cells.base import Cell, State, register_cell
 from fw_rl.kernels import Kernel
+from fw_rl.linear import Linear, linear
 from fw_rl.scan import scan, scan_kernels
 
 __all__ = ["LRUCell"]
@@ -65,11 +66,11 @@ class LRUCell(Cell):
         phase = max_phase * (torch.arange(self.states) + torch.rand(self.states)) / self.states
         self.log_rate = nn.Parameter(torch.log(-0.5 * torch.log(squared_modulus)))
         self.log_phase = nn.Parameter(torch.log(phase))
-        self.input_map = nn.Linear(input_size, self.states, bias=False)
-        self.output_map = nn.Linear(2 * self.states, hidden_size)
+        self.input_map = Linear(input_size, self.states, bias=False)
+        self.output_map = Linear(2 * self.states, hidden_size)
         self.norm = nn.LayerNorm(hidden_size)
-        self.gate = nn.Linear(hidden_size, hidden_size) if glu else None
-        self.skip = nn.Identity() if input_size == hidden_size else nn.Linear(input_size, hidden_size)
+        self.gate = Linear(hidden_size, hidden_size) if glu else None
+        self.skip = nn.Identity() if input_size == hidden_size else Linear(input_size, hidden_size)
         nn.init.normal_(self.input_map.weight, std=input_size**-0.5)
         nn.init.normal_(self.output_map.weight, std=self.states**-0.5)
 
@@ -80,7 +81,7 @@ class LRUCell(Cell):
         rate, phase = self.log_rate.exp(), self.log_phase.exp()
         decay = torch.exp(-rate) * torch.stack([phase.cos(), phase.sin()])
         scale = torch.sqrt(-torch.expm1(-2 * rate))
-        h = scan(decay, F.linear(x, scale.unsqueeze(1) * self.input_map.weight), state[0], episode_starts)
+        h = scan(decay, linear(x, scale.unsqueeze(1) * self.input_map.weight), state[0], episode_starts)
         u = self.norm(F.gelu(self.output_map(h.flatten(-2))))
         if self.gate is not None:
             u = u * self.gate(u).sigmoid()

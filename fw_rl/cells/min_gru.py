@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fw_rl.cells.backends import AcceleratedCell
 from fw_rl.cells.base import State, register_cell
+from fw_rl.linear import Linear
 from fw_rl.scan import scan
 
 __all__ = ["MinGRUCell"]
@@ -29,8 +30,8 @@ class MinGRUCell(AcceleratedCell):
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
-        self.gate = nn.Linear(input_size, hidden_size)
-        self.candidate = nn.Linear(input_size, hidden_size)
+        self.gate = Linear(input_size, hidden_size)
+        self.candidate = Linear(input_size, hidden_size)
 
     def initial_state(self, batch_size: int) -> State:
         return (self.gate.weight.new_zeros(batch_size, self.hidden_size),)

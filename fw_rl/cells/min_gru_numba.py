@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from fw_rl.cells.backends import Backend, register_backend
 from fw_rl.cells.base import State
 from fw_rl.cells.min_gru import MinGRUCell
 from fw_rl.kernels import Array, Kernel, array_of_starts, arrays, can_run, first_derivative, in_place, sigmoid
+from fw_rl.linear import linear
 
 __all__ = ["NumbaMinGRU"]
 
@@ -37,7 +37,7 @@ class NumbaMinGRU(Backend[MinGRUCell]):
     ) -> tuple[Tensor, State]:
         maps = cell.gate, cell.candidate
         weight, bias = torch.cat([map.weight for map in maps]), torch.cat([map.bias for map in maps])
-        h: Tensor = _MinGRU.apply(F.linear(x, weight, bias).unflatten(2, (2, -1)), state[0], episode_starts)
+        h: Tensor = _MinGRU.apply(linear(x, weight, bias).unflatten(2, (2, -1)), state[0], episode_starts)
         return h, (h[-1].clone(),)
 
 

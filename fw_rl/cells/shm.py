@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fw_rl.arguments import require_count
 from fw_rl.cells.base import Cell, State, register_cell
 from fw_rl.kernels import Kernel
+from fw_rl.linear import Linear
 from fw_rl.scan import scan, scan_kernels
 
 __all__ = ["SHMCell"]
@@ -52,13 +53,13 @@ class SHMCell(Cell):
         require_count("calibrations", calibrations)
         self.memory_size, self.calibrations = memory_size, calibrations
         self.norm = nn.LayerNorm(input_size)
-        self.input_map = nn.Linear(input_size, 4 * memory_size, bias=False)
-        self.strength_map = nn.Linear(input_size, 1, bias=False)
+        self.input_map = Linear(input_size, 4 * memory_size, bias=False)
+        self.strength_map = Linear(input_size, 1, bias=False)
         self.theta = nn.Parameter(nn.init.xavier_uniform_(torch.empty(calibrations, memory_size)))
         rates = torch.logspace(-0.5, -3, memory_size)
         self.bias = nn.Parameter(torch.logit(torch.exp(-rates))) if fades else None
-        self.output_map = nn.Linear(memory_size, hidden_size, bias=False)
-        self.skip_map = nn.Linear(input_size, hidden_size)
+        self.output_map = Linear(memory_size, hidden_size, bias=False)
+        self.skip_map = Linear(input_size, hidden_size)
 
     def initial_state(self, batch_size: int) -> State:
         return self.theta.new_zeros(batch_size, self.memory_size, self.memory_size), self.theta.new_zeros(batch_size, 1)

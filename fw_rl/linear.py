@@ -1,0 +1,94 @@
+"""Inputs times weights, by the library of Torch that multiplies faster on this processor.
+
+Torch multiplies matrices in float32 with MKL, which does not use AVX-512 on AMD's processors; oneDNN, which Torch brings along
+too, does. `benchmarks/products.py` measures both.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fw_rl.kernels import is_traced
+
+__all__ = ["Linear", "linear"]
+
+LEAST = 2**21
+"""Multiplications below which the way to oneDNN costs more than it saves."""
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear` with `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + b, as `torch.nn.functional.linear`, of which it is a faster form for large products on some processors.
+
+    Args:
+        x: Inputs, [..., I].
+        weight: W, [O, I].
+        bias: b, [O], or None.
+
+    Returns:
+        Outputs, [..., O].
+    """
+    if is_traced() or x.numel() * len(weight) < LEAST or not _prefers_onednn() or not _is_plain(x, weight, bias):
+        return F.linear(x, weight, bias)
+    if torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in (x, weight, bias)):
+        product: Tensor = _Linear.apply(x, weight, bias)
+        return product
+    return _multiply(x, weight, bias)
+
+
+class _Linear(torch.autograd.Function):
+    """`linear` with its gradient, whose products are `linear` again and so have gradients themselves."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _multiply(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        rows, d_rows = x.flatten(0, -2), d_y.flatten(0, -2)
+        return (
+            linear(d_y, weight.T) if needs_x else None,
+            linear(d_rows.T, rows.T) if needs_weight else None,
+            d_rows.sum(dim=0) if needs_bias else None,
+        )
+
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The operation that `torch.compile` puts in the place of `linear`; of other layouts than these it takes a slow path."""
+    packed = weight if weight.is_contiguous() else weight.T.contiguous().T
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, bias, "none", [], "")
+    return product
+
+
+def _is_plain(*tensors: Tensor | None) -> bool:
+    return not torch.is_autocast_enabled("cpu") and all(
+        part is None or (part.device.type == "cpu" and part.dtype == torch.float32) for part in tensors
+    )
+
+
+@cache
+def _prefers_onednn() -> bool:
+    has_both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    return has_both and torch.backends.cpu.get_cpu_capability() == "AVX512" and "AuthenticAMD" in _processor()
+
+
+def _processor() -> str:
+    """What the operating system says of the processor."""
+    listed = Path("/proc/cpuinfo")
+    return listed.read_text() if listed.exists() else platform.processor()
