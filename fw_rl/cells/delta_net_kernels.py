@@ -157,9 +157,7 @@ def run_back(
                     if corrects:
                         for i in range(size):
                             d_error[i] = strength * d_written[i]
-                        _combine(A, d_error, from_error)
-                    _combine(A, d_read, d_query)
-                    _combine(D, written, d_key)
+                    d_decay = _back_through_write(A, D, decay, query, key, d_read, written, d_error, d_query, d_key, from_error)
                     along = _dot(written, d_read)
                     for j in range(size):
                         d_query[j] = decay * d_query[j] + along * key[j]
@@ -170,10 +168,8 @@ def run_back(
 
                     if is_start:
                         _clear(D)
-                    else:
-                        _add_products(D, d_read, query, d_error, key)
                     if rates.shape[2] > 1:
-                        d_rates[t, b, 1, n] = _product_and_scale(A, decay, D)
+                        d_rates[t, b, 1, n] = d_decay
 
 
 @helper
@@ -243,7 +239,7 @@ def _back_through_gate(
         d[i] = scale * (d[i] - normed[i] * along)
 
 
-# The four products with a matrix are for squares. At 32, the size of 4 heads with 128 units, the compiler knows how long the
+# The two products with a matrix are for squares. At 32, the size of 4 heads with 128 units, the compiler knows how long the
 # loops are, and takes half the time.
 
 
@@ -316,24 +312,34 @@ def _write_anew(before: Array, decay: Real, strength: Real, rows: Array, columns
 
 
 @helper
-def _add_products(D: Array, d_read: Array, query: Array, d_error: Array, key: Array) -> None:
-    for i in range(len(d_read)):
-        w, x = d_read[i], d_error[i]
+def _back_through_write(
+    A: Array,
+    D: Array,
+    decay: Real,
+    query: Array,
+    key: Array,
+    d_read: Array,
+    written: Array,
+    d_error: Array,
+    d_query: Array,
+    d_key: Array,
+    from_error: Array,
+) -> Real:
+    """All that comes of A(t-1) and D in one go over both: A^T do, D^T u, A^T de, da, which is returned, and the next D."""
+    d_decay = zero = decay * 0
+    for j in range(len(query)):
+        d_query[j] = d_key[j] = from_error[j] = zero
+    for i in range(len(A)):
+        w, x, y = d_read[i], d_error[i], written[i]
         for j in range(len(query)):
-            D[i, j] += w * query[j] - x * key[j]
-
-
-@helper
-def _product_and_scale(A: Array, decay: Real, D: Array) -> Real:
-    """The inner product <D, A>; D is then multiplied with the decay."""
-    total = D.dtype.type(0)
-    for i in range(len(A)):
-        for j in range(len(A)):
-            total += D[i, j] * A[i, j]
-    for i in range(len(A)):
-        for j in range(len(A)):
-            D[i, j] *= decay
-    return total
+            a, d = A[i, j], D[i, j]
+            d_query[j] += w * a
+            from_error[j] += x * a
+            d_key[j] += y * d
+            d += w * query[j] - x * key[j]
+            d_decay += d * a
+            D[i, j] = decay * d
+    return d_decay
 
 
 @helper
