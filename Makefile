@@ -45,6 +45,7 @@ bench:
 	python benchmarks/env_speed.py --games --out results/env_speed.json
 	python benchmarks/env_speed.py --num-envs --seconds 0.1 --out results/popgym_speed.json
 	python benchmarks/cell_speed.py --out results/cell_speed.json
+	python benchmarks/products.py --out results/products.json
 	python benchmarks/training_speed.py --peer-envs 16 64 512 --peer-batches 512 1024 8192 --out results/training_speed.json
 	python benchmarks/ppo_speed.py --out results/ppo_speed.json
 	python benchmarks/jax_speed.py --n-envs 64 512 1024 --repeats 3 --seconds 3 --out results/jax_speed.json

@@ -77,22 +77,20 @@ class _NumbaGated(Backend[FusedCell]):
         kept, outputs = x.new_empty(steps + 1, batch, size), x.new_empty(steps, batch, size)
         if c:
             kept[0] = c[0]
-        views, is_start, numbers = arrays(gates, kept, outputs), array_of_starts(starts), recurrent.T
+        views, is_start = arrays(gates, kept, outputs), array_of_starts(starts)
         if known is not None:
             before = _before(h, known, starts)
             added = linear(before, recurrent, recurrent_bias).view_as(gates)
             self.forward(views[0], *arrays(added, before), is_start, *views[1:])
         else:
-            added, h = torch.empty_like(gates[:1]), h.contiguous()
-            room, all_outputs = added.view(batch, -1), outputs.unbind()
-            (added_array,) = arrays(added)
+            h, all_outputs = h.contiguous(), outputs.unbind()
             for t, rows in enumerate(rows_that_start(starts, steps)):
                 before = h if t == 0 else all_outputs[t - 1]
                 before = before if rows is None else before.masked_fill(rows.unsqueeze(1), 0.0)
-                torch.addmm(recurrent_bias, before, numbers, out=room)
+                added = linear(before, recurrent, recurrent_bias).view_as(gates[:1])
                 own, two = slice(t, t + 1), slice(t, t + 2)
                 parts = before.numpy()[None], is_start[own], views[1][two], views[2][own]
-                self.forward(views[0][own], added_array, *parts)
+                self.forward(views[0][own], *arrays(added), *parts)
         return (outputs, kept[steps].clone()) if c else (outputs,), gates, kept
 
 
@@ -139,7 +137,7 @@ class _Gated(torch.autograd.Function):
             d_h += all_d_outputs[t]
             given = views[0][own], views[1][own], is_start[own], views[2][two]
             ctx.backend.back(*given, *views[5:], views[3][t], views[4][t])
-            torch.addmm(d_h, all_d_added[t], recurrent, out=d_h)
+            d_h += linear(all_d_added[t], recurrent.T)
             if rows is not None:
                 d_h.masked_fill_(rows.unsqueeze(1), 0.0)
 

@@ -18,6 +18,7 @@ SCRIPTS = {
     "gpu": "--device cpu --num-envs 4 --agents fast-weights --sizes 2 3 4 --cells lru --repeats 1 --seconds 0.01",
     "growth": "--n 8 --n-steps 5 --hidden-size 8 --workers 1 --n-envs 4 --seconds 0.1 --picture FOLDER/growth.png",
     "ppo_speed": "--cells gru --n-envs 4 --n-steps 4 --batch-size 8 --repeats 1 --seconds 0.1",
+    "products": "--sizes 2 3 4 --repeats 1 --seconds 0.01",
     "retrieval_epoch": "--cells fast-weights --hidden-size 4 --share 0.001 --repeats 1",
     "ray_speed": "--n 5 --num-envs 4 --hidden-size 8 --runners 1 --repeats 1 --seconds 0.1",
     "roofline": "--sizes 2 3 4 --repeats 1",
