@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain, pairwise
 from typing import Any, NoReturn
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
 from stable_baselines3.common.preprocessing import get_action_dim, preprocess_obs
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor, create_mlp
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from fw_rl.agents.scaling import ObservationScaling, RewardScaling
 from fw_rl.arguments import require
 from fw_rl.cells import Cell, CellPair, State, make_cell
 from fw_rl.envs.sb3 import check_spaces
+from fw_rl.linear import Linear
 
 __all__ = ["RecurrentActorCriticPolicy"]
 
@@ -134,7 +136,8 @@ class RecurrentActorCriticPolicy(RecurrentInference):
         self.mlp_extractor = MlpExtractor(self.hidden_size, self.net_arch, self.activation_fn, "cpu")
 
     def _make_memory(self) -> tuple[nn.Module, Cell]:
-        encoder = nn.Sequential(*create_mlp(self.features_dim, 0, self.encoder_arch, self.activation_fn))
+        layers = ((Linear(*sizes), self.activation_fn()) for sizes in pairwise((self.features_dim, *self.encoder_arch)))
+        encoder = nn.Sequential(*chain.from_iterable(layers))
         if self.ortho_init:
             encoder.apply(partial(self.init_weights, gain=np.sqrt(2)))
         encoded_size = self.encoder_arch[-1] if self.encoder_arch else self.features_dim
