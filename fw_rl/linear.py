@@ -61,7 +61,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        rows, d_rows = x.flatten(0, -2), d_y.flatten(0, -2)
+        rows, d_rows = (part.reshape(-1, part.shape[-1]) for part in (x, d_y))
         return (
             linear(d_y, weight.T) if needs_x else None,
             linear(d_rows.T, rows.T) if needs_weight else None,

@@ -35,7 +35,7 @@ def parts(*, shape=(5, 3, INPUTS), bias=True, seed=0):
     return [torch.randn(size, generator=generator, requires_grad=True) for size in sizes]
 
 
-@pytest.mark.parametrize("shape", [(4, INPUTS), (5, 3, INPUTS)])
+@pytest.mark.parametrize("shape", [(INPUTS,), (4, INPUTS), (5, 3, INPUTS)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_products_and_gradients_are_those_of_torch(onednn, shape, bias):
     given = parts(shape=shape, bias=bias)
