@@ -84,7 +84,7 @@ def _is_plain(*tensors: Tensor | None) -> bool:
 
 @cache
 def _prefers_onednn() -> bool:
-    has_both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    has_both = torch.backends.mkl.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return has_both and torch.backends.cpu.get_cpu_capability() == "AVX512" and "AuthenticAMD" in _processor()
 
 

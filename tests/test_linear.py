@@ -15,7 +15,7 @@ INPUTS, OUTPUTS = 12, 7
 @pytest.fixture
 def onednn(monkeypatch):
     """A processor that prefers oneDNN for every product; gives how many it has made."""
-    if not torch.backends.mkldnn.is_available():
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("Torch is built without oneDNN")
     made, multiply = [], module._multiply
 
