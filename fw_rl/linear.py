@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fw_rl.kernels import is_traced
+from fw_rl.kernels import can_run, is_traced
 
 __all__ = ["Linear", "linear"]
 
@@ -41,9 +41,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         Outputs, [..., O].
     """
-    if is_traced() or x.numel() * len(weight) < LEAST or not _prefers_onednn() or not _is_plain(x, weight, bias):
+    parts = (x, weight) if bias is None else (x, weight, bias)
+    is_large = not is_traced() and x.numel() * len(weight) >= LEAST  # sizes that are traced are not asked
+    if not (is_large and _prefers_onednn() and can_run(*parts) and all(part.dtype == torch.float32 for part in parts)):
         return F.linear(x, weight, bias)
-    if torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in (x, weight, bias)):
+    if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
         product: Tensor = _Linear.apply(x, weight, bias)
         return product
     return _multiply(x, weight, bias)
@@ -74,12 +76,6 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     packed = weight if weight.is_contiguous() else weight.T.contiguous().T
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, bias, "none", [], "")
     return product
-
-
-def _is_plain(*tensors: Tensor | None) -> bool:
-    return not torch.is_autocast_enabled("cpu") and all(
-        part is None or (part.device.type == "cpu" and part.dtype == torch.float32) for part in tensors
-    )
 
 
 @cache
