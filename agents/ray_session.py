@@ -61,7 +61,7 @@ def ray_session(address: str | None, cores: int) -> Iterator[None]:
 
 
 def _end(mark: str) -> None:
-    """End what is left of Ray: a worker that hangs as it exits outlives Ray, which does not know it any more."""
+    """End what is left of Ray, such as a process that a worker has started, where Ray was killed before it could end it."""
     deadline = time.monotonic() + PATIENCE
     while (left := _marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -71,7 +71,7 @@ def _end(mark: str) -> None:
 
 
 def _marked(mark: str) -> list[psutil.Process]:
-    """The processes that have inherited a mark, but those that have ended and wait for their parent."""
+    """The running processes that have inherited a mark; those that have ended and wait for their parent do not count."""
     processes = psutil.process_iter(["environ", "status"])
     alive = (process for process in processes if process.info["status"] != psutil.STATUS_ZOMBIE)
     return [process for process in alive if (process.info["environ"] or {}).get(MARK) == mark]

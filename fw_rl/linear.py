@@ -31,7 +31,7 @@ class Linear(nn.Linear):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b, as `torch.nn.functional.linear`, of which it is a faster form for large products on some processors.
+    """Compute x W^T + b as `torch.nn.functional.linear` does, but faster for large products on some processors.
 
     Args:
         x: Inputs, [..., I].
@@ -72,7 +72,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The operation that `torch.compile` puts in the place of `linear`; of other layouts than these it takes a slow path."""
+    """The product by oneDNN, as `torch.compile` makes it; it is slow for weights that are neither W nor W^T in one piece."""
     packed = weight if weight.is_contiguous() else weight.T.contiguous().T
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, bias, "none", [], "")
     return product

@@ -326,17 +326,17 @@ def _back_through_write(
     from_error: Array,
 ) -> Real:
     """All that comes of A(t-1) and D in one go over both: A^T do, D^T u, A^T de, da, which is returned, and the next D."""
-    d_decay = zero = decay * 0
+    d_decay = zero = D.dtype.type(0)
     for j in range(len(query)):
         d_query[j] = d_key[j] = from_error[j] = zero
     for i in range(len(A)):
-        w, x, y = d_read[i], d_error[i], written[i]
+        do, de, u = d_read[i], d_error[i], written[i]
         for j in range(len(query)):
             a, d = A[i, j], D[i, j]
-            d_query[j] += w * a
-            from_error[j] += x * a
-            d_key[j] += y * d
-            d += w * query[j] - x * key[j]
+            d_query[j] += do * a
+            from_error[j] += de * a
+            d_key[j] += u * d
+            d += do * query[j] - de * key[j]
             d_decay += d * a
             D[i, j] = decay * d
     return d_decay
