@@ -95,8 +95,13 @@ def hide_velocities(env_id: str, shown: list[int]) -> gym.Env:
 
 
 def see_grid(env_id: str) -> gym.Env:
-    """A MiniGrid without its mission, which is the same in every episode."""
-    return FlattenObservation(FilterObservation(gym.make(env_id), ["image", "direction"]))
+    """A MiniGrid with one-hot cells, without its mission, which is the same in every episode."""
+    from minigrid.wrappers import OneHotPartialObsWrapper
+
+    seen = FlattenObservation(FilterObservation(OneHotPartialObsWrapper(gym.make(env_id)), ["image", "direction"]))
+    assert isinstance(seen.observation_space, gym.spaces.Box)
+    bits = gym.spaces.Box(0, 1, seen.observation_space.shape, np.uint8)
+    return TransformObservation(seen, lambda observation: observation.astype(np.uint8), bits)
 
 
 TASKS = {
