@@ -98,10 +98,7 @@ def see_grid(env_id: str) -> gym.Env:
     """A MiniGrid with one-hot cells, without its mission, which is the same in every episode."""
     from minigrid.wrappers import OneHotPartialObsWrapper
 
-    seen = FlattenObservation(FilterObservation(OneHotPartialObsWrapper(gym.make(env_id)), ["image", "direction"]))
-    assert isinstance(seen.observation_space, gym.spaces.Box)
-    bits = gym.spaces.Box(0, 1, seen.observation_space.shape, np.uint8)
-    return TransformObservation(seen, lambda observation: observation.astype(np.uint8), bits)
+    return FlattenObservation(FilterObservation(OneHotPartialObsWrapper(gym.make(env_id)), ["image", "direction"]))
 
 
 TASKS = {
@@ -110,7 +107,7 @@ TASKS = {
     "LunarLander": Task(partial(hide_velocities, "LunarLander-v3", [0, 1, 4, 6, 7]), 1_000_000, 3, ZOO_LANDER),
     "Hopper": Task(partial(hide_velocities, "Hopper-v5", [*range(5)]), 1_000_000, 3, ZOO_HOPPER),
     "HalfCheetah": Task(partial(hide_velocities, "HalfCheetah-v5", [*range(8)]), 1_000_000, 3, ZOO_CHEETAH),
-    "MiniGrid-MemoryS7": Task(partial(see_grid, "minigrid:MiniGrid-MemoryS7-v0"), 1_000_000, 3, ZOO_MINIGRID),
+    "MiniGrid-MemoryS7": Task(partial(see_grid, "minigrid:MiniGrid-MemoryS7-v0"), 300_000, 5, ZOO_MINIGRID),
     "RepeatPreviousEasy": Task(partial(gym.make, "popgym:popgym-RepeatPreviousEasy-v0"), 500_000, 3, ZOO_MINIGRID),
     "CountRecallEasy": Task(
         partial(gym.make, "popgym:popgym-CountRecallEasy-v0"), 500_000, 3, ZOO_MINIGRID, flat_for_peer=True

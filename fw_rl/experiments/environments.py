@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FilterObservation, FlattenObservation, RecordEpisodeStatistics, TimeLimit, TransformObservation
@@ -108,7 +107,10 @@ def make_env(name: str, training: bool, note: Callable[[str], None] = lambda lin
         note("Atari is prepared by SB3's AtariWrapper: 84 x 84 grey pixels, a lost life is an end, rewards are signs")
         env = AtariWrapper(env, clip_reward=training)
     if str(spec.entry_point).startswith("minigrid."):
-        env = _with_cells_one_hot(env, note)
+        from minigrid.wrappers import OneHotPartialObsWrapper
+
+        note("MiniGrid's cells are one-hot by its OneHotPartialObsWrapper: object, color and state are choices")
+        env = OneHotPartialObsWrapper(env)
     return TransformObservation(_simplified(env, note), deepcopy, None)  # it may hand out one array at every step
 
 
@@ -145,18 +147,6 @@ def _made_without_arguments(name: str) -> Iterator[None]:
         yield
     except Exception as error:  # whatever an environment may do, also one of the user's own
         raise ValueError(f"env must be one that can be made without arguments, got {name!r}: {reason(error)}") from error
-
-
-def _with_cells_one_hot(env: gym.Env, note: Callable[[str], None]) -> gym.Env:
-    """A MiniGrid whose cells are 0 and 1: as numbers their codes say that a ball is nearly a box."""
-    from minigrid.wrappers import OneHotPartialObsWrapper
-
-    note("MiniGrid's cells are one-hot by its OneHotPartialObsWrapper: object, color and state are choices")
-    env = OneHotPartialObsWrapper(env)
-    space = env.observation_space
-    assert isinstance(space, spaces.Dict)
-    bits = spaces.Box(0, 1, space["image"].shape, np.uint8)  # the wrapper's goes to 255, as an image of pixels does
-    return TransformObservation(env, lambda observation: observation, spaces.Dict({**space.spaces, "image": bits}))
 
 
 def _simplified(env: gym.Env, note: Callable[[str], None]) -> gym.Env:
