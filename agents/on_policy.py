@@ -367,8 +367,9 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write the log, with the memory's metrics on the last rollout if it was collected in this process."""
-        for name, value in memory_metrics(self.policy, self.rollout_buffer).items():
-            self.logger.record(name, value)
+        if self.logger.output_formats:  # else nobody would see what takes a pass over the rollout
+            for name, value in memory_metrics(self.policy, self.rollout_buffer).items():
+                self.logger.record(name, value)
         super().dump_logs(iteration)
 
     def predict(  # type: ignore[override]

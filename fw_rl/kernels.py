@@ -27,6 +27,7 @@ __all__ = [
     "Array",
     "Kernel",
     "Real",
+    "add_product",
     "are_cached",
     "array_of_starts",
     "arrays",
@@ -136,6 +137,29 @@ def sigmoid(x: Array, out: Array) -> None:
     else:
         for i in range(len(x)):
             out[i] = half + half * math.tanh(half * x[i])
+
+
+@helper
+def add_product(scale: Real, matrix: Array, vector: Array, out: Array) -> None:
+    """Add `scale` times matrix times vector, four rows at a time, so that the vector is fetched once for them."""
+    rows, size, zero = len(matrix), len(vector), out.dtype.type(0)
+    whole = rows // 4 * 4
+    for i in range(0, whole, 4):
+        a = b = c = d = zero
+        for j in range(size):
+            a += matrix[i, j] * vector[j]
+            b += matrix[i + 1, j] * vector[j]
+            c += matrix[i + 2, j] * vector[j]
+            d += matrix[i + 3, j] * vector[j]
+        out[i] += scale * a
+        out[i + 1] += scale * b
+        out[i + 2] += scale * c
+        out[i + 3] += scale * d
+    for i in range(whole, rows):
+        a = zero
+        for j in range(size):
+            a += matrix[i, j] * vector[j]
+        out[i] += scale * a
 
 
 def first_derivative(backward: Kernel) -> Kernel:

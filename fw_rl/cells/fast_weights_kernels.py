@@ -28,7 +28,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fw_rl.kernels import Array, Real, helper, in_place, inlined, tanh
+from fw_rl.kernels import Array, Real, add_product, helper, in_place, inlined, tanh
 
 __all__ = ["run_back", "run_forward", "step_forward"]
 
@@ -262,7 +262,7 @@ def _settle(
                 _copy(boundary[r], settled[r, s])
                 _recall(keys[r], weights[r], firsts[r], last, queries[r, s], settled[r, s])
                 if faded[r] != 0:
-                    _add_product(faded[r], matrix[r], queries[r, s], settled[r, s])
+                    add_product(faded[r], matrix[r], queries[r, s], settled[r, s])
                 if len(gain):
                     scales[r, s] = _normalise(settled[r, s], eps, settled[r, s])
             _finish(settled[r, s], gain, bias, tanh, queries[r, s + 1])
@@ -314,7 +314,7 @@ def _settle_back(
         _recall(keys, weights, first, begin, d_read, d_h)
         _recall_back(keys, weights, begin, now, queries[s], d_read, d_h, d_keys)
         if faded != 0:
-            _add_product(faded, matrix, d_read, d_h)
+            add_product(faded, matrix, d_read, d_h)
         if len(sources):
             _copy(d_read, sources[b, t, s, 0])
             _copy(queries[s], sources[b, t, s, 1])
@@ -359,7 +359,7 @@ def _multiply(matrix: Array, vectors: Array, out: Array) -> None:
 
 @inlined
 def _recall(keys: Array, weights: Array, first: int, last: int, query: Array, out: Array) -> None:
-    """Add A query to `out`, for the A of the keys from `first` to before `last`; four at a time, as in `_add_product`."""
+    """Add A query to `out`, for the A of the keys from `first` to before `last`; four at a time, as in `add_product`."""
     whole = last - (last - first) % 4
     for j in range(first, whole, 4):
         a = b = c = d = query.dtype.type(0)
@@ -403,27 +403,6 @@ def _dot(a: Array, b: Array) -> Real:
     for i in range(len(a)):
         total += a[i] * b[i]
     return total
-
-
-@helper
-def _add_product(scale: Real, matrix: Array, vector: Array, out: Array) -> None:
-    """Add `scale` times matrix times vector, four rows at a time, so that the vector is fetched once for them."""
-    size = len(vector)
-    rows = len(matrix)
-    whole = rows // 4 * 4
-    for i in range(0, whole, 4):
-        a = b = c = d = vector.dtype.type(0)
-        for j in range(size):
-            a += matrix[i, j] * vector[j]
-            b += matrix[i + 1, j] * vector[j]
-            c += matrix[i + 2, j] * vector[j]
-            d += matrix[i + 3, j] * vector[j]
-        out[i] += scale * a
-        out[i + 1] += scale * b
-        out[i + 2] += scale * c
-        out[i + 3] += scale * d
-    for i in range(whole, rows):
-        out[i] += scale * _dot(matrix[i], vector)
 
 
 # NumPy's own copies and sums of slices would take longer than the rest.

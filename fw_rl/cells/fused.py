@@ -20,7 +20,7 @@ class FusedCell(AcceleratedCell):
 
     A sequence is cut only where some row starts an episode, and the kernel runs over each stretch as a whole, or over all at
     once where all rows have episodes of one length. (One call with a `PackedSequence` of the episodes took two to three times
-    as long on a processor, where LSTM and GRU have kernels of ours.)
+    as long on a processor, where all three have kernels of ours.)
     """
 
     core: nn.RNNBase

@@ -1,6 +1,7 @@
-"""The LSTM and the GRU on the processor: products by Torch, what lies between them compiled by Numba, and the way back by hand.
+"""The LSTM, the GRU and the ReLU net on the processor, by kernels (`gated_kernels`), and the way back by hand.
 
-It is the compiled form (`gated_kernels`) of Torch's kernels, which know no episodes that start inside a sequence.
+Torch's own kernels know no episodes that start inside a sequence. The products with the recurrent weights are Torch's where
+they are large, and a step is then a call from Python; small ones are the kernel's, in one call for the sequence.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from torch import Tensor
 from fw_rl.cells.backends import Backend, register_backend
 from fw_rl.cells.base import State
 from fw_rl.cells.fused import FusedCell, episode_length
-from fw_rl.cells.gated_kernels import gru_back, gru_forward, lstm_back, lstm_forward
+from fw_rl.cells.gated_kernels import gru_back, gru_forward, lstm_back, lstm_forward, rnn_back, rnn_forward
 from fw_rl.cells.gru import GRUCell
 from fw_rl.cells.lstm import LSTMCell
+from fw_rl.cells.rnn import RNNCell
 from fw_rl.kernels import Kernel, array_of_starts, arrays, can_run, first_derivative, rows_that_start
 from fw_rl.linear import linear
 
-__all__ = ["NumbaGRU", "NumbaLSTM"]
+__all__ = ["NumbaGRU", "NumbaLSTM", "NumbaRNN"]
+
+MOST = 2**19
+"""Multiplications of a step with the recurrent weights up to which a kernel does them."""
 
 
 class _NumbaGated(Backend[FusedCell]):
@@ -27,6 +32,12 @@ class _NumbaGated(Backend[FusedCell]):
 
     forward: Kernel
     back: Kernel
+    is_added_apart = False
+    """Whether the gradients of what x and what h give to the gates differ."""
+
+    def options(self, cell: FusedCell) -> tuple[float, ...]:
+        """What the kernels take last."""
+        return ()
 
     def can_run(self, cell: FusedCell, *tensors: Tensor) -> bool:
         return can_run(cell.weights[0], *tensors)
@@ -50,14 +61,15 @@ class _NumbaGated(Backend[FusedCell]):
     def _run(
         self, cell: FusedCell, x: Tensor, state: State, starts: Tensor | None, outputs: Tensor | None
     ) -> tuple[Tensor, ...]:
-        parts = (x, *cell.weights, *state)
+        parts, options = (x, *cell.weights, *state), self.options(cell)
         if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
-            found: tuple[Tensor, ...] = _Gated.apply(self, starts, outputs, *parts)
+            found: tuple[Tensor, ...] = _Gated.apply(self, options, starts, outputs, *parts)
             return found
-        return self.run_forward(starts, outputs, *parts)[0]
+        return self.run_forward(options, starts, outputs, *parts)[0]
 
     def run_forward(
         self,
+        options: tuple[float, ...],
         starts: Tensor | None,
         known: Tensor | None,
         x: Tensor,
@@ -77,11 +89,15 @@ class _NumbaGated(Backend[FusedCell]):
         kept, outputs = x.new_empty(steps + 1, batch, size), x.new_empty(steps, batch, size)
         if c:
             kept[0] = c[0]
-        views, is_start = arrays(gates, kept, outputs), array_of_starts(starts)
+        views, is_start, by_torch = arrays(gates, kept, outputs), array_of_starts(starts), arrays(*_no_weights(x))
         if known is not None:
             before = _before(h, known, starts)
             added = linear(before, recurrent, recurrent_bias).view_as(gates)
-            self.forward(views[0], *arrays(added, before), is_start, *views[1:])
+            self.forward(views[0], *arrays(added, before), is_start, *by_torch, *views[1:], *options)
+        elif _is_small(batch, recurrent):
+            before, weights = torch.empty_like(outputs), (recurrent.view(-1, size, size), recurrent_bias.view(-1, size))
+            before[0] = h
+            self.forward(views[0], *arrays(torch.empty_like(gates), before), is_start, *arrays(*weights), *views[1:], *options)
         else:
             h, all_outputs = h.contiguous(), outputs.unbind()
             for t, rows in enumerate(rows_that_start(starts, steps)):
@@ -89,8 +105,8 @@ class _NumbaGated(Backend[FusedCell]):
                 before = before if rows is None else before.masked_fill(rows.unsqueeze(1), 0.0)
                 added = linear(before, recurrent, recurrent_bias).view_as(gates[:1])
                 own, two = slice(t, t + 1), slice(t, t + 2)
-                parts = before.numpy()[None], is_start[own], views[1][two], views[2][own]
-                self.forward(views[0][own], *arrays(added), *parts)
+                parts = before.numpy()[None], is_start[own], *by_torch, views[1][two], views[2][own]
+                self.forward(views[0][own], *arrays(added), *parts, *options)
         return (outputs, kept[steps].clone()) if c else (outputs,), gates, kept
 
 
@@ -105,7 +121,18 @@ class NumbaLSTM(_NumbaGated):
 class NumbaGRU(_NumbaGated):
     """The GRU's."""
 
-    forward, back = staticmethod(gru_forward), staticmethod(gru_back)
+    forward, back, is_added_apart = staticmethod(gru_forward), staticmethod(gru_back), True
+
+
+@register_backend(RNNCell)
+class NumbaRNN(_NumbaGated):
+    """The ReLU net's."""
+
+    forward, back = staticmethod(rnn_forward), staticmethod(rnn_back)
+
+    def options(self, cell: FusedCell) -> tuple[float, ...]:
+        assert isinstance(cell, RNNCell)
+        return (cell.bound,)
 
 
 class _Gated(torch.autograd.Function):
@@ -113,12 +140,12 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, backend: _NumbaGated, starts: Tensor | None, known: Tensor | None, *parts: Tensor
+        ctx: Any, backend: _NumbaGated, options: tuple[float, ...], starts: Tensor | None, known: Tensor | None, *parts: Tensor
     ) -> tuple[Tensor, ...]:
-        found, *trace = backend.run_forward(starts, known, *parts)
+        found, *trace = backend.run_forward(options, starts, known, *parts)
         x, weight, recurrent, _, _, h, *_ = parts
         ctx.save_for_backward(starts, x, weight, recurrent, h, found[0], *trace)
-        ctx.backend = backend
+        ctx.backend, ctx.options = backend, options
         return found
 
     @staticmethod
@@ -127,24 +154,37 @@ class _Gated(torch.autograd.Function):
         starts, x, weight, recurrent, h, outputs, gates, kept = ctx.saved_tensors
         before = _before(h, outputs, starts)
         d_gates, d_h = torch.empty_like(gates), torch.zeros_like(h)
-        d_added = d_gates if d_c else torch.empty_like(gates)
+        d_added = torch.empty_like(gates) if ctx.backend.is_added_apart else d_gates
         d_state = (d_h, *(part.clone(memory_format=torch.contiguous_format) for part in d_c))
-        views = arrays(gates, before, kept, d_gates, d_added, d_h, d_state[-1])
-        is_start, all_d_outputs, all_d_added = array_of_starts(starts), d_outputs.unbind(), d_added.flatten(2).unbind()
-        all_rows = rows_that_start(starts, len(x))
-        for t in range(len(x) - 1, -1, -1):
-            own, two, rows = slice(t, t + 1), slice(t, t + 2), all_rows[t]
-            d_h += all_d_outputs[t]
-            given = views[0][own], views[1][own], is_start[own], views[2][two]
-            ctx.backend.back(*given, *views[5:], views[3][t], views[4][t])
-            d_h += linear(all_d_added[t], recurrent.T)
-            if rows is not None:
-                d_h.masked_fill_(rows.unsqueeze(1), 0.0)
+        traced, found, d_y = arrays(gates, before, kept), arrays(d_gates, d_added), d_outputs.contiguous().numpy()
+        is_start, own_state, size = array_of_starts(starts), arrays(d_h, d_state[-1]), h.shape[1]
+        if _is_small(len(h), recurrent):
+            transposed = recurrent.view(-1, size, size).mT.contiguous().numpy()
+            ctx.backend.back(*traced, is_start, transposed, d_y, *own_state, *found, *ctx.options)
+        else:
+            by_torch, all_d_added = _no_weights(h)[0].numpy(), d_added.flatten(2).unbind()
+            for t, rows in reversed([*enumerate(rows_that_start(starts, len(x)))]):
+                own, two = slice(t, t + 1), slice(t, t + 2)
+                given = traced[0][own], traced[1][own], traced[2][two], is_start[own], by_torch, d_y[own]
+                ctx.backend.back(*given, *own_state, *(part[own] for part in found), *ctx.options)
+                d_h += linear(all_d_added[t], recurrent.T)
+                if rows is not None:
+                    d_h.masked_fill_(rows.unsqueeze(1), 0.0)
 
         all_gates, all_added = d_gates.view(-1, len(weight)), d_added.view(-1, len(weight))
-        d_x = linear(all_gates, weight.T).view_as(x) if ctx.needs_input_grad[3] else None
+        d_x = linear(all_gates, weight.T).view_as(x) if ctx.needs_input_grad[4] else None
         d_weight, d_recurrent = linear(all_gates.T, x.flatten(0, 1).T), linear(all_added.T, before.flatten(0, 1).T)
-        return None, None, None, d_x, d_weight, d_recurrent, all_gates.sum(0), all_added.sum(0), *d_state
+        return None, None, None, None, d_x, d_weight, d_recurrent, all_gates.sum(0), all_added.sum(0), *d_state
+
+
+def _is_small(batch: int, recurrent: Tensor) -> bool:
+    """Whether a kernel multiplies faster than Torch, whose call for every step costs more than small products."""
+    return batch * recurrent.numel() <= MOST
+
+
+def _no_weights(like: Tensor) -> tuple[Tensor, Tensor]:
+    """What kernels take where Torch multiplies."""
+    return like.new_empty(0, 0, 0), like.new_empty(0, 0)
 
 
 def _before(h: Tensor, outputs: Tensor, starts: Tensor | None) -> Tensor:

@@ -507,12 +507,19 @@ def test_balancing_without_velocities_needs_a_memory(monkeypatch):
 def test_the_memory_metrics_encode_some_observations_at_a_time(monkeypatch):
     seen = []
     model = make_model(CatchVectorEnv(100, n=5, m=2), "fast-weights", n_steps=8)
+    model.set_logger(Logger(None, [Written()]))
     encode = model.policy.encode
     monkeypatch.setattr(model.policy, "encode", lambda part, **kwargs: (seen.append(part.shape[:2]), encode(part, **kwargs))[1])
     model.learn(800, log_interval=None)
     seen.clear()
     model.dump_logs()
     assert seen == [(2, 100)] * 4
+
+
+def test_nothing_is_computed_for_a_log_that_nobody_sees(monkeypatch):
+    model = make_model(catch(), "fast-weights", n_steps=8)
+    monkeypatch.setattr(model.policy.cell, "diagnostics", lambda *_: pytest.fail("nobody sees them"))
+    model.learn(64)
 
 
 @pytest.mark.parametrize(("threads", "expected"), [(1, 1), (None, 2)])

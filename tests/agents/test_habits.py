@@ -191,8 +191,9 @@ def test_a_callback_sets_the_rate_and_reads_the_actions(agent_class):
     assert 0 <= model.logger.name_to_value["own/action"] <= 1
 
 
-def test_a_log_amid_a_rollout_is_of_the_steps_so_far():
+def test_a_log_amid_a_rollout_is_of_the_steps_so_far(tmp_path):
     model = make_agent(cell="fast-weights", n_steps=32, batch_size=32)
+    model.set_logger(configure(str(tmp_path), ["csv"]))
     seen = []
     model.policy.cell.diagnostics = lambda encoded, state, starts: seen.append((len(encoded), len(starts))) or {}
     model.learn(64, LogEveryNTimesteps(8))

@@ -1,6 +1,7 @@
 """The ReLU net, the LSTM and the GRU beside PyTorch's own layers and beside their equations."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fw_rl.cells import GRUCell, LSTMCell, RNNCell
+from fw_rl.cells import GRUCell, LSTMCell, RNNCell, gated_numba
 from tests.cells.reference import rand, scrambled
 
 T, B, I, H = 9, 3, 4, 5  # noqa: E741
@@ -79,9 +80,11 @@ def test_a_sequence_is_cut_only_at_its_starts(cell_class, monkeypatch):
 
 
 @pytest.mark.parametrize("starts_at", [None, 0.7, -9.0], ids=["no start", "some starts", "starts everywhere"])
-@pytest.mark.parametrize("cell_class", [LSTMCell, GRUCell])
-def test_kernels_have_the_numbers_and_gradients_of_torch(cell_class, starts_at):
-    cell, x = scrambled(cell_class(I, H)), rand(T, B, I, seed=1).requires_grad_()
+@pytest.mark.parametrize("most", [0, gated_numba.MOST], ids=["products of Torch", "products of the kernel"])
+@pytest.mark.parametrize("make", [LSTMCell, GRUCell, RNNCell, partial(RNNCell, bound=0.4)])
+def test_kernels_have_the_numbers_and_gradients_of_torch(make, most, starts_at, monkeypatch):
+    monkeypatch.setattr(gated_numba, "MOST", most)
+    cell, x = scrambled(make(I, H)), rand(T, B, I, seed=1).requires_grad_()
     starts = None if starts_at is None else rand(T, B, seed=2) > starts_at
     state = tuple(rand(B, H, seed=3 + part).requires_grad_() for part in range(len(cell.initial_state(B))))
     wanted, found = (x, *cell.parameters(), *state), []
@@ -99,7 +102,7 @@ def test_kernels_have_the_numbers_and_gradients_of_torch(cell_class, starts_at):
     assert_close(*gradients)
 
 
-@pytest.mark.parametrize("cell_class", [LSTMCell, GRUCell])
+@EVERY_FUSED_CELL
 def test_kernels_in_float32_are_near_those_of_torch(cell_class):
     torch.manual_seed(0)
     cell, x = cell_class(64, 64), torch.randn(100, B, 64)
