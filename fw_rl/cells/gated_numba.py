@@ -95,9 +95,9 @@ class _NumbaGated(Backend[FusedCell]):
             added = linear(before, recurrent, recurrent_bias).view_as(gates)
             self.forward(views[0], *arrays(added, before), is_start, *by_torch, *views[1:], *options)
         elif _is_small(batch, recurrent):
-            before, weights = torch.empty_like(outputs), (recurrent.view(-1, size, size), recurrent_bias.view(-1, size))
+            before, weights = torch.empty_like(outputs), arrays(_by_gate(recurrent).contiguous(), recurrent_bias.view(-1, size))
             before[0] = h
-            self.forward(views[0], *arrays(torch.empty_like(gates), before), is_start, *arrays(*weights), *views[1:], *options)
+            self.forward(views[0], *arrays(torch.empty_like(gates), before), is_start, *weights, *views[1:], *options)
         else:
             h, all_outputs = h.contiguous(), outputs.unbind()
             for t, rows in enumerate(rows_that_start(starts, steps)):
@@ -157,9 +157,9 @@ class _Gated(torch.autograd.Function):
         d_added = torch.empty_like(gates) if ctx.backend.is_added_apart else d_gates
         d_state = (d_h, *(part.clone(memory_format=torch.contiguous_format) for part in d_c))
         traced, found, d_y = arrays(gates, before, kept), arrays(d_gates, d_added), d_outputs.contiguous().numpy()
-        is_start, own_state, size = array_of_starts(starts), arrays(d_h, d_state[-1]), h.shape[1]
+        is_start, own_state = array_of_starts(starts), arrays(d_h, d_state[-1])
         if _is_small(len(h), recurrent):
-            transposed = recurrent.view(-1, size, size).mT.contiguous().numpy()
+            transposed = _by_gate(recurrent).mT.contiguous().numpy()
             ctx.backend.back(*traced, is_start, transposed, d_y, *own_state, *found, *ctx.options)
         else:
             by_torch, all_d_added = _no_weights(h)[0].numpy(), d_added.flatten(2).unbind()
@@ -180,6 +180,11 @@ class _Gated(torch.autograd.Function):
 def _is_small(batch: int, recurrent: Tensor) -> bool:
     """Whether a kernel multiplies faster than Torch, whose call for every step costs more than small products."""
     return batch * recurrent.numel() <= MOST
+
+
+def _by_gate(recurrent: Tensor) -> Tensor:
+    """Recurrent weights [G H, H] as [G, H, H]."""
+    return recurrent.unflatten(0, (-1, recurrent.shape[1]))
 
 
 def _no_weights(like: Tensor) -> tuple[Tensor, Tensor]:
