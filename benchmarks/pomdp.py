@@ -293,7 +293,7 @@ def draw(settings: Settings, runs: Runs, path: Path) -> None:
     styles = line_styles({contender: cell_of(contender) for contender in settings.contenders})
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(0.5 + 4.4 * columns, 0.8 + 3.4 * rows), dpi=150, layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False).flat
+        panels = figure.subplots(rows, columns, squeeze=False).flatten()
         for axes, name in zip(panels, settings.tasks, strict=False):
             for place, (contender, style) in enumerate(styles.items()):
                 own = of(runs, name, contender)
@@ -303,7 +303,7 @@ def draw(settings: Settings, runs: Runs, path: Path) -> None:
             axes.set(title=name, xlabel="frames", ylabel="mean return")
             axes.title.set_fontsize(11)
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        for axes in list(panels)[len(settings.tasks) :]:
+        for axes in panels[len(settings.tasks) :]:
             axes.set_visible(False)
         figure.legend(handles=handles(styles), loc="outside lower center", ncols=min(len(styles), 4), frameon=False)
         write_file(path, as_png(figure))
