@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 import warnings
@@ -56,6 +57,7 @@ class SettingsStudy:
         prune: bool = False,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # it would print a traceback at Ctrl-C amid a query
         self.config, self.space, self.sampler, self.seed = config, space, sampler, seed
         url = storage or f"sqlite:///{database}"
         shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)  # without its password
