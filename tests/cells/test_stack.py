@@ -73,8 +73,10 @@ def test_diagnostics_are_those_of_the_layers():
     assert cell.diagnostics(x, cell.initial_state(B), STARTS) == pytest.approx(expected)
 
 
-def test_kernels_are_named_once():
+def test_kernels_are_named_once(monkeypatch):
     assert set(make_cell("lru", I, H, layers=3).kernels(replays=False)) == set(make_cell("lru", I, H).kernels(replays=False))
+    monkeypatch.setattr("fw_rl.cells.gated_numba.NumbaRNN.kernels", lambda *_: ())
+    assert not make_cell("rnn", I, H, layers=2).kernels(replays=False)
     every = make_cell("fast-weights", I, H, layers=2).kernels(replays=True)  # a replay of layers runs them
     assert set(every) == set(make_cell("fast-weights", I, H).kernels(replays=False))
 

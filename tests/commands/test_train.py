@@ -77,9 +77,12 @@ def test_a_run_leaves_its_settings_with_versions(finished_run):
     assert "git_commit" in record
 
 
-@pytest.mark.parametrize(("cell", "cached", "said"), [("fast-weights", False, 1), ("fast-weights", True, 0), ("rnn", False, 1)])
+@pytest.mark.parametrize(
+    ("cell", "cached", "said"), [("fast-weights", False, 1), ("fast-weights", True, 0), ("lru", False, 1), ("rnn", False, 0)]
+)
 def test_only_what_must_be_compiled_is_said_to_be(cell, cached, said, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("fw_rl.kernels.are_cached", lambda *kernels: cached)
+    monkeypatch.setattr("fw_rl.cells.gated_numba.NumbaRNN.kernels", lambda *_: ())
+    monkeypatch.setattr("fw_rl.kernels.are_cached", lambda *kernels: cached or not kernels)
     assert train(tmp_path, "--cell", cell, timesteps=24)[0] == 0
     assert capsys.readouterr().out.count(f"Compiling the kernels of {cell}") == said
 
