@@ -174,9 +174,6 @@ def make_change(policy: RecurrentActorCriticPolicy, condition: Condition, settin
                 _, log_prob, _ = policy.evaluate_actions(games.screens, games.actions, state, starts)
                 (-log_prob.mean()).backward()
             torch.nn.utils.clip_grad_norm_(policy.parameters(), most)
-        else:
-            for parameter in policy.parameters():
-                parameter.grad = None
         optimizer.step()
 
     return change

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from numbers import Integral, Real
 from pathlib import Path
 from types import UnionType
@@ -23,9 +24,10 @@ def require(name: str, value: object, fits: bool, wanted: str) -> None:
         raise ValueError(f"{name} must be {wanted}, got {str(value) if isinstance(value, Path) else value!r}")
 
 
-def require_count(name: str, value: object) -> None:
-    """ValueError for what counts something and is no whole number from 1."""
-    require(name, value, isinstance(value, int) and not isinstance(value, bool) and value >= 1, "a whole number from 1")
+def require_count(name: str, value: object, least: int = 1, most: float = math.inf) -> None:
+    """ValueError for what counts something and is no whole number in the range."""
+    fits = isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most
+    require(name, value, fits, f"a whole number from {least}" + (f" to {most}" if most < math.inf else ""))
 
 
 def check_kind(parameter: inspect.Parameter, value: Any) -> None:

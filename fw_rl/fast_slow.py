@@ -79,8 +79,10 @@ def fast_slow(module: _Module, names: Iterable[str] | None = None) -> _Module:
     sums = {slow: SlowPlusFast(slow) for slow in tied}
     for name, slow in plain.items():
         if slow in tied:
-            owner, _, own_name = name.rpartition(".")
-            parametrize.register_parametrization(module.get_submodule(owner), own_name, sums[slow])
+            prefix, _, own_name = name.rpartition(".")
+            owner = module.get_submodule(prefix)
+            if not parametrize.is_parametrized(owner, own_name):  # a module may have several names
+                parametrize.register_parametrization(owner, own_name, sums[slow])
     return module
 
 
@@ -226,9 +228,11 @@ class FastSlowSGD(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     state = self.state[parameter]
-                    change = state.setdefault("change", torch.zeros_like(parameter))
-                    parameter.add_(change.mul_(group["momentum"]).sub_(parameter.grad, alpha=group["lr"]))
-                parameter.mul_(group["decay"])
+                    if "change" not in state:
+                        state["change"] = torch.zeros_like(parameter)
+                    parameter.add_(state["change"].mul_(group["momentum"]).sub_(parameter.grad, alpha=group["lr"]))
+                if group["decay"] != 1:
+                    parameter.mul_(group["decay"])
         return loss
 
 

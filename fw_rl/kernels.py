@@ -200,7 +200,7 @@ def is_traced() -> bool:
 
 
 def can_run(*tensors: Tensor) -> bool:
-    """Whether Numba's kernels can take these tensors: on the processor, in float32 or float64, and not traced."""
+    """Whether Numba's kernels can take these tensors: on the processor, all in float32 or all in float64, and not traced."""
     return _are_plain(tensors, "cpu")
 
 
@@ -213,7 +213,10 @@ def _are_plain(tensors: tuple[Tensor, ...], device: str) -> bool:
     """Whether kernels may read the numbers of tensors on a device, past Torch."""
     if is_traced() or torch.is_autocast_enabled(device):
         return False
-    return all(part.device.type == device and part.dtype in (torch.float32, torch.float64) for part in tensors)
+    dtype = tensors[0].dtype
+    return dtype in (torch.float32, torch.float64) and all(
+        part.device.type == device and part.dtype == dtype for part in tensors
+    )
 
 
 @cache

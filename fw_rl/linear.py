@@ -43,7 +43,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     parts = (x, weight) if bias is None else (x, weight, bias)
     is_large = not is_traced() and x.numel() * len(weight) >= LEAST  # sizes that are traced are not asked
-    if not (is_large and _prefers_onednn() and can_run(*parts) and all(part.dtype == torch.float32 for part in parts)):
+    if not (is_large and _prefers_onednn() and can_run(*parts) and x.dtype == torch.float32):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
         product: Tensor = _Linear.apply(x, weight, bias)

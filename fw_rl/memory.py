@@ -342,12 +342,13 @@ def recall_weights(
         episode_starts: [T, B] bool, or None.
         corrects: Whether it is the delta rule.
     """
-    q, k, b = (_in_chunks(part, len(keys)) for part in (queries, keys, strengths))
+    dtype = torch.promote_types(keys.dtype, torch.float32)
+    q, k, b = (_in_chunks(part.to(dtype), len(keys)) for part in (queries, keys, strengths))
     within, _ = _left(b, decays, episode_starts, len(keys))
     written = torch.diag_embed(b)
     if corrects:
         written = _corrected(k, b, within, written)
-    return (within * (q @ k.mT) @ written)[0].movedim(2, 0)
+    return (within * (q @ k.mT) @ written)[0].movedim(2, 0).to(keys.dtype)
 
 
 def _in_chunks(part: Tensor, length: int) -> Tensor:

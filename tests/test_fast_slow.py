@@ -87,6 +87,17 @@ def with_fast(net, seed=5):
     return net
 
 
+def test_a_module_with_two_names_has_one_fast_weight():
+    layer = nn.Linear(I, I, bias=False)
+    slow = layer.weight.detach().clone()
+    net = with_fast(nn.Sequential(layer, layer))
+    (fast,) = fast_weights(net).values()
+    both = slow + fast.detach()
+    assert_close(layer.weight, both)
+    merge(net)
+    assert_close(layer.weight, both)
+
+
 @EVERY_MODULE
 def test_a_module_computes_the_same_while_fast_is_zero(name):
     net, x = build(name), rand(T, B, I, seed=1)

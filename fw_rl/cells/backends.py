@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
+from fw_rl.arguments import require
 from fw_rl.cells.base import Cell, State, Stepper
-from fw_rl.kernels import Kernel
+from fw_rl.kernels import Kernel, is_traced
 from fw_rl.linear import Linear
 
 __all__ = ["AcceleratedCell", "Backend", "register_backend"]
@@ -81,14 +82,15 @@ class AcceleratedCell(Cell):
     """A cell whose steps the latest registered backend computes that can run, and plain Torch where none can.
 
     Backends read the weights of the cell's modules. So plain Torch, which calls the modules, runs where one of them has hooks
-    or a `forward` of its own.
+    or a `forward` of its own. A derived class has the backends of its base, unless it has an `unroll` or a `step` of its own.
     """
 
     _backends: ClassVar[list[Backend[Any]]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._backends = [Backend(), *getattr(cls, "_backends", [])[1:]]
+        computes_anew = {"unroll", "step"} & vars(cls).keys()
+        cls._backends = [Backend(), *([] if computes_anew else getattr(cls, "_backends", [])[1:])]
 
     @abstractmethod
     def unroll(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
@@ -106,15 +108,18 @@ class AcceleratedCell(Cell):
         Args:
             tensors: What the cell is to be called with.
         """
-        backends = self._backends if all(map(_is_plain, self._modules.values())) else self._backends[:1]
+        backends = self._backends if all(map(is_plain, self._modules.values())) else self._backends[:1]
         return next(backend for backend in reversed(backends) if backend.can_run(self, *tensors))
 
     def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
-        return self.backend(x).sequence(self, x, state, episode_starts)
+        return self.backend(x, *state).sequence(self, x, state, episode_starts)
 
     def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor | None) -> Tensor:
         state = self._checked(x, state, episode_starts)
-        return self.backend(x).replay(self, x, state, episode_starts, outputs)
+        if outputs is not None and not is_traced():
+            shape = [*x.shape[:2], self.hidden_size]
+            require("outputs", list(outputs.shape), list(outputs.shape) == shape, f"of the shape {shape}")
+        return self.backend(x, *state).replay(self, x, state, episode_starts, outputs)
 
     def stepper(self, state: State) -> Stepper:
         self.check_state(state)
@@ -127,12 +132,12 @@ class AcceleratedCell(Cell):
 _KNOWN = {kind.forward for kind in (Linear, nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.RNN, nn.LSTM, nn.GRU)}
 
 
-def _is_plain(module: nn.Module | None) -> bool:
+def is_plain(module: nn.Module | None) -> bool:
     """Whether a module computes what Torch's does with the same weights, parametrized or not."""
     if module is None:
         return True
-    has_hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-    return not has_hooks and type(module).forward in _KNOWN
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return not any(hooks) and "forward" not in vars(module) and type(module).forward in _KNOWN
 
 
 _BackendClass = TypeVar("_BackendClass", bound=type[Backend])

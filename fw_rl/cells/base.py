@@ -135,7 +135,8 @@ class Cell(nn.Module, ABC):
     def stepper(self, state: State) -> Stepper:
         """What acts from a state on, step by step and without gradient.
 
-        It may write its memory in place: with fast weights A2C then trains at 1.3 times the frames per second.
+        It may write its memory in place: with fast weights A2C then trains at 1.3 times the frames per second. Hooks, and
+        autocast, are those of the moment in which it is made.
 
         Args:
             state: The state to begin with, which is left as it is.

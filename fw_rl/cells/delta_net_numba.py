@@ -27,7 +27,8 @@ class NumbaDeltaNet(Backend[DeltaNetCell]):
     """Kernels for the processor."""
 
     def can_run(self, cell: DeltaNetCell, *tensors: Tensor) -> bool:
-        return isinstance(cell.norm, nn.RMSNorm) and can_run(cell.output_map.weight, *tensors)
+        is_known = isinstance(cell.norm, nn.RMSNorm) and cell.norm.weight is not None and cell.norm.eps is not None
+        return is_known and can_run(cell.output_map.weight, *tensors)
 
     def kernels(self, replays: bool) -> tuple[Kernel, ...]:
         return run_forward, run_back

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fw_rl import memory
+from fw_rl.arguments import require, require_count
 from fw_rl.cells.backends import AcceleratedCell
 from fw_rl.cells.base import State, register_cell, scaled_identity_
 from fw_rl.linear import Linear
@@ -111,19 +113,22 @@ class FastWeightsCell(AcceleratedCell):
         window: int = 32,
     ) -> None:
         super().__init__(input_size, hidden_size)
-        _require_choice("rule", rule, WRITE_RULES)
-        _require_choice("activation", activation, _ACTIVATIONS)
-        _require_choice("norm_placement", norm_placement, _NORM_PLACEMENTS)
-        _require(method in (1, 2), "method must be 1 or 2", method)
-        _require(_is_whole(inner_steps) and inner_steps >= 1, "inner_steps must be a whole number from 1", inner_steps)
-        _require(_is_whole(window) and window >= 0, "window must be a whole number from 0", window)
+        for name, choice, choices in (
+            ("rule", rule, WRITE_RULES),
+            ("activation", activation, _ACTIVATIONS),
+            ("norm_placement", norm_placement, _NORM_PLACEMENTS),
+        ):
+            require(name, choice, choice in choices, f"one of {', '.join(choices)}")
+        require("method", method, method in (1, 2), "1 or 2")
+        require_count("inner_steps", inner_steps)
+        require_count("window", window, least=0)
         for name, number in (("eta", eta), ("decay", decay), ("recurrent_scale", recurrent_scale)):
-            _require(isinstance(number, int | float), f"{name} must be a number", number)
-        _require(0 <= eta < math.inf, "eta must be at least 0 and finite", eta)
-        _require(0 <= decay <= 1, "decay must lie between 0 and 1", decay)
-        _require(eta > 0 or not learn_eta, "eta must be above 0 to be learned", eta)
-        _require(0 < decay < 1 or not learn_decay, "decay must lie inside (0, 1) to be learned", decay)
-        self.inner_steps, self.method, self.rule, self.window = inner_steps, method, rule, window
+            require(name, number, isinstance(number, Real), "a number")
+        require("eta", eta, 0 <= eta < math.inf, "at least 0 and finite")
+        require("decay", decay, 0 <= decay <= 1, "between 0 and 1")
+        require("eta", eta, eta > 0 or not learn_eta, "above 0 to be learned")
+        require("decay", decay, 0 < decay < 1 or not learn_decay, "between 0 and 1, and neither of them, to be learned")
+        self.inner_steps, self.method, self.rule, self.window = int(inner_steps), int(method), rule, int(window)
         self.activation, self.norm_placement = activation, norm_placement
         self._f, self._write_rule = _ACTIVATIONS[activation], WRITE_RULES[rule]
 
@@ -154,9 +159,10 @@ class FastWeightsCell(AcceleratedCell):
         return self._decay if self.logit_decay is None else self.logit_decay.sigmoid()
 
     @property
-    def has_known_norm(self) -> bool:
-        """Whether kernels know the norm: none, or layer normalisation with gain and bias."""
-        return isinstance(self.norm, nn.Identity) or (isinstance(self.norm, nn.LayerNorm) and self.norm.bias is not None)
+    def has_known_modules(self) -> bool:
+        """Whether kernels know W, without a bias, and the norm: none, or layer normalisation with gain and bias."""
+        has_norm = isinstance(self.norm, nn.LayerNorm) and self.norm.bias is not None
+        return self.recurrent_map.bias is None and (has_norm or isinstance(self.norm, nn.Identity))
 
     def initial_state(self, batch_size: int) -> State:
         writes = [(self.length, self.hidden_size)] * (1 if self.rule == "hebb" else 2)
@@ -188,7 +194,7 @@ class FastWeightsCell(AcceleratedCell):
         """
         if write_gate is not None and write_gate.requires_grad:
             return self.unroll(x, state, episode_starts, write_gate, wipe)
-        return self.backend(x).sequence(self, x, state, episode_starts, write_gate=write_gate, wipe=wipe)
+        return self.backend(x, *state).sequence(self, x, state, episode_starts, write_gate=write_gate, wipe=wipe)
 
     def unroll(
         self,
@@ -331,19 +337,6 @@ def _lasting_steps(decay: float) -> float:
     if decay in (0.0, 1.0):
         return math.inf if decay else 1
     return math.ceil(math.log(_ROUNDING) / math.log(decay))
-
-
-def _require(condition: bool, rule: str, got: object) -> None:
-    if not condition:
-        raise ValueError(f"{rule}, got {got!r}")
-
-
-def _require_choice(name: str, got: object, choices: object) -> None:
-    _require(got in choices, f"{name} must be one of {', '.join(choices)}", got)  # type: ignore[operator, arg-type]
-
-
-def _is_whole(number: object) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def _start_kinds(episode_starts: Tensor | None, steps: int) -> tuple[list[bool], list[bool]]:

@@ -43,7 +43,6 @@ def step_forward(
     first: int,
     count: int,
     write: Array,
-    recurrent: Array,
     gain: Array,
     bias: Array,
     eps: float,
@@ -62,13 +61,14 @@ def step_forward(
     after them, with the strength `write` [B].
     """
     rate = boundary.dtype.type(decay)
+    is_settled = count < 0  # False, but no literal, for which `_settle` would be compiled once more
     for r in range(4):
         firsts[r] = first
     for start in range(0, len(boundary), 4):
         stop = min(start + 4, len(boundary))
         _settle(
             boundary[start:stop], keys[start:stop], strengths[start:stop], firsts, count, matrix[start:stop],
-            faded[start:stop], gain, bias, eps, inner_steps, tanh, count < 0, queries, settled, scales,
+            faded[start:stop], gain, bias, eps, inner_steps, tanh, is_settled, queries, settled, scales,
         )  # fmt: skip
         for b in range(start, stop):
             _copy(queries[b - start, inner_steps], h[b])
@@ -114,6 +114,7 @@ def run_forward(
     normalisation as it leaves them, and what it multiplied them with.
     """
     (steps, batch, _), pending = driven.shape, strengths.shape[1]
+    is_settled = steps < 0  # as in `step_forward`
     for start in range(0, batch, 4):
         stop = min(start + 4, batch)
         for b in range(start, stop):
@@ -129,7 +130,7 @@ def run_forward(
                 firsts[r] = _weigh(t, strengths[b], write[:, b], first_steps[t, b], decay, lasting, weights[r])
             _settle(
                 boundary[t, start:stop], keys[start:stop], weights, firsts, pending + t, matrix[start:stop],
-                faded[t, start:stop], gain, bias, eps, inner_steps, tanh, t < 0, queries, settled[t, start:stop],
+                faded[t, start:stop], gain, bias, eps, inner_steps, tanh, is_settled, queries, settled[t, start:stop],
                 scales[t, start:stop],
             )  # fmt: skip
             for b in range(start, stop):

@@ -42,7 +42,7 @@ class NumbaFastWeights(Backend[FastWeightsCell]):
     def can_run(self, cell: FastWeightsCell, *tensors: Tensor) -> bool:
         learned = cell.log_eta is not None or cell.logit_decay is not None
         as_published = cell.rule == "hebb" and cell.method == 1 and cell.norm_placement == "sum"
-        return as_published and not learned and cell.has_known_norm and can_run(cell.recurrent_map.weight, *tensors)
+        return as_published and not learned and cell.has_known_modules and can_run(cell.recurrent_map.weight, *tensors)
 
     def kernels(self, replays: bool) -> tuple[Kernel, ...]:
         return (step_forward, run_back) if replays else (step_forward, run_forward, run_back)
@@ -120,7 +120,7 @@ class _FastWeightsStepper(Stepper):
         self._h = torch.empty_like(boundary)
         write = np.full(len(x), cell.eta, dtype=boundary.numpy().dtype)
         fast: tuple[Any, ...] = (self._keys.numpy(), self._strengths.numpy(), self._matrix.numpy(), self._faded.numpy())
-        net: tuple[Any, ...] = (*weights.arrays(), *constants[:-1])
+        net: tuple[Any, ...] = (*weights.arrays()[1:], *constants[:-1])
         first = max(self._count - constants.lasting, 0)
         step_forward(boundary.numpy(), *fast, first, self._count, write, *net, *self._room, self._h.numpy())
         self._count += 1

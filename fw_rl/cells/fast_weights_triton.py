@@ -29,7 +29,8 @@ class TritonFastWeights(Backend[FastWeightsCell]):
     """Kernels for a GPU, for up to 1,024 units."""
 
     def can_run(self, cell: FastWeightsCell, *tensors: Tensor) -> bool:
-        return cell.hidden_size <= _LARGEST_SIZE and cell.has_known_norm and can_run_triton(cell.recurrent_map.weight, *tensors)
+        fits = cell.hidden_size <= _LARGEST_SIZE and cell.has_known_modules
+        return fits and can_run_triton(cell.recurrent_map.weight, *tensors)
 
     def sequence(
         self, cell: FastWeightsCell, x: Tensor, state: State, episode_starts: Tensor | None, **signals: Tensor | None

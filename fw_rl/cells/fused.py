@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from fw_rl.cells.backends import AcceleratedCell
+from fw_rl.cells.backends import AcceleratedCell, is_plain
 from fw_rl.cells.base import State, Stepper, check_rows, reset_rows
 
 __all__ = ["FusedCell", "episode_length"]
@@ -55,7 +55,7 @@ class FusedCell(AcceleratedCell):
 
     def stepper(self, state: State) -> Stepper:
         self.check_state(state)
-        return _FusedStepper(self, state)
+        return _FusedStepper(self, state) if is_plain(self.core) else Stepper(self, state)
 
     def run_episodes(
         self, x: Tensor, length: int, run: Callable[[Tensor, State], tuple[Tensor, State]]
@@ -68,7 +68,7 @@ class FusedCell(AcceleratedCell):
 
     def _run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Steps in which no episode starts."""
-        if len(x) == 1:
+        if len(x) == 1 and is_plain(self.core):
             state = self.step(x[0], state)
             return torch.stack([state[0]]), state
         hidden = tuple(part.unsqueeze(0) for part in state)

@@ -28,7 +28,7 @@ MOST = 2**19
 
 
 class _NumbaGated(Backend[FusedCell]):
-    """Kernels for the processor."""
+    """What the three have in common."""
 
     forward: Kernel
     back: Kernel
@@ -112,21 +112,21 @@ class _NumbaGated(Backend[FusedCell]):
 
 @register_backend(LSTMCell)
 class NumbaLSTM(_NumbaGated):
-    """The LSTM's."""
+    """The LSTM by kernels for the processor."""
 
     forward, back = staticmethod(lstm_forward), staticmethod(lstm_back)
 
 
 @register_backend(GRUCell)
 class NumbaGRU(_NumbaGated):
-    """The GRU's."""
+    """The GRU by kernels for the processor."""
 
     forward, back, is_added_apart = staticmethod(gru_forward), staticmethod(gru_back), True
 
 
 @register_backend(RNNCell)
 class NumbaRNN(_NumbaGated):
-    """The ReLU net's."""
+    """The ReLU net by kernels for the processor."""
 
     forward, back = staticmethod(rnn_forward), staticmethod(rnn_back)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fw_rl.arguments import require_count
+from fw_rl.arguments import require, require_count
 from fw_rl.cells.base import Cell, State, register_cell
 from fw_rl.kernels import Kernel
 from fw_rl.linear import Linear, linear
@@ -25,7 +25,7 @@ class LRUCell(Cell):
 
         λ    = exp(-exp(ν) + i exp(θ))                              the same at every step
         h(t) = λ ⊙ h(t-1) + sqrt(1 - |λ|²) ⊙ B x(t)                 complex; the root keeps h at the size of x
-        u(t) = layer_norm(gelu(Re(C h(t))))
+        u(t) = layer_norm(gelu(Re(C h(t)) + bias))
         y(t) = u(t) + x(t)                                          or an affine map of x(t), if I is not H
 
     and with `glu` u(t) ⊙ sigmoid(affine(u(t))) in place of u(t). In the paper B is complex too, which C makes up for, and
@@ -58,10 +58,9 @@ class LRUCell(Cell):
         super().__init__(input_size, hidden_size)
         self.states = hidden_size if states is None else states
         require_count("states", self.states)
-        if not 0 <= r_min <= r_max < 1:
-            raise ValueError(f"r_min and r_max must be in order, from 0 to below 1, got {r_min} and {r_max}")
-        if not 0 < max_phase <= 2 * math.pi:
-            raise ValueError(f"max_phase must be above 0 and at most 2 pi, got {max_phase}")
+        require("r_max", r_max, 0 < r_max < 1, "above 0 and below 1")
+        require("r_min", r_min, 0 <= r_min <= r_max, f"from 0 to r_max, which is {r_max}")
+        require("max_phase", max_phase, 0 < max_phase <= 2 * math.pi, "above 0 and at most 2 pi")
         squared_modulus = torch.empty(self.states).uniform_(r_min**2, r_max**2)
         phase = max_phase * (torch.arange(self.states) + torch.rand(self.states)) / self.states
         self.log_rate = nn.Parameter(torch.log(-0.5 * torch.log(squared_modulus)))

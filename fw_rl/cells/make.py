@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import math
+from numbers import Real
 from typing import Any
 
 import torch
 
-from fw_rl.arguments import check_kind
+from fw_rl.arguments import check_kind, require, require_count
 from fw_rl.cells.base import Cell, find_cell
 from fw_rl.cells.stack import Stack
 
@@ -38,8 +39,7 @@ def make_cell(name: str, input_size: int, hidden_size: int, *, layers: int = 1, 
     unknown = [option for option in options if option not in allowed]
     if unknown and not takes_any:
         raise ValueError(f"an option of cell {name!r} must be one of {', '.join(allowed)}, got {unknown[0]!r}")
-    if isinstance(layers, bool) or not isinstance(layers, int) or not 1 <= layers <= MOST:
-        raise ValueError(f"layers must be a whole number from 1 to {MOST}, got {layers!r}")
+    require_count("layers", layers, most=MOST)
     for parameter in parameters:
         _check_option(parameter, options.get(parameter.name, parameter.default))
     try:
@@ -54,8 +54,8 @@ def _check_option(parameter: inspect.Parameter, value: Any) -> None:
     if value is parameter.empty:
         return
     check_kind(parameter, value)
-    if isinstance(value, bool) and parameter.annotation is not parameter.empty and "bool" not in str(parameter.annotation):
-        raise ValueError(f"{parameter.name} must be of type {parameter.annotation}, got {value}")
+    is_number = parameter.annotation is not parameter.empty and "bool" not in str(parameter.annotation)
+    require(parameter.name, value, not (isinstance(value, bool) and is_number), f"of type {parameter.annotation}")
     largest = MOST if "int" in str(parameter.annotation) else torch.finfo(torch.float32).max  # Torch takes more for infinite
-    if isinstance(value, int | float) and largest < abs(value) < math.inf:
-        raise ValueError(f"{parameter.name} must be at most {largest:g}, got {value}")
+    is_beyond = isinstance(value, Real) and largest < abs(value) < math.inf
+    require(parameter.name, value, not is_beyond, f"at most {largest:g}")

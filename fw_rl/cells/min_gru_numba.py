@@ -27,7 +27,8 @@ class NumbaMinGRU(Backend[MinGRUCell]):
     """Kernels for the processor."""
 
     def can_run(self, cell: MinGRUCell, *tensors: Tensor) -> bool:
-        return can_run(cell.gate.weight, *tensors)
+        has_biases = cell.gate.bias is not None and cell.candidate.bias is not None
+        return has_biases and can_run(cell.gate.weight, *tensors)
 
     def kernels(self, replays: bool) -> tuple[Kernel, ...]:
         return _forward, _back

@@ -12,7 +12,7 @@ __all__ = ["CellPair"]
 
 
 class CellPair(Cell):
-    """Two cells of one kind as one: each sees its half of the inputs, has its half of the state and gives half of the outputs.
+    """Two cells of one kind as one: each sees its half of the inputs, has its part of the state and gives half of the outputs.
 
     So an actor and a critic can remember apart. Nothing goes from one cell to the other.
 
@@ -36,18 +36,23 @@ class CellPair(Cell):
             raise ValueError(f"second must be a cell of the kind and the sizes of the first, {first}, got {second}")
         super().__init__(first.input_size + second.input_size, first.hidden_size + second.hidden_size)
         self.first, self.second = first, second
+        self._length = len(first.initial_state(1))
 
     def initial_state(self, batch_size: int) -> State:
         return self.first.initial_state(batch_size) + self.second.initial_state(batch_size)
 
+    def _split(self, state: State) -> tuple[State, State]:
+        """The states of both cells, which may have options of their own."""
+        return state[: self._length], state[self._length :]
+
     def forward(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> tuple[Tensor, State]:
-        (x1, x2), (state1, state2) = _halves(x), _split(state)
+        (x1, x2), (state1, state2) = _halves(x), self._split(state)
         y1, state1 = self.first(x1, state1, episode_starts)
         y2, state2 = self.second(x2, state2, episode_starts)
         return torch.cat([y1, y2], dim=-1), state1 + state2
 
     def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor | None) -> Tensor:
-        (x1, x2), (state1, state2) = _halves(x), _split(state)
+        (x1, x2), (state1, state2) = _halves(x), self._split(state)
         outputs1, outputs2 = (None, None) if outputs is None else _halves(outputs)
         y1 = self.first.replay(x1, state1, episode_starts, outputs1)
         y2 = self.second.replay(x2, state2, episode_starts, outputs2)
@@ -57,10 +62,10 @@ class CellPair(Cell):
         return _PairStepper(self, state)
 
     def kernels(self, replays: bool) -> tuple[Kernel, ...]:
-        return self.first.kernels(replays)
+        return tuple(dict.fromkeys(self.first.kernels(replays) + self.second.kernels(replays)))
 
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
-        (x1, x2), (state1, state2) = _halves(x), _split(state)
+        (x1, x2), (state1, state2) = _halves(x), self._split(state)
         of_first = self.first.diagnostics(x1, state1, episode_starts).items()
         of_second = self.second.diagnostics(x2, state2, episode_starts).items()
         return {f"first_{name}": value for name, value in of_first} | {f"second_{name}": value for name, value in of_second}
@@ -68,7 +73,7 @@ class CellPair(Cell):
 
 class _PairStepper(Stepper):
     def __init__(self, cell: CellPair, state: State) -> None:
-        state1, state2 = _split(state)
+        state1, state2 = cell._split(state)
         self.first, self.second = cell.first.stepper(state1), cell.second.stepper(state2)
 
     @property
@@ -86,7 +91,3 @@ def _halves(features: Tensor) -> tuple[Tensor, Tensor]:
     first, second = features.chunk(2, dim=-1)
     return first, second
 
-
-def _split(state: State) -> tuple[State, State]:
-    half = len(state) // 2
-    return state[:half], state[half:]

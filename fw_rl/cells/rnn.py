@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fw_rl.cells.base import State, register_cell, scaled_identity_
 from fw_rl.cells.fused import FusedCell
+from fw_rl.kernels import is_traced
 
 __all__ = ["RNNCell"]
 
@@ -41,9 +42,10 @@ class RNNCell(FusedCell):
         return (torch.rnn_relu_cell(x, state[0], *self.weights).clamp(max=self.bound),)
 
     def _run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        y, last = super()._run(x, state)
-        if len(x) == 1 or (y <= self.bound).all():  # Torch's kernel knows no bound, and needed none
-            return y, last
+        if not is_traced():
+            y, last = super()._run(x, state)
+            if (y <= self.bound).all():  # Torch's kernel knows no bound, and needed none
+                return y, last
         outputs = []
         for each in x:
             state = self.step(each, state)

@@ -24,14 +24,14 @@ class SHMCell(Cell):
         C(t) = sigmoid(θ(t) (W_c x̂)^T + b 1^T)                              calibration, 0 to 1
         C(t) = 1 + tanh(θ(t) (W_c x̂)^T)                                     0 to 2, unless `fades`
         M(t) = C(t) ⊙ M(t-1) + sigmoid(w_s x̂) value key^T
-        y(t) = W_o M(t) query + W_x x(t)
+        y(t) = W_o M(t) query + affine(x(t))
 
     θ(t) is one of L learned vectors. The paper draws it at random at every step; here they take turns in an episode, so that a
     sequence can be run again. With the paper's C an element rises about as often as it falls: what is old stays, and in a long
     episode some elements grow without bound. By default they only fade. b is learned; at the start it lets the first row of M
     fade within three steps, the last within a thousand.
 
-    Modules: `norm`, `input_map` (W_q, W_k, W_v, W_c), `strength_map` (w_s), `output_map` (W_o), `skip_map` (W_x). The state is
+    Modules: `norm`, `input_map` (W_q, W_k, W_v, W_c), `strength_map` (w_s), `output_map` (W_o), `skip_map`. The state is
     M [B, m, m], and which θ is next, [B, 1].
 
     Args:
@@ -68,14 +68,15 @@ class SHMCell(Cell):
         matrix, turn = state
         seen, size = self.norm(x), (self.memory_size, self.memory_size)
         queries, keys, values, causes = self.input_map(seen).unflatten(2, (4, -1)).unbind(2)
-        turns = scan(torch.ones_like(turn[0]), torch.ones_like(x[..., :1]), turn, episode_starts)
+        ones = torch.ones_like(x[..., :1], dtype=torch.promote_types(x.dtype, torch.float32))  # which can be counted
+        turns = scan(ones[0, 0], ones, turn.to(ones.dtype), episode_starts)
         theta = self.theta[(turns.squeeze(2) - 1).round().long() % self.calibrations]
         change = _outer(theta, causes)
         calibration = 1 + change.tanh() if self.bias is None else (change + self.bias.unsqueeze(1)).sigmoid()
         written = _outer(self.strength_map(seen).sigmoid() * values, _share(keys))
         M = scan(calibration.flatten(2), written.flatten(2), matrix.flatten(1), episode_starts).unflatten(2, size)
         reads = (M @ _share(queries).unsqueeze(3)).squeeze(3)
-        return self.output_map(reads) + self.skip_map(x), (M[-1].clone(), turns[-1] % self.calibrations)
+        return self.output_map(reads) + self.skip_map(x), (M[-1].clone(), (turns[-1] % self.calibrations).to(turn.dtype))
 
     def kernels(self, replays: bool) -> tuple[Kernel, ...]:
         return scan_kernels(is_complex=False)

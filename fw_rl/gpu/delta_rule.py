@@ -18,7 +18,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from fw_rl.kernels import first_derivative
 
 __all__ = ["write_and_read"]
 
@@ -74,7 +75,7 @@ class _WriteAndRead(torch.autograd.Function):
         return reads, after
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @first_derivative
     def backward(ctx: Any, d_reads: Tensor, d_after: Tensor) -> tuple[Tensor | None, ...]:
         kept, *given = ctx.saved_tensors
         queries, keys, values, strengths, logs, _ = given

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fw_rl.gpu.fast_weights_kernels import run_back, run_forward
+from fw_rl.kernels import first_derivative
 
 __all__ = ["Options", "Past", "run"]
 
@@ -104,7 +104,7 @@ class _FastWeights(torch.autograd.Function):
         return hidden[1:], *written
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @first_derivative
     def backward(ctx: Any, d_y: Tensor, d_values: Tensor | None, d_keys: Tensor | None) -> tuple[Tensor | None, ...]:
         *given, hidden, values, keys, queries, boundary, recalled = ctx.saved_tensors
         _, gain, _, matrix, faded, strengths, powers, first_steps, cut = given
@@ -122,7 +122,7 @@ class _FastWeights(torch.autograd.Function):
         found = (d_boundary, d_h, d_gain, d_bias, d_write, d_decay)
         with torch.cuda.device_of(hidden):
             run_back[(len(d_h),)](
-                *given, hidden, *memory, *sources, boundary, recalled, d_y.contiguous(), *d_written, *found,
+                *given[:2], *given[3:], hidden, *memory, *sources, boundary, recalled, d_y.contiguous(), *d_written, *found,
                 **_settings(d_boundary, pending, options),
             )  # fmt: skip
         before = hidden[:-1].masked_fill(cut.unsqueeze(2), 0.0)

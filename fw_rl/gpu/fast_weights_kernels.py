@@ -105,7 +105,6 @@ def run_forward(
 def run_back(
     recurrent,
     gain,
-    bias,
     matrix,
     faded,
     strengths,

@@ -170,6 +170,8 @@ def _load(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> list[
 def _check_adam(state: dict[int, dict[str, Tensor]], net: nn.Module) -> None:
     """Torch's fused step trusts the shapes of what it is given, and would crash."""
     for number, parameter in enumerate(net.parameters()):
+        if not parameter.requires_grad:  # Adam has no state of it
+            continue
         shapes = {name: tensor.shape for name, tensor in state.get(number, {}).items()}
         if shapes != {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}:
             raise ValueError("the state of Adam does not fit the net")

@@ -114,7 +114,7 @@ def test_a_cell_of_one_s_own(monkeypatch):
     [
         (dict(cell="elephant"), "cell must be one of .*, got 'elephant'"),
         (dict(cell="gru", cell_kwargs=dict(eta=0.5)), "an option of cell 'gru' must be one of layers, got 'eta'"),
-        (dict(cell="fast-weights", cell_kwargs=dict(decay=2.0)), "decay must lie between 0 and 1, got 2.0"),
+        (dict(cell="fast-weights", cell_kwargs=dict(decay=2.0)), "decay must be between 0 and 1, got 2.0"),
         (dict(cell="gru", hidden_size=0), "hidden_size must be at least 1, got 0"),
         (dict(cell="gru", use_sde=True), "use_sde must be False, .*, got True"),
     ],

@@ -179,4 +179,5 @@ def test_wrong_options_are_refused(options, message):
 
 
 def test_examples_in_the_docstrings():
-    assert doctest.testmod(delta_net).failed == 0
+    tested = doctest.testmod(delta_net)
+    assert tested.attempted and not tested.failed

@@ -69,8 +69,9 @@ def test_lru_skips_without_weights_where_the_sizes_are_equal():
     [
         (dict(states=0), "states must be a whole number from 1, got 0"),
         (dict(states=1.5), r"states must be of type int \| None, got 1.5"),
-        (dict(r_min=0.9, r_max=0.8), "r_min and r_max must be in order, from 0 to below 1, got 0.9 and 0.8"),
-        (dict(r_max=1.0), "r_min and r_max must be in order, from 0 to below 1, got 0.96 and 1.0"),
+        (dict(r_min=0.9, r_max=0.8), "r_min must be from 0 to r_max, which is 0.8, got 0.9"),
+        (dict(r_min=0.0, r_max=0.0), "r_max must be above 0 and below 1, got 0.0"),
+        (dict(r_max=1.0), "r_max must be above 0 and below 1, got 1.0"),
         (dict(max_phase=7), "max_phase must be above 0 and at most 2 pi, got 7"),
     ],
 )
@@ -150,6 +151,15 @@ def test_shm_is_its_equations(fades):
             assert_close(y[t, row], torch.from_numpy(expected), rtol=1e-9, atol=1e-10)
         assert_close(last[row], torch.from_numpy(M), rtol=1e-9, atol=1e-10)
         assert turn[row] == step % 4
+
+
+def test_shm_counts_its_turns_in_any_dtype():
+    cell, x = make_cell("shm", I, H, memory_size=3).bfloat16(), torch.zeros(600, B, I, dtype=torch.bfloat16)
+    _, (_, turn) = cell(x)
+    state = None
+    for part in x.split(50):
+        _, state = cell(part, state)
+    assert turn.tolist() == state[1].tolist() == B * [[600 % 128]]
 
 
 def test_rows_of_shm_fade_at_the_start():

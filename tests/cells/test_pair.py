@@ -60,6 +60,17 @@ def test_the_diagnostics_of_both_have_their_names():
     assert both.diagnostics(x, state, STARTS) == pytest.approx(expected)
 
 
+def test_options_may_differ():
+    first, second = (scrambled(make_cell("fast-weights", 3, 5, decay=decay)) for decay in (0.3, 0.99))
+    both, x = CellPair(first, second), rand(7, 3, 6)
+    y, state = both(x)
+    for half, cell in zip((slice(0, 3), slice(3, 6)), (first, second), strict=True):
+        own = slice(0, 5) if cell is first else slice(5, 10)
+        assert_close(y[..., own], cell(x[..., half])[0])
+    assert len(state) == len(first.initial_state(1)) + len(second.initial_state(1))
+    assert_close(both(x, state)[0][0], both.stepper(state).step(x[0], torch.zeros(3, dtype=torch.bool)))
+
+
 def test_the_documentation_is_true():
     result = doctest.testmod(pair, extraglobs=dict(make_cell=make_cell))
     assert result.attempted

@@ -196,4 +196,4 @@ def test_the_latest_backend_that_can_run_computes_a_cell():
     assert outputs() == (3, 3, 3)
     x = x.double()
     assert cell(x, cell.initial_state(2))[0][0, 0, 0] == 2
-    assert type(FastWeightsCell(3, 3).backend(x)).__name__ == "NumbaFastWeights"
+    assert type(FastWeightsCell(3, 3).double().backend(x)).__name__ == "NumbaFastWeights"

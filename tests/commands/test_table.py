@@ -140,7 +140,7 @@ BAD_INPUT = {
     ),
     "option without a value": (["--cell-options", "eta"], "name=value"),
     "no option": (["--cell-options"], "--cell-options must be one or more of name=value, got 'none'"),
-    "option out of range": (["--cell", "fast-weights", "--cell-options", "decay=2"], "decay must lie between 0 and 1, got 2"),
+    "option out of range": (["--cell", "fast-weights", "--cell-options", "decay=2"], "decay must be between 0 and 1, got 2"),
     "too many pairs": (["--pairs", "27"], "pairs must be between 1 and 26, the number of letters, got 27"),
     "no pairs": (["--pairs", "0"], "pairs must be between 1 and 26, the number of letters, got 0"),
     "no weight decay": (["--weight-decays", "-0.1"], "--weight-decays must be at least 0 and finite, got -0.1"),

@@ -84,3 +84,9 @@ def test_a_cell_takes_the_kernels(keys, gated, device):
 def test_heads_that_are_too_large_take_plain_torch(device):
     cell = DeltaNetCell(3, 256, heads=1).to(device)
     assert not isinstance(cell.backend(torch.zeros(1, 1, 3, device=device)), TritonDeltaNet)
+
+
+def test_a_second_derivative_is_refused(device):
+    cell, x = DeltaNetCell(3, 8).to(device), rand(4, 2, 3).float().to(device)
+    with pytest.raises(RuntimeError, match=r"^create_graph must be False for the kernels of a cell"):
+        torch.autograd.functional.hvp(lambda x: cell(x)[0].square().sum(), x, x)

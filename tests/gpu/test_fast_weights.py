@@ -132,3 +132,9 @@ def test_steps_act_as_the_sequence(device):
 def test_more_units_than_a_program_holds_take_plain_torch(device):
     cell = FastWeightsCell(I, 1025).to(device)
     assert not isinstance(cell.backend(torch.zeros(1, 1, I, device=device)), TritonFastWeights)
+
+
+def test_a_second_derivative_is_refused(device):
+    cell, x = FastWeightsCell(I, H).to(device), rand(T, B, I).float().to(device)
+    with pytest.raises(RuntimeError, match=r"^create_graph must be False for the kernels of a cell"):
+        torch.autograd.functional.hvp(lambda x: cell(x)[0].square().sum(), x, x)

@@ -65,8 +65,15 @@ def stopping(epoch, after=0):
     return vary
 
 
+def half_frozen():
+    net = make_net()
+    next(net.parameters()).requires_grad_(False)
+    return net
+
+
+@pytest.mark.parametrize("make_net", [make_net, half_frozen])
 @pytest.mark.parametrize("epoch, batch", [(0, 3), (1, 0), (2, 7), (4, 9)])
-def test_a_stopped_run_goes_on_bit_for_bit(epoch, batch, tmp_path):
+def test_a_stopped_run_goes_on_bit_for_bit(epoch, batch, make_net, tmp_path):
     whole = make_net()
     expected = train(whole, DATA, TRAINING, vary=noisy)
     path = tmp_path / "a.safetensors"
