@@ -6,15 +6,14 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from stable_baselines3.common.vec_env import VecTransposeImage
 from torch import Tensor, nn
 
+from fw_rl.agents.features import channels_first, has_channels_last
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rollout import Observation, map_observation
 from fw_rl.cells import State
 
-__all__ = ["BatchFirstPolicy", "channels_first"]
+__all__ = ["BatchFirstPolicy"]
 
 
 class BatchFirstPolicy(nn.Module):
@@ -73,18 +72,7 @@ class BatchFirstPolicy(nn.Module):
         return self.policy._value(latent)
 
 
-def channels_first(space: spaces.Space) -> spaces.Space:
-    """The space as SB3's algorithms see it, which put images into a `VecTransposeImage`."""
-    if isinstance(space, spaces.Dict):
-        return spaces.Dict({key: channels_first(part) for key, part in space.spaces.items()})
-    return VecTransposeImage.transpose_space(space) if _has_channels_last(space) else space  # type: ignore[arg-type]
-
-
-def _has_channels_last(space: spaces.Space) -> bool:
-    return is_image_space(space) and not is_image_space_channels_first(space)  # type: ignore[arg-type]
-
-
 def _as_sb3_sees(observation: Any, space: spaces.Space) -> Any:
     if isinstance(space, spaces.Dict):
         return {key: _as_sb3_sees(observation[key], part) for key, part in space.spaces.items()}
-    return observation.movedim(-1, -3) if _has_channels_last(space) else observation
+    return observation.movedim(-1, -3) if has_channels_last(space) else observation

@@ -10,11 +10,10 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.torch_layers import NatureCNN
 
-from fw_rl.agents.batch_first import channels_first
-from fw_rl.agents.features import standard_extractor
+from fw_rl.agents.features import channels_first, standard_extractor
 from fw_rl.envs.sb3_tensors import TensorVecEnvAdapter, device_of
 
-__all__ = ["choose_device"]
+__all__ = ["choose_device", "require_device"]
 
 LARGE = 512
 """Units from which on `auto` takes a GPU. It is a guess: smaller products take less time than the launch of their kernels."""
@@ -29,16 +28,12 @@ def choose_device(device: torch.device | str, env: Any, hidden_size: int, verbos
     Raises:
         ValueError: For another device than that of the environment's tensors.
     """
-    given = env.device if isinstance(env, TensorVecEnvAdapter) else device_of(env) if isinstance(env, VectorEnv) else None
     if device != "auto":
-        wanted = torch.device(device)
-        same_number = given is None or None in (given.index, wanted.index) or given.index == wanted.index
-        if given is not None and not (given.type == wanted.type and same_number):
-            raise ValueError(f"device must be {given}, where env has its tensors, or 'auto', got {device}")
-        if wanted.type == "cuda" and not torch.cuda.is_available():  # SB3 would not tell
+        require_device(device, env)
+        if torch.device(device).type == "cuda" and not torch.cuda.is_available():  # SB3 would not tell
             warnings.warn(f"PyTorch finds no CUDA device: the agent is on the processor, and not on {device}", stacklevel=2)
         return device
-    if given is not None:
+    if (given := _device_of_tensors(env)) is not None:
         return given
     if not torch.cuda.is_available():
         return "cpu"
@@ -53,3 +48,18 @@ def choose_device(device: torch.device | str, env: Any, hidden_size: int, verbos
     if verbose:
         print(f"device='auto' takes {chosen}: {reason}")
     return chosen
+
+
+def require_device(device: torch.device | str, env: Any) -> None:
+    """ValueError where an environment has tensors on another device."""
+    given, wanted = _device_of_tensors(env), torch.device(device)
+    if given is not None:
+        is_same = given.type == wanted.type and (None in (given.index, wanted.index) or given.index == wanted.index)
+        if not is_same:
+            raise ValueError(f"device must be {given}, where env has its tensors, or 'auto', got {device}")
+
+
+def _device_of_tensors(env: Any) -> torch.device | None:
+    if isinstance(env, TensorVecEnvAdapter):
+        return env.device
+    return device_of(env) if isinstance(env, VectorEnv) else None

@@ -8,14 +8,14 @@ from typing import Any
 
 from gymnasium import Env
 from gymnasium.vector import VectorEnv
-from sb3_contrib.common.maskable.utils import get_action_masks
 from stable_baselines3.common import evaluation
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents.environments import wrap_evaluation_env
-from fw_rl.agents.masks import has_masks
-from fw_rl.agents.normalization import warn_of_missing_normalizer
+from fw_rl.agents.masks import has_masks, masks_of
+from fw_rl.agents.normalization import frozen_statistics, warn_of_missing_normalizer
+from fw_rl.arguments import require
 
 __all__ = ["MaskedEvalCallback", "evaluate_policy"]
 
@@ -47,6 +47,8 @@ def evaluate_policy(
 ) -> tuple[float, float] | tuple[list[float], list[int]]:
     """SB3's `evaluate_policy`, that takes no action that an environment forbids by `action_masks`.
 
+    A `VecNormalize` keeps its statistics as they are.
+
     Args:
         model: An agent.
         env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or an `Env`.
@@ -57,24 +59,30 @@ def evaluate_policy(
     Returns:
         Mean and standard deviation of the returns, or with `return_episode_rewards=True` all returns and lengths.
 
+    Raises:
+        ValueError: For fewer episodes than one.
+
     Examples:
         >>> from fw_rl import RecurrentPPO
         >>> from fw_rl.envs import CatchVectorEnv
         >>> model = RecurrentPPO("RecurrentPolicy", CatchVectorEnv(8, n=8, m=2), n_steps=14)
         >>> mean, deviation = evaluate_policy(model, CatchVectorEnv(8, n=8, m=2), n_eval_episodes=16)
     """
+    require("n_eval_episodes", n_eval_episodes, n_eval_episodes >= 1, "at least 1")
     env = wrap_evaluation_env(env)
     warn_of_missing_normalizer(model.get_vec_normalize_env(), env)
-    with _heeding_masks(model, env) if has_masks(env) else nullcontext():
+    with frozen_statistics(env), _heeding_masks(model, env) if has_masks(env) else nullcontext():
         return evaluation.evaluate_policy(model, env, n_eval_episodes, deterministic, **kwargs)
 
 
 @contextmanager
 def _heeding_masks(model: Any, env: VecEnv) -> Iterator[None]:
-    """Let a model's `predict` have the masks of an environment."""
-    predict = model.predict
-    model.predict = lambda *args, **kwargs: predict(*args, **kwargs, action_masks=get_action_masks(env))
+    """Let a model's `predict` have the masks of an environment; an evaluation within one has those of its own."""
+    outer = vars(model).get("predict")
+    model.predict = lambda *args, **kwargs: type(model).predict(model, *args, **kwargs, action_masks=masks_of(env))
     try:
         yield
     finally:
         del model.predict
+        if outer is not None:
+            model.predict = outer

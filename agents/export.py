@@ -118,7 +118,7 @@ class _GreedyStep(nn.Module):
     def forward(self, observation: Observation, episode_start: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         masks, state = (rest[0], rest[1:]) if self.is_masked else (None, rest)
         initial = self.cell.initial_state(episode_start.shape[0])  # len() would make a constant of it
-        begun = (torch.where(_like(episode_start, new), new, old) for new, old in zip(initial, state, strict=True))
+        begun = (torch.where(_as_rows_of(episode_start, new), new, old) for new, old in zip(initial, state, strict=True))
         seen = map_observation(lambda part: part.unsqueeze(0), self._normalized(observation))
         encoded = self.policy.encode(seen, actor_only=True)
         latent, after = self.cell(encoded, tuple(begun))
@@ -141,7 +141,7 @@ def _normalize(part: Tensor, learned: RunningMeanStd, normalizer: VecNormalize) 
     return ((part - mean) / deviation).clamp(-normalizer.clip_obs, normalizer.clip_obs).float()
 
 
-def _like(rows: Tensor, part: Tensor) -> Tensor:
+def _as_rows_of(rows: Tensor, part: Tensor) -> Tensor:
     """A mark for each row [B] in a shape that goes with a part of the state [B, ...]."""
     return rows.view(-1, *(1,) * (part.dim() - 1))
 

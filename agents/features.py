@@ -1,4 +1,4 @@
-"""The features extractor of an observation by default."""
+"""The features extractor of an observation by default, and the form in which it sees images."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any
 
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
+from stable_baselines3.common.vec_env import VecTransposeImage
 
 
 def standard_extractor(space: spaces.Space, normalize_images: bool = True) -> type[BaseFeaturesExtractor]:
@@ -26,6 +27,18 @@ def standard_extractor(space: spaces.Space, normalize_images: bool = True) -> ty
 def fits_cnn(space: spaces.Space) -> bool:
     """Whether it has the form of an image, channels first, of which the kernels and strides of `NatureCNN` leave something."""
     return is_image_space(space, normalized_image=True) and min((space.shape or ())[1:]) >= 36
+
+
+def channels_first(space: spaces.Space) -> spaces.Space:
+    """The space as SB3's algorithms see it, which put images into a `VecTransposeImage`."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({key: channels_first(part) for key, part in space.spaces.items()})
+    return VecTransposeImage.transpose_space(space) if has_channels_last(space) else space  # type: ignore[arg-type]
+
+
+def has_channels_last(space: spaces.Space) -> bool:
+    """Whether it is an image whose channels SB3's algorithms move to the front."""
+    return is_image_space(space) and not is_image_space_channels_first(space)  # type: ignore[arg-type]
 
 
 class _CombinedExtractor(CombinedExtractor):

@@ -305,6 +305,7 @@ class RecurrentInference(ActorCriticPolicy):
         """State and episode starts [B] (bool) as tensors; ValueError unless they have as many rows as observations."""
         memory = self.as_state(state)
         starts = torch.as_tensor(episode_starts, device=self.device).bool()
+        self.cell.check_state(memory)
         if len(memory[0]) != n_envs:
             raise ValueError(f"state must have {n_envs} rows, as many as observations, got {len(memory[0])}")
         if starts.shape != (n_envs,):

@@ -9,7 +9,7 @@ from sb3_contrib.common.maskable.utils import is_masking_supported
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-__all__ = ["check_masks", "has_masks"]
+__all__ = ["check_masks", "has_masks", "masks_of"]
 
 FORBIDDEN = 1e8
 """How far the logit of a forbidden action is moved. Infinity would make its share of the entropy, 0 * log 0, not a number."""
@@ -21,6 +21,12 @@ def has_masks(env: VecEnv) -> bool:
         return is_masking_supported(env)
     except AttributeError:
         return False
+
+
+def masks_of(env: VecEnv) -> NDArray[np.bool_]:
+    """What the method `action_masks` of each environment says now, arrays or tensors."""
+    answers = env.env_method("action_masks")
+    return np.stack([answer.numpy(force=True) if isinstance(answer, Tensor) else answer for answer in answers])
 
 
 def check_masks(masks: ArrayLike, space: spaces.Space, n_envs: int) -> NDArray[np.bool_]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -59,6 +61,20 @@ def warn_of_missing_normalizer(normalizer: VecNormalize | None, env: VecEnv) -> 
             "load(path, env).get_env(), whose observations are scaled as in training",
             stacklevel=3,
         )
+
+
+@contextmanager
+def frozen_statistics(env: VecEnv) -> Iterator[None]:
+    """Let the `VecNormalize` of an environment, if it has one, learn nothing of what it shows."""
+    normalizer = unwrap_vec_normalize(env)
+    was_training = normalizer is not None and normalizer.training
+    if normalizer is not None:
+        normalizer.training = False
+    try:
+        yield
+    finally:
+        if normalizer is not None:
+            normalizer.training = was_training
 
 
 def normalizer_alone(stored: dict[str, Any], n_envs: int) -> VecNormalize:

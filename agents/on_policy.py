@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, ClassVar, Self
 
@@ -10,7 +11,6 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
-from sb3_contrib.common.maskable.utils import get_action_masks
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
@@ -23,7 +23,7 @@ from fw_rl.agents.contrib_names import LSTM_POLICIES, check_arguments, check_pol
 from fw_rl.agents.devices import choose_device
 from fw_rl.agents.environments import wrap_env
 from fw_rl.agents.finite import first_in_rollout, first_not_finite
-from fw_rl.agents.masks import check_masks, has_masks
+from fw_rl.agents.masks import check_masks, has_masks, masks_of
 from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS, torch_threads
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.agents.rollout import Observation, RecurrentRollout, RolloutSequences, map_observation
@@ -52,8 +52,8 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         n_steps: Steps of each environment in a rollout.
         gamma: Discount, from 0 to 1.
         gae_lambda: Lambda of the generalised advantages, from 0 to 1.
-        ent_coef: Weight of the entropy.
-        vf_coef: Weight of the value error.
+        ent_coef: Weight of the entropy, at least 0.
+        vf_coef: Weight of the value error, at least 0.
         max_grad_norm: A longer gradient is clipped to this norm, above 0.
         bptt_length: Steps of a sequence, from 1 to `n_steps`: back-propagation begins anew there; None takes `n_steps`.
         optimizer: "rmsprop", as in the A3C paper (Mnih et al. 2016), or "adam". An `optimizer_class` in `policy_kwargs` takes
@@ -129,6 +129,9 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             require(name, share, 0 <= share <= 1, "between 0 and 1")
         for name, number in (("max_grad_norm", max_grad_norm), ("optimizer_eps", optimizer_eps)):
             require(name, number, number > 0, "above 0")
+        for name, weight in (("ent_coef", ent_coef), ("vf_coef", vf_coef)):
+            require(name, weight, 0 <= weight < math.inf, "at least 0 and finite")
+        require("env", env, env is not None or not _init_setup_model, "an environment, or an id")
         self.optimizer, self.optimizer_eps, self.anneal, self.anneal_entropy = optimizer, optimizer_eps, anneal, anneal_entropy
         self.normalize_advantage, self.norm_reward, self.matmul_precision = normalize_advantage, norm_reward, matmul_precision
         self.bptt_length, self.monitor_wrapper = bptt_length, monitor_wrapper
@@ -255,12 +258,12 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             obs_tensor, starts = rollout_buffer.add_observation(self._last_obs, self._last_episode_starts)  # type: ignore[arg-type]
             masks = None
             if self._masked:
-                masks = rollout_buffer.add_action_masks(check_masks(get_action_masks(env), self.action_space, env.num_envs))
+                masks = rollout_buffer.add_action_masks(check_masks(masks_of(env), self.action_space, env.num_envs))
             try:
                 sampled, output = self.policy.act(obs_tensor, self._stepper, starts, action_masks=masks)
             except FloatingPointError as error:
                 raise self._not_finite("the distribution over actions") from error
-            # Actions and what the environment takes of them, under SB3's names and in NumPy, for callbacks.
+            # Actions and what the environment takes of them, under SB3's names for callbacks; tensors where it gives such.
             actions: Any = sampled if self._keeps_tensors else sampled.numpy(force=True)
             clipped_actions: Any = (self.policy.fit_actions if self._keeps_tensors else self.policy.to_env_actions)(sampled)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
@@ -278,8 +281,9 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         last_dones = torch.as_tensor(dones, device=self.device)
         scale = self._scale_rewards if self.norm_reward else None
         rollout_buffer.finish(last_dones, self._last_values(last_dones), self._evaluate, scale)
-        if isinstance(env, TensorVecEnvAdapter) and self.ep_info_buffer is not None:
-            self.ep_info_buffer.extend(env.take_episodes())
+        if isinstance(env, TensorVecEnvAdapter):
+            episodes = [dict(episode=one) for one in env.take_episodes()]
+            self._update_info_buffer(episodes, np.ones(len(episodes), dtype=bool))
         seen, scaling = rollout_buffer.observations, self.policy.observation_scaling
         finite = rollout_buffer.outputs.sum().isfinite() & rollout_buffer.has_finite_rewards
         if not (finite and scaling.takes(seen)):

@@ -11,16 +11,16 @@ from gymnasium import Env
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import RecordEpisodeStatistics
 from numpy.typing import ArrayLike, NDArray
-from sb3_contrib.common.maskable.utils import get_action_masks
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from fw_rl.agents.environments import wrap_evaluation_env
 from fw_rl.agents.finite import require_finite_observation
 from fw_rl.agents.inference import rows_of
-from fw_rl.agents.masks import has_masks
-from fw_rl.agents.normalization import warn_of_missing_normalizer
+from fw_rl.agents.masks import has_masks, masks_of
+from fw_rl.agents.normalization import frozen_statistics, warn_of_missing_normalizer
 from fw_rl.agents.on_policy import RecurrentOnPolicyAlgorithm
+from fw_rl.arguments import require
 from fw_rl.cells import State, Stepper
 
 __all__ = ["Player"]
@@ -128,12 +128,15 @@ class Player:
         its report, such as a life in an Atari game, is no whole episode.
 
         Each environment plays as many as the others, or one fewer, so that short episodes do not count more. No action is
-        taken that an environment forbids by `action_masks`.
+        taken that an environment forbids by `action_masks`. A `VecNormalize` keeps its statistics as they are.
 
         Args:
             env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or an `Env`.
             n_episodes: Episodes over all environments.
             deterministic: Take the likeliest action; else draw one.
+
+        Raises:
+            ValueError: For a negative number of episodes.
         """
         return np.array([episode.total for episode in self.episodes(env, n_episodes, deterministic)], dtype=np.float64)
 
@@ -145,16 +148,21 @@ class Player:
             n_episodes: As in `play`.
             deterministic: As in `play`.
         """
+        require("n_episodes", n_episodes, n_episodes >= 0, "at least 0")
         self.reset()
         env = wrap_evaluation_env(env)
         warn_of_missing_normalizer(self._normalizer, env)
+        with frozen_statistics(env):
+            yield from self._episodes(env, n_episodes, deterministic)
+
+    def _episodes(self, env: VecEnv, n_episodes: int, deterministic: bool) -> Iterator[PlayedEpisode]:
         masked = has_masks(env)
         reported = any(all(env.env_is_wrapped(wrapper)) for wrapper in (Monitor, RecordEpisodeStatistics))
         left = np.array([(n_episodes + i) // env.num_envs for i in range(env.num_envs)])
         earned, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=int)
         observation = env.reset()
         while left.any():
-            masks = get_action_masks(env) if masked else None
+            masks = masks_of(env) if masked else None
             observation, rewards, dones, infos = env.step(self.act(observation, deterministic, masks))  # type: ignore[arg-type]
             dones = np.asarray(dones, dtype=bool)
             self.observe(dones)

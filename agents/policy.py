@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import chain, pairwise
+from numbers import Integral
 from typing import Any, NoReturn
 
 import numpy as np
@@ -94,9 +95,11 @@ class RecurrentActorCriticPolicy(RecurrentInference):
             raise ValueError(f"squash_output must be False where actions are not in a Box, got True for {action_space}")
         if shared_cell and not share_features_extractor:
             raise ValueError("share_features_extractor must be True unless shared_cell=False, got False")
-        for name, sizes in (("encoder_arch", encoder_arch), ("net_arch", net_arch or ())):
-            listed = isinstance(sizes, Sequence | dict) and not isinstance(sizes, str)
-            require(name, sizes, listed, "a list of sizes")
+        parts = net_arch if isinstance(net_arch, dict) else {"pi": net_arch or ()}
+        require("net_arch", net_arch, parts.keys() <= {"pi", "vf"}, "a list of sizes, or a dictionary of pi and vf")
+        for name, sizes in (("encoder_arch", encoder_arch), *(("net_arch", sizes) for sizes in parts.values())):
+            listed = isinstance(sizes, Sequence) and all(isinstance(size, Integral) and size >= 1 for size in sizes)
+            require(name, sizes, listed, "a list of sizes, whole numbers from 1")
         self._squashes = squash_output
         self.shared_cell = shared_cell
         self.cell_name, self.hidden_size, self.cell_kwargs = cell, hidden_size, cell_kwargs or {}

@@ -15,14 +15,14 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fw_rl.agents.storage import StepStorage, linear_recurrence
+from fw_rl.agents.returns import generalized_advantages
+from fw_rl.agents.storage import StepStorage
 from fw_rl.cells import State
 
 __all__ = [
     "Observation",
     "RecurrentRollout",
     "RolloutSequences",
-    "generalized_advantages",
     "map_observation",
 ]
 
@@ -100,7 +100,6 @@ class RecurrentRollout:
         self._observations = map_observation(storage, parts)
         self._episode_starts = StepStorage(n_steps, n_envs, (), bool, device)
         self._rewards = StepStorage(n_steps, n_envs, (), np.float32, device)
-        self._evaluate: Evaluate | None = None
         self.last_dones = torch.zeros(n_envs, dtype=torch.bool, device=device)
         self.last_values = torch.zeros(n_envs, device=device)
         self.reset()
@@ -114,6 +113,7 @@ class RecurrentRollout:
         self._stacked: Tensor | None = None
         self._action_masks: StepStorage | None = None
         self._bootstraps: list[tuple[int, Tensor]] = []
+        self._evaluate: Evaluate | None = None
         self._evaluated: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -271,18 +271,3 @@ class RecurrentRollout:
             self.add_evaluation(*(torch.cat(parts) for parts in zip(*evaluated, strict=True)))
         assert self._evaluated is not None
         return self._evaluated
-
-
-def generalized_advantages(
-    rewards: Tensor, values: Tensor, ends: Tensor, last_values: Tensor, gamma: float, gae_lambda: float
-) -> Tensor:
-    """Generalised advantage estimates (Schulman et al. 2016, Eq. 16), cut off where an episode or the rollout ends.
-
-        delta(t) = r(t) + gamma V(t+1) - V(t),    A(t) = delta(t) + gamma lambda A(t+1)
-
-    `ends` [T, B] says where an episode ends with step t; `last_values` [B] are V after the rollout. The sums are in float64.
-    """
-    discounts = gamma * (~ends).double()
-    errors = rewards + discounts * torch.cat([values[1:], last_values[None]]) - values
-    nothing = torch.zeros_like(errors[0])
-    return linear_recurrence(errors.flip(0), gae_lambda * discounts.flip(0), nothing).flip(0).to(rewards)

@@ -12,9 +12,12 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
 from fw_rl.agents.checkpoint import print_versions, read_checkpoint, write_checkpoint
+from fw_rl.agents.devices import require_device
 from fw_rl.agents.environments import MakeEnv
+from fw_rl.agents.masks import has_masks
 from fw_rl.agents.normalization import describe_normalization, normalize_as
 from fw_rl.agents.restore import build_agent, continue_training, require_stored_arguments
 from fw_rl.agents.running_episodes import describe_episodes
@@ -25,6 +28,9 @@ __all__ = ["SavedAgent"]
 
 class SavedAgent(OnPolicyAlgorithm):
     """An SB3 `OnPolicyAlgorithm` whose file holds tensors and JSON, and no pickle."""
+
+    monitor_wrapper: bool
+    _masked: bool
 
     def save(  # type: ignore[override]
         self,
@@ -109,15 +115,23 @@ class SavedAgent(OnPolicyAlgorithm):
         return model
 
     def set_env(self, env: GymEnv | VectorEnv | str, force_reset: bool = True) -> None:  # type: ignore[override]
-        """Learn from another environment; an agent that was loaded without any brings its `VecNormalize` along, see `load`.
+        """Learn from another environment, as a new agent would; a `VecNormalize` comes along where the environment has none.
 
         Args:
             env: As for a new agent, with the same spaces and as many environments as before.
             force_reset: Reset it before it learns.
+
+        Raises:
+            ValueError: For an environment that does not fit, or has tensors on another device.
         """
-        if self.env is None and self._vec_normalize_env is not None:
-            env = normalize_as(self._wrap_env(env), describe_normalization(self._vec_normalize_env))  # type: ignore[arg-type]
-        super().set_env(env, force_reset)  # type: ignore[arg-type]
+        wrapped = self._wrap_env(env, self.verbose, self.monitor_wrapper)  # type: ignore[arg-type]
+        require_device(self.device, wrapped)
+        normalizer = self._vec_normalize_env
+        if normalizer is not None and (self.env is None or unwrap_vec_normalize(wrapped) is None):
+            wrapped = normalize_as(wrapped, describe_normalization(normalizer))
+        super().set_env(wrapped, force_reset)
+        assert self.env is not None
+        self._masked = has_masks(self.env)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         require_stored_arguments(self)

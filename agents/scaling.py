@@ -15,8 +15,8 @@ from stable_baselines3.common.preprocessing import is_image_space
 from torch import Tensor, nn
 
 from fw_rl.agents.features import fits_cnn
+from fw_rl.agents.returns import linear_recurrence
 from fw_rl.agents.rollout import Observation
-from fw_rl.agents.storage import linear_recurrence
 
 __all__ = ["ObservationScaling", "RewardScaling", "RunningStatistics"]
 

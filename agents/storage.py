@@ -7,7 +7,7 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-__all__ = ["StepStorage", "linear_recurrence"]
+__all__ = ["StepStorage"]
 
 
 class StepStorage:
@@ -43,12 +43,3 @@ class StepStorage:
     def numpy(self) -> NDArray[np.generic]:
         """All of it in NumPy: on the processor the same memory, else a copy."""
         return self._array if self._is_on_host else self.tensor.numpy(force=True)
-
-
-def linear_recurrence(numbers: Tensor, discounts: Tensor, before: Tensor) -> Tensor:
-    """Every s(t) = numbers(t) + discounts(t) s(t-1) of [T, B], from s(-1) = `before` [B] on: one operation a step."""
-    sums = []
-    for number, discount in zip(numbers.unbind(), discounts.unbind(), strict=True):
-        before = torch.addcmul(number, discount, before)
-        sums.append(before)
-    return torch.stack(sums)

@@ -19,6 +19,8 @@ from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import CloudpickleWrapper, batch_space, create_empty_array
 from numpy.typing import DTypeLike, NDArray
 
+from fw_rl.arguments import require
+from fw_rl.envs.rules import is_integer
 from fw_rl.envs.vector import OwnGenerators, call_each, check_mask, has_fixed_size, reset_some
 from fw_rl.processes import START_METHOD, Send, WorkerError, Workers, check_start_method
 
@@ -110,8 +112,9 @@ class ParallelVectorEnv(OwnGenerators):
             seed: Environment i gets `seed + i`, or `seed[i]`.
             options: For all workers.
         """
-        if not (seed is None or isinstance(seed, int) or len(seed) == self.num_envs):
-            raise ValueError(f"seed must be one or {self.num_envs} integers, got {len(seed)}")
+        several = isinstance(seed, Sequence | np.ndarray)
+        fits = len(seed) == self.num_envs if several else seed is None or is_integer(seed)  # type: ignore[arg-type]
+        require("seed", seed, fits, f"one or {self.num_envs} integers")
         if options is not None and "reset_mask" in options:
             check_mask(options["reset_mask"], self.num_envs)
         infos = self._ask("reset", [_reset_arguments(seed, options, share) for share in self._shares])
@@ -152,7 +155,8 @@ class ParallelVectorEnv(OwnGenerators):
 
         Args:
             name: The attribute.
-            values: A list or tuple with a value for each environment, or anything else, which is for all.
+            values: A list or tuple with a value for each environment, or anything else, which is for all. The environments of
+                a worker that are one object take the first of their values.
 
         Raises:
             ValueError: If a list or tuple has another length.
@@ -240,7 +244,10 @@ class _Share(NamedTuple):
 
     def set_attr(self, name: str, values: Sequence[Any]) -> None:
         inner: Any = self.env.unwrapped
-        inner.set_attr(name, values)
+        if hasattr(inner, "set_attr"):
+            inner.set_attr(name, values)
+        else:  # one object, whose environments share what it has
+            setattr(inner, name, values[0])
 
 
 def _serve(
@@ -292,8 +299,8 @@ def _reset_arguments(seed: Any, options: dict[str, Any] | None, share: slice) ->
     """Seed and options for one worker."""
     if options is not None and "reset_mask" in options:
         options = {**options, "reset_mask": options["reset_mask"][share]}
-    if isinstance(seed, int):
-        return seed + share.start, options
+    if is_integer(seed):
+        return int(seed) + share.start, options
     return None if seed is None else seed[share], options
 
 

@@ -163,6 +163,9 @@ class VecEnvAdapter(VecEnv):
         return all(call_each(self.env, "has_wrapper_attr", attr_name))
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        inner = self.env.unwrapped
+        if hasattr(inner, "envs"):
+            return [inner.envs[i].get_wrapper_attr(attr_name) for i in self._get_indices(indices)]
         self._require(attr_name)
         values = call_each(self.env, "get_wrapper_attr", attr_name)
         return [values[i] for i in self._get_indices(indices)]
@@ -269,7 +272,7 @@ def _rows(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
             values: Any = _rows(value, num_envs)
         else:  # Python's numbers, as the single environments tell them
             values = value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
-        if not hasattr(values, "__getitem__"):
+        if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != num_envs:
             raise ValueError(f"infos[{key!r}] must have an entry for each of {num_envs} environments, got {value!r}")
         for i in np.flatnonzero(infos.get(f"_{key}", np.ones(num_envs, dtype=bool))).tolist():
             rows[i][key] = values[i]

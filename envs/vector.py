@@ -26,7 +26,7 @@ def call_each(env: VectorEnv, name: str, *args: Any, **kwargs: Any) -> Sequence[
     answer = getattr(inner, name)
     if callable(answer):
         answer = answer(*args, **kwargs)
-        if isinstance(answer, tuple | list | np.ndarray) and np.shape(answer)[:1] == (env.num_envs,):
+        if not isinstance(answer, str) and np.shape(answer)[:1] == (env.num_envs,):
             return tuple(answer)
     return (answer,) * env.num_envs
 
@@ -63,8 +63,8 @@ class OwnGenerators(VectorEnv):
 
 def seed_one_generator(env: VectorEnv, seed: int | Sequence[int] | None) -> None:
     """Seed the generator that serves all of `env`: by an integer, or by `num_envs` of them as a whole; None leaves it."""
-    if seed is None or isinstance(seed, int):
-        VectorEnv.reset(env, seed=seed)
+    if seed is None or is_integer(seed):
+        VectorEnv.reset(env, seed=None if seed is None else int(seed))  # type: ignore[arg-type]
         return
     seeds = np.asarray(seed)
     if seeds.shape != (env.num_envs,) or seeds.dtype.kind not in "iu" or seeds.min() < 0:

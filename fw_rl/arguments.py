@@ -26,7 +26,7 @@ def require(name: str, value: object, fits: bool, wanted: str) -> None:
 
 def require_count(name: str, value: object, least: int = 1, most: float = math.inf) -> None:
     """ValueError for what counts something and is no whole number in the range."""
-    fits = isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most
+    fits = isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most
     require(name, value, fits, f"a whole number from {least}" + (f" to {most}" if most < math.inf else ""))
 
 

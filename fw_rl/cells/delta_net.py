@@ -39,8 +39,8 @@ class DeltaNetCell(AcceleratedCell):
         read = A(t) query
 
     and y(t) = W_o (norm(read) * silu(W_g z)) + W_x x(t), with a root mean square norm in each head (Yang et al. 2024). Every
-    map but W_o also adds a bias. With `keys` = "output" all maps but W_x also see tanh(y(t-1)) (Irie et al. 2021, recurrent delta
-    net).
+    map but W_o also adds a bias. With `keys` = "output" all maps but W_x also see tanh(y(t-1)) (Irie et al. 2021, recurrent
+    delta net).
 
     Modules: `input_map` (W_q, W_k, W_g, W_v), `rate_map` (w_s, w_d), `norm`, `output_map` (W_o), `skip_map` (W_x); `mix` is m.
     The state is A [B, N, d, d], before it y(t-1) [B, H] where keys come from the output, and before these x(t-1) [B, I] with

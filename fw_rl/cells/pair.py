@@ -59,6 +59,7 @@ class CellPair(Cell):
         return torch.cat([y1, y2], dim=-1)
 
     def stepper(self, state: State) -> Stepper:
+        self.check_state(state)
         return _PairStepper(self, state)
 
     def kernels(self, replays: bool) -> tuple[Kernel, ...]:
@@ -90,4 +91,3 @@ def _halves(features: Tensor) -> tuple[Tensor, Tensor]:
     """[..., 2 N] as two of [..., N]."""
     first, second = features.chunk(2, dim=-1)
     return first, second
-

@@ -23,9 +23,9 @@ __all__ = ["CurvesOptions", "main"]
 class CurvesOptions:
     """Learning curves of many runs as one picture: a panel for each environment, a line for each kind of run.
 
-    Runs that differ in nothing but the seed are of one kind. Its line is the mean over them, its band the 95 % interval of the
-    mean (Student's t). A kind is named after its cell, and after whatever else tells it from the others of its panel. What is
-    no run, or has no curve yet, is left out with a line that says so.
+    Runs that differ in nothing but the seed are of one kind. Its line is the mean over them, and the bars along it are the
+    95 % interval of the mean (Student's t). A kind is named after its cell, and after whatever else tells it from the others
+    of its panel. What is no run, or has no curve yet, is left out with a line that says so.
     """
 
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN ...", help_behavior_hint="")]

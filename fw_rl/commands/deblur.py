@@ -14,7 +14,7 @@ import tyro
 from tqdm import tqdm
 
 from fw_rl.commands.command_line import fail, fault, parse
-from fw_rl.experiments.checks import LARGEST, check_count, check_threads, make_folder, require
+from fw_rl.experiments.checks import LARGEST, check_count, check_threads, make_folder, require_option
 from fw_rl.experiments.deblur_pictures import draw
 from fw_rl.experiments.deblur_report import describe
 from fw_rl.files import write_file
@@ -107,19 +107,19 @@ def _check(options: DeblurOptions) -> None:
     for name, value in (vars(protocol) | vars(rates) | vars(sequences) | vars(options)).items():
         if type(value) is int and name != "subset":
             check_count(name, value, least.get(name, 1))
-            require(name, value, "seed" not in name or value < 2**31, f"at most {2**31 - 1}")
+            require_option(name, value, "seed" not in name or value < 2**31, f"at most {2**31 - 1}")
         elif type(value) is float:
-            require(name, value, 0 <= value <= LARGEST, "at least 0 and finite")
-            require(name, value, value > 0 or not name.endswith("lr"), "above 0")
-            require(name, value, value < 1 or not name.endswith("momentum"), "below 1")
-            require(name, value, value <= 1 or not name.endswith("decay"), "between 0 and 1")
+            require_option(name, value, 0 <= value <= LARGEST, "at least 0 and finite")
+            require_option(name, value, value > 0 or not name.endswith("lr"), "above 0")
+            require_option(name, value, value < 1 or not name.endswith("momentum"), "below 1")
+            require_option(name, value, value <= 1 or not name.endswith("decay"), "between 0 and 1")
     for bits, cases, name in (
         (protocol.inputs, protocol.associations, "--inputs"),
         (protocol.inputs * sequences.sequence_length, sequences.sequences, "--sequence-length"),
     ):
         if bits < 64 and (needed := cases + protocol.interfering) > 2**bits:
             raise ValueError(f"{name} must be enough for {needed} different inputs, got {bits} bits")
-    require("subsets", "none", len(options.subsets) > 0, "one or more percentages")
+    require_option("subsets", "none", len(options.subsets) > 0, "one or more percentages")
     for percent in (*options.subsets, options.subset):
         part_of(protocol, percent)
     for percent in (min(options.subsets), options.subset):

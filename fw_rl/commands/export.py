@@ -15,7 +15,7 @@ from fw_rl.agents import RecurrentOnPolicyAlgorithm, export_onnx
 from fw_rl.commands.command_line import fail, fault, parse
 from fw_rl.experiments.agents import evaluation_record, load_trained
 from fw_rl.experiments.card import check_card, stored_evaluation, write_card
-from fw_rl.experiments.checks import check_output, require
+from fw_rl.experiments.checks import check_output, require_option
 from fw_rl.experiments.episodes import open_env
 from fw_rl.experiments.hub import check_repository, local_run, push
 from fw_rl.experiments.run_folder import RunFolder
@@ -81,11 +81,11 @@ def _check(options: ExportOptions) -> None:
         check_output("onnx", options.onnx, ".onnx")
     if options.push:
         check_repository("--push", options.push)
-        require("push", options.push, options.card is not None, "given with --card, whose folder it uploads")
+        require_option("push", options.push, options.card is not None, "given with --card, whose folder it uploads")
     if options.card:
         checkpoint = options.checkpoint
         shared = checkpoint is None or checkpoint.suffix == ".safetensors"
-        require("checkpoint", checkpoint, shared, "a file whose name ends in .safetensors with --card")
+        require_option("checkpoint", checkpoint, shared, "a file whose name ends in .safetensors with --card")
         check_card(options.card, options.run)
 
 

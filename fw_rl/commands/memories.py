@@ -13,7 +13,7 @@ import gymnasium as gym
 import tyro
 
 from fw_rl.commands.command_line import fail, fault, parse
-from fw_rl.experiments.checks import check_count, check_processes, check_seed, make_folder, require
+from fw_rl.experiments.checks import check_count, check_processes, check_seed, make_folder, require_option
 from fw_rl.experiments.memories import jobs, published, settings_by_cell, train
 from fw_rl.experiments.memories_report import write_report
 from fw_rl.processes import WorkerError
@@ -92,4 +92,4 @@ def _check(options: MemoriesOptions) -> None:
     for seed in options.seeds:
         check_seed("seeds", seed)
     for name in ("games", "cells", "seeds"):
-        require(name, "none", len(getattr(options, name)) > 0, "one or more")
+        require_option(name, "none", len(getattr(options, name)) > 0, "one or more")

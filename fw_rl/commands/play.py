@@ -18,7 +18,7 @@ from fw_rl.commands.command_line import fail, fault, parse
 from fw_rl.experiments.agents import load_trained
 from fw_rl.experiments.animation import require_video, write_gif, write_mp4
 from fw_rl.experiments.attention import AttentionPicture, attention_shares
-from fw_rl.experiments.checks import check_count, check_output, check_seed, require
+from fw_rl.experiments.checks import check_count, check_output, check_seed, require_option
 from fw_rl.experiments.environments import draw_without_screen
 from fw_rl.experiments.episodes import Episode, open_env, play_steps
 from fw_rl.experiments.hub import local_run
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
         config, model = load_trained(local_run(options.run), options.checkpoint)
         attends = model.policy.actor_cell.attends or options.show_attention is None
         wanted = f"left out with the cell {config.cell}, which does not attend to past steps"
-        require("show_attention", options.show_attention, attends, wanted)
+        require_option("show_attention", options.show_attention, attends, wanted)
         env, window = _open(options, config, model)
     except ConnectionError as error:
         return fail(program, error, code=1)

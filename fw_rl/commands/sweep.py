@@ -14,7 +14,7 @@ import tyro
 
 from fw_rl.algorithms import ENGINES
 from fw_rl.commands.command_line import fail, fault, parse
-from fw_rl.experiments.checks import check_count, check_processes, check_seed, make_folder, ray_needed, require
+from fw_rl.experiments.checks import check_count, check_processes, check_seed, make_folder, ray_needed, require_option
 from fw_rl.experiments.search.learning import Trainings, read_learnings
 from fw_rl.experiments.search.swept import TRIALS
 from fw_rl.experiments.settings import resolve
@@ -109,7 +109,7 @@ def _prepare(options: SweepOptions) -> Sweep:
     check_seed("seed", options.seed)
     check_processes("jobs", options.jobs)
     open_trainings = _engine(options)
-    require("sampler", options.sampler, options.sampler in SAMPLERS, f"one of {', '.join(SAMPLERS)}")
+    require_option("sampler", options.sampler, options.sampler in SAMPLERS, f"one of {', '.join(SAMPLERS)}")
     given = {} if options.timesteps is None else dict(timesteps=options.timesteps)
     config = resolve(env=options.env, cell=options.cell, tuned_for_cell=False, **given)
     space = search_space(config.short_cell, options.space)
@@ -123,9 +123,9 @@ def _prepare(options: SweepOptions) -> Sweep:
 
 
 def _engine(options: SweepOptions) -> Callable[[], Trainings]:
-    require("engine", options.engine, options.engine in ENGINES, f"one of {', '.join(ENGINES)}")
+    require_option("engine", options.engine, options.engine in ENGINES, f"one of {', '.join(ENGINES)}")
     if options.engine == "local":
-        require("ray_address", options.ray_address, options.ray_address is None, "left out with --engine local")
+        require_option("ray_address", options.ray_address, options.ray_address is None, "left out with --engine local")
         return partial(Trainings, options.jobs, options.eval_episodes)
     with ray_needed():
         from fw_rl.experiments.search.on_ray import OnRay

@@ -16,7 +16,7 @@ import tyro
 
 from fw_rl.algorithms import ENGINES
 from fw_rl.commands.command_line import fail, fault, parse
-from fw_rl.experiments.checks import check_count, check_device, check_threads, require
+from fw_rl.experiments.checks import check_count, check_device, check_threads, require_option
 from fw_rl.experiments.environments import EVALUATION_STEPS, changes_to_observations, draw_without_screen
 from fw_rl.experiments.settings import RunSettings, fill_in, resolve
 from fw_rl.processes import WorkerError
@@ -160,7 +160,7 @@ def _prepare(options: TrainOptions, defaults: TrainOptions) -> TrainingRun:
         return TrainingRun.begin(resolve(**given), options.log_dir, device, address)
     for name, value in vars(options).items():
         if name not in FREE_WHEN_RESUMING:
-            require(name, value, value == getattr(defaults, name), "left out with --resume")
+            require_option(name, value, value == getattr(defaults, name), "left out with --resume")
     return TrainingRun.resume(options.resume, options.workers, options.timesteps, device, address)
 
 
@@ -170,9 +170,13 @@ def _check_machine(options: TrainOptions) -> None:
     check_device(options.device, auto=True)
     if options.engine == "ray":
         on_cpu = options.device in ("cpu", "auto")
-        require("device", options.device, on_cpu, "cpu or auto with --engine ray, whose learner is on this machine's processor")
+        require_option(
+            "device", options.device, on_cpu, "cpu or auto with --engine ray, whose learner is on this machine's processor"
+        )
     else:
-        require("ray_address", options.ray_address, options.ray_address is None, f"left out with --engine {options.engine}")
+        require_option(
+            "ray_address", options.ray_address, options.ray_address is None, f"left out with --engine {options.engine}"
+        )
 
 
 def _say_what_is_compiled(training: TrainingRun) -> None:

@@ -14,7 +14,7 @@ import yaml
 from fw_rl.agents import RecurrentOnPolicyAlgorithm
 from fw_rl.agents.checkpoint import read_checkpoint
 from fw_rl.experiments.animation import draw_episodes
-from fw_rl.experiments.checks import make_folder, require
+from fw_rl.experiments.checks import make_folder, require_option
 from fw_rl.experiments.environments import changes_to_observations
 from fw_rl.experiments.hub import PREFIX, SHARED_FILES
 from fw_rl.experiments.run_folder import RunFolder
@@ -74,9 +74,9 @@ Trained with {versions}.
 
 def check_card(folder: Path, run: Path) -> None:
     """Check the folder that --card names, and make it; ValueError if it has files that are not those of an earlier card."""
-    require("card", folder, folder.resolve() != run.resolve(), "another folder than RUN")
+    require_option("card", folder, folder.resolve() != run.resolve(), "another folder than RUN")
     others = {path.name for path in folder.iterdir()} - {*SHARED_FILES} if folder.is_dir() else set()
-    require("card", folder, not others, "a new folder, an empty one, or that of an earlier card")
+    require_option("card", folder, not others, "a new folder, an empty one, or that of an earlier card")
     make_folder("card", folder)
 
 

@@ -22,7 +22,7 @@ __all__ = [
     "flag",
     "make_folder",
     "ray_needed",
-    "require",
+    "require_option",
 ]
 
 
@@ -38,20 +38,20 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def require(name: str, value: object, fits: bool, wanted: str) -> None:
+def require_option(name: str, value: object, fits: bool, wanted: str) -> None:
     """As `arguments.require`, of a setting by the name of its option."""
     arguments.require(flag(name), value, fits, wanted)
 
 
 def check_count(name: str, value: int | None, least: int = 1, most: int = 10**12) -> None:
     """Check a whole number; one above `most` is a slip of the finger, or more than a machine has."""
-    require(name, value, value is None or value >= least, f"at least {least}")
-    require(name, value, value is None or value <= most, f"at most {most}")
+    require_option(name, value, value is None or value >= least, f"at least {least}")
+    require_option(name, value, value is None or value <= most, f"at most {most}")
 
 
 def check_seed(name: str, value: int) -> None:
     """Check a seed: Torch, NumPy and environments of others all take it, and those that are counted on from it."""
-    require(name, value, 0 <= value < 2**31, f"from 0 to {2**31 - 1}")
+    require_option(name, value, 0 <= value < 2**31, f"from 0 to {2**31 - 1}")
 
 
 def check_device(value: str, auto: bool = False) -> None:
@@ -60,24 +60,24 @@ def check_device(value: str, auto: bool = False) -> None:
 
     kind, _, number = value.partition(":")
     known = value in ("cpu", "cuda") or (auto and value == "auto") or (kind == "cuda" and number.isdecimal())
-    require("device", value, known, "cpu, cuda, cuda:K or auto" if auto else "cpu, cuda or cuda:K")
+    require_option("device", value, known, "cpu, cuda, cuda:K or auto" if auto else "cpu, cuda or cuda:K")
     here = torch.cuda.device_count()  # SB3 would silently take the processor
     wanted = f"one of {here} CUDA devices of this machine" if here else NO_GPU
-    require("device", value, kind != "cuda" or int(number or 0) < here, wanted)
+    require_option("device", value, kind != "cuda" or int(number or 0) < here, wanted)
 
 
 def check_processes(name: str, value: int) -> None:
     """Check the number of processes that are started on this machine."""
     most = 32 * (os.cpu_count() or 1)
     check_count(name, value)
-    require(name, value, value <= most, f"at most {most}, 32 for each core of this machine")
+    require_option(name, value, value <= most, f"at most {most}, 32 for each core of this machine")
 
 
 def check_threads(name: str, value: int) -> None:
     """Check the number of Torch's threads."""
     cores = os.cpu_count() or 1
     check_count(name, value)
-    require(name, value, value <= cores, f"at most {cores}, the cores of this machine")
+    require_option(name, value, value <= cores, f"at most {cores}, the cores of this machine")
 
 
 def check_output(name: str, path: Path, *endings: str) -> None:
@@ -85,9 +85,9 @@ def check_output(name: str, path: Path, *endings: str) -> None:
 
     ValueError for a name that is none; OSError where nothing can be written.
     """
-    require(name, path, path.suffix.lower() in endings, f"a file whose name ends in {' or '.join(endings)}")
+    require_option(name, path, path.suffix.lower() in endings, f"a file whose name ends in {' or '.join(endings)}")
     with _named(name, "a file that can be made", path):
-        require(name, path, not path.is_dir(), "a file, not a folder")
+        require_option(name, path, not path.is_dir(), "a file, not a folder")
         check_writable(path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,8 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from fw_rl.lines import STYLE, as_png
 
 __all__ = ["PICTURES", "draw"]
 
@@ -19,15 +20,8 @@ RETRAINED, UNRETRAINED, NEW = "#2563eb", "#dc2626", "#6b7280"
 
 def draw(record: Record) -> dict[str, bytes]:
     """All pictures by their file names, as PNG."""
-    style: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
-    with matplotlib.rc_context(style):
-        return {name: _png(picture(record)) for name, picture in PICTURES.items()}
-
-
-def _png(figure: Figure) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
-    return content.getvalue()
+    with matplotlib.rc_context(STYLE | {"font.size": 10}):
+        return {name: as_png(picture(record)) for name, picture in PICTURES.items()}
 
 
 def _panels(columns: int, width: float, height: float, sharey: bool = False) -> tuple[Figure, Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sb3_contrib.common.maskable.utils import is_masking_supported
 
 from fw_rl.agents import Player, RecurrentOnPolicyAlgorithm
-from fw_rl.agents.batch_first import channels_first
+from fw_rl.agents.features import channels_first
 from fw_rl.envs import PreviousStep
 from fw_rl.experiments.environments import make_env
 from fw_rl.experiments.settings import RunSettings

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from fw_rl.experiments.checks import require
+from fw_rl.experiments.checks import require_option
 from fw_rl.experiments.search.learning import Job, Learning, Trainings, read_learnings
 from fw_rl.experiments.settings import resolve, settings_of_games
 from fw_rl.intervals import mean_interval, plain
@@ -63,7 +63,7 @@ def jobs(games: Sequence[str], cells: Sequence[str], seeds: Sequence[int], frame
     for seed, game, cell in product(seeds, games, cells):
         settings = _settings(cell) | dict(env=game, cell=cell, seed=seed, timesteps=frames)
         rollout = settings["n_envs"] * settings["n_steps"]
-        require("frames", frames, frames >= rollout, f"at least {rollout}, the steps of a rollout")
+        require_option("frames", frames, frames >= rollout, f"at least {rollout}, the steps of a rollout")
         config = resolve(**settings)
         name = f"{config.short_env}_{config.short_cell}_{frames}_seed{seed}"
         wanted[name] = Job(config, dict(game=config.short_env, cell=config.short_cell), out / "agents" / name)

@@ -93,7 +93,7 @@ class RunFolder:
     def logger(self, timesteps: int = 0) -> Logger:
         """SB3's logger to TensorBoard and progress.csv; what an interrupted run logged after so many frames is dropped."""
         rows = [row for row in self.read_progress() if row["time/total_timesteps"] <= timesteps]
-        return Logger(str(self.path), [_TensorBoard(self.path, timesteps), _Table(self.progress, rows)])
+        return Logger(str(self.path), [_TensorBoard(self.path, timesteps), _ProgressFile(self.progress, rows)])
 
     def read_progress(self) -> list[dict[str, float]]:
         """The rows of progress.csv that are whole, as numbers by SB3's names."""
@@ -118,7 +118,7 @@ class _TensorBoard(TensorBoardOutputFormat):
         self._is_closed = False
 
 
-class _Table(CSVOutputFormat):
+class _ProgressFile(CSVOutputFormat):
     """SB3's output to a file that begins with these rows; until all of them are written the old file is there."""
 
     def __init__(self, path: Path, rows: list[dict[str, float]]) -> None:

@@ -21,7 +21,7 @@ import yaml
 from tyro.constructors import PrimitiveConstructorSpec
 
 from fw_rl.algorithms import ALGORITHMS, ENGINES
-from fw_rl.experiments.checks import LARGEST, check_count, check_processes, check_seed, require
+from fw_rl.experiments.checks import LARGEST, check_count, check_processes, check_seed, require_option
 from fw_rl.experiments.environments import environment_id
 from fw_rl.modules import without_module
 
@@ -36,12 +36,12 @@ NOT_ON_RAY = ("bptt_length", "normalize", "optimizer", "optimizer_eps", "normali
 
 def parse_cell_options(words: Sequence[str]) -> dict[str, Any]:
     """The options of a cell by name, from words such as eta=0.1 and rule=delta; ValueError for none, and for another form."""
-    require("cell_options", "none", bool(words), "one or more of name=value")
+    require_option("cell_options", "none", bool(words), "one or more of name=value")
     options: dict[str, Any] = {}
     for word in words:
         name, equals, value = word.partition("=")
-        require("cell_options", word, bool(name and equals and value.strip()), "name=value")
-        require("cell_options", word, name not in options, f"{name} once")
+        require_option("cell_options", word, bool(name and equals and value.strip()), "name=value")
+        require_option("cell_options", word, name not in options, f"{name} once")
         options[name] = _parse_value(name, value)
     return options
 
@@ -207,9 +207,9 @@ class RunSettings:
         on_ray = self.engine == "ray"
         where = "--engine ray" if on_ray else f"--algo {self.algo}"
         for name in sorted(_not_had(self.engine, self.algo)):
-            require(name, getattr(self, name), getattr(self, name) is None, f"left out with {where}")
+            require_option(name, getattr(self, name), getattr(self, name) is None, f"left out with {where}")
         for name in sorted(self.of_agent.keys() - {*MAY_BE_NONE}):
-            require(name, None, getattr(self, name) is not None, f"a value with {where}")
+            require_option(name, None, getattr(self, name) is not None, f"a value with {where}")
         for name in ("timesteps", "workers", "n_envs", "n_steps", "bptt_length", "n_epochs", "batch_size", "hidden_size"):
             check_count(name, getattr(self, name))
         check_seed("seed", self.seed)
@@ -219,25 +219,25 @@ class RunSettings:
         even = self.n_envs % self.workers == 0
         if not on_ray:
             check_processes("workers", self.workers)
-        require("n_envs", self.n_envs, even, f"a multiple of --workers, {self.workers}")
+        require_option("n_envs", self.n_envs, even, f"a multiple of --workers, {self.workers}")
         length = self.bptt_length or self.n_steps
-        require("bptt_length", length, length <= self.n_steps, f"at most --n-steps, {self.n_steps}")
+        require_option("bptt_length", length, length <= self.n_steps, f"at most --n-steps, {self.n_steps}")
         rollout = self.rollout_size
         where = f"the steps of a rollout: --n-steps {self.n_steps} in each of --n-envs {self.n_envs}"
-        require("timesteps", self.timesteps, self.timesteps >= rollout, f"at least {rollout}, {where}")
+        require_option("timesteps", self.timesteps, self.timesteps >= rollout, f"at least {rollout}, {where}")
         batch = self.batch_size
-        require("batch_size", batch, batch is None or batch >= length, f"at least {length}, the steps of a sequence")
-        require("batch_size", batch, batch is None or batch <= rollout, f"at most {rollout}, {where}")
+        require_option("batch_size", batch, batch is None or batch >= length, f"at least {length}, the steps of a sequence")
+        require_option("batch_size", batch, batch is None or batch <= rollout, f"at most {rollout}, {where}")
         for name in ("gamma", "gae_lambda"):
-            require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "between 0 and 1")
+            require_option(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "between 0 and 1")
         for name in ("learning_rate", "max_grad_norm", "clip_range", "target_kl", "desired_kl", "optimizer_eps"):
             number = getattr(self, name)
-            require(name, number, number is None or 0 < number <= LARGEST, "above 0 and finite")
+            require_option(name, number, number is None or 0 < number <= LARGEST, "above 0 and finite")
         for name in ("ent_coef", "vf_coef"):
-            require(name, getattr(self, name), 0 <= getattr(self, name) <= LARGEST, "at least 0 and finite")
+            require_option(name, getattr(self, name), 0 <= getattr(self, name) <= LARGEST, "at least 0 and finite")
         for name, known in (("matmul_precision", PRECISIONS), ("optimizer", OPTIMIZERS)):
-            require(name, getattr(self, name), on_ray or getattr(self, name) in known, f"one of {', '.join(known)}")
-        require("previous_step", self.previous_step, not (on_ray and self.previous_step), "False with --engine ray")
+            require_option(name, getattr(self, name), on_ray or getattr(self, name) in known, f"one of {', '.join(known)}")
+        require_option("previous_step", self.previous_step, not (on_ray and self.previous_step), "False with --engine ray")
 
     @staticmethod
     def from_json(text: str) -> RunSettings:
@@ -284,11 +284,11 @@ def fill_in(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
     """
     env, cell, engine = (given.get(name, getattr(RunSettings, name)) for name in ("env", "cell", "engine"))
     env = environment_id(env)
-    require("engine", engine, engine in ENGINES, f"one of {', '.join(ENGINES)}")
+    require_option("engine", engine, engine in ENGINES, f"one of {', '.join(ENGINES)}")
     known = ENGINES[engine]
     defaults, tuned = _tuned(env)
     algo = given.get("algo") or (tuned.get("algo", RunSettings.algo) if engine == RunSettings.engine else next(iter(known)))
-    require("algo", algo, algo in known, f"one of {', '.join(known)} with --engine {engine}")
+    require_option("algo", algo, algo in known, f"one of {', '.join(known)} with --engine {engine}")
     name = f"{algo} on Ray" if engine == "ray" else algo
     keys = ("any", cell, f"any {name}", f"{cell} {name}") if tuned_for_cell else ("any", f"any {name}")
     fixed = dict(workers=known[algo].workers) | dict.fromkeys(_not_had(engine, algo))

@@ -17,7 +17,15 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from fw_rl.experiments.checks import LARGEST, check_count, check_device, check_processes, check_seed, make_folder, require
+from fw_rl.experiments.checks import (
+    LARGEST,
+    check_count,
+    check_device,
+    check_processes,
+    check_seed,
+    make_folder,
+    require_option,
+)
 from fw_rl.experiments.settings import parse_cell_options
 from fw_rl.files import write_file
 from fw_rl.processes import become_worker
@@ -215,12 +223,12 @@ def _check(options: TableOptions) -> None:
     for size in options.hidden_sizes:
         check_count("hidden_sizes", size)
     for rate in options.learning_rates:
-        require("learning_rates", rate, 0 < rate <= LARGEST, "above 0 and finite")
+        require_option("learning_rates", rate, 0 < rate <= LARGEST, "above 0 and finite")
     for decay in options.weight_decays:
-        require("weight_decays", decay, 0 <= decay <= LARGEST, "at least 0 and finite")
+        require_option("weight_decays", decay, 0 <= decay <= LARGEST, "at least 0 and finite")
     norm = options.max_grad_norm
-    require("max_grad_norm", norm, norm is None or 0 < norm <= LARGEST, "above 0 and finite")
+    require_option("max_grad_norm", norm, norm is None or 0 < norm <= LARGEST, "above 0 and finite")
     for seed in options.seeds:
         check_seed("seeds", seed)
     for name in ("cells", "hidden_sizes", "seeds", "learning_rates", "weight_decays"):
-        require(name, "none", len(getattr(options, name)) > 0, "one or more")
+        require_option(name, "none", len(getattr(options, name)) > 0, "one or more")

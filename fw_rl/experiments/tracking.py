@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fw_rl.document import one_line
-from fw_rl.experiments.checks import require
+from fw_rl.experiments.checks import require_option
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_json
@@ -26,10 +26,10 @@ def prepare_tracking(project: str | None, run: Path | None) -> None:
     """
     if project is not None:
         fits = len(project) <= 128 and not set(project) & set("/\\#?%:")
-        require("wandb", project, fits, "the name of a project, at most 128 characters without / \\ # ? % :")
+        require_option("wandb", project, fits, "the name of a project, at most 128 characters without / \\ # ? % :")
     stored = _stored(RunFolder(run)) if run else None
     if project and stored:
-        require("wandb", project, project == stored["project"], f"left out or {stored['project']}, as in the run")
+        require_option("wandb", project, project == stored["project"], f"left out or {stored['project']}, as in the run")
     if project or stored:
         with _wandb() as wandb:
             wandb.login()

@@ -14,7 +14,7 @@ from fw_rl.agents import RecurrentOnPolicyAlgorithm, WorkerError
 from fw_rl.experiments.agents import evaluation_record, load_model, make_model
 from fw_rl.experiments.animation import draw_episodes
 from fw_rl.experiments.callbacks import AttentionPictures, Checkpoints, LogRows, ProgressBar, StopOnInterrupt
-from fw_rl.experiments.checks import make_folder, require
+from fw_rl.experiments.checks import make_folder, require_option
 from fw_rl.experiments.curves import draw_learning_curve
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import RunSettings
@@ -53,7 +53,9 @@ class TrainingRun:
         model = load_model(config, folder.last_checkpoint(), device, ray_address)
         if config.timesteps != stored.timesteps:
             done = model.num_timesteps
-            require("timesteps", config.timesteps, config.timesteps >= done, f"at least {done}, the frames that the run has")
+            require_option(
+                "timesteps", config.timesteps, config.timesteps >= done, f"at least {done}, the frames that the run has"
+            )
             folder.keep(config)
         return TrainingRun(folder, config, model)
 

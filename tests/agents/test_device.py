@@ -16,10 +16,11 @@ from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 from torch import Tensor
 from torch.testing import assert_close
 
-from fw_rl.agents import Player, RecurrentA2C, RecurrentPPO, evaluate_policy
+from fw_rl.agents import A3C, Player, RecurrentA2C, RecurrentPPO, evaluate_policy
 from fw_rl.agents.devices import choose_device
 from fw_rl.agents.environments import wrap_evaluation_env
-from fw_rl.agents.storage import StepStorage, linear_recurrence
+from fw_rl.agents.returns import linear_recurrence
+from fw_rl.agents.storage import StepStorage
 from fw_rl.envs import CatchTorchVectorEnv, TensorVecEnvAdapter, VecEnvAdapter
 from tests.agents.helpers import register_for_a_test, rollouts_of, scripted_envs
 from tests.helpers import no_downloads
@@ -155,6 +156,20 @@ def test_nothing_moves_while_a_rollout_is_collected(monkeypatch, agent_class, op
 def test_catch_is_learned_without_leaving_the_device():
     model = RecurrentA2C("RecurrentPolicy", CatchTorchVectorEnv(64, n=4, m=4), n_steps=6, seed=0).learn(40_000)
     assert np.mean([episode["r"] for episode in model.ep_info_buffer]) > 0.9
+
+
+def test_a_worker_reports_the_episodes_of_an_environment_of_tensors():
+    make = partial(CatchTorchVectorEnv, 4, n=5, m=2)
+    model = A3C("RecurrentPolicy", make, n_workers=1, n_steps=8, policy_kwargs=dict(hidden_size=4)).learn(64)
+    assert [episode["l"] for episode in model.ep_info_buffer] == [4] * 16
+
+
+def test_another_environment_is_on_the_same_device():
+    model = small(RecurrentA2C, CatchTorchVectorEnv(2, n=4, m=2, device="cpu"))
+    env = TensorVecEnvAdapter(CatchTorchVectorEnv(2, n=4, m=2))
+    env.device = torch.device("cuda", 1)
+    with pytest.raises(ValueError, match=r"^device must be cuda:1, where env has its tensors, or 'auto', got cpu$"):
+        model.set_env(env)
 
 
 def test_an_environment_of_tensors_says_what_it_lacks():

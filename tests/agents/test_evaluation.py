@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 from stable_baselines3.common import evaluation
-from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
 
 from fw_rl.agents import MaskedEvalCallback, Player, RecurrentPPO, evaluate_policy
 from tests.agents.helpers import make_model
@@ -58,3 +60,38 @@ def test_sb3_tells_that_it_passes_no_masks():
 def test_where_all_is_allowed_nobody_is_told():
     model = RecurrentPPO("RecurrentPolicy", "CartPole-v1", n_steps=8, batch_size=8, seed=0)
     model.predict(model.get_env().reset())
+
+
+class Evaluates(BaseCallback):
+    """Evaluates within an evaluation."""
+
+    def _on_step(self):
+        self.mean, _ = evaluate_policy(self.model, VECTORIZATIONS["VecEnv"]("Discrete"), 6, warn=False)
+        return True
+
+
+def test_evaluations_with_masks_may_be_nested():
+    inner = Evaluates()
+    env = VECTORIZATIONS["VecEnv"]("Discrete")
+    callback = MaskedEvalCallback(env, n_eval_episodes=6, eval_freq=5, verbose=0, warn=False, callback_after_eval=inner)
+    model = make_model(VECTORIZATIONS["VecEnv"]("Discrete"), n_steps=5, learning_rate=0.0).learn(10, callback=callback)
+    assert inner.mean == Player(model).play(VECTORIZATIONS["VecEnv"]("Discrete"), 6).mean()
+    assert "predict" not in vars(model)
+
+
+@pytest.mark.parametrize("evaluate", [lambda model, env: Player(model).play(env, 4), lambda *which: evaluate_policy(*which, 4)])
+def test_an_evaluation_leaves_the_statistics_of_a_normalizer(evaluate):
+    env = VecNormalize(make_vec_env("CartPole-v1", 2))
+    model = RecurrentPPO("RecurrentPolicy", env, n_steps=8, batch_size=8, seed=0).learn(16)
+    before = env.obs_rms.mean.copy(), env.ret_rms.count
+    evaluate(model, env)
+    assert np.array_equal(env.obs_rms.mean, before[0]) and env.ret_rms.count == before[1]
+    assert env.training
+
+
+def test_a_number_of_episodes_that_cannot_be_is_refused():
+    model = RecurrentPPO("RecurrentPolicy", "CartPole-v1", n_steps=8, batch_size=8)
+    with pytest.raises(ValueError, match=r"^n_episodes must be at least 0, got -1$"):
+        Player(model).play(model.get_env(), -1)
+    with pytest.raises(ValueError, match=r"^n_eval_episodes must be at least 1, got 0$"):
+        evaluate_policy(model, model.get_env(), 0)

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, LogEveryNTimesteps
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
@@ -210,3 +211,44 @@ def test_a_seed_may_be_one_of_numpy():
     assert make_agent(env=gym.make("CartPole-v1")).seed == 0
     model = RecurrentPPO("RecurrentPolicy", "CartPole-v1", seed=np.int64(3), n_steps=8, batch_size=8, policy_kwargs=SMALL)
     assert model.learn(8).num_timesteps == 8
+
+
+class ReadsValues(BaseCallback):
+    """Reads the rollout's values before they are known."""
+
+    def __init__(self, method):
+        super().__init__()
+        self.errors = []
+        setattr(self, method, self.read)
+
+    def read(self):
+        with pytest.raises(ValueError, match=r"^values must be read after the rollout's end, got a rollout that goes on$"):
+            _ = self.model.rollout_buffer.values
+        self.errors.append(1)
+        return True
+
+    def _on_step(self):
+        return True
+
+
+@pytest.mark.parametrize("method", ["_on_rollout_start", "_on_step"])
+def test_values_are_those_of_a_whole_rollout(method):
+    callback = ReadsValues(method)
+    make_agent().learn(24, callback=callback)
+    assert len(callback.errors) == (3 if method == "_on_rollout_start" else 24)
+
+
+def test_what_cannot_be_built_is_said():
+    with pytest.raises(ValueError, match=r"^env must be an environment, or an id, got None$"):
+        make_agent(env=None)
+    model = make_agent()
+    with pytest.raises(ValueError, match=r"^state must be of this cell, \[B, 8\], \[B, 8\], got \[\[1, 8\]\]$"):
+        model.predict(np.zeros(4, np.float32), state=(np.zeros((1, 8)),), episode_start=np.array([False]))
+    with pytest.raises(ValueError, match=r"^state must be of this cell, \[B, 8\], \[B, 8\], got \[\]$"):
+        model.predict(np.zeros(4, np.float32), state=(), episode_start=np.array([False]))
+
+
+def test_another_environment_is_taken_as_that_of_a_new_agent():
+    model = make_agent(monitor_wrapper=False)
+    model.set_env(gym.make("CartPole-v1"))
+    assert not any(model.get_env().env_is_wrapped(Monitor))

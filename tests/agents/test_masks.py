@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from fw_rl.agents import A3C, MaskedEvalCallback, Player, RecurrentPPO
 from fw_rl.agents.loss import actor_critic_loss
 from fw_rl.agents.masks import check_masks, mask_logits
+from fw_rl.envs import CatchTorchVectorEnv
 from tests.agents.helpers import FASTEST, make_model, make_policy, rollouts_of, scramble
 from tests.agents.test_ppo import minibatches
 
@@ -251,3 +252,18 @@ def test_workers_take_no_forbidden_action():
 def test_masks_that_cannot_be(space, masks, message):
     with pytest.raises(ValueError, match=message):
         check_masks(masks, space, 2)
+
+
+class MaskedCatch(CatchTorchVectorEnv):
+    def action_masks(self):
+        masks = torch.ones(self.num_envs, 3, dtype=torch.bool)
+        masks[:, 0] = False
+        return masks
+
+
+def test_masks_may_be_tensors():
+    model = make_model(MaskedCatch(4, n=5, m=2), n_steps=8)
+    actions = []
+    model.learn(64, callback=lambda local, _: actions.append(local["actions"]) or True)
+    assert torch.stack(actions).unique().tolist() == [1, 2]
+    Player(model).play(MaskedCatch(4, n=5, m=2), 8)

@@ -289,6 +289,8 @@ def test_an_environment_set_later_is_normalized(kind, tmp_path):
     loaded.learn(20)
     loaded.set_env(other := VecNormalize(ENVS[kind](), **OPTIONS.get(kind, {})))  # as in SB3, from then on
     assert loaded.get_vec_normalize_env() is other
+    loaded.set_env(ENVS[kind]())
+    assert loaded.get_vec_normalize_env().ret_rms.var == other.ret_rms.var
 
 
 def test_two_of_them_are_more_than_a_file_holds(tmp_path):

@@ -14,7 +14,8 @@ from torch.testing import assert_close
 
 from fw_rl import memory
 from fw_rl.agents import RecurrentA2C, RecurrentPPO
-from fw_rl.agents.rollout import RecurrentRollout, generalized_advantages
+from fw_rl.agents.returns import generalized_advantages
+from fw_rl.agents.rollout import RecurrentRollout
 from tests.agents.helpers import (
     CELLS,
     PLAIN,

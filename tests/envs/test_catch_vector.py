@@ -187,6 +187,7 @@ def test_a_seed_fixes_all_games():
     mask = np.array([True, False, True, False])
     for seed in (5, [5, 6, 7, 8]):
         np.testing.assert_array_equal(frames(seed, mask), frames(seed, mask))
+    np.testing.assert_array_equal(frames(np.int64(5), mask), frames(5, mask))
     others = [frames(seed, mask) for seed in (5, 6, [5, 6, 7, 8], [5, 6, 7, 9])]
     for first, second in itertools.combinations(others, 2):
         assert not np.array_equal(first, second)

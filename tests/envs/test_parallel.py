@@ -222,7 +222,9 @@ def test_seeds(opened):
         env.reset(seed=7)
     states = [generator.bit_generator.state for generator in envs.np_random]
     assert states == [generator.bit_generator.state for generator in expected.np_random]
-    with pytest.raises(ValueError, match=r"^seed must be one or 4 integers, got 3$"):
+    same, _ = envs.reset(seed=np.int64(7))
+    assert np.array_equal(same, expected.reset(seed=7)[0])
+    with pytest.raises(ValueError, match=r"^seed must be one or 4 integers, got \[1, 2, 3\]$"):
         envs.reset(seed=[1, 2, 3])
 
 
@@ -250,6 +252,12 @@ def test_attributes_methods_and_pictures(opened):
     assert envs.get_attr("number") == (5, 5, 5, 5)
     with pytest.raises(ValueError, match=r"^number must have 4 values, got 2$"):
         envs.set_attr("number", [1, 2])
+
+
+def test_one_object_in_each_worker_has_one_value(opened):
+    envs = opened(partial(CatchVectorEnv, n=5, m=2), 4, 2)
+    envs.set_attr("number", [1, 1, 2, 2])
+    assert envs.get_attr("number") == (1, 1, 2, 2)
 
 
 def test_an_environment_of_one_object_answers_for_its_worker(opened):

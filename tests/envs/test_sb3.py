@@ -19,6 +19,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize, VecTransposeImage
 
 from fw_rl.envs import CatchVectorEnv, VecEnvAdapter, sb3
+from fw_rl.envs.sb3 import _rows
 from fw_rl.envs.vector import reset_some
 from tests.envs.helpers import (
     EVERY_MODE,
@@ -276,6 +277,20 @@ def test_the_cart_pole_of_gymnasium_is_refused_with_good_advice():
 def test_a_reset_may_return_the_begun_rows_alone(mode, as_dict):
     env = VecEnvAdapter(Terse(functions(as_dict=as_dict), autoreset_mode=mode))
     assert len(assert_same_play(env, DummyVecEnv(functions(as_dict=as_dict)))) > 20
+
+
+def test_an_attribute_of_one_environment_is_asked_of_it_alone():
+    env = VecEnvAdapter(SyncVectorEnv(functions()))
+    env.set_attr("invented", 5, indices=[1])
+    assert env.get_attr("invented", indices=[1]) == [5]
+    with pytest.raises(AttributeError, match="invented"):
+        env.get_attr("invented", indices=[0])
+
+
+@pytest.mark.parametrize("told", ["easy", [1, 2, 3], [1], 7])
+def test_infos_that_are_not_one_for_each_are_refused(told):
+    with pytest.raises(ValueError, match=r"^infos\['mode'\] must have an entry for each of 2 environments, got"):
+        _rows(dict(mode=told), 2)
 
 
 def test_observations_of_other_rows_or_types_are_refused_at_the_reset():
