@@ -132,7 +132,8 @@ def write_checkpoint(
     schedules = {name: numbers for name, numbers in described.items() if numbers is not None}
 
     tensors: dict[str, Tensor] = {}
-    not_stored = sorted({*model._excluded_save_params()}.intersection(include) - {"policy", "_vec_normalize_env"})
+    held = {*required, *optional, *arguments, "policy_kwargs", *FIELDS, *COUNTERS}
+    not_stored = sorted({name for name in include if name not in held and hasattr(model, name)})
     if normalizer is not None and unwrap_vec_normalize(normalizer.venv) is not None:
         not_stored.append("the inner VecNormalize")
     document = {name: pack(value, name, tensors) for name, value in required.items()}

@@ -13,7 +13,7 @@ from torch import nn
 from fw_rl.agents.policy import RecurrentActorCriticPolicy
 from fw_rl.arguments import check_kind, constructor_parameters, require
 
-__all__ = ["LSTM_POLICIES", "check_arguments", "check_policy", "own_policy"]
+__all__ = ["LSTM_POLICIES", "check_arguments", "check_policy", "own_names", "own_policy"]
 
 LSTM_POLICIES = ("MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy")
 """sb3-contrib's policies; the space of observations decides the features extractor of the first and the last."""
@@ -35,6 +35,10 @@ _POLICY_ARGUMENTS = {
 }
 
 
+_WITHOUT_EFFECT = (("lstm_kwargs", None), ("full_std", True), ("use_expln", False))
+"""Arguments of sb3-contrib's policies that say nothing as they are by default."""
+
+
 def check_arguments(agent_class: type, arguments: Mapping[str, Any]) -> None:
     """ValueError for an argument of a wrong type, and for one of SB3's or sb3-contrib's, with what takes its place here."""
     known = constructor_parameters(agent_class)
@@ -50,8 +54,9 @@ def check_arguments(agent_class: type, arguments: Mapping[str, Any]) -> None:
 def check_policy(policy_class: Any, arguments: Mapping[str, Any]) -> type[RecurrentActorCriticPolicy]:
     """The class, if it has a memory and takes these arguments; else ValueError, with our name of an argument of sb3-contrib."""
     if not isinstance(policy_class, type) or not issubclass(policy_class, RecurrentActorCriticPolicy):
-        got = getattr(policy_class, "__name__", policy_class)
-        raise ValueError(f"policy must be a class of RecurrentActorCriticPolicy, or a name, got {got}")
+        got = f"{policy_class.__module__}.{policy_class.__name__}" if isinstance(policy_class, type) else policy_class
+        ours = "fw_rl.agents.RecurrentActorCriticPolicy, or a class derived from it"
+        raise ValueError(f"policy must be a name such as 'MlpLstmPolicy' or {ours}, got {got}")
     parameters = list(inspect.signature(policy_class).parameters.values())
     known = {parameter.name: parameter for parameter in parameters[3:]}
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
@@ -60,49 +65,56 @@ def check_policy(policy_class: Any, arguments: Mapping[str, Any]) -> type[Recurr
             check_kind(known[name], value)
         elif not takes_any:
             here = f", which is {_POLICY_ARGUMENTS[name]} here" if name in _POLICY_ARGUMENTS else ""
-            raise ValueError(f"policy_kwargs must be of {', '.join(known)}, got {name!r}{here}")
+            raise ValueError(f"policy_kwargs must have known names, got {name!r}{here}: known are {', '.join(known)}")
     return policy_class
+
+
+def own_names(policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a policy by the names that they have here, without those of sb3-contrib that have no effect."""
+    own = {name: value for name, value in policy_kwargs.items() if (name, value) not in _WITHOUT_EFFECT}
+    for theirs, ours in (("lstm_hidden_size", "hidden_size"), ("shared_lstm", "shared_cell")):
+        if theirs in own:
+            own[ours] = own.pop(theirs)
+    if "n_lstm_layers" in own:
+        own["cell_kwargs"] = dict(layers=own.pop("n_lstm_layers")) | (own.get("cell_kwargs") or {})
+    if (of_critic := own.pop("enable_critic_lstm", None)) is not None:
+        shared = own.get("shared_cell", False)
+        require("enable_critic_lstm", of_critic, of_critic != shared, f"{not shared} where shared_lstm is {shared}")
+    return own
 
 
 def own_policy(policy: str | type[BasePolicy], policy_kwargs: dict[str, Any]) -> tuple[str | type[BasePolicy], dict[str, Any]]:
     """A policy and its arguments, for a name of sb3-contrib those that make the same net here."""
-    if isinstance(policy, str) and policy in LSTM_POLICIES:
-        return "RecurrentPolicy", _lstm_arguments(policy, **policy_kwargs)
-    return policy, policy_kwargs
+    match policy_kwargs.get("net_arch"):
+        case [dict(parts)]:  # as SB3 had it once
+            policy_kwargs = policy_kwargs | dict(net_arch=parts)
+    if not (isinstance(policy, str) and policy in LSTM_POLICIES):
+        return policy, {name: value for name, value in policy_kwargs.items() if (name, value) not in _WITHOUT_EFFECT}
+    own = own_names(policy_kwargs)
+    if own.get("cell", "lstm") != "lstm":
+        raise ValueError(
+            f"cell must be left out with {policy!r}, whose cell is an LSTM, got {own['cell']!r}: say 'RecurrentPolicy'"
+        )
+    net = _lstm_net(policy)
+    own["cell_kwargs"] = net["cell_kwargs"] | (own.get("cell_kwargs") or {})
+    return "RecurrentPolicy", net | {name: value for name, value in own.items() if (name, value) != ("net_arch", None)}
 
 
-def _lstm_arguments(
-    policy: str,
-    lstm_hidden_size: int = 256,
-    n_lstm_layers: int = 1,
-    shared_lstm: bool = False,
-    enable_critic_lstm: bool | None = None,
-    cell_kwargs: dict[str, Any] | None = None,
-    **others: Any,
-) -> dict[str, Any]:
+def _lstm_net(policy: str) -> dict[str, Any]:
     """Arguments of `RecurrentActorCriticPolicy` that make the net of a policy of sb3-contrib.
 
     Its sizes, activations and initial weights are those there: `forget_bias=1`, the default of "RecurrentPolicy", learns a task
     without a past slowly. Observations are scaled, as by any policy here. A shared LSTM learns from the critic's error too.
     Several layers are a `fw_rl.cells.Stack`.
     """
-    if others.get("cell", "lstm") != "lstm":
-        raise ValueError(
-            f"cell must be left out with {policy!r}, whose cell is an LSTM, got {others['cell']!r}: say 'RecurrentPolicy'"
-        )
-    own = not shared_lstm if enable_critic_lstm is None else enable_critic_lstm
-    if own == shared_lstm:
-        got = f"got {own} and shared_lstm={shared_lstm}"
-        raise ValueError(f"enable_critic_lstm must be {not shared_lstm} where shared_lstm is {shared_lstm}, {got}")
-    net = dict(
+    return dict(
         cell="lstm",
-        hidden_size=lstm_hidden_size,
-        cell_kwargs=dict(layers=n_lstm_layers, forget_bias=0.0) | (cell_kwargs or {}),
+        hidden_size=256,
+        cell_kwargs=dict(layers=1, forget_bias=0.0),
         features_extractor_class=NatureCNN if policy == "CnnLstmPolicy" else None,
-        shared_cell=shared_lstm,
+        shared_cell=False,
         encoder_arch=[],
         net_arch=[] if policy == "CnnLstmPolicy" else [64, 64],
         activation_fn=nn.Tanh,
         ortho_init=True,
     )
-    return net | {name: value for name, value in others.items() if (name, value) != ("net_arch", None)}

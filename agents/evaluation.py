@@ -50,7 +50,7 @@ def evaluate_policy(
     A `VecNormalize` keeps its statistics as they are.
 
     Args:
-        model: An agent.
+        model: An agent, its policy, or whatever has `predict`.
         env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or an `Env`.
         n_eval_episodes: Episodes over all environments.
         deterministic: Take the likeliest action; else draw one.
@@ -70,7 +70,7 @@ def evaluate_policy(
     """
     require("n_eval_episodes", n_eval_episodes, n_eval_episodes >= 1, "at least 1")
     env = wrap_evaluation_env(env)
-    warn_of_missing_normalizer(model.get_vec_normalize_env(), env)
+    warn_of_missing_normalizer(getattr(model, "get_vec_normalize_env", lambda: None)(), env)
     with frozen_statistics(env), _heeding_masks(model, env) if has_masks(env) else nullcontext():
         return evaluation.evaluate_policy(model, env, n_eval_episodes, deterministic, **kwargs)
 

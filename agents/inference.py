@@ -235,7 +235,8 @@ class RecurrentInference(ActorCriticPolicy):
     @cached_property
     def _action_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The lowest and the highest action in a Box."""
-        assert isinstance(self.action_space, spaces.Box)
+        if not isinstance(self.action_space, spaces.Box):  # whoever looks at every attribute takes this for none
+            raise AttributeError(f"only actions in a Box have bounds, got {self.action_space}")
         return self.action_space.low.astype(np.float64), self.action_space.high.astype(np.float64)
 
     def _sample_actions(self, latent: Tensor, deterministic: bool, masks: Tensor | None = None) -> Tensor:

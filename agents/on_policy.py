@@ -255,12 +255,13 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             if rollout_buffer.starts_sequence:
                 forgotten = not self._keeps_tensors and self._last_episode_starts.all()
                 rollout_buffer.add_state(self.policy.initial_state(env.num_envs) if forgotten else self._stepper.state)
-            obs_tensor, starts = rollout_buffer.add_observation(self._last_obs, self._last_episode_starts)  # type: ignore[arg-type]
+            last: Any = self._last_obs, self._last_episode_starts
+            obs_tensor, episode_starts = rollout_buffer.add_observation(*last)
             masks = None
             if self._masked:
                 masks = rollout_buffer.add_action_masks(check_masks(masks_of(env), self.action_space, env.num_envs))
             try:
-                sampled, output = self.policy.act(obs_tensor, self._stepper, starts, action_masks=masks)
+                sampled, output = self.policy.act(obs_tensor, self._stepper, episode_starts, action_masks=masks)
             except FloatingPointError as error:
                 raise self._not_finite("the distribution over actions") from error
             # Actions and what the environment takes of them, under SB3's names for callbacks; tensors where it gives such.

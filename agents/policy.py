@@ -18,7 +18,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from fw_rl.agents.features import standard_extractor
-from fw_rl.agents.inference import RecurrentInference
+from fw_rl.agents.inference import RecurrentInference, add_time
 from fw_rl.agents.rollout import Observation, map_observation
 from fw_rl.agents.scaling import ObservationScaling, RewardScaling
 from fw_rl.arguments import require
@@ -133,6 +133,16 @@ class RecurrentActorCriticPolicy(RecurrentInference):
             self.critic_encoder, critic_cell = self._make_memory()
             self.cell = CellPair(self.cell, critic_cell)
         super()._build(lr_schedule)
+
+    def learn_scaling(self, observations: np.ndarray | dict[str, np.ndarray]) -> None:
+        """Scale observations from now on as if these had been seen too: those of demonstrations, before one learns from them.
+
+        Args:
+            observations: As the environment shows them, [N, ...], or a dictionary of such arrays.
+        """
+        seen, _ = self.obs_to_tensor(observations)
+        self.observation_scaling.update(map_observation(add_time, seen))
+        self.observation_scaling.refresh()
 
     def _build_mlp_extractor(self) -> None:
         """SB3's hook for the layers after the memory."""

@@ -52,14 +52,16 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         clip_range_vf: How far a value may change, a number or an SB3 schedule; None for as far as it likes.
         normalize_advantage: Scale the advantages of a minibatch to mean 0 and standard deviation 1. None does so where rewards
             are not scaled: where they are, it would only make noise of the small advantages of an agent that has learned.
-        ent_coef: Weight of the entropy.
+        ent_coef: Weight of the entropy, at least 0.
+        vf_coef: Weight of the value error, at least 0.
+        max_grad_norm: A longer gradient is clipped to this norm, above 0.
         target_kl: Learning from a rollout stops once the approximate KL divergence from the policy that acted is above 1.5
             times this number; None never stops it.
         desired_kl: How far a rollout should move the policy, as the mean approximate KL divergence of its updates. While it is
             less than half as far, the learning rate is multiplied by 1.5, up to ten times what was given; whenever it is more
-            than twice as far, the rate is divided by 1.5, and rises no more. None keeps the rate; a schedule, and a rate that
-            goes down by `anneal`, are never adapted. Rudin et al. 2022 let the rate rise again, but then an agent that has
-            learned falls back: it moves little, so that its rate rises.
+            than twice as far, the rate is divided by 1.5, and rises no more. None keeps the rate. A schedule, also one that a
+            callback sets as `lr_schedule`, and a rate that goes down by `anneal` are never adapted. Rudin et al. 2022 let the
+            rate rise again, but then an agent that has learned falls back: it moves little, so that its rate rises.
         optimizer: "rmsprop" or "adam".
         optimizer_eps: Its epsilon: gradients far below it, as of an agent that has learned, move the parameters little.
         anneal: Let a learning rate that is a number go down to 0 along `learn`, linearly.
@@ -95,6 +97,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         clip_range_vf: float | Schedule | None = None,
         normalize_advantage: bool | None = None,
         ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 1.0,
         target_kl: float | None = 0.05,
         desired_kl: float | None = 0.01,
         optimizer: str = "adam",
@@ -125,6 +129,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
             gamma=gamma,
             gae_lambda=gae_lambda,
             ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
             optimizer=optimizer,
             optimizer_eps=optimizer_eps,
             anneal=anneal,
@@ -137,6 +143,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
 
     def _setup_lr_schedule(self) -> None:
         super()._setup_lr_schedule()
+        self._own_schedule = self.lr_schedule  # a callback may set another one, which is taken as it is
         self.learning_rate_factor, self.learning_rate_falls = 1.0, 0
 
     def learn(
@@ -182,7 +189,8 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
 
     @property
     def _adapts(self) -> bool:
-        return self.desired_kl is not None and not self.anneal and not callable(self.learning_rate)
+        is_given = self.anneal or callable(self.learning_rate) or self.lr_schedule is not self._own_schedule
+        return self.desired_kl is not None and not is_given
 
     def _adapt_learning_rate(self, approx_kl: float | np.floating) -> None:
         """Change the rate of the next rollout where this one has moved the policy too far, or too little."""

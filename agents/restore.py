@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from fw_rl.agents.checkpoint import Checkpoint, argument_defaults, policy_parameters
+from fw_rl.agents.contrib_names import own_names
 from fw_rl.agents.environments import WorkerVecEnv
 from fw_rl.agents.normalization import normalize_as, normalizer_alone
 from fw_rl.agents.running_episodes import restore_episodes
@@ -107,7 +108,7 @@ def _merge_arguments(
             taken = f"it has the argument {name!r}, which {agent_class.__name__} does not take"
             raise CheckpointError(f"{checkpoint.path} is of another class: {taken}")
 
-    own_kwargs = overrides.get("policy_kwargs") or {}
+    own_kwargs = own_names(overrides.get("policy_kwargs") or {})
     other_optimizer = "optimizer" in overrides or "optimizer_class" in own_kwargs.keys() & checkpoint.policy_kwargs.keys()
     renewed = OPTIMIZER_KWARGS if other_optimizer else ()
     policy_kwargs = {key: value for key, value in checkpoint.policy_kwargs.items() if f"policy_kwargs.{key}" not in renewed}

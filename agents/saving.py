@@ -150,5 +150,10 @@ class SavedAgent(OnPolicyAlgorithm):
             RuntimeError: For parameters that do not fit.
         """
         if not isinstance(load_path_or_dict, dict):
-            load_path_or_dict = type(self).load(load_path_or_dict, device=device).get_parameters()
+            # What the file could not hold, this agent has.
+            lost = read_checkpoint(load_path_or_dict).not_stored
+            again: dict[str, Any] = dict(policy=self.policy_class) if "policy" in lost else {}
+            own = {name: value for name, value in self.policy_kwargs.items() if f"policy_kwargs.{name}" in lost}
+            again |= dict(policy_kwargs=own) if own else {}
+            load_path_or_dict = type(self).load(load_path_or_dict, device=device, **again).get_parameters()
         super().set_parameters(load_path_or_dict, exact_match, device)

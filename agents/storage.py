@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
@@ -24,6 +26,16 @@ class StepStorage:
         self.tensor = host.to(device)
         self._is_on_host = self.tensor.device.type == "cpu"
         self._staged = host[:1].clone() if n_steps else host
+        if self.tensor.is_cuda:
+            self._staged = self._staged.pin_memory()
+        self._array = (self.tensor if self._is_on_host else self._staged).numpy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the array, which a copy would part from its tensor."""
+        return {name: value for name, value in vars(self).items() if name != "_array"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
         if self.tensor.is_cuda:
             self._staged = self._staged.pin_memory()
         self._array = (self.tensor if self._is_on_host else self._staged).numpy()

@@ -32,7 +32,7 @@ def log_update(model: OnPolicyAlgorithm, values: Tensor, returns: Tensor, grad_n
 
 def memory_metrics(policy: RecurrentActorCriticPolicy, rollout: RecurrentRollout) -> dict[str, float]:
     """What the memory did in the steps that a rollout has so far, by the names of the log; nothing where it has none."""
-    if not (rollout.states and rollout.pos):
+    if not (policy.cell.has_diagnostics and rollout.states and rollout.pos):
         return {}
     some = max(ENCODED_AT_ONCE // rollout.n_envs, 1)
     windows = [itemgetter(slice(t, min(t + some, rollout.pos))) for t in range(0, rollout.pos, some)]

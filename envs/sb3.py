@@ -219,7 +219,7 @@ def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) ->
     if not _is_acted_in(action_space):
         raise ValueError(
             "action_space must be a Box with finite bounds, Discrete or flat MultiDiscrete from 0 on, or flat MultiBinary, "
-            f"got {_in_one_line(action_space)}: change it by gymnasium.wrappers.TransformAction"
+            f"got {_in_one_line(action_space)}: leave ClipAction out, since agents clip actions, or take TransformAction"
         )
 
 

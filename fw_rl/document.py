@@ -66,6 +66,10 @@ class CheckpointError(ValueError):
     """A file that is no whole checkpoint, or one that does not fit what it is loaded into."""
 
 
+class MissingCheckpointError(CheckpointError, FileNotFoundError):
+    """No file at all, which SB3's users expect to be a FileNotFoundError."""
+
+
 def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Json:
     """The value as JSON, with its tensors and arrays put into `tensors`; raises TypeError for what is neither."""
     if value is None or isinstance(value, bool | int | str):
@@ -218,7 +222,7 @@ def _read(file: Path | BinaryIO) -> bytes:
     if not isinstance(file, Path):
         return file.read()
     if not file.exists():
-        raise CheckpointError(f"there is no file {file}")
+        raise MissingCheckpointError(f"there is no file {file}")
     with problems_named(f"{file} cannot be read"):
         return file.read_bytes()
 

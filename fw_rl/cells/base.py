@@ -165,6 +165,11 @@ class Cell(nn.Module, ABC):
         """
         raise ValueError(f"a cell with attention must be used, got {type(self).__name__}")
 
+    @property
+    def has_diagnostics(self) -> bool:
+        """Whether `diagnostics` says anything."""
+        return type(self).diagnostics is not Cell.diagnostics
+
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
         """Numbers by name that say what the memory does on a sequence, for logging; none by default.
 

@@ -65,6 +65,10 @@ class CellPair(Cell):
     def kernels(self, replays: bool) -> tuple[Kernel, ...]:
         return tuple(dict.fromkeys(self.first.kernels(replays) + self.second.kernels(replays)))
 
+    @property
+    def has_diagnostics(self) -> bool:
+        return self.first.has_diagnostics or self.second.has_diagnostics
+
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
         (x1, x2), (state1, state2) = _halves(x), self._split(state)
         of_first = self.first.diagnostics(x1, state1, episode_starts).items()

@@ -109,6 +109,10 @@ class Stack(Cell):
         runs = self._runs(x, state, episode_starts)
         return torch.stack([cell.attention(*given) for cell, *given in runs if cell.attends]).mean(0)
 
+    @property
+    def has_diagnostics(self) -> bool:
+        return any(cell.has_diagnostics for cell in self.cells)
+
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
         runs = enumerate(self._runs(x, state, episode_starts), start=1)
         numbers = {layer: cell.diagnostics(*given) for layer, (cell, *given) in runs}

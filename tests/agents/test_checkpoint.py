@@ -855,7 +855,10 @@ NAME = "cell.first.norm.weight"
             "cannot be built (ValueError: optimizer must be one of rmsprop, adam, got 'sgd'",
         ),
         (lambda d, t, m: d["arguments"].update(cheese=1), "has the argument 'cheese', which RecurrentA2C does not take"),
-        (lambda d, t, m: d["policy_kwargs"].update(cheese=1), "cannot be built (ValueError: policy_kwargs must be of "),
+        (
+            lambda d, t, m: d["policy_kwargs"].update(cheese=1),
+            "cannot be built (ValueError: policy_kwargs must have known names, got 'cheese': ",
+        ),
         (lambda d, t, m: d["policy_kwargs"].update(hidden_size=6), "as float32 [5, 4], not float32 [6, 4]"),
         (lambda d, t, m: d.update(n_envs="many"), "is damaged (TypeError: 'n_envs' is 'many')"),
         (lambda d, t, m: d["observation_space"].update(type="Sphere"), "is damaged (ValueError: there is no space 'Sphere')"),

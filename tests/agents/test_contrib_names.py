@@ -82,7 +82,7 @@ def test_what_a_policy_cannot_do_is_said(options, message):
 def test_an_argument_of_their_policy_is_named_with_ours():
     with pytest.raises(ValueError, match="got 'lstm_hidden_size', which is hidden_size here"):
         RecurrentPPO("RecurrentPolicy", "CartPole-v1", policy_kwargs=dict(lstm_hidden_size=8))
-    with pytest.raises(ValueError, match=r"policy_kwargs must be of cell, .*, got 'hiden_size'$"):
+    with pytest.raises(ValueError, match=r"policy_kwargs must have known names, got 'hiden_size': known are cell, "):
         RecurrentPPO("RecurrentPolicy", "CartPole-v1", policy_kwargs=dict(hiden_size=8))
 
 
@@ -90,7 +90,7 @@ def test_what_is_no_policy_and_what_are_no_arguments_is_refused():
     env = gym.make("CartPole-v1")
     with pytest.raises(ValueError, match=r"^policy_kwargs must be a dictionary, got 'lstm'$"):
         RecurrentPPO("RecurrentPolicy", env, policy_kwargs="lstm")
-    with pytest.raises(ValueError, match=r"^policy must be a class of RecurrentActorCriticPolicy, or a name, got <.*CartPole"):
+    with pytest.raises(ValueError, match=r"^policy must be a name .* or fw_rl.agents.Recurrent.*, got <.*CartPole"):
         RecurrentPPO(env, "RecurrentPolicy")
 
 
@@ -101,7 +101,7 @@ def test_an_unknown_policy_lists_the_known_ones():
 
 @pytest.mark.parametrize("agent", [RecurrentA2C, RecurrentPPO])
 def test_a_policy_without_a_memory_is_refused(agent):
-    with pytest.raises(ValueError, match=r"^policy must be a class of RecurrentActorCriticPolicy, .* got ActorCriticPolicy$"):
+    with pytest.raises(ValueError, match=r"^policy must be a name .* got stable_baselines3.*policies\.ActorCriticPolicy$"):
         agent(ActorCriticPolicy, "CartPole-v1")
 
 
@@ -152,3 +152,23 @@ def test_an_agent_with_their_policy_is_saved_as_one_of_ours(tmp_path):
     assert loaded.policy.activation_fn is nn.Tanh
     for ours, theirs in zip(model.policy.parameters(), loaded.policy.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_their_defaults_without_effect_and_an_older_form_of_nets_are_taken():
+    theirs = dict(lstm_hidden_size=4, lstm_kwargs=None, full_std=True, use_expln=False, net_arch=[dict(pi=[4], vf=[5])])
+    policy = lstm_agent(**theirs).policy
+    assert policy.hidden_size == 4
+    assert [layer.out_features for layer in policy.mlp_extractor.value_net if hasattr(layer, "out_features")] == [5]
+
+
+def test_load_takes_their_names(tmp_path):
+    lstm_agent(lstm_hidden_size=4).save(tmp_path / "agent")
+    loaded = RecurrentPPO.load(tmp_path / "agent", policy_kwargs=dict(lstm_hidden_size=4, enable_critic_lstm=True))
+    assert loaded.policy.hidden_size == 4
+
+
+def test_a_policy_of_theirs_is_told_from_ours():
+    from sb3_contrib.ppo_recurrent import MlpLstmPolicy
+
+    with pytest.raises(ValueError, match=r"got sb3_contrib\.common\.recurrent\.policies\.RecurrentActorCriticPolicy$"):
+        RecurrentPPO(MlpLstmPolicy, "CartPole-v1")

@@ -198,8 +198,9 @@ def test_attributes_that_are_excluded_begin_anew(model, tmp_path):
 
 
 def test_what_no_file_holds_is_named(model, tmp_path):
-    with pytest.warns(UserWarning, match=r"^a checkpoint cannot hold env, rollout_buffer: "):
-        model.save(tmp_path / "agent", include=["env", "rollout_buffer", "gamma", "policy"])
+    model.note = "mine"
+    with pytest.warns(UserWarning, match=r"^a checkpoint cannot hold env, note, rollout_buffer: "):
+        model.save(tmp_path / "agent", include=["env", "rollout_buffer", "gamma", "policy", "note", "nonsense"])
     assert same_parameters(load(tmp_path / "agent"), model)
 
 

@@ -1,8 +1,11 @@
 """What users of SB3 do with an agent, its environments and its callbacks works here too, or is refused in one line."""
 
+import copy
+import inspect
 import json
 from functools import partial
 
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -12,12 +15,13 @@ from stable_baselines3.common.callbacks import BaseCallback, LogEveryNTimesteps
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from fw_rl.agents import A3C, Player, RecurrentA2C, RecurrentActorCriticPolicy, RecurrentPPO
+from fw_rl.agents import A3C, Player, RecurrentA2C, RecurrentActorCriticPolicy, RecurrentPPO, evaluate_policy
 from fw_rl.cells import GRUCell, available_cells, make_cell, register_cell
-from tests.agents.helpers import rollouts_of
+from tests.agents.helpers import rollouts_of, same_parameters
 
 SMALL = dict(hidden_size=8, encoder_arch=[8], net_arch=[8])
 
@@ -252,3 +256,71 @@ def test_another_environment_is_taken_as_that_of_a_new_agent():
     model = make_agent(monitor_wrapper=False)
     model.set_env(gym.make("CartPole-v1"))
     assert not any(model.get_env().env_is_wrapped(Monitor))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: cloudpickle.loads(cloudpickle.dumps(model))])
+def test_a_copy_goes_on_as_the_agent_itself(copied):
+    model = make_agent(norm_reward=False).learn(16)
+    other = copied(model)
+    for agent in (model, other):
+        torch.manual_seed(0)
+        agent.env.seed(0)
+        agent.learn(16)
+    assert same_parameters(model, other)
+
+
+class SetsSchedule(BaseCallback):
+    def _on_rollout_start(self):
+        self.model.lr_schedule = lambda _: 1e-4
+
+    def _on_step(self):
+        return True
+
+
+def test_a_schedule_of_a_callback_is_not_adapted():
+    model = make_agent(desired_kl=10.0)
+    model.learn(32, callback=SetsSchedule())
+    assert model.policy.optimizer.param_groups[0]["lr"] == 1e-4
+
+
+def test_positional_arguments_are_those_of_sb3_contrib():
+    model = RecurrentPPO("RecurrentPolicy", "CartPole-v1", 3e-4, 16, 16, 1, 0.9, 0.8, 0.2, None, True, 0.01, 0.25, 0.75)
+    assert (model.ent_coef, model.vf_coef, model.max_grad_norm) == (0.01, 0.25, 0.75)
+
+
+def test_parameters_from_a_file_of_an_agent_with_a_net_of_ones_own(tmp_path):
+    own = SMALL | dict(cell="gru", features_extractor_class=Doubled)
+    model, other = (RecurrentPPO("RecurrentPolicy", "CartPole-v1", 1e-3, 8, 8, policy_kwargs=own) for _ in range(2))
+    with pytest.warns(UserWarning, match="features_extractor_class"):
+        model.save(tmp_path / "agent")
+    other.set_parameters(tmp_path / "agent")
+    assert same_parameters(model, other)
+
+
+class Doubled(FlattenExtractor):
+    def forward(self, observations):
+        return 2 * super().forward(observations)
+
+
+def test_a_policy_learns_the_scale_of_demonstrations():
+    model = make_agent()
+    seen = np.random.default_rng(0).normal(100, 2, size=(500, 4)).astype(np.float32)
+    model.policy.learn_scaling(seen)
+    scaled = model.policy.observation_scaling(torch.from_numpy(seen))
+    assert scaled.mean(0).abs().max() < 1e-2 and (scaled.std(0) - 1).abs().max() < 1e-2
+    value = model.policy.predict_values(torch.from_numpy(seen[:1]), model.policy.initial_state(1), torch.ones(1, dtype=bool))
+    model.learn(8)  # whose few observations are far from these
+    again = model.policy.predict_values(torch.from_numpy(seen[:1]), model.policy.initial_state(1), torch.ones(1, dtype=bool))
+    assert (value - again).abs() < 0.5
+
+
+def test_a_policy_alone_is_evaluated_and_looked_at():
+    model = make_agent()
+    mean, _ = evaluate_policy(model.policy, model.get_env(), 2, warn=False)
+    assert mean > 0
+    assert dict(inspect.getmembers(model.policy))["hidden_size"] == 8
+
+
+def test_a_file_that_is_not_there_is_a_file_not_found(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^there is no file"):
+        RecurrentPPO.load(tmp_path / "nothing")
