@@ -176,7 +176,7 @@ def draw(record: Record) -> bytes:
                 axes.xaxis.set_major_formatter(EngFormatter(sep=""))
                 name_ends(axes, styles)
         level = Line2D([], [], label=f"return {record['level']}", **LEVEL_LINE)
-        figure.legend(handles=[*handles(styles), level], loc="outside lower center", ncols=5, frameon=False)
+        figure.legend(handles=[*handles(styles), level], loc="outside lower center", ncols=len(styles) + 1, frameon=False)
         return as_png(figure)
 
 
