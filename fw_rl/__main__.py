@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from fw_rl.commands.command_line import fail, missing_packages
+from fw_rl.commands.command_line import fail, is_out_of_memory, missing_packages
 from fw_rl.interrupts import begin_work, end_work
 from fw_rl.modules import reason
 from fw_rl.tasks import TASKS
@@ -31,6 +32,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the first word names; returns its exit code, 2 if there is none of that name."""
+    _complete_streams()
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
         return _exit_code(_help, "fw-rl")
@@ -73,18 +75,28 @@ def _exit_code(command: Callable[[], int], program: str) -> int:
         exec("")  # else `python -m` ends by SIGINT if it arose inside of exec: CPython forgets it only where exec ends well
         code = 130
     except SystemExit as ended:  # of --help, or of words that do not parse
-        code = int(ended.code or 0)
+        code = int(ended.code or 0) if not isinstance(ended.code, str) else fail(program, ended.code, code=1)
     except BrokenPipeError:
         code = 1
     except OSError as error:
         code = fail(program, error, code=1)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         code = fail(program, "there is not enough memory for these settings: choose smaller ones")
     end_work()
     threading.excepthook = threading.__excepthook__
     return _flush(program, code)
+
+
+def _complete_streams() -> None:
+    """Streams that whoever called has closed lead nowhere, and letters that a stream does not know are replaced."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (to the end of the process)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
@@ -108,12 +120,6 @@ def _flush(program: str, code: int) -> int:
             fail(program, f"its output cannot be written: {reason(error)}")
         return code or 1
     return code
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Torch says it with a bare RuntimeError on a processor, and with a kind of its own on a GPU."""
-    texts = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")
-    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
 def _help() -> int:

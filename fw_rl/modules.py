@@ -22,14 +22,14 @@ def import_for(name: str, kind: str) -> str:
     if module:
         try:
             import_module(module)
-        except Exception as error:  # whatever a module of the user's own may do
+        except (Exception, SystemExit) as error:  # whatever a module of the user's own may do
             raise ValueError(
                 f"{kind} must be in a module that runs, got {name!r}: {module} cannot be imported ({reason(error)})"
             ) from error
     return own_name
 
 
-def reason(error: Exception | str) -> str:
+def reason(error: BaseException | str) -> str:
     """What went wrong, in one line: of a file, its name and what the system says."""
     if isinstance(error, OSError) and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename is not None else error.strerror

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import inspect
 import io
+import os
 import re
 import shutil
 import sys
 import textwrap
+import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import is_dataclass
@@ -17,7 +19,7 @@ from typing import Annotated, Any, get_type_hints
 
 from fw_rl.modules import reason
 
-__all__ = ["fail", "fault", "missing_packages", "parse"]
+__all__ = ["crash", "fail", "fault", "is_out_of_memory", "missing_packages", "parse"]
 
 PACKAGES = ("PIL", "matplotlib", "scipy", "tabulate", "tensorboard", "tqdm", "tyro", "yaml")
 """What `pip install 'fw-rl[cli]'` brings, as it is imported."""
@@ -50,6 +52,25 @@ def fail(program: str, error: Exception | str, code: int | None = None, details:
     return code
 
 
+def crash(program: str, error: BaseException, go_on: str) -> int:
+    """Tell of an error of an environment, or of another part of the user's own, with where it arose; returns exit code 1.
+
+    What the package itself refuses is told in one line, and is bad input.
+    """
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    if isinstance(error, ValueError) and str(frame.f_globals.get("__name__")).startswith("fw_rl."):
+        return fail(program, error)
+    details = "".join(traceback.format_exception(error)).rstrip()
+    return fail(program, f"{type(error).__name__}: {reason(error)}; {go_on}", code=1, details=details)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Torch says it with a bare RuntimeError on a processor, and with a kind of its own on a GPU."""
+    texts = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")
+    is_told = isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    return isinstance(error, MemoryError) or is_told
+
+
 def fault(program: str, error: OSError, go_on: str) -> int:
     """Print one line for a fault of the machine amid the work, with what is whole and how to go on; returns exit code 1."""
     return fail(program, f"{reason(error)}; {go_on}", code=1)
@@ -67,7 +88,13 @@ def parse(options: type, arguments: Sequence[str], program: str, **how: Any) -> 
         _check_words(arguments)
         with redirect_stderr(shown):
             _join_lines(options)
-            return tyro.cli(options, args=arguments, prog=program, description=_filled(inspect.getdoc(options) or ""), **how)
+            return tyro.cli(
+                options,
+                args=[*map(_at_home, arguments)],
+                prog=program,
+                description=_filled(inspect.getdoc(options) or ""),
+                **how,
+            )
     except ValueError as error:
         problem = str(error)
     except SystemExit as ended:
@@ -101,8 +128,16 @@ def _filled(text: str) -> str:
     return "\n\n".join(textwrap.fill(part, width, initial_indent="  ", subsequent_indent="  ") for part in parts)
 
 
+def _at_home(word: str) -> str:
+    """With the home folder in --name=~/path, where no shell puts it."""
+    name, _, value = word.partition("=")
+    return f"{name}={os.path.expanduser(value)}" if word.startswith("--") and value.startswith("~") else word
+
+
 def _check_words(arguments: Sequence[str]) -> None:
     option = "an argument"
+    if sum(word.partition("=")[0] == "--cell-options" for word in arguments) > 1:  # of other options the last one counts
+        raise ValueError("--cell-options must be given once, with all that it sets")
     for word in arguments:
         value = word
         if word.startswith("--"):

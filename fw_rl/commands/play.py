@@ -14,7 +14,7 @@ import tyro
 from numpy.typing import NDArray
 
 from fw_rl.agents import RecurrentOnPolicyAlgorithm
-from fw_rl.commands.command_line import fail, fault, parse
+from fw_rl.commands.command_line import crash, fail, fault, is_out_of_memory, parse
 from fw_rl.experiments.agents import load_trained
 from fw_rl.experiments.animation import require_video, write_gif, write_mp4
 from fw_rl.experiments.attention import AttentionPicture, attention_shares
@@ -79,8 +79,10 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
         episodes = list(_play(options, model, env, window))
     except FloatingPointError as error:
         return fail(program, error, code=1)
-    except ValueError as error:  # amid an episode, it no longer draws itself
-        return fail(program, error)
+    except (Exception, SystemExit) as error:  # of an environment, also one that no longer draws itself amid an episode
+        if is_out_of_memory(error):
+            raise
+        return crash(program, error, "the run is as it was")
     finally:
         if window:
             window.close()

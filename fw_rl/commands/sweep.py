@@ -15,6 +15,7 @@ import tyro
 from fw_rl.algorithms import ENGINES
 from fw_rl.commands.command_line import fail, fault, parse
 from fw_rl.experiments.checks import check_count, check_processes, check_seed, make_folder, ray_needed, require_option
+from fw_rl.experiments.environments import changes_to_observations
 from fw_rl.experiments.search.learning import Trainings, read_learnings
 from fw_rl.experiments.search.swept import TRIALS
 from fw_rl.experiments.settings import resolve
@@ -114,6 +115,7 @@ def _prepare(options: SweepOptions) -> Sweep:
     config = resolve(env=options.env, cell=options.cell, tuned_for_cell=False, **given)
     space = search_space(config.short_cell, options.space)
     space.check(config)
+    changes_to_observations(config.env)
     make_folder("out", options.out)
     database, folder = options.out / "studies.db", options.out / config.short_env / config.short_cell
     study = SettingsStudy(config, space, database, options.storage, options.sampler, options.seed, options.prune)

@@ -5,6 +5,7 @@ Torch, and what needs it, is imported where the work begins: `--help` does witho
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -15,7 +16,7 @@ import gymnasium as gym
 import tyro
 
 from fw_rl.algorithms import ENGINES
-from fw_rl.commands.command_line import fail, fault, parse
+from fw_rl.commands.command_line import crash, fail, fault, is_out_of_memory, parse
 from fw_rl.experiments.checks import check_count, check_device, check_threads, require_option
 from fw_rl.experiments.environments import EVALUATION_STEPS, changes_to_observations, draw_without_screen
 from fw_rl.experiments.settings import RunSettings, fill_in, resolve
@@ -91,12 +92,13 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
 
 def _train(training: TrainingRun, options: TrainOptions, tracker: Any, program: str) -> int:
     """Train, evaluate and report; returns the exit code."""
-    resume = f"{program} --resume {training.folder.path}"
+    resume = f"{program} --resume {shlex.quote(str(training.folder.path))}"
     _say_what_is_compiled(training)
     try:
         training.run(progress_bar=not options.quiet)
     except KeyboardInterrupt:
-        print(f"Interrupted at {training.model.num_timesteps:,} frames. Go on with: {resume}")
+        saved = training.folder.saved_checkpoints()
+        print(f"Interrupted at {int(saved[-1].stem) if saved else 0:,} frames. Go on with: {resume}")
         return 130
     except FloatingPointError as error:
         return fail(program, error, code=1)
@@ -104,8 +106,10 @@ def _train(training: TrainingRun, options: TrainOptions, tracker: Any, program: 
         return fail(program, f"{error.summary}; go on with: {resume}", code=1, details=error.details)
     except OSError as error:
         return fault(program, error, _how_to_go_on(training, resume))
-    except ValueError as error:  # what an environment shows amid a training, such as masks that allow no action
-        return fail(program, error)
+    except (Exception, SystemExit) as error:  # of an environment, also of what it shows, such as masks that allow no action
+        if is_out_of_memory(error):
+            raise
+        return crash(program, error, f"go on with: {resume}")
     try:
         _report(training, options, tracker)
     except KeyboardInterrupt:
@@ -116,6 +120,10 @@ def _train(training: TrainingRun, options: TrainOptions, tracker: Any, program: 
     except OSError as error:
         undone = f"the training is done, the evaluation is not: once that is fixed, make it with: {resume}"
         return fault(program, error, undone)
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
+        return crash(program, error, f"the training is done, the evaluation is not: make it with: {resume}")
     return 0
 
 

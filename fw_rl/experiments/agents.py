@@ -108,7 +108,9 @@ def evaluation_record(
     config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int, progress_bar: bool = False
 ) -> dict[str, Any]:
     """What eval.json has: an evaluation by so many greedy and so many sampled episodes."""
-    with tqdm(total=2 * episodes, unit=" episodes", mininterval=0.5, disable=not progress_bar, leave=False) as bar:
+    with tqdm(
+        total=2 * episodes, unit=" episodes", mininterval=0.5, disable=None if progress_bar else True, leave=False
+    ) as bar:
         greedy, sampled = (_summary(config, _counted(_played(config, model, episodes, way), bar)) for way in (True, False))
     return greedy | dict(episodes=episodes, greedy=True, timesteps=model.num_timesteps, sampled=sampled)
 

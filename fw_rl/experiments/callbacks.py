@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -45,7 +46,8 @@ class ProgressBar(_BetweenRollouts):
 
     def _on_training_start(self) -> None:
         self.total = self.model._total_timesteps
-        self.bar = tqdm(total=self.total, initial=self.num_timesteps, unit=" frames", unit_scale=True, mininterval=0.5)
+        amount: dict[str, Any] = dict(total=self.total, initial=self.num_timesteps, unit=" frames", unit_scale=True)
+        self.bar = tqdm(**amount, mininterval=0.5, disable=None)  # shown in a terminal, not written into files
 
     def _on_rollout_end(self) -> None:
         if self.model.ep_info_buffer:
@@ -122,6 +124,8 @@ class StopOnInterrupt(_BetweenRollouts):
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         self.__exit__()
+        with suppress(OSError):  # by the system alone, for the signal may have come amid a print
+            os.write(2, b"\nStopping after this rollout. Ctrl-C again stops at once, at the last checkpoint.\n")
 
     def _on_rollout_start(self) -> None:
         if self.asked:

@@ -75,9 +75,16 @@ Trained with {versions}.
 def check_card(folder: Path, run: Path) -> None:
     """Check the folder that --card names, and make it; ValueError if it has files that are not those of an earlier card."""
     require_option("card", folder, folder.resolve() != run.resolve(), "another folder than RUN")
-    others = {path.name for path in folder.iterdir()} - {*SHARED_FILES} if folder.is_dir() else set()
-    require_option("card", folder, not others, "a new folder, an empty one, or that of an earlier card")
+    require_option("card", folder, _is_free(folder), "a new folder, an empty one, or that of an earlier card")
     make_folder("card", folder)
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether a folder has nothing but what an earlier card left."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    card = folder / "README.md"
+    is_card = card.is_file() and "library_name: fw-rl" in card.read_text(errors="replace")
+    return not names or (names <= {*SHARED_FILES} and is_card)
 
 
 def stored_evaluation(run: Path, model: RecurrentOnPolicyAlgorithm) -> dict[str, Any] | None:

@@ -117,7 +117,9 @@ def draw(panels: dict[str, dict[str, Kind]]) -> bytes:
             name_ends(axes, styles)
         for axes in places[len(panels) :]:
             axes.remove()
-        figure.legend(handles=handles(styles), loc="outside lower center", ncols=4 if columns > 1 else 2, frameon=False)
+        room = figure.get_figwidth() // (0.7 + 0.085 * max(map(len, styles)))  # in entries of the longest label
+        ncols = int(max(1, min(room, 4 if columns > 1 else 2)))
+        figure.legend(handles=handles(styles), loc="outside lower center", ncols=ncols, frameon=False)
         return as_png(figure)
 
 

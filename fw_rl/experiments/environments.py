@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FilterObservation, FlattenObservation, RecordEpisodeStatistics, TimeLimit, TransformObservation
@@ -56,7 +57,8 @@ def environment_id(name: str) -> str:
 
 def _advice(module: str, own_id: str, error: gym.error.Error) -> str:
     """What Gymnasium says, or the module that an id without one may be of: the package of the id's first word."""
-    package = own_id.replace("/", "-").partition("-")[0].lower()
+    first = own_id.replace("/", "-").partition("-")[0].lower()
+    package = dict(ale="ale_py").get(first, first)
     if isinstance(error, gym.error.DeprecatedEnv | gym.error.VersionNotFound) or module or not package.isidentifier():
         return reason(error)
     return f"perhaps {package}:{own_id}" if find_spec(package) else reason(error)
@@ -131,21 +133,31 @@ def changes_to_observations(name: str) -> list[str]:
     with _made_without_arguments(name):
         env = make_env(name, True, lines.append)
     try:
-        env.reset(seed=0)
-        env.step(env.action_space.sample())
-    except Exception as error:  # as above
+        _check_shape(env.observation_space, env.reset(seed=0)[0])
+        _check_shape(env.observation_space, env.step(env.action_space.sample())[0])
+    except (Exception, SystemExit) as error:  # as above
         what = f"env must be one that can be reset and stepped, got {name!r}"
         raise ValueError(f"{what}: {type(error).__name__}: {reason(error)}") from error
     finally:
-        env.close()
+        with suppress(Exception):
+            env.close()
     return lines
+
+
+def _check_shape(space: spaces.Space, observation: Any) -> None:
+    """ValueError for an observation that no array of its space can hold."""
+    if isinstance(space, spaces.Dict):
+        for key, part in space.spaces.items():
+            _check_shape(part, observation[key])
+    elif space.shape is not None and np.shape(observation) != space.shape:
+        raise ValueError(f"observations must have the shape {space.shape}, got {np.shape(observation)}")
 
 
 @contextmanager
 def _made_without_arguments(name: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # whatever an environment may do, also one of the user's own
+    except (Exception, SystemExit) as error:  # whatever an environment may do, also one of the user's own
         raise ValueError(f"env must be one that can be made without arguments, got {name!r}: {reason(error)}") from error
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from fw_rl.document import one_line
 from fw_rl.experiments.run_folder import RunFolder
+from fw_rl.modules import reason
 
 __all__ = ["SHARED_FILES", "check_repository", "local_run", "push"]
 
@@ -80,6 +81,8 @@ def _hub(wanted: str) -> Iterator[Any]:
         raise ModuleNotFoundError("the Hugging Face Hub needs huggingface_hub: pip install 'fw-rl[hub]'") from error
     try:
         yield hub
+    except ImportError as error:  # of what it needs itself
+        raise ModuleNotFoundError(f"huggingface_hub is not whole ({reason(error)}): pip install 'fw-rl[hub]'") from error
     except Exception as error:  # of one of two HTTP clients, as the version has it
         on_file = isinstance(error, OSError) and error.errno is not None
         if on_file or (isinstance(error, ValueError) and not isinstance(error, OSError)):

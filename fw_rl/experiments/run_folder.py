@@ -9,7 +9,8 @@ import math
 import os
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,25 @@ class RunFolder:
         """Write down the settings, with versions and commit."""
         write_json(self.config, dict(settings=dataclasses.asdict(config), versions=versions(), git_commit=_git_commit()))
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training the run; ValueError if one does so already."""
+        try:
+            import fcntl
+        except ImportError:  # on Windows
+            yield
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # of a file system without locks
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise ValueError(f"RUN must not be in training, got {self.path}, which another process trains") from error
+            yield
+        finally:
+            os.close(handle)
+
     def checkpoint(self, timesteps: int) -> Path:
         """Where a checkpoint lies; names sort by frames."""
         return self.checkpoints / f"{timesteps:012d}.safetensors"
@@ -101,7 +121,10 @@ class RunFolder:
             return []
         lines = self.progress.read_text().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith("\n")]
-        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(whole)]
+        rows = []
+        for row in csv.DictReader(whole):
+            with suppress(ValueError, TypeError):  # a line that something else has damaged
+                rows.append({key: float(value) for key, value in row.items() if value})
         return [row for row in rows if "time/total_timesteps" in row]
 
 

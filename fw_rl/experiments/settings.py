@@ -42,6 +42,8 @@ def parse_cell_options(words: Sequence[str]) -> dict[str, Any]:
         name, equals, value = word.partition("=")
         require_option("cell_options", word, bool(name and equals and value.strip()), "name=value")
         require_option("cell_options", word, name not in options, f"{name} once")
+        is_own = name not in ("name", "input_size", "hidden_size")
+        require_option("cell_options", word, is_own, "an option of the cell, and no size of it (see --hidden-size)")
         options[name] = _parse_value(name, value)
     return options
 
@@ -244,6 +246,8 @@ class RunSettings:
         """The settings of a run as its folder has them."""
         try:
             settings = json.loads(text)["settings"]
+            if unknown := set(settings) - {field.name for field in fields(RunSettings)}:
+                raise ValueError(f"is of another version of fw_rl, with {', '.join(sorted(unknown))}")
             if missing := {field.name for field in fields(RunSettings)} - set(settings):
                 raise ValueError(f"is of another version of fw_rl, without {', '.join(sorted(missing))}")
             for name, kind in get_type_hints(RunSettings).items():

@@ -35,6 +35,8 @@ class TrainingRun:
     folder: RunFolder
     config: RunSettings
     model: RecurrentOnPolicyAlgorithm
+    is_changed: bool = False
+    """Whether the settings are others than those in the folder."""
 
     @staticmethod
     def begin(config: RunSettings, log_dir: Path, device: str = "cpu", ray_address: str | None = None) -> TrainingRun:
@@ -56,14 +58,20 @@ class TrainingRun:
             require_option(
                 "timesteps", config.timesteps, config.timesteps >= done, f"at least {done}, the frames that the run has"
             )
-            folder.keep(config)
-        return TrainingRun(folder, config, model)
+        return TrainingRun(folder, config, model, is_changed=config != stored)
 
     def run(self, progress_bar: bool = True) -> None:
-        """Train to the end; a checkpoint is written before a KeyboardInterrupt or a WorkerError goes on.
+        """Train to the end; a checkpoint is written before a KeyboardInterrupt, or an error of an environment, goes on.
 
-        OSError where something cannot be written, and if the folder is no longer there.
+        OSError where something cannot be written, and if the folder is no longer there; ValueError where another process trains
+        the run.
         """
+        with self.folder.locked():
+            if self.is_changed:
+                self.folder.keep(self.config)
+            self._train(progress_bar)
+
+    def _train(self, progress_bar: bool) -> None:
         config, model = self.config, self.model
         model.set_logger(self.folder.logger(model.num_timesteps))
         checkpoints = Checkpoints(self.folder, interval=math.ceil(config.timesteps / CHECKPOINTS))
@@ -92,6 +100,11 @@ class TrainingRun:
             checkpoints.save()
             if stop.asked:  # Ctrl-C may have reached the workers too
                 raise KeyboardInterrupt from error
+            raise
+        except (FloatingPointError, OSError):
+            raise
+        except (Exception, SystemExit):  # of an environment of the user's own
+            checkpoints.save()
             raise
         finally:
             bar.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from fw_rl.document import one_line, pack, read_document, write_document
 from fw_rl.tasks.base import Data, Split
 
 __all__ = ["Epoch", "Training", "best_epoch", "evaluate", "train"]
+
+tqdm.set_lock(threading.RLock())  # of this process: a lock of several would be left behind by a worker that Ctrl-C ends
 
 Epoch = dict[str, float]
 """The results of one epoch: train_loss, valid_loss, test_loss (nats), valid_error, test_error (percent), and the seconds that
@@ -64,7 +67,7 @@ def train(
     history = _load(checkpoint, net, optimizer) if checkpoint is not None and checkpoint.exists() else []
     batches = math.ceil(len(data.train.labels) / training.batch_size)
     total, done = training.epochs * batches, len(history) * batches
-    with tqdm(total=total, initial=done, desc=description, unit=" batches", mininterval=0.5, disable=quiet) as bar:
+    with tqdm(total=total, initial=done, desc=description, unit=" batches", mininterval=0.5, disable=quiet or None) as bar:
         while len(history) < training.epochs and not _done(history):
             begin = time.process_time()
             train_loss = _train_epoch(net, optimizer, data.train, training, len(history), vary, bar)

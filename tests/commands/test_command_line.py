@@ -289,3 +289,29 @@ def test_files_that_threads_cannot_write_are_left_to_the_main_one(monkeypatch, c
     assert main(["curves"]) == 0
     shown = capfd.readouterr().err
     assert "a fault of ours" in shown and "full" not in shown
+
+
+@pytest.mark.parametrize("code, expected, said", [("bye", 1, "fw-rl train: error: bye"), (3, 3, ""), (None, 0, "")])
+def test_an_exit_with_a_text_is_an_error_of_one_line(code, expected, said, monkeypatch, capsys):
+    def leave(*_, **__):
+        raise SystemExit(code)
+
+    monkeypatch.setattr("fw_rl.commands.train.main", leave)
+    assert main(["train"]) == expected
+    assert capsys.readouterr().err.strip() == said
+
+
+def test_cell_options_that_come_twice_are_refused(capsys):
+    assert main(["train", "--cell-options", "eta=1", "--cell-options", "decay=0"]) == 2
+    assert "--cell-options must be given once, with all that it sets" in capsys.readouterr().err
+
+
+def test_the_home_folder_is_found_behind_an_equals_sign(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert parse(Options, ["--number=1", "--name=~/a"], "test").name == "/somewhere/a"
+
+
+@pytest.mark.processes
+def test_a_command_without_an_output_ends_as_ever():
+    command = f"{sys.executable} -m fw_rl --version >&- 2>&-"
+    assert subprocess.run(command, shell=True, cwd=ROOT, check=False).returncode == 0

@@ -154,6 +154,13 @@ def test_training_goes_on_in_the_folder_as_in_the_run(catch_run, shared, tmp_pat
     assert all(torch.equal(resumed[0][name], resumed[1][name]) for name in resumed[0] if name.startswith("policy"))
 
 
+def test_a_card_overwrites_no_file_of_anybody_else(catch_run, tmp_path, capsys):
+    (tmp_path / "README.md").write_text("my own notes")
+    assert main([str(catch_run), "--card", str(tmp_path)]) == 2
+    assert "--card must be a new folder, an empty one, or that of an earlier card" in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_text() == "my own notes"
+
+
 def test_an_agent_goes_to_the_hub_and_comes_back(hub, catch_run, tmp_path, capsys):
     folder = tmp_path / "card"
     assert main([str(catch_run), "--card", str(folder), "--push", "me/catch"]) == 0

@@ -361,6 +361,76 @@ def test_an_environment_that_errs_amid_a_training_gets_one_line(tmp_path, capsys
     assert line.startswith("fw-rl train: error: action_masks must allow an action")
 
 
+class Failing(gym.Wrapper):
+    """CartPole that fails after some steps of all of its environments."""
+
+    error: BaseException = RuntimeError("the socket is closed")
+    left = 0
+
+    def __init__(self, **options):
+        super().__init__(gym.make("CartPole-v1", **options))
+
+    def step(self, action):
+        Failing.left -= 1
+        if Failing.left == 0:
+            raise Failing.error
+        return super().step(action)
+
+
+gym.register("tests/Failing-v0", Failing)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("gone"), ValueError("gone"), SystemExit("gone")], ids=lambda one: type(one).__name__
+)
+def test_an_environment_that_fails_amid_a_training_costs_no_frames(error, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Failing, "error", error)
+    monkeypatch.setattr(Failing, "left", 300)
+    code, run = train(tmp_path, "--env", "tests/Failing-v0", "--algo", "a2c")
+    *traceback, line = capsys.readouterr().err.splitlines()
+    assert code == 1 and "step" in "".join(traceback)
+    assert line == f"fw-rl train: error: {type(error).__name__}: gone; go on with: fw-rl train --resume {run}"
+    assert int(RunFolder(run).last_checkpoint().stem) >= 280
+    assert main(["--resume", str(run), "--quiet", "--eval-episodes", "1"]) == 0
+
+
+def test_a_run_is_trained_by_one_process(finished_run, tmp_path, capsys):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    with RunFolder(run).locked():
+        assert main(["--resume", str(run), "--timesteps", "960", "--quiet"]) == 2
+    assert capsys.readouterr().err.endswith(f"RUN must not be in training, got {run}, which another process trains\n")
+    assert json.loads((run / "config.json").read_text())["settings"]["timesteps"] == 480
+    assert main(["--resume", str(run), "--timesteps", "960", "--quiet", "--eval-episodes", "1"]) == 0
+
+
+class WrongShape(gym.Wrapper):
+    def __init__(self, **options):
+        super().__init__(gym.make("CartPole-v1", disable_env_checker=True, **options))
+
+    def reset(self, **options):
+        return np.zeros(3, np.float32), {}
+
+    def close(self):
+        raise OSError("closed already")
+
+
+gym.register("tests/WrongShape-v0", WrongShape, disable_env_checker=True)
+
+
+def test_observations_of_another_shape_are_said_before_a_folder_is_made(tmp_path, capsys):
+    assert main(["--env", "tests/WrongShape-v0", "--log-dir", str(tmp_path / "runs"), "--quiet"]) == 2
+    assert "ValueError: observations must have the shape (4,), got (3,)" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_line_of_the_log_is_left_out(finished_run, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    rows = RunFolder(run).read_progress()
+    with (run / "progress.csv").open("a") as file:
+        file.write("abc,def\n")
+    assert RunFolder(run).read_progress() == rows
+
+
 def test_the_same_seed_gives_the_same_run(tmp_path):
     runs = [weights(train(tmp_path / name, "--seed", seed)[1]) for name, seed in (("a", "3"), ("b", "3"), ("c", "4"))]
     policies = [{name: part for name, part in run.items() if name.startswith("policy")} for run in runs]
@@ -486,7 +556,7 @@ def test_a_resumed_run_keeps_its_settings(finished_run, capsys):
     assert "--cell must be left out with --resume, got 'lstm'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("damage", ["cut", "foreign", "none", "settings"])
+@pytest.mark.parametrize("damage", ["cut", "foreign", "none", "settings", "newer"])
 def test_a_damaged_run_gets_one_line(damage, tmp_path, capsys):
     _, run = train(tmp_path)
     checkpoints = sorted((run / "checkpoints").iterdir())
@@ -497,12 +567,17 @@ def test_a_damaged_run_gets_one_line(damage, tmp_path, capsys):
     elif damage == "none":
         for checkpoint in checkpoints:
             checkpoint.unlink()
+    elif damage == "newer":
+        config = json.loads((run / "config.json").read_text())
+        config["settings"]["novel"] = 1
+        (run / "config.json").write_text(json.dumps(config))
     else:
         (run / "config.json").write_text('{"settings": {}}')
     assert main(["--resume", str(run), "--quiet"]) == 2
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1
     assert run.name in printed
+    assert damage != "newer" or "is of another version of fw_rl, with novel" in printed
 
 
 @pytest.mark.processes

@@ -96,6 +96,10 @@ BAD_INPUT = {
     "unknown cell option": (["--cell-options", "etta=1"], "got 'etta'"),
     "cell option out of range": (["--cell-options", "decay=2"], "decay must"),
     "cell option of a wrong type": (["--cell-options", "decay=high"], "decay"),
+    "a size as a cell option": (
+        ["--cell-options", "hidden_size=3"],
+        "an option of the cell, and no size of it (see --hidden-size)",
+    ),
     "cell option without a value": (["--cell-options", "decay"], "--cell-options must be name=value, got 'decay'"),
     "unknown optimizer": (["--optimizer", "sgd"], "--optimizer must be one of rmsprop, adam, got 'sgd'"),
     "no frames": (["--timesteps", "0"], "--timesteps must be at least 1, got 0"),

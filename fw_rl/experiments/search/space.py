@@ -52,17 +52,17 @@ class SearchSpace:
                     tried = self.apply(config, {name: value})
                     tried.check()
                     make_cell(tried.cell, 1, tried.hidden_size, **tried.cell_options)
-                except ValueError as error:
+                except (ValueError, TypeError) as error:
                     raise ValueError(f"the range of {name} must have allowed values, got {value}: {error}") from error
 
 
 def search_space(cell: str, path: Path | None = None) -> SearchSpace:
     """The search space for a cell, from a YAML file or else the package's; ValueError if the file has another form."""
-    text = (resources.files("fw_rl.experiments.search").joinpath("spaces.yaml") if path is None else path).read_text()
+    file = resources.files("fw_rl.experiments.search").joinpath("spaces.yaml") if path is None else path
     name = "spaces.yaml" if path is None else str(path)
     try:
-        spaces = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        spaces = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{name} must be a YAML file, got one with an error: {error}") from error
     if not isinstance(spaces, dict) or not set(spaces) <= {"shared", "cells"}:
         raise ValueError(f"{name} must have the entries shared and cells, got {spaces if spaces is None else list(spaces)}")
