@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from itertools import chain
+from itertools import chain, cycle
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,9 @@ OTHERS = (("#111827", "d"), ("#a8a29e", "8"), ("#4d7c0f", "H"), ("#38bdf8", "*")
 DASHES = ("-", "--", ":", "-.")
 """Of the first line of a cell in a picture, of the second, and so on; from the second on markers are hollow."""
 
+MARKERS = "*v^sD<>"
+"""Of the lines of a cell for which there are no more dashes."""
+
 STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
 """What the pictures of learning have in common, for `matplotlib.rc_context`."""
 
@@ -44,7 +47,13 @@ BARS = 6
 
 
 def line_styles(cells: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """How to draw each line, by its label, given the cell of each: keyword arguments of `Axes.plot`."""
+    """How to draw each line, by its label, given the cell of each: keyword arguments of `Axes.plot`.
+
+    Where all are of one cell, each has the look of another one.
+    """
+    if len(cells) > 1 and len({*cells.values()}) == 1:
+        own, *_ = cells.values()
+        cells = dict(zip(cells, cycle([own, *(cell for cell in CELLS if cell != own)]), strict=False))
     others = iter(chain(OTHERS, (OTHERS[-1] for _ in cells)))
     looks = {cell: CELLS.get(cell) or next(others) for cell in dict.fromkeys(cells.values())}
     styles: dict[str, dict[str, Any]] = {}
@@ -52,7 +61,8 @@ def line_styles(cells: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         color, marker = looks[cell]
         earlier = sum(style["color"] == color for style in styles.values())
         filled = dict(markerfacecolor="white") if earlier else dict(markeredgecolor="white", markeredgewidth=0.5)
-        dashes = DASHES[min(earlier, len(DASHES) - 1)]
+        times, dashed = divmod(earlier, len(DASHES))
+        marker, dashes = [marker, *MARKERS][times % (len(MARKERS) + 1)], DASHES[dashed]
         styles[label] = dict(label=label, color=color, marker=marker, linestyle=dashes, linewidth=1.8, **filled)
     return styles
 

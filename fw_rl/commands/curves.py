@@ -67,4 +67,9 @@ def _read(paths: Sequence[Path]) -> list[LearningCurve]:
         raise problems[0]
     for problem in problems:
         print(f"Left out: {problem}")
-    return runs
+    kept: dict[str, LearningCurve] = {}
+    for run in sorted(runs, key=lambda run: run.frames[-1]):  # of two alike the longer, and of equals the later
+        if other := kept.get(repr(run.config)):
+            print(f"Left out: {other.path} has the settings and the seed of {run.path}")
+        kept[repr(run.config)] = run
+    return [run for run in runs if kept[repr(run.config)] is run]

@@ -51,15 +51,11 @@ def read_run(path: Path) -> LearningCurve:
 
 
 def group(runs: Sequence[LearningCurve]) -> dict[str, dict[str, Kind]]:
-    """The runs by environment and by the label of their kind, in the order in which they come; ValueError for a seed twice."""
+    """The runs by environment and by the label of their kind, in the order in which they come."""
     kinds: dict[str, dict[str, Kind]] = {}
     for run in runs:
         of_env = kinds.setdefault(run.config.short_env, {})
-        alike = of_env.setdefault(repr(_settings(run)), [])
-        for other in alike:
-            if other.config.seed == run.config.seed:
-                raise ValueError(f"runs must have different settings or seeds, got {other.path} and {run.path}")
-        alike.append(run)
+        of_env.setdefault(repr(_settings(run)), []).append(run)
     return {env: _label(list(of_env.values())) for env, of_env in kinds.items()}
 
 
