@@ -32,6 +32,15 @@ FAULTS = frozenset(
 """What the machine refuses, however right the command line is."""
 
 
+PLAIN = {
+    r"^Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)": r"\1 must be a whole number, got \2",
+    r"^Error parsing (\S+): could not convert string to float: (.*)": r"\1 must be a number, got \2",
+    r"^Error parsing (\S+): Could not find valid parse for arguments: \[(.*)\]": r"\1 must be of the form that its help shows, got \2",
+    r"^Missing value for argument '(\S+)'\. Expected 1 values": r"\1 must have a value, got none",
+}
+"""What tyro says of values, and how it is said here."""
+
+
 def missing_packages() -> list[str]:
     """What the commands need and is not installed: to be told before the work begins, not where a picture is drawn."""
     return [name for name in PACKAGES if find_spec(name) is None]
@@ -152,4 +161,6 @@ def _in_one_line(box: str) -> str:
     _, message, *others = re.split("[─-]{5,}", re.sub("[╭╮╰╯│]", "", box))
     near = [option.group() for other in others if "Perhaps" in other and (option := re.search(r"--[\w-]+", other))]
     text = " ".join(message.split()).removesuffix(".")
+    for pattern, plain in PLAIN.items():
+        text = re.sub(pattern, plain, text)
     return text[:1].lower() + text[1:] + "".join(f", perhaps {option}" for option in near)

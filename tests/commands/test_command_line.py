@@ -58,7 +58,7 @@ def full_disk(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--number", "many"], "error parsing --number: invalid literal for int() with base 10: 'many'"),
+        (["--number", "many"], "--number must be a whole number, got 'many'"),
         (["--number", "1", "--nme", "b"], "unrecognized options: --nme, b, perhaps --name"),
         (["--number"], "--number"),
         ([], "--number"),
