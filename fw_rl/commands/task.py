@@ -38,6 +38,8 @@ def main(name: str, arguments: Sequence[str], program: str | None = None) -> int
     except KeyboardInterrupt:
         print(f"Interrupted. The same command goes on where it was ({options.out}).")
         return 130
+    except ConnectionError as error:  # of a data set that is not here
+        return fail(program, error, code=1)
     except ValueError as error:
         return fail(program, error)
     except OSError as error:

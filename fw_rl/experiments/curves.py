@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -140,7 +141,7 @@ def draw_learning_curve(rows: list[dict[str, float]], title: str, cell: str, gre
         told = "training episodes" if rows else "training episodes: none has ended"
         axes.plot(frames, smooth(returns), color=color, linewidth=2, label=told)
         axes.plot(end, greedy, "o", color="#111827", clip_on=False, zorder=3, label=f"greedy at the end: {greedy:.3f}")
-        axes.set(title=title, xlabel="frames", ylabel="mean return", xlim=(0, end or None))
+        axes.set(title=textwrap.fill(title, 60), xlabel="frames", ylabel="mean return", xlim=(0, end or None))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.ticklabel_format(axis="y", useOffset=False)
         figure.legend(frameon=False, loc="outside lower center", ncols=2)
