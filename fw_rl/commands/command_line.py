@@ -64,8 +64,10 @@ def fail(program: str, error: Exception | str, code: int | None = None, details:
 def crash(program: str, error: BaseException, go_on: str) -> int:
     """Tell of an error of an environment, or of another part of the user's own, with where it arose; returns exit code 1.
 
-    What the package itself refuses is told in one line, and is bad input.
+    What the package itself refuses is told in one line, and is bad input. A lack of memory goes on, to be told of all commands.
     """
+    if is_out_of_memory(error):
+        raise error
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     if isinstance(error, ValueError) and str(frame.f_globals.get("__name__")).startswith("fw_rl."):
         return fail(program, error)

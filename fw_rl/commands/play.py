@@ -14,7 +14,7 @@ import tyro
 from numpy.typing import NDArray
 
 from fw_rl.agents import RecurrentOnPolicyAlgorithm
-from fw_rl.commands.command_line import crash, fail, fault, is_out_of_memory, parse
+from fw_rl.commands.command_line import crash, fail, fault, parse
 from fw_rl.experiments.agents import load_trained
 from fw_rl.experiments.animation import require_video, write_gif, write_mp4
 from fw_rl.experiments.attention import AttentionPicture, attention_shares
@@ -80,8 +80,6 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
     except FloatingPointError as error:
         return fail(program, error, code=1)
     except (Exception, SystemExit) as error:  # of an environment, also one that no longer draws itself amid an episode
-        if is_out_of_memory(error):
-            raise
         return crash(program, error, "the run is as it was")
     finally:
         if window:

@@ -16,7 +16,7 @@ import gymnasium as gym
 import tyro
 
 from fw_rl.algorithms import ENGINES
-from fw_rl.commands.command_line import crash, fail, fault, is_out_of_memory, parse
+from fw_rl.commands.command_line import crash, fail, fault, parse
 from fw_rl.experiments.checks import check_count, check_device, check_threads, require_option
 from fw_rl.experiments.environments import EVALUATION_STEPS, changes_to_observations, draw_without_screen
 from fw_rl.experiments.settings import RunSettings, fill_in, resolve
@@ -107,8 +107,6 @@ def _train(training: TrainingRun, options: TrainOptions, tracker: Any, program: 
     except OSError as error:
         return fault(program, error, _how_to_go_on(training, resume))
     except (Exception, SystemExit) as error:  # of an environment, also of what it shows, such as masks that allow no action
-        if is_out_of_memory(error):
-            raise
         return crash(program, error, f"go on with: {resume}")
     try:
         _report(training, options, tracker)
@@ -121,8 +119,6 @@ def _train(training: TrainingRun, options: TrainOptions, tracker: Any, program: 
         undone = f"the training is done, the evaluation is not: once that is fixed, make it with: {resume}"
         return fault(program, error, undone)
     except (Exception, SystemExit) as error:
-        if is_out_of_memory(error):
-            raise
         return crash(program, error, f"the training is done, the evaluation is not: make it with: {resume}")
     return 0
 

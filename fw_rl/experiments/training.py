@@ -36,7 +36,7 @@ class TrainingRun:
     config: RunSettings
     model: RecurrentOnPolicyAlgorithm
     is_changed: bool = False
-    """Whether the settings are others than those in the folder."""
+    """Whether the run is to be longer than its folder says."""
 
     @staticmethod
     def begin(config: RunSettings, log_dir: Path, device: str = "cpu", ray_address: str | None = None) -> TrainingRun:
@@ -58,7 +58,7 @@ class TrainingRun:
             require_option(
                 "timesteps", config.timesteps, config.timesteps >= done, f"at least {done}, the frames that the run has"
             )
-        return TrainingRun(folder, config, model, is_changed=config != stored)
+        return TrainingRun(folder, config, model, is_changed=config.timesteps != stored.timesteps)
 
     def run(self, progress_bar: bool = True) -> None:
         """Train to the end; a checkpoint is written before a KeyboardInterrupt, or an error of an environment, goes on.
