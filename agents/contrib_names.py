@@ -70,8 +70,8 @@ def check_policy(policy_class: Any, arguments: Mapping[str, Any]) -> type[Recurr
 
 
 def own_names(policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a policy by the names that they have here, without those of sb3-contrib that have no effect."""
-    own = {name: value for name, value in policy_kwargs.items() if (name, value) not in _WITHOUT_EFFECT}
+    """Arguments of a policy by the names that they have here."""
+    own = dict(policy_kwargs)
     for theirs, ours in (("lstm_hidden_size", "hidden_size"), ("shared_lstm", "shared_cell")):
         if theirs in own:
             own[ours] = own.pop(theirs)
@@ -85,11 +85,12 @@ def own_names(policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def own_policy(policy: str | type[BasePolicy], policy_kwargs: dict[str, Any]) -> tuple[str | type[BasePolicy], dict[str, Any]]:
     """A policy and its arguments, for a name of sb3-contrib those that make the same net here."""
+    policy_kwargs = {name: value for name, value in policy_kwargs.items() if (name, value) not in _WITHOUT_EFFECT}
     match policy_kwargs.get("net_arch"):
         case [dict(parts)]:  # as SB3 had it once
-            policy_kwargs = policy_kwargs | dict(net_arch=parts)
+            policy_kwargs["net_arch"] = parts
     if not (isinstance(policy, str) and policy in LSTM_POLICIES):
-        return policy, {name: value for name, value in policy_kwargs.items() if (name, value) not in _WITHOUT_EFFECT}
+        return policy, policy_kwargs
     own = own_names(policy_kwargs)
     if own.get("cell", "lstm") != "lstm":
         raise ValueError(

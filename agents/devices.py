@@ -53,10 +53,10 @@ def choose_device(device: torch.device | str, env: Any, hidden_size: int, verbos
 def require_device(device: torch.device | str, env: Any) -> None:
     """ValueError where an environment has tensors on another device."""
     given, wanted = _device_of_tensors(env), torch.device(device)
-    if given is not None:
-        is_same = given.type == wanted.type and (None in (given.index, wanted.index) or given.index == wanted.index)
-        if not is_same:
-            raise ValueError(f"device must be {given}, where env has its tensors, or 'auto', got {device}")
+    if given is None:
+        return
+    if given.type != wanted.type or (None not in (given.index, wanted.index) and given.index != wanted.index):
+        raise ValueError(f"device must be {given}, where env has its tensors, or 'auto', got {device}")
 
 
 def _device_of_tensors(env: Any) -> torch.device | None:

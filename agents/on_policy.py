@@ -225,8 +225,6 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         total_timesteps, callback = super()._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
-        assert self.env is not None
-        self._masked = has_masks(self.env)
         if self._last_state is None or len(self._last_state[0]) != self.n_envs:
             self._last_state = self.policy.initial_state(self.n_envs)
         if len(self._discounted_returns) != self.n_envs:
@@ -255,8 +253,10 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             if rollout_buffer.starts_sequence:
                 forgotten = not self._keeps_tensors and self._last_episode_starts.all()
                 rollout_buffer.add_state(self.policy.initial_state(env.num_envs) if forgotten else self._stepper.state)
-            last: Any = self._last_obs, self._last_episode_starts
-            obs_tensor, episode_starts = rollout_buffer.add_observation(*last)
+            obs_tensor, episode_starts = rollout_buffer.add_observation(
+                self._last_obs,  # type: ignore[arg-type]
+                self._last_episode_starts,
+            )
             masks = None
             if self._masked:
                 masks = rollout_buffer.add_action_masks(check_masks(masks_of(env), self.action_space, env.num_envs))

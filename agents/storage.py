@@ -26,6 +26,10 @@ class StepStorage:
         self.tensor = host.to(device)
         self._is_on_host = self.tensor.device.type == "cpu"
         self._staged = host[:1].clone() if n_steps else host
+        self._open()
+
+    def _open(self) -> None:
+        """Make the array that NumPy writes into, in the memory of a tensor."""
         if self.tensor.is_cuda:
             self._staged = self._staged.pin_memory()
         self._array = (self.tensor if self._is_on_host else self._staged).numpy()
@@ -36,9 +40,7 @@ class StepStorage:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        if self.tensor.is_cuda:
-            self._staged = self._staged.pin_memory()
-        self._array = (self.tensor if self._is_on_host else self._staged).numpy()
+        self._open()
 
     def write(self, step: int, numbers: NDArray[np.generic] | Tensor) -> Tensor:
         """Keep the numbers [B, ...] of a step, and return them as a tensor on the device."""

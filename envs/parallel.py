@@ -112,8 +112,7 @@ class ParallelVectorEnv(OwnGenerators):
             seed: Environment i gets `seed + i`, or `seed[i]`.
             options: For all workers.
         """
-        several = isinstance(seed, Sequence | np.ndarray)
-        fits = len(seed) == self.num_envs if several else seed is None or is_integer(seed)  # type: ignore[arg-type]
+        fits = seed is None or is_integer(seed) or np.shape(seed) == (self.num_envs,)  # type: ignore[arg-type, comparison-overlap]
         require("seed", seed, fits, f"one or {self.num_envs} integers")
         if options is not None and "reset_mask" in options:
             check_mask(options["reset_mask"], self.num_envs)

@@ -26,7 +26,8 @@ def call_each(env: VectorEnv, name: str, *args: Any, **kwargs: Any) -> Sequence[
     answer = getattr(inner, name)
     if callable(answer):
         answer = answer(*args, **kwargs)
-        if not isinstance(answer, str) and np.shape(answer)[:1] == (env.num_envs,):
+        is_array = isinstance(answer, tuple | list) or hasattr(answer, "__array__")  # of NumPy, or a tensor
+        if is_array and np.shape(answer)[:1] == (env.num_envs,):
             return tuple(answer)
     return (answer,) * env.num_envs
 

@@ -54,8 +54,8 @@ def _check_option(parameter: inspect.Parameter, value: Any) -> None:
     if value is parameter.empty:
         return
     check_kind(parameter, value)
-    is_number = parameter.annotation is not parameter.empty and "bool" not in str(parameter.annotation)
-    require(parameter.name, value, not (isinstance(value, bool) and is_number), f"of type {parameter.annotation}")
+    takes_bool = parameter.annotation is parameter.empty or "bool" in str(parameter.annotation)
+    require(parameter.name, value, takes_bool or not isinstance(value, bool), f"of type {parameter.annotation}")
     largest = MOST if "int" in str(parameter.annotation) else torch.finfo(torch.float32).max  # Torch takes more for infinite
     is_beyond = isinstance(value, Real) and largest < abs(float(value)) < math.inf
     require(parameter.name, value, not is_beyond, f"at most {largest:g}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fw_rl.cells.backends import is_plain
 from fw_rl.cells.base import State, register_cell, scaled_identity_
 from fw_rl.cells.fused import FusedCell
 from fw_rl.kernels import is_traced
@@ -44,7 +45,8 @@ class RNNCell(FusedCell):
     def _run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         if not is_traced():
             y, last = super()._run(x, state)
-            if (y <= self.bound).all():  # Torch's kernel knows no bound, and needed none
+            is_bounded = len(x) == 1 and is_plain(self.core)  # as a step is; else Torch's kernel may have needed no bound
+            if is_bounded or (y <= self.bound).all():
                 return y, last
         outputs = []
         for each in x:

@@ -35,7 +35,7 @@ FAULTS = frozenset(
 PLAIN = {
     r"^Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)": r"\1 must be a whole number, got \2",
     r"^Error parsing (\S+): could not convert string to float: (.*)": r"\1 must be a number, got \2",
-    r"^Error parsing (\S+): Could not find valid parse for arguments: \[(.*)\]": r"\1 must have the form of its help, got \2",
+    r"^Error parsing (\S+): Could not find valid parse for arguments: \[(.*)\]": r"\1 must be as --help shows it, got \2",
     r"^Missing value for argument '(\S+)'\. Expected 1 values": r"\1 must have a value, got none",
 }
 """What tyro says of values, and how it is said here."""

@@ -25,7 +25,7 @@ class CurvesOptions:
 
     Runs that differ in nothing but the seed are of one kind. Its line is the mean over them, and the bars along it are the
     95 % interval of the mean (Student's t). A kind is named after its cell, and after whatever else tells it from the others
-    of its panel. What is no run, or has no curve yet, is left out with a line that says so.
+    of its panel. What is no run, or has no curve yet, is left out with a line that says so, and of two runs alike the shorter.
     """
 
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN ...", help_behavior_hint="")]

@@ -46,8 +46,14 @@ class ProgressBar(_BetweenRollouts):
 
     def _on_training_start(self) -> None:
         self.total = self.model._total_timesteps
-        amount: dict[str, Any] = dict(total=self.total, initial=self.num_timesteps, unit=" frames", unit_scale=True)
-        self.bar = tqdm(**amount, mininterval=0.5, disable=None)  # shown in a terminal, not written into files
+        self.bar = tqdm(
+            total=self.total,
+            initial=self.num_timesteps,
+            unit=" frames",
+            unit_scale=True,
+            mininterval=0.5,
+            disable=None,  # where it is no terminal: a file would grow with each update
+        )
 
     def _on_rollout_end(self) -> None:
         if self.model.ep_info_buffer:

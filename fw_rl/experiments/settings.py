@@ -246,9 +246,10 @@ class RunSettings:
         """The settings of a run as its folder has them."""
         try:
             settings = json.loads(text)["settings"]
-            if unknown := set(settings) - {field.name for field in fields(RunSettings)}:
+            known = {field.name for field in fields(RunSettings)}
+            if unknown := set(settings) - known:
                 raise ValueError(f"is of another version of fw_rl, with {', '.join(sorted(unknown))}")
-            if missing := {field.name for field in fields(RunSettings)} - set(settings):
+            if missing := known - set(settings):
                 raise ValueError(f"is of another version of fw_rl, without {', '.join(sorted(missing))}")
             for name, kind in get_type_hints(RunSettings).items():
                 if not _is_of(settings[name], kind):

@@ -33,7 +33,7 @@ def load_mnist(folder: Path | None = None) -> tuple[NDArray[np.uint8], ...]:
     """Training images [60000, 28, 28] and labels, test images [10000, 28, 28] and labels, all uint8.
 
     They come from a folder of the four idx files, gzipped or not; without one they are downloaded once. ValueError, in one
-    line, names a file that is missing, cut short or not MNIST's, ConnectionError says that nothing could be downloaded.
+    line, names a file that is missing, cut short or not MNIST's; ConnectionError says why nothing could be downloaded.
     """
     return tuple(_load(name, folder) for name in FILES)
 
