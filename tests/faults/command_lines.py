@@ -101,7 +101,7 @@ TOGETHER = [
     "train --batch-size 3 --bptt-length 4 --algo ppo", "train --cell-options eta=0.1 eta=0.2", "train --cell-options",
     "train --ray-address auto", "train --resume RUN --seed 4", "train --resume RUN --timesteps 1",
     "train --cell gru --cell-options eta=1", "train --env GymV26Environment-v0", "play RUN --gif x.gif --show-attention x.gif",
-    "play RUN RUN", "play", "export RUN", "export", "curves RUN RUN --out x.png", "curves --out x.png",
+    "play RUN RUN", "play", "export RUN", "export", "curves --out x.png",
     "sweep --ray-address auto", "sweep --storage sqlite:////proc/x.db", "deblur --subsets",
     "deblur --inputs 2", "retrieval --cells", "retrieval --seeds", "retrieval --cell-options",
     "retrieval --cell gru --cell-options nonsense=2", "trian", "train train", "play hf:agent", "play hf:a/b/c",
