@@ -45,7 +45,6 @@ def test_a_run_is_interrupted_and_goes_on(algo, tmp_path):
     resumed = start("--resume", str(run), "--workers", "1", "--eval-episodes", "50")
     _, said = resumed.communicate(timeout=600)
     assert resumed.returncode == 0, said
-    assert "12.0k/12.0k" in said  # the progress bar
     frames = [int(float(row["time/total_timesteps"])) for row in rows_of(run)]
     assert frames == sorted(set(frames))
     assert frames[-1] >= 12_000
