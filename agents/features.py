@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from gymnasium import spaces
@@ -17,16 +16,19 @@ def standard_extractor(space: spaces.Space, normalize_images: bool = True) -> ty
     An image has its channels first; without `normalize_images` it may have any numbers. In a Dict, too, a smaller one is
     flattened.
     """
-    is_image = partial(is_image_space, normalized_image=not normalize_images)
     if isinstance(space, spaces.Dict):
-        small = any(is_image(part) and not fits_cnn(part) for part in space.spaces.values())
+        small = any(_is_small_image(part, normalize_images) for part in space.spaces.values())
         return _CombinedExtractor if small else CombinedExtractor
-    return NatureCNN if is_image(space) and fits_cnn(space) else FlattenExtractor
+    return NatureCNN if fits_cnn(space, normalize_images) else FlattenExtractor
 
 
-def fits_cnn(space: spaces.Space) -> bool:
-    """Whether it has the form of an image, channels first, of which the kernels and strides of `NatureCNN` leave something."""
-    return is_image_space(space, normalized_image=True) and min((space.shape or ())[1:]) >= 36
+def fits_cnn(space: spaces.Space, normalize_images: bool = True) -> bool:
+    """Whether it is an image, channels first, of which the kernels and strides of `NatureCNN` leave something."""
+    return is_image_space(space, normalized_image=not normalize_images) and min((space.shape or ())[1:]) >= 36
+
+
+def _is_small_image(space: spaces.Space, normalize_images: bool) -> bool:
+    return is_image_space(space, normalized_image=not normalize_images) and not fits_cnn(space, normalize_images)
 
 
 def channels_first(space: spaces.Space) -> spaces.Space:
@@ -47,6 +49,6 @@ class _CombinedExtractor(CombinedExtractor):
     def __init__(self, observation_space: spaces.Dict, normalized_image: bool = False, **kwargs: Any) -> None:
         parts = dict(observation_space.spaces)
         for key, part in parts.items():
-            if is_image_space(part, normalized_image=normalized_image) and not fits_cnn(part):
+            if _is_small_image(part, not normalized_image):
                 parts[key] = spaces.flatten_space(part)
         super().__init__(spaces.Dict(parts), normalized_image=normalized_image, **kwargs)

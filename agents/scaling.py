@@ -104,16 +104,16 @@ class RewardScaling(RunningStatistics):
 class ObservationScaling(nn.Module):
     """Observations less their running mean, over their running deviation, clipped at 10, as SB3's `VecNormalize` has them.
 
-    Every Box is scaled but those that lie between 0 and 1 and images that a CNN sees; choices stay as they are. The statistics
-    grow with every rollout, but what `forward` applies changes only by `refresh`: an agent learns from a rollout with the
-    scaling that it acted with. It takes observations as SB3's `preprocess_obs` gives them, which divides images by 255 if these
-    are to be normalized.
+    Every Box is scaled but those that lie between 0 and 1 and images for which a CNN is the default extractor; choices stay as
+    they are. The statistics grow with every rollout, but what `forward` applies changes only by `refresh`: an agent learns from
+    a rollout with the scaling that it acted with. It takes observations as SB3's `preprocess_obs` gives them, which divides
+    images by 255 if these are to be normalized.
     """
 
     def __init__(self, space: spaces.Space, normalize_images: bool = True) -> None:
         super().__init__()
         parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
-        scaled = {key: part for key, part in parts.items() if _is_scaled(part)}
+        scaled = {key: part for key, part in parts.items() if _is_scaled(part, normalize_images)}
         self.keys = list(scaled)
         self.units = [255.0 if normalize_images and is_image_space(part) else 1.0 for part in scaled.values()]
         self.parts = nn.ModuleList(_Scaling(part.shape or ()) for part in scaled.values())
@@ -167,7 +167,7 @@ class _Scaling(nn.Module):
             self.limit.fill_(CLIP)
 
 
-def _is_scaled(space: spaces.Space) -> bool:
-    if not isinstance(space, spaces.Box) or fits_cnn(space):
+def _is_scaled(space: spaces.Space, normalize_images: bool) -> bool:
+    if not isinstance(space, spaces.Box) or fits_cnn(space, normalize_images):
         return False
     return not (np.all(space.low >= 0) and np.all(space.high <= 1))

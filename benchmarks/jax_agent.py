@@ -115,7 +115,7 @@ def apply(layer: Params, x: Array) -> Array:
 
 def lstm(p: Params, state: State, x: Array, step: Array) -> tuple[State, Array]:
     h, c = state
-    i, f, g, o = jnp.split(apply(p["x"], x) + h @ p["h"]["w"], 4, axis=-1)
+    i, f, g, o = jnp.split(x + h @ p["h"]["w"], 4, axis=-1)
     c = nn.sigmoid(f) * c + nn.sigmoid(i) * jnp.tanh(g)
     h = nn.sigmoid(o) * jnp.tanh(c)
     return (h, c), h
@@ -123,7 +123,7 @@ def lstm(p: Params, state: State, x: Array, step: Array) -> tuple[State, Array]:
 
 def gru(p: Params, state: State, x: Array, step: Array) -> tuple[State, Array]:
     (h,) = state
-    xr, xz, xn = jnp.split(apply(p["x"], x), 3, axis=-1)
+    xr, xz, xn = jnp.split(x, 3, axis=-1)
     hr, hz, hn = jnp.split(apply(p["h"], h), 3, axis=-1)
     z = nn.sigmoid(xz + hz)
     h = (1 - z) * jnp.tanh(xn + nn.sigmoid(xr + hr) * hn) + z * h
@@ -133,7 +133,7 @@ def gru(p: Params, state: State, x: Array, step: Array) -> tuple[State, Array]:
 def fast_weights(p: Params, state: State, x: Array, step: Array, eta: float = 0.1, decay: float = 0.1) -> tuple[State, Array]:
     """Ba16 Eq. 1 to 4 in the form of attention over the steps of the episode, with one inner step."""
     h, past = state
-    boundary = apply(p["x"], x) + h @ p["h"]["w"]
+    boundary = x + h @ p["h"]["w"]
     h = nn.relu(boundary)
     age = step - 1 - jnp.arange(STEPS)
     strength = jnp.where(age >= 0, eta * decay ** jnp.maximum(age, 0), 0.0)
@@ -145,7 +145,7 @@ def fast_weights(p: Params, state: State, x: Array, step: Array, eta: float = 0.
 
 
 class Cell(NamedTuple):
-    """A memory: one step of it, gates, and the shapes of its state for a game."""
+    """A memory: one step of it with mapped inputs [B, gates * H], gates, and the shapes of its state for a game."""
 
     step: Callable[..., tuple[State, Array]]
     gates: int
@@ -173,10 +173,22 @@ def parameters(key: Array, cell: Cell) -> Params:
     )
 
 
-def think(cell: Cell, params: Params, state: State, seen: Array, step: Array) -> tuple[State, Array, Array]:
-    """The state after a step, log-probabilities [B, A] and values [B]."""
-    state, h = cell.step(params["cell"], state, nn.relu(apply(params["encoder"], seen)), step)
-    return state, nn.log_softmax(apply(params["policy"], h)), apply(params["value"], h)[:, 0]
+def encode(params: Params, seen: Array) -> Array:
+    """The cell's inputs [..., gates * H], of a step or of a whole sequence at once."""
+    return apply(params["cell"]["x"], nn.relu(apply(params["encoder"], seen)))
+
+
+def decide(params: Params, h: Array) -> tuple[Array, Array]:
+    """Log-probabilities [..., A] and values [...]."""
+    return nn.log_softmax(apply(params["policy"], h)), apply(params["value"], h)[..., 0]
+
+
+def log_prob_of(logits: Array, action: Array) -> Array:
+    return jnp.take_along_axis(logits, action[..., None], -1)[..., 0]
+
+
+def entropy_of(logits: Array) -> Array:
+    return -(jnp.exp(logits) * logits).sum(-1)
 
 
 def play(cell: Cell, params: Params, key: Array, n_envs: int, greedy: bool = False) -> Transition:
@@ -186,12 +198,12 @@ def play(cell: Cell, params: Params, key: Array, n_envs: int, greedy: bool = Fal
     def step(carry: tuple[Game, State], t_and_key: tuple[Array, Array]) -> tuple[tuple[Game, State], Transition]:
         (game, state), (t, key) = carry, t_and_key
         seen = screen(game, t)
-        state, logits, value = think(cell, params, state, seen, t)
+        state, h = cell.step(params["cell"], state, encode(params, seen), t)
+        logits, value = decide(params, h)
         action = logits.argmax(-1) if greedy else random.categorical(key, lax.stop_gradient(logits))
         game = move(game, action)
-        log_prob = jnp.take_along_axis(logits, action[:, None], -1)[:, 0]
-        entropy = -(jnp.exp(logits) * logits).sum(-1)
-        return (game, state), Transition(seen, action, reward(game, t + 1), value, log_prob, entropy)
+        thought = value, log_prob_of(logits, action), entropy_of(logits)
+        return (game, state), Transition(seen, action, reward(game, t + 1), *thought)
 
     state = tuple(jnp.zeros((n_envs, *shape)) for shape in cell.state)
     steps = (jnp.arange(STEPS), random.split(actions, STEPS))
@@ -225,19 +237,18 @@ def a2c_loss(params: Params, key: Array, cell: Cell, settings: Settings) -> tupl
 
 
 def ppo_loss(params: Params, done: Transition, gained: Array, cell: Cell, settings: Settings) -> Array:
-    """The clipped loss of some games of a rollout."""
+    """The clipped loss of some games of a rollout; only the cell goes step by step."""
 
-    def step(state: State, now: tuple[Array, Array, Array]) -> tuple[State, tuple[Array, Array, Array]]:
-        t, seen, action = now
-        state, logits, value = think(cell, params, state, seen, t)
-        log_prob = jnp.take_along_axis(logits, action[:, None], -1)[:, 0]
-        return state, (log_prob, value, -(jnp.exp(logits) * logits).sum(-1))
+    def step(state: State, now: tuple[Array, Array]) -> tuple[State, Array]:
+        t, x = now
+        return cell.step(params["cell"], state, x, t)
 
     state = tuple(jnp.zeros((done.action.shape[1], *shape)) for shape in cell.state)
-    log_prob, value, entropy = lax.scan(step, state, (jnp.arange(STEPS), done.seen, done.action))[1]
-    weights, ratio = scaled(gained), jnp.exp(log_prob - done.log_prob)
+    logits, value = decide(params, lax.scan(step, state, (jnp.arange(STEPS), encode(params, done.seen)))[1])
+    weights, ratio = scaled(gained), jnp.exp(log_prob_of(logits, done.action) - done.log_prob)
     policy = -jnp.minimum(weights * ratio, weights * jnp.clip(ratio, 0.8, 1.2)).mean()
-    return policy + 0.5 * ((gained + done.value - value) ** 2).mean() - settings.ent_coef * entropy.mean()
+    value_error = ((gained + done.value - value) ** 2).mean()
+    return policy + 0.5 * value_error - settings.ent_coef * entropy_of(logits).mean()
 
 
 def make_update(settings: Settings) -> tuple[optax.GradientTransformation, Callable[..., Any]]:

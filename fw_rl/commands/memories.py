@@ -26,9 +26,9 @@ class MemoriesOptions:
     """Which memory remembers what: cells and games, beside the returns of POPGym's paper.
 
     Every cell is trained by PPO with settings of its own, the same in all games; they are in fw_rl/experiments/tuned.yaml.
-    The score is that of the paper: the best mean return of the episodes of a part of the training. Nothing is done twice: what
-    is in OUT/runs.json is not made again, and an interrupted command goes on. Each agent is kept in a folder in OUT/agents,
-    for `fw-rl play` and `fw-rl export`.
+    The score is that of the paper: the mean return of the best epoch of a training, of about 65,536 frames. Nothing is done
+    twice: what is in OUT/runs.json is not made again, and an interrupted command goes on. Each agent is kept in a folder in
+    OUT/agents, for `fw-rl play` and `fw-rl export`.
     """
 
     games: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--game"], metavar="ID ...")] = field(

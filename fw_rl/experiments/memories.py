@@ -17,12 +17,15 @@ from fw_rl.experiments.search.learning import Job, Learning, Trainings, read_lea
 from fw_rl.experiments.settings import resolve, settings_of_games
 from fw_rl.intervals import mean_interval, plain
 
-__all__ = ["ROUNDING", "Published", "Record", "jobs", "published", "settings_by_cell", "summarise", "train", "trained"]
+__all__ = ["EPOCH", "ROUNDING", "Published", "Record", "jobs", "published", "settings_by_cell", "summarise", "train", "trained"]
 
 Record = dict[str, Any]
 
 RUNS = "runs.json"
 """The file of all trainings of a folder."""
+
+EPOCH = 65_536
+"""Frames of an epoch in POPGym's paper, whose score of a training is the mean return of its best epoch."""
 
 ROUNDING = 0.005
 """A return counts as the paper's from so much below it on: some of the published ones have two decimals."""
@@ -104,7 +107,7 @@ def _of_game(paper: Published | None, cells: dict[str, list[Learning]]) -> Recor
 
 
 def _of_cell(paper: Published | None, found: list[Learning]) -> Record:
-    best = np.array([learning.best for learning in found])
+    best = np.array([learning.epochs(EPOCH)[1].max() for learning in found])
     curves = np.array([learning.curve for learning in found])
     seconds = np.array([_seconds_to(paper, learning) for learning in found])
     return dict(
@@ -121,7 +124,9 @@ def _of_cell(paper: Published | None, found: list[Learning]) -> Record:
 
 
 def _seconds_to(paper: Published | None, learning: Learning) -> float:
-    """The time until the learning curve reaches the best of the paper, infinite if it never does."""
+    """The time until an epoch reaches the best of the paper, infinite if none does."""
     if paper is None or learning.seconds is None:
         return float("inf")
-    return learning.frames_to(paper.best - ROUNDING) / learning.settings["timesteps"] * learning.seconds
+    ends, returns = learning.epochs(EPOCH)
+    reached = ends[returns >= paper.best - ROUNDING]
+    return float(reached[0]) / learning.settings["timesteps"] * learning.seconds if reached.size else float("inf")

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from fw_rl.experiments.curves import count_of, label_panel
 from fw_rl.experiments.markdown import estimate, number, table
-from fw_rl.experiments.memories import ROUNDING, Record, summarise, trained
+from fw_rl.experiments.memories import EPOCH, ROUNDING, Record, summarise, trained
 from fw_rl.experiments.memories_attention import draw_recalls, recall_of
 from fw_rl.experiments.search.learning import Job, Learning
 from fw_rl.files import write_file, write_json
@@ -84,10 +84,10 @@ def _seeds(record: Record) -> str:
 
 def _scores(record: Record) -> Iterator[str]:
     yield f"""\
-## Best mean return
+## Mean return of the best epoch
 
-The score is that of POPGym's paper: the best mean return of the episodes of a part of the training, here of a hundredth; mean
-over seeds, and in brackets its 95 % interval (Student's t). The columns of the paper are after 15 M frames. They are from
+The score is that of POPGym's paper: the mean return of the best epoch of a training, of about {EPOCH:,} frames; mean over
+seeds, and in brackets its 95 % interval (Student's t). The columns of the paper are after 15 M frames. They are from
 {record["source"]}."""
     cells = cells_of(record)
     rows = []
@@ -118,7 +118,7 @@ Of one process with one thread, acting and learning; the median over seeds."""
     yield """\
 ## Seconds to the paper's best
 
-Until the learning curve reaches the best of the paper; the median over seeds, and how many of them reach it."""
+Until an epoch reaches the best of the paper; the median over seeds, and how many of them reach it."""
     yield _by_cell(record, _seconds, with_paper=True)
 
 
@@ -164,7 +164,7 @@ def draw_scores(record: Record) -> bytes:
         image = _draw_heat(ours, scores[:, len(PAPER) :], cells, f"ours, {record['frames']:,} frames")
         paper.set(yticks=range(len(games)), yticklabels=list(games))
         bar = figure.colorbar(image, ax=ours, aspect=40, pad=0.02)
-        bar.set_label("best mean return")
+        bar.set_label("mean return of the best epoch")
         bar.outline.set_visible(False)  # type: ignore[operator]
         return as_png(figure)
 

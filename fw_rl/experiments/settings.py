@@ -141,7 +141,7 @@ class RunSettings:
     previous_reward: _Switch = True
     """With previous_step, let the agent see its last reward; else the last action alone."""
     normalize: _OwnSwitch = True
-    """Scale rewards, and observations but for choices and images, by their running mean and deviation."""
+    """Scale rewards, and observations but for choices and large images, by their running mean and deviation."""
     optimizer: _OwnName = "adam"
     """rmsprop or adam."""
     optimizer_eps: _OwnFloat = 1e-4

@@ -10,10 +10,12 @@ from gymnasium import spaces
 from gymnasium.wrappers import TransformObservation
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import VecNormalize
 from torch.testing import assert_close
 
 from fw_rl.agents import A3C, RecurrentA2C, RecurrentPPO
+from fw_rl.agents.features import standard_extractor
 from fw_rl.agents.scaling import ObservationScaling, RunningStatistics
 from tests.agents.helpers import make_model, rollouts_of
 from tests.agents.test_normalization import Sensors
@@ -89,6 +91,22 @@ def test_a_small_image_is_scaled_in_the_units_that_the_net_sees(normalize_images
     seen = scaling(preprocess_obs(dict(grid=shown.flatten(0, 1)), spaces.Dict(grid=grid), normalize_images))["grid"]
     assert_close(seen.mean(dim=0), torch.zeros(3, 7, 7), atol=1e-3, rtol=0)
     assert_close(seen.std(dim=0, correction=0), torch.ones(3, 7, 7), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("normalize_images", [True, False])
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-1000, 1000, (3, 40, 40)),
+        spaces.Box(-1000, 1000, (2, 40, 40)),
+        spaces.Box(-1000, 1000, (3, 20, 20)),
+        spaces.Box(0, 255, (3, 40, 40), np.uint8),
+        spaces.Box(0, 255, (3, 20, 20), np.uint8),
+    ],
+)
+def test_what_no_cnn_sees_is_scaled(space, normalize_images):
+    seen_by_cnn = standard_extractor(space, normalize_images) is NatureCNN
+    assert bool(ObservationScaling(space, normalize_images).keys) != seen_by_cnn
 
 
 def shifted():

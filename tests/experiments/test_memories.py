@@ -5,7 +5,7 @@ import pytest
 
 from fw_rl.envs import GameEnv, RetrievalGame
 from fw_rl.envs.popgym import Autoencode, RepeatFirst, RepeatPrevious
-from fw_rl.experiments.memories import Published, jobs, published, settings_by_cell, summarise
+from fw_rl.experiments.memories import EPOCH, Published, jobs, published, settings_by_cell, summarise
 from fw_rl.experiments.memories_attention import Recall, answer_steps, draw_recalls
 from fw_rl.experiments.memories_report import describe, draw_curves, draw_scores
 from fw_rl.experiments.search.learning import Learning
@@ -17,7 +17,7 @@ GAME, CELL = "RepeatPreviousMedium", "lru"  # of which the paper has -0.315 and 
 
 def learning(*returns, game=GAME, cell=CELL, seed=0, seconds=30.0, diverged=False):
     """A training of 300 frames that came to this curve, without having been one."""
-    settings = dict(seed=seed, timesteps=300)
+    settings = dict(seed=seed, timesteps=3 * EPOCH)
     return Learning(settings, dict(game=game, cell=cell), list(returns), 0.0, seconds, diverged)
 
 
@@ -58,14 +58,19 @@ def test_the_score_is_the_mean_of_the_best_returns():
     assert found["best"] == [0.8, 0.4]
     assert found["estimate"] == pytest.approx([0.6, 0.6 - 12.7062 * 0.2, 0.6 + 12.7062 * 0.2], abs=1e-4)
     assert found["curve"][0] == pytest.approx([-0.45, 0.0, 0.5])
-    assert found["frames"] == [100, 200, 300]
+    assert found["frames"] == [EPOCH, 2 * EPOCH, 3 * EPOCH]
+
+
+def test_the_best_epoch_is_no_lucky_part_of_one():
+    lucky = [0.0] * 29 + [1.0]
+    assert of_cell(learning(*lucky))["best"] == [pytest.approx(0.1)]
 
 
 def test_seconds_are_those_until_the_paper_s_best():
-    """0.789 less 0.005 is reached after 200 of 300 frames and 20 of 30 seconds; the median of three is that of the second."""
+    """0.789 less 0.005 is reached after two of three epochs and 20 of 30 seconds; the median of three is that of the first."""
     found = of_cell(learning(0, 0.784, 1), learning(0.9, 0, 0, seed=1, seconds=60.0), learning(0, 0, 0.7, seed=2))
     assert (found["seconds_to_paper"], found["reached_paper"]) == (20.0, 2)
-    assert found["frames_per_second"] == 10.0
+    assert found["frames_per_second"] == EPOCH / 10
     assert of_cell(learning(0, 0.783, 0))["seconds_to_paper"] is None
 
 

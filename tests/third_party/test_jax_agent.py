@@ -48,7 +48,7 @@ def jax_outputs(peer, name, parameters, x):
     cell = peer.CELLS[name]
     state, outputs = tuple(jax.numpy.zeros((x.shape[1], *shape)) for shape in cell.state), []
     for t, now in enumerate(x):
-        state, output = cell.step(parameters, state, now, t)
+        state, output = cell.step(parameters, state, peer.apply(parameters["x"], now), t)
         outputs.append(np.array(output))
     return np.stack(outputs)
 
@@ -78,6 +78,17 @@ def test_its_cells_are_ours(peer, name):
             x=dict(w=found["core.weight_ih_l0"].T, b=several[0]), h=dict(w=found["core.weight_hh_l0"].T, b=several[1])
         )
     assert np.allclose(jax_outputs(peer, name, parameters, x), ours.numpy(), atol=2e-5)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_whole_sequence_has_the_values_of_its_steps(peer, name):
+    settings = peer.Settings(algo="ppo", cell=name, ent_coef=0.0)
+    params = peer.parameters(jax.random.key(0), peer.CELLS[name])
+    played = peer.play(peer.CELLS[name], params, jax.random.key(1), 8)
+    nothing = jax.numpy.zeros_like(played.value)
+    assert float(peer.ppo_loss(params, played, nothing, peer.CELLS[name], settings)) < 1e-10
+    off = played._replace(value=played.value + 0.1)
+    assert float(peer.ppo_loss(params, off, nothing, peer.CELLS[name], settings)) == pytest.approx(0.005, rel=1e-3)
 
 
 @pytest.mark.parametrize("algo", ["a2c", "ppo"])

@@ -91,14 +91,15 @@ class Learning:
         return float(self.curve.mean())
 
     @property
-    def best(self) -> float:
-        """The largest mean return of a part; that of an epoch is the score of a training in POPGym (Morad et al. 2023)."""
-        return float(self.curve.max())
-
-    @property
     def final(self) -> float:
         """The mean return in the last tenth of the training."""
         return float(self.curve[-max(len(self.returns) // 10, 1) :].mean())
+
+    def epochs(self, frames: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The curve in parts of about so many frames, counted from its end: their ends, in frames, and their mean returns."""
+        size = min(max(round(frames / self.frames[0]), 1), len(self.returns))
+        left_over = len(self.returns) % size
+        return self.frames[left_over + size - 1 :: size], self.curve[left_over:].reshape(-1, size).mean(axis=1)
 
     def frames_to(self, level: float) -> float:
         """Frames until a part has at least a mean return for the first time; infinite if none has."""

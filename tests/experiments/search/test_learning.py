@@ -33,9 +33,16 @@ def test_a_part_without_an_end_has_the_return_before():
     assert known.curve.tolist() == [-1, -1, -1, 1, 1]
     assert known.frames.tolist() == [20, 40, 60, 80, 100]
     assert known.area == pytest.approx(-0.2)
-    assert known.best == 1
     assert known.final == 1
     assert (known.frames_to(-1), known.frames_to(0.5), known.frames_to(1.5)) == (40, 80, math.inf)
+
+
+def test_epochs_are_counted_from_the_end():
+    known = learning([9.0, 0.0, 1.0, None, 4.0])
+    ends, returns = known.epochs(43)
+    assert (ends.tolist(), returns.tolist()) == ([60, 100], [0.5, 2.5])
+    assert known.epochs(5)[1].tolist() == known.curve.tolist()
+    assert known.epochs(1000)[1].tolist() == [known.area]
 
 
 def test_a_curve_of_nothing_is_unknown():
