@@ -4,7 +4,7 @@
     python benchmarks/compare_checkouts.py --before /tmp/before
 
 Each measurement is a process of its own that imports the package from one of the checkouts; the two alternate. The kernels of
-both are compiled before. The settings are the tuned ones, and the ratio is that of the medians.
+both are compiled before. The nets are those that each checkout makes by default, and the ratio is that of the medians.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Settings:
 def frames_per_second(settings: Settings, cell: str) -> float:
     """How fast A2C acts and learns, after a warm-up."""
     envs = CatchTorchVectorEnv(settings.num_envs, device=settings.device)
-    policy = dict(cell=cell, hidden_size=128)
+    policy = dict(cell=cell, hidden_size=128, encoder_arch=[128], net_arch=[], shared_cell=True)
     model = RecurrentA2C("RecurrentPolicy", envs, n_steps=settings.n_steps, policy_kwargs=policy, device=settings.device)
     clock = Clock(10 * settings.seconds, warm_up=5 * settings.seconds)
     model.learn(10**9, callback=clock)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
+from fw_rl.experiments.run_folder import git_commit
 from fw_rl.files import write_json
 
 __all__ = ["Clock", "calls_per_second", "in_new_process", "in_turn", "processor", "ratio_row", "write_report"]
@@ -103,7 +104,7 @@ def write_report(path: Path | None, settings: Any, **content: Any) -> None:
     versions = {"python": platform.python_version()} | {name: installed[name] for name in _PACKAGES if name in installed}
     machine = dict(machine=platform.machine(), processor=processor(), cores=os.cpu_count(), versions=versions)
     given = {name: value for name, value in asdict(settings).items() if not isinstance(value, Path)}
-    write_json(path, machine | dict(settings=given) | content)
+    write_json(path, machine | dict(git_commit=git_commit(), settings=given) | content)
 
 
 def processor() -> str:

@@ -43,6 +43,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_nor
 from torch import nn
 
 from fw_rl.agents import RecurrentA2C, RecurrentPPO
+from fw_rl.experiments.run_folder import git_commit
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file
 from fw_rl.intervals import mean_interval
@@ -226,7 +227,7 @@ def train(
     for way in ("greedy", "sampled"):
         mean = np.mean(evaluate_policy(model, env, episodes, deterministic=way == "greedy")[0])
         told[way] = round(float(mean), 3)
-    return dict(seconds=round(seconds, 1), processor=processor(), curve=curve.points) | told
+    return dict(seconds=round(seconds, 1), processor=processor(), git_commit=git_commit(), curve=curve.points) | told
 
 
 Runs = list[dict[str, Any]]

@@ -103,7 +103,7 @@ def limits(part: dict[str, float], counts: tuple[int, ...]) -> dict[int, dict[st
 def make_config(name: str, settings: Settings, runners: int) -> AlgorithmConfig:
     """The same settings for every contender, but for the module."""
     make = partial(CatchVectorEnv, settings.num_envs, n=settings.n, m=3, autoreset_mode=AutoresetMode.NEXT_STEP)
-    memory = dict(hidden_size=settings.hidden_size) | CONTENDERS[name]
+    memory = dict(hidden_size=settings.hidden_size, encoder_arch=[128], net_arch=[], shared_cell=True) | CONTENDERS[name]
     agent = RLlibAgent("RecurrentPolicy", make, n_steps=settings.n - 1, n_workers=runners, seed=0, policy_kwargs=memory)
     config = agent._config(10**9)
     if name == PEER:

@@ -232,7 +232,8 @@ def correction(memory: Memory, key: Tensor, target: Tensor, decay: Tensor | floa
 def delta(memory: Memory, h: Tensor, decay: Tensor | float) -> tuple[Tensor, Tensor]:
     """The delta rule (Widrow & Hoff 1960): write only what a read does not give back yet; value and key, [B, H] each.
 
-    With u = h / |h|: value ``u - decay * A u``, key u. The vectors have unit length, so that any eta in (0, 2) is stable.
+    With u = h / sqrt(|h|^2 + 1e-3): value ``u - decay * A u``, key u. No vector is longer than 1, so that any eta in (0, 2) is
+    stable.
 
     Args:
         memory: The fast weights A before the step.
@@ -246,7 +247,8 @@ def delta(memory: Memory, h: Tensor, decay: Tensor | float) -> tuple[Tensor, Ten
 def oja(memory: Memory, h: Tensor, decay: Tensor | float) -> tuple[Tensor, Tensor]:
     """Oja's rule (Oja 1982, for several outputs Oja 1989): the correction is on the key's side; value and key, [B, H] each.
 
-    With u = h / |h|: value u, key ``u - decay * A^T u``. For the same vectors this A is the transpose of the delta rule's.
+    With u = h / sqrt(|h|^2 + 1e-3): value u, key ``u - decay * A^T u``. For the same vectors this A is the transpose of the
+    delta rule's.
 
     Args:
         memory: The fast weights A before the step.

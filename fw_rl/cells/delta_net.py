@@ -29,7 +29,7 @@ _CHOICES = {"rule": ("delta", "sum"), "keys": ("input", "output")}
 class DeltaNetCell(AcceleratedCell):
     """Net that programs fast weights: it writes values under keys of its own, and reads them by queries (Schlag et al. 2021).
 
-    One step, in each of N heads with d = H / N units (rounded up), unit(a) = a / |a|, ⊙ the product of elements:
+    One step, in each of N heads with d = H / N units (rounded up), unit(a) = a / sqrt(|a|^2 + 1e-6), ⊙ the product of elements:
 
         z = x(t) + m ⊙ (x(t-1) - x(t))                                                         z = x(t) unless `shift`
         query, key = unit(silu(W_q z)), unit(silu(W_k z))
@@ -51,12 +51,11 @@ class DeltaNetCell(AcceleratedCell):
         hidden_size: Units H.
         heads: Heads N.
         rule: "delta", which replaces what was under a key, or "sum", which adds to it.
-        gated: Let the memory decay as the input says (Yang et al. 2025); at the start a step leaves 99.3 % of it. False is the
-            cell of Schlag et al. 2021.
+        gated: Let the memory decay as the input says (Yang et al. 2025); at the start a step leaves 99.3 % of it. Without it
+            and `shift` this is the delta rule of Schlag et al. 2021 in the layer of Yang et al. 2024.
         keys: "input", so that a sequence can be run by chunks, or "output".
         shift: Let the maps see a blend of this input and the last (the token shift of Peng et al. 2023). Each number of the
-            input has a share of its own, which is learned; at the start they go from 0 to a half. False is the cell of Schlag
-            et al. 2021.
+            input has a share of its own, which is learned; at the start they go from 0 to a half.
 
     Raises:
         ValueError: If an option is outside its range.

@@ -18,7 +18,8 @@ __all__ = ["SHMCell"]
 class SHMCell(Cell):
     """Matrix of which each step calibrates every element before it writes a value under a key.
 
-    One step (Le et al. 2025, §3), with ⊙ the product of elements, x̂ = layer_norm(x(t)) and share(a) = relu(a) / sum(relu(a)):
+    One step (Le et al. 2025, §3), with ⊙ the product of elements, x̂ = layer_norm(x(t)) and
+    share(a) = relu(a) / (sum(relu(a)) + 1e-5):
 
         query, key, value = share(W_q x̂), share(W_k x̂), W_v x̂
         C(t) = sigmoid(θ(t) (W_c x̂)^T + b 1^T)                              calibration, 0 to 1

@@ -22,7 +22,7 @@ from fw_rl.agents.checkpoint import CheckpointError, read_checkpoint, versions
 from fw_rl.experiments.settings import RunSettings
 from fw_rl.files import write_file, write_json
 
-__all__ = ["RunFolder", "mean_return"]
+__all__ = ["RunFolder", "git_commit", "mean_return"]
 
 
 class RunFolder:
@@ -65,7 +65,7 @@ class RunFolder:
 
     def keep(self, config: RunSettings) -> None:
         """Write down the settings, with versions and commit."""
-        write_json(self.config, dict(settings=dataclasses.asdict(config), versions=versions(), git_commit=_git_commit()))
+        write_json(self.config, dict(settings=dataclasses.asdict(config), versions=versions(), git_commit=git_commit()))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -157,7 +157,7 @@ class _ProgressFile(CSVOutputFormat):
         self.file.seek(0, os.SEEK_END)
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """The commit of the checkout that this code runs from, if it runs from one."""
     here = Path(__file__).resolve()
     git = ["git", "-C", str(here.parent)]

@@ -99,7 +99,8 @@ class RetrievalNet(nn.Module):
     """Strings [B, T] to logits [B, 10]: an embedding of 50, expanded to 100, a recurrent layer, 100 ReLUs (Ba16 §4.1, A.1).
 
     The embedding starts with a standard deviation of 1: from a start as small as that of the other layers (A.1), the inputs of
-    the recurrent layer are so weak at first that learning needs several times as many epochs.
+    the recurrent layer are so weak at first that learning needs several times as many epochs. The layer that expands it starts
+    as Torch's.
     """
 
     def __init__(self, cell: Cell) -> None:

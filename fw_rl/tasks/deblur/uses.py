@@ -62,12 +62,12 @@ def bind(
     """Show scenes of objects, each a shape in a colour, and ask for the colours.
 
     Shapes and colours are random vectors of length `size` from a vocabulary. Each object is presented once, the shape as the
-    input of a linear layer that knows nothing and the colour as its target. The colour that is nearest is the answer, if what
-    comes back is at least half as long as a colour.
+    input of a linear layer that knows nothing and the colour as its target. The colour that is nearest is the answer, if at
+    least half of it comes back.
 
     Returns the shares of right answers after a first scene, `first`, and after a second one with the same shapes in other
     colours, `second`; of answers that are `stale` then, those of the first scene; of shapes for which anything is `answered`
-    when the fast weights have decayed for `later` steps; and the `chance` of a guess.
+    when `later` steps have passed before the one that asks; and the `chance` of a guess.
     """
     shapes, colours = (2.0 * torch.randint(2, (2, vocabulary, size), generator=generator) - 1).unbind()
     layer = nn.Linear(size, size, bias=False)
