@@ -247,8 +247,7 @@ def delta(memory: Memory, h: Tensor, decay: Tensor | float) -> tuple[Tensor, Ten
 def oja(memory: Memory, h: Tensor, decay: Tensor | float) -> tuple[Tensor, Tensor]:
     """Oja's rule (Oja 1982, for several outputs Oja 1989): the correction is on the key's side; value and key, [B, H] each.
 
-    With u = h / sqrt(|h|^2 + 1e-3): value u, key ``u - decay * A^T u``. For the same vectors this A is the transpose of the
-    delta rule's.
+    With the u of `delta`: value u, key ``u - decay * A^T u``. For the same vectors this A is the transpose of the delta rule's.
 
     Args:
         memory: The fast weights A before the step.
