@@ -48,6 +48,40 @@ def test_a_schedule_comes_back(schedule):
         assert again(progress) == pytest.approx(schedule(progress), rel=1e-12)
 
 
+@pytest.mark.parametrize("agent", [RecurrentA2C, RecurrentPPO])
+def test_the_entropy_weight_that_is_learned_with_goes_down(agent):
+    own = dict(batch_size=4, n_epochs=1, desired_kl=None) if agent is RecurrentPPO else {}
+
+    def gradient(progress, **settings):
+        model = agent("RecurrentPolicy", catch(), n_steps=4, policy_kwargs=SMALL, seed=0, learning_rate=0.0, **own, **settings)
+        model.learn(8)
+        model._current_progress_remaining = progress
+        torch.manual_seed(0)
+        model.train()
+        return torch.cat([part.grad.flatten() for part in model.policy.parameters() if part.grad is not None])
+
+    none, half = gradient(0.0, ent_coef=0.0), gradient(0.5, ent_coef=0.25)
+    assert torch.equal(gradient(0.0, ent_coef=0.5, anneal_entropy=True), none)
+    assert torch.equal(gradient(0.5, ent_coef=0.5, anneal_entropy=True), half)
+    assert not torch.equal(none, half)
+
+
+@pytest.mark.parametrize("name, limit", [("clip_range", 0.02), ("clip_range_vf", 0.1)])
+def test_ppo_clips_as_far_as_its_schedule_says_now(name, limit):
+    def told(progress, **settings):
+        model = make_ppo(learning_rate=3e-3, desired_kl=None, target_kl=None, **settings)
+        model.batch_size = 8  # so that there is nothing to clip in the one update of `learn`
+        model.learn(8)
+        model._current_progress_remaining, model.n_epochs = progress, 20
+        torch.manual_seed(0)
+        model.train()
+        return torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+
+    now, fixed = told(0.5, **{name: LinearSchedule(limit, 0.0, 1.0)}), told(0.5, **{name: limit / 2})
+    assert torch.equal(now, fixed)
+    assert not torch.equal(now, told(0.5, **{name: limit}))
+
+
 def test_a_function_is_no_schedule_of_numbers():
     class Own(LinearSchedule):
         def __call__(self, progress_remaining):
