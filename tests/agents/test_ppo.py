@@ -176,6 +176,20 @@ def test_the_rate_rises_no_more_once_the_policy_has_moved_too_far():
     assert factors[-1] == 0.01
 
 
+def test_the_rate_follows_the_mean_of_all_updates(monkeypatch):
+    model, told = make_ppo(n_epochs=4, learning_rate=1e-2, target_kl=None), []
+    monkeypatch.setattr(model, "_adapt_learning_rate", told.append)
+    model.learn(18)
+    assert told == [model.logger.name_to_value["train/approx_kl"]]
+
+
+def test_a_loaded_agent_cuts_sequences_for_its_new_batch(tmp_path):
+    make_ppo(batch_size=6).save(tmp_path / "agent")
+    model = RecurrentPPO.load(tmp_path / "agent", make_ppo().get_env(), batch_size=3)
+    model.learn(18)
+    assert {len(batch.returns) for batch in minibatches(model)} == {3}
+
+
 def test_an_agent_goes_on_with_its_adapted_rate(tmp_path):
     model = make_ppo(desired_kl=1.0).learn(54)
     model._adapt_learning_rate(3.0)

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from PIL import Image
 
 from fw_rl.agents import RecurrentPPO
+from fw_rl.commands import play
 from fw_rl.commands.play import main
 from fw_rl.experiments import screen
 from fw_rl.experiments.agents import load_trained
@@ -99,6 +100,16 @@ def test_the_same_seed_gives_the_same_episodes(catch_run, tmp_path):
         assert main([str(catch_run), "--gif", str(tmp_path / f"{name}.gif"), "--sample", *arguments]) == 0
     a, b, c = ((tmp_path / f"{name}.gif").read_bytes() for name in "abc")
     assert a == b != c
+
+
+@pytest.mark.parametrize("how, greedy", [([], True), (["--sample"], False)])
+def test_every_episode_has_a_seed_of_its_own(how, greedy, walk_run, monkeypatch):
+    told = []
+    steps = play.play_steps
+    monkeypatch.setattr(play, "play_steps", lambda *given: told.append(given[2:4]) or steps(*given))
+    monkeypatch.setattr(play, "_open", lambda options, config, model: (open_env(config, None, model), None))
+    assert main([str(walk_run), "--episodes", "3", "--seed", "7", *how]) == 0
+    assert told == [(7, greedy), (8, greedy), (9, greedy)]
 
 
 def test_long_episodes_are_cut_off(walk_run, capsys, tmp_path):

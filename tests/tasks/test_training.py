@@ -47,6 +47,13 @@ def test_it_learns():
     assert (history[-1]["test_error"], history[-1]["test_loss"]) == evaluate(net, DATA.test)
 
 
+def test_the_net_learns_in_training_mode_alone():
+    net, seen = make_net(), set()
+    net.register_forward_pre_hook(lambda net, _: seen.add((net.training, torch.is_grad_enabled())))
+    train(net, DATA, Training(1e-2, epochs=2, seed=0))
+    assert seen == {(True, True), (False, False)}
+
+
 class Stop(Exception):
     pass
 
