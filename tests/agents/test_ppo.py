@@ -184,10 +184,10 @@ def test_the_rate_follows_the_mean_of_all_updates(monkeypatch):
 
 
 def test_a_loaded_agent_cuts_sequences_for_its_new_batch(tmp_path):
-    make_ppo(batch_size=6).save(tmp_path / "agent")
-    model = RecurrentPPO.load(tmp_path / "agent", make_ppo().get_env(), batch_size=3)
-    model.learn(18)
-    assert {len(batch.returns) for batch in minibatches(model)} == {3}
+    make_ppo(batch_size=3).save(tmp_path / "agent")
+    for batch_size, steps in ((3, 3), (6, 6), (2, 2)):
+        model = RecurrentPPO.load(tmp_path / "agent", make_ppo().get_env(), batch_size=batch_size).learn(18)
+        assert {len(batch.returns) for batch in minibatches(model)} == {steps}
 
 
 def test_an_agent_goes_on_with_its_adapted_rate(tmp_path):
