@@ -1,6 +1,7 @@
-"""Pictures of attention for TensorBoard: they come when they should, and the training does not notice."""
+"""Pictures of attention come when they should and the training does not notice; checkpoints that are kept, and interrupts."""
 
 import random
+import signal
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fw_rl.agents import RecurrentA2C
 from fw_rl.envs import CatchEnv, CatchVectorEnv
 from fw_rl.experiments.agents import make_model
-from fw_rl.experiments.callbacks import AttentionPictures, Checkpoints, LogRows
+from fw_rl.experiments.callbacks import AttentionPictures, Checkpoints, LogRows, StopOnInterrupt
 from fw_rl.experiments.run_folder import RunFolder
 from fw_rl.experiments.settings import resolve
 
@@ -79,3 +80,24 @@ def test_the_checkpoint_before_which_returns_were_largest_is_kept(tmp_path):
     assert RecurrentA2C.load(folder.best).num_timesteps == 60
     folder.best.write_bytes(b"damaged")
     assert save(Checkpoints(folder, interval=1), 70, [0.1]) == (0.1, 70)
+
+
+def test_the_last_three_checkpoints_are_kept(tmp_path):
+    config = resolve(env="Catch-5-2", cell="lstm", hidden_size=4, n_envs=2, n_steps=4)
+    folder, agent = RunFolder.create(tmp_path, config), make_model(config)
+    agent.learn(321, callback=Checkpoints(folder, interval=100))
+    assert [int(path.stem) for path in folder.saved_checkpoints()] == [104, 208, 312]
+
+
+def test_only_a_first_interrupt_waits_for_the_rollout(tmp_path, capfd):
+    told = []
+    before = signal.signal(signal.SIGINT, lambda *_: told.append("at once"))
+    try:
+        with StopOnInterrupt(Checkpoints(RunFolder(tmp_path), interval=1)) as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert (stop.asked, told) == (True, [])
+            signal.raise_signal(signal.SIGINT)
+            assert told == ["at once"]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capfd.readouterr().err.count("Ctrl-C again stops at once") == 1
