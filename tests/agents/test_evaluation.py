@@ -80,13 +80,15 @@ def test_evaluations_with_masks_may_be_nested():
 
 
 @pytest.mark.parametrize("evaluate", [lambda model, env: Player(model).play(env, 4), lambda *which: evaluate_policy(*which, 4)])
-def test_an_evaluation_leaves_the_statistics_of_a_normalizer(evaluate):
+@pytest.mark.parametrize("training", [True, False])
+def test_an_evaluation_leaves_a_normalizer_as_it_was(training, evaluate):
     env = VecNormalize(make_vec_env("CartPole-v1", 2))
     model = RecurrentPPO("RecurrentPolicy", env, n_steps=8, batch_size=8, seed=0).learn(16)
     before = env.obs_rms.mean.copy(), env.ret_rms.count
+    env.training = training
     evaluate(model, env)
     assert np.array_equal(env.obs_rms.mean, before[0]) and env.ret_rms.count == before[1]
-    assert env.training
+    assert env.training == training
 
 
 def test_a_number_of_episodes_that_cannot_be_is_refused():

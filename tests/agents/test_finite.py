@@ -97,6 +97,15 @@ def test_a_loss_that_overflows_changes_no_parameter(algorithm):
     assert same_parameters(model, same)
 
 
+@pytest.mark.parametrize("algorithm", ["A2C", "PPO"])
+def test_a_gradient_that_overflows_changes_no_parameter(algorithm):
+    model, same = make_agent(algorithm), make_agent(algorithm)
+    model.policy.value_net.bias.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(FloatingPointError, match=r"^the loss or its gradient is not finite after 15 frames: [^\n]*$"):
+        model.learn(10 * ROLLOUT)
+    assert same_parameters(model, same)
+
+
 @pytest.mark.parametrize("place", ["cell", "log_std"])
 @pytest.mark.parametrize("algorithm", ["A2C", "PPO"])
 def test_divergence_while_acting_is_told_in_one_line(algorithm, place):

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from fw_rl.agents import A3C, RecurrentA2C, RecurrentPPO
 from fw_rl.agents.features import standard_extractor
-from fw_rl.agents.scaling import ObservationScaling, RunningStatistics
+from fw_rl.agents.scaling import ObservationScaling, RewardScaling, RunningStatistics
 from tests.agents.helpers import make_model, rollouts_of
 from tests.agents.test_normalization import Sensors
 
@@ -38,6 +38,13 @@ def test_numbers_are_scaled_and_choices_and_pictures_not(space, scaled):
     assert bool(ObservationScaling(space).keys) == scaled
     in_a_dict = ObservationScaling(spaces.Dict(part=space, other=spaces.Discrete(2)))
     assert in_a_dict.keys == (["part"] if scaled else [])
+
+
+def test_a_reward_is_at_most_ten_deviations_long():
+    rewards = torch.tensor([[0.0]] * 999 + [[-1e6]] + [[1.0]])
+    scaled = RewardScaling().scale(rewards, torch.zeros(1001, 1, dtype=torch.bool), torch.zeros(1, dtype=torch.float64), 0.9)
+    assert scaled.min() == -10
+    assert 0 < scaled[-1] < 1e-3
 
 
 def test_statistics_are_those_of_all_values_together():
