@@ -538,6 +538,13 @@ def test_torch_has_one_thread_in_learn_unless_told_otherwise(threads, expected):
     assert set(inside) == {expected}
 
 
+def test_settings_of_the_optimizer_itself_come_first():
+    chosen = make_model(catch(), optimizer_eps=1e-3, policy_kwargs=dict(optimizer_kwargs=dict(eps=1e-2, weight_decay=0.1)))
+    usual = make_model(catch(), optimizer_eps=1e-3)
+    assert (chosen.policy.optimizer.defaults["eps"], chosen.policy.optimizer.defaults["weight_decay"]) == (1e-2, 0.1)
+    assert usual.policy.optimizer.defaults["eps"] == 1e-3
+
+
 def test_the_entropy_weight_does_not_change_its_sign():
     model = make_model(catch(), n_steps=8, ent_coef=0.1, anneal_entropy=True)
     weights = []

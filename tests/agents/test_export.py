@@ -175,7 +175,7 @@ def test_what_a_normalizer_has_learned_is_part_of_the_step(kind, tmp_path):
     box = spaces.Box(-100, 100, (4,), np.float32)
     space = box if kind == "Box" else spaces.Dict(seen=box, word=spaces.Discrete(3))
     keys = dict(norm_obs_keys=["seen"]) if kind == "Dict" else {}
-    env = VecNormalize(DummyVecEnv([lambda: Space(space, spaces.Discrete(5))]), clip_obs=1.5, **keys)
+    env = VecNormalize(DummyVecEnv([lambda: Space(space, spaces.Discrete(5))]), clip_obs=1.5, epsilon=0.5, **keys)
     rng = np.random.default_rng(0)
 
     def observations(count):

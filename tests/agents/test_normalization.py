@@ -126,6 +126,13 @@ def test_training_goes_on_to_the_last_bit(own, tmp_path):
     np.testing.assert_array_equal(*(normalizer.returns for normalizer in normalizers))
 
 
+def test_every_setting_comes_back(tmp_path):
+    settings = dict(training=False, norm_reward=False, clip_obs=2.0, clip_reward=3.0, gamma=0.5, epsilon=0.25)
+    make_model(VecNormalize(DummyVecEnv([Sensors] * 2), norm_obs=False, **settings), n_steps=5).save(tmp_path / "agent")
+    loaded = RecurrentA2C.load(tmp_path / "agent", DummyVecEnv([Sensors] * 2)).get_vec_normalize_env()
+    assert {name: getattr(loaded, name) for name in settings} == settings
+
+
 def test_settings_of_the_environment_that_is_given_stay(tmp_path):
     taught("Box", tmp_path / "agent")
     env = VecNormalize(ENVS["Box"](), training=False, norm_reward=False, clip_obs=2.0)

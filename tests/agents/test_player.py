@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from fw_rl.agents import Player, RecurrentA2C, player
 from fw_rl.envs import CatchEnv, CatchVectorEnv, VecEnvAdapter
-from tests.agents.helpers import CELLS, Scripted, make_model, scramble, scripted_envs
+from tests.agents.helpers import CELLS, PLAIN, Recorder, Scripted, make_model, register_for_a_test, scramble, scripted_envs
 
 EVERY_CELL = pytest.mark.parametrize("cell, options", CELLS.values(), ids=CELLS)
 SCRIPTS = [((3, "terminated"), (5, "truncated")), ((2, "terminated"),)]
@@ -24,6 +24,21 @@ def model_of(env, cell="gru", **options):
     model = make_model(env, cell, cell_kwargs=options)
     scramble(model.policy)
     return model
+
+
+def test_what_it_plays_begins_with_an_empty_memory(monkeypatch):
+    register_for_a_test(monkeypatch)
+    model = make_model(DummyVecEnv(scripted_envs(SCRIPTS)), "tally", policy_kwargs=PLAIN | dict(encoder_arch=(), hidden_size=3))
+    with torch.no_grad():  # action 0 once the sum of all that was seen is above 50, else 1
+        model.policy.action_net.weight.copy_(torch.tensor([[1.0] * 3, [0.0] * 3, [0.0] * 3]))
+        model.policy.action_net.bias.copy_(torch.tensor([0.0, 50.0, 0.0]))
+    fresh, used = Player(model), Player(model)
+    used.act(np.full((2, 3), 100.0, dtype=np.float32))
+    used.observe(np.zeros(2, dtype=bool))
+    played = [Recorder(DummyVecEnv(scripted_envs(SCRIPTS, scale=0.3))) for _ in range(2)]
+    fresh.play(played[0], 8)
+    used.play(played[1], 8)
+    np.testing.assert_array_equal(played[0]["actions"], played[1]["actions"])
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
