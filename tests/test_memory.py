@@ -463,3 +463,16 @@ def test_examples_in_the_docstrings():
     result = doctest.testmod(memory)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_what_was_folded_stays_though_nothing_is_written_since():
+    stored, query, nothing = random_memory("folded"), rand(B, H, seed=9), torch.zeros(B, dtype=torch.float64)
+    silent = memory.write(stored, rand(B, H), rand(B, H), nothing, decay=1.0)
+    assert_same(memory.read(memory.fold(silent), query), memory.read(stored, query))
+
+
+def test_a_matrix_that_overflowed_does_not_cross_the_start_of_a_chunk():
+    matrix = torch.full((1, 1, 2, 2), torch.inf)
+    parts = [torch.ones(3, 1, 1, 2)] * 3 + [torch.ones(3, 1, 1)]
+    reads, after = memory.write_and_read(matrix, *parts, episode_starts=torch.tensor([[True], [False], [False]]))
+    assert reads.isfinite().all() and after.isfinite().all()

@@ -585,3 +585,8 @@ def test_the_entropy_weight_does_not_change_its_sign():
 def test_a_number_that_is_not_allowed_is_refused(argument, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         make_model(catch(), **argument)
+
+
+def test_advantages_are_scaled_if_so_chosen():
+    scaled, plain = (make_model(catch(2), n_steps=4, normalize_advantage=chosen).learn(16) for chosen in (True, False))
+    assert not same_parameters(scaled, plain)

@@ -952,3 +952,9 @@ def test_a_file_goes_from_device_to_device(tmp_path):
     on_cpu.save(tmp_path / "agent")
     back = RecurrentA2C.load(tmp_path / "agent", catch(), device="cuda").learn(90, reset_num_timesteps=False)
     assert {parameter.device.type for parameter in back.policy.parameters()} == {"cuda"}
+
+
+def test_another_memory_begins_new_episodes(saved):
+    """Its state has the same form, but was made by other rules."""
+    loaded = RecurrentA2C.load(saved[1], catch(), policy_kwargs=dict(cell_kwargs=dict(eta=0.125)))
+    assert loaded._last_obs is None

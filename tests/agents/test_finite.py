@@ -11,6 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from fw_rl.agents import A3C, Player, RecurrentA2C, RecurrentPPO
+from fw_rl.agents.finite import first_not_finite
 from tests.agents.helpers import FASTEST, same_parameters
 
 N_ENVS, N_STEPS, EPISODE = 3, 5, 6
@@ -146,3 +147,9 @@ def test_neither_predict_nor_player_acts_on_it(value):
     alone = dict(a=np.array(0), b=observation["b"][2])
     with pytest.raises(FloatingPointError, match=rf"got {value} from environment 0$"):
         model.predict(alone)
+
+
+def test_the_first_of_several_keys_is_named():
+    numbers = {key: np.zeros((4, 2, 1)) for key in "abc"}
+    numbers["a"][3], numbers["b"][1, 1], numbers["c"][2] = np.nan, np.inf, np.nan
+    assert first_not_finite("observation", numbers) == (1, 1, "observation['b'] must be finite, got inf")

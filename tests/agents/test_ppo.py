@@ -310,3 +310,33 @@ def test_a_number_may_be_one_of_numpy(tmp_path):
     assert model.learn(18).num_timesteps == 18
     model.save(tmp_path / "agent")
     assert RecurrentPPO.load(tmp_path / "agent").clip_range == pytest.approx(0.3)
+
+
+def test_the_shorter_sequences_are_not_always_last():
+    model = collected(make_ppo(bptt_length=4, batch_size=8))
+    assert len({tuple(len(batch.returns) for batch in minibatches(model)) for _ in range(40)}) > 1
+
+
+def test_each_update_has_a_gradient_of_its_own():
+    norms = []
+    for n_epochs in (1, 3):  # of the same minibatch, by the same parameters
+        model = collected(make_ppo(batch_size=18, n_epochs=n_epochs, max_grad_norm=1e9), rollouts=1)
+        norms.append(model.logger.name_to_value["train/grad_norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+def test_a_value_error_of_no_weight_teaches_the_critic_nothing():
+    model, same = (make_ppo(vf_coef=0.0, learning_rate=1e-2) for _ in range(2))
+    model.learn(18)
+    assert torch.equal(model.policy.value_net.weight, same.policy.value_net.weight)
+    assert not same_parameters(model, same)
+
+
+def test_the_update_that_would_go_too_far_is_not_made():
+    def taught(**settings):
+        return make_ppo(batch_size=18, learning_rate=1e-2, **settings).learn(18)
+
+    whole, half = taught(n_epochs=2, target_kl=None), taught(n_epochs=1, target_kl=None)
+    reached = 2 * whole.logger.name_to_value["train/approx_kl"]  # before the first of both updates there is none
+    assert same_parameters(taught(n_epochs=2, target_kl=reached / 1.4), whole)
+    assert same_parameters(taught(n_epochs=2, target_kl=reached / 1.6), half)

@@ -487,3 +487,11 @@ def test_a_callback_reads_the_rollout_as_in_sb3(agent_class, options):
     learned = {name: getattr(model.rollout_buffer, name) for name in callback.read}
     assert all(np.array_equal(callback.read[name], learned[name]) for name in learned), "they are of the policy that acted"
     assert callback.step["obs_tensor"].shape == (1, 4) and callback.step["clipped_actions"].dtype == np.int64
+
+
+def test_outputs_that_were_read_amid_a_rollout_go_on():
+    rollout = RecurrentRollout(3, spaces.Box(-1, 1, (1,)), spaces.Discrete(2), n_envs=2)
+    for step in range(3):
+        rollout.add_observation(np.zeros((2, 1), dtype=np.float32), np.zeros(2, dtype=bool))
+        rollout.add(torch.zeros(2), np.zeros(2, dtype=np.float32), torch.full((2, 4), float(step)))
+        assert rollout.outputs[:, 0, 0].tolist() == [*range(step + 1)]

@@ -177,3 +177,21 @@ def test_workers_share_what_they_know_of_the_scale():
     assert model.policy.reward_scaling.count > model.num_timesteps / 2  # they write without a lock: now and then one is lost
     place, _, angle, _ = model.policy.observation_scaling.parts[0].statistics.var
     assert max(place, angle) < 0.5  # they begin at 1, and both are small in CartPole, other than the velocities
+
+
+def test_an_agent_learns_with_the_scaling_that_it_acted_with():
+    model = make_model(make_vec_env(shifted, n_envs=2, seed=0), n_steps=6, learning_rate=0.0)
+    _, rollout = rollouts_of(model, 2)
+    outputs, _ = model.policy.remember(rollout.observations, rollout.state, rollout.episode_starts)
+    assert_close(outputs, rollout.outputs)
+
+
+def test_bootstrap_values_are_of_scaled_rewards():
+    kept = []
+    for value in (0.0, 50.0):
+        model = make_model(make_vec_env("Pendulum-v1", n_envs=3, seed=0), n_steps=250, gamma=0.9)
+        model._bootstrap_values = lambda dones, infos, value=value: value * torch.as_tensor(dones, dtype=torch.float32)
+        kept.append(rollouts_of(model, 1)[0].rewards)
+    added = kept[1] - kept[0]
+    np.testing.assert_allclose(added[199], 0.9 * 50, rtol=1e-5)
+    assert not np.delete(added, 199, axis=0).any()

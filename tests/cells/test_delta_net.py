@@ -181,3 +181,8 @@ def test_wrong_options_are_refused(options, message):
 def test_examples_in_the_docstrings():
     tested = doctest.testmod(delta_net)
     assert tested.attempted and not tested.failed
+
+
+def test_the_units_of_a_head_are_rounded_up():
+    cell = DeltaNetCell(I, 6, heads=4)
+    assert cell.initial_state(B)[-1].shape == (B, 4, 2, 2)

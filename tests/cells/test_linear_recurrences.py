@@ -173,3 +173,10 @@ def test_rows_of_shm_fade_at_the_start():
 def test_shm_refuses_numbers_out_of_range(options):
     with pytest.raises(ValueError, match=r"must be a whole number from 1|must be of type int"):
         make_cell("shm", I, H, **options)
+
+
+def test_a_modulus_of_lru_lies_anywhere_on_its_ring():
+    """As much of it in the inner half of the disc as in the outer one."""
+    torch.manual_seed(0)
+    modulus = torch.exp(-make_cell("lru", 1, 1, states=4000, r_min=0.0, r_max=0.9).log_rate.exp())
+    assert (modulus < 0.9 / 2**0.5).double().mean() == pytest.approx(0.5, abs=0.04)

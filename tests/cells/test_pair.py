@@ -75,3 +75,9 @@ def test_the_documentation_is_true():
     result = doctest.testmod(pair, extraglobs=dict(make_cell=make_cell))
     assert result.attempted
     assert not result.failed
+
+
+@pytest.mark.parametrize("other", [("lstm", 3, 5), ("gru", 4, 5), ("gru", 3, 6)])
+def test_a_cell_of_another_kind_or_of_other_sizes_is_refused(other):
+    with pytest.raises(ValueError, match=r"^second must be a cell of the kind and the sizes of the first"):
+        CellPair(make_cell("gru", 3, 5), make_cell(*other))

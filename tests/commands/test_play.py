@@ -102,6 +102,14 @@ def test_the_same_seed_gives_the_same_episodes(catch_run, tmp_path):
     assert a == b != c
 
 
+def test_both_files_are_written(walk_run, tmp_path):
+    pytest.importorskip("imageio_ffmpeg", reason="needs pip install 'fw-rl[video]'")
+    gif, mp4 = tmp_path / "a.gif", tmp_path / "a.mp4"
+    assert main([str(walk_run), "--episodes", "1", "--gif", str(gif), "--mp4", str(mp4)]) == 0
+    assert gif.read_bytes().startswith(b"GIF")
+    assert b"ftyp" in mp4.read_bytes()[:12]
+
+
 @pytest.mark.parametrize("how, greedy", [([], True), (["--sample"], False)])
 def test_every_episode_has_a_seed_of_its_own(how, greedy, walk_run, monkeypatch):
     told = []
