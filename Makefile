@@ -48,7 +48,7 @@ bench:
 	python benchmarks/products.py --out results/products.json
 	python benchmarks/training_speed.py --peer-envs 16 64 512 --peer-batches 512 1024 8192 --out results/training_speed.json
 	python benchmarks/ppo_speed.py --seconds 4 --out results/ppo_speed.json
-	python benchmarks/jax_speed.py --n-envs 64 512 1024 --repeats 3 --seconds 3 --out results/jax_speed.json
+	python benchmarks/jax_speed.py --n-envs 64 512 1024 2048 --repeats 3 --seconds 3 --out results/jax_speed_epyc.json
 	python benchmarks/acting_speed.py --repeats 9 --out results/acting_speed.json
 	python benchmarks/solve_time.py --algos a3c --peer-seeds 0 --out results/solve_time.json
 	python benchmarks/worker_speed.py --out results/worker_speed.json
