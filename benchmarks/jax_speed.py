@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import jax_agent
+import torch
 import tyro
 from measure import Clock, in_new_process, in_turn, ratio_row, write_report
 from training_speed import CORES, ENV, best
@@ -59,6 +60,7 @@ def frames_per_second(contender: Contender, seconds: float) -> float:
     """Act and learn for at least that long, after a warm-up."""
     if contender.side == "JAX":
         return _of_jax(contender, seconds)
+    torch.set_num_threads(1)  # `make_model` takes Torch's number
     own = dict(a2c={}, a3c=dict(workers=CORES), ppo=dict(n_steps=EPISODE, n_epochs=4, batch_size=16 * EPISODE, gae_lambda=1.0))
     config = resolve(env=ENV, cell=contender.cell, algo=contender.algo, n_envs=contender.n_envs, **own[contender.algo])
     clock = Clock(seconds)
