@@ -22,7 +22,7 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
 
 @contextmanager
 def torch_threads(number: int | None) -> Iterator[None]:
-    """Let Torch use so many threads; None leaves it as it is."""
+    """Let Torch use so many threads; None changes nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
@@ -33,7 +33,7 @@ def torch_threads(number: int | None) -> Iterator[None]:
 
 @contextmanager
 def matmul_precision(name: str) -> Iterator[None]:
-    """Compute matrix products with this precision; small ones, as while acting, are slower with a lower one."""
+    """Compute matrix products with this precision; small ones, as in acting, are slower with a lower one."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(name)
     try:

@@ -265,8 +265,7 @@ def _back_through_fold(
 def _back_to_memory(
     sources: Tensor, first_steps: NDArray[np.integer], past: list[Tensor], decay: float, d_past: list[Tensor]
 ) -> None:
-    """Add to `d_past` the gradient that reads send back to the memory before them: through A, the sum of dr q^T, faded as A was
-    by then."""
+    """Add to `d_past` what reads send back to the memory before them: through A, the sum of dr q^T, faded as A was by then."""
     keys, strengths, matrix, faded = past
     d_keys, d_strengths, d_matrix, d_faded = d_past
     left = decay ** torch.arange(len(first_steps), dtype=sources.dtype) * torch.from_numpy(first_steps.T < 0)

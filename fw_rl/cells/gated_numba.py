@@ -80,8 +80,7 @@ class _NumbaGated(Backend[FusedCell]):
         h: Tensor,
         *c: Tensor,
     ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-        """Every h [T, B, H], the last c, if there is one, and for the backward pass what the kernels leave in `gates` and
-        `kept`.
+        """Every h [T, B, H], the last c, if any, and for the backward pass what the kernels leave in `gates` and `kept`.
 
         `known`: every h, if acting has computed them, so one product with the recurrent weights is enough for all steps.
         """

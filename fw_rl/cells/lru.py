@@ -19,8 +19,7 @@ __all__ = ["LRUCell"]
 
 @register_cell("lru")
 class LRUCell(Cell):
-    """Fading oscillators, each with its own rate and frequency, so that their sums at suitable phases recall inputs some steps
-    back.
+    """Fading oscillators, each with its own rate and frequency: their sums at suitable phases recall inputs some steps back.
 
     One step (Orvieto et al. 2023, §3), with ⊙ the product of elements, B a real and C a complex matrix:
 
