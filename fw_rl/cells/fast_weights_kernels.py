@@ -14,10 +14,11 @@ In all kernels: `recurrent` is W [H, H]; `gain` and `bias` [H] are of the layer 
 is how many writes can be read, older ones being lost in rounding. The past of a sequence is P writes with their `strengths`
 [B, P], and a `matrix` [B, H, H], or [B, 0, 0] for none, of which `faded` [T, B] is left at each step ([B] while acting). A
 sequence writes with the strengths `write` [T, B]; `first_steps` [T, B] are those of the episodes, -1 for one before the
-sequence; where `cut` [T, B] is true, h(t-1) is taken as zero. `queries` [4, S + 1, H], `settled` [4, S, H], `scales` [4, S] and
-`firsts` [4] are room for what is found in four rows; in a sequence so are `weights` [4, P + T], `before` or `d_before` and
-`product` [4, H], zeros at first, and in the backward pass `pair` [2, H] and `d_keys` [4, P + T, H]. Everything is passed as
-plain arrays and numbers: tuples of arrays would double the time to compile the kernels.
+sequence; where `cut` [T, B] is true, h(t-1) is taken as zero.
+`queries` [4, S + 1, H], `settled` [4, S, H], `scales` [4, S] and `firsts` [4] are room for what is found in four rows; in a
+sequence so are `weights` [4, P + T], `before` or `d_before` and `product` [4, H], zeros at first, and in the backward pass
+`pair` [2, H] and `d_keys` [4, P + T, H].
+Everything is passed as plain arrays and numbers: tuples of arrays would double the time to compile the kernels.
 """
 
 from __future__ import annotations
