@@ -55,7 +55,7 @@ COUNTERS = (
     *("num_timesteps", "_total_timesteps", "_current_progress_remaining", "_n_updates", "_episode_num"),
     *("learning_rate_factor", "learning_rate_falls"),
 )
-"""Attributes of an agent, as far as it has them, that say how far it is."""
+"""Attributes of an agent, if it has them, that record its progress."""
 
 
 @dataclass(frozen=True)

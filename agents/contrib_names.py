@@ -36,7 +36,7 @@ _POLICY_ARGUMENTS = {
 
 
 _WITHOUT_EFFECT = (("lstm_kwargs", None), ("full_std", True), ("use_expln", False))
-"""Arguments of sb3-contrib's policies that say nothing as they are by default."""
+"""Arguments of sb3-contrib's policies that have no effect with their defaults."""
 
 
 def check_arguments(agent_class: type, arguments: Mapping[str, Any]) -> None:

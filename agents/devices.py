@@ -16,7 +16,7 @@ from fw_rl.envs.sb3_tensors import TensorVecEnvAdapter, device_of
 __all__ = ["choose_device", "require_device"]
 
 LARGE = 512
-"""Units from which on `auto` takes a GPU. It is a guess: smaller products take less time than the launch of their kernels."""
+"""Units from which `auto` takes a GPU. It is a guess: smaller products take less time than launching their kernels."""
 
 
 def choose_device(device: torch.device | str, env: Any, hidden_size: int, verbose: int = 0) -> torch.device | str:

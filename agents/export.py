@@ -30,7 +30,7 @@ __all__ = ["export_onnx"]
 
 _PACKAGES = ("onnx", "onnxscript")
 _EXAMPLES = 2
-"""Rows of the inputs that the export is traced with; with one alone the batch would be taken for a constant."""
+"""Rows of the inputs that the export is traced with; with only one, the batch would be taken for a constant."""
 
 
 def export_onnx(model: RecurrentOnPolicyAlgorithm, path: str | os.PathLike[str], action_masks: bool = False) -> None:

@@ -11,13 +11,13 @@ import torch
 __all__ = ["OPTIMIZERS", "PRECISIONS"]
 
 PRECISIONS = ("highest", "high", "medium")
-"""Of matrix products, as Torch names them."""
+"""Precisions of matrix products, as Torch names them."""
 
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "rmsprop": (torch.optim.RMSprop, dict(alpha=0.99)),
     "adam": (torch.optim.Adam, dict(fused=True)),
 }
-"""Class and options of each optimizer, besides its epsilon."""
+"""Class and options of each optimizer, except its epsilon."""
 
 
 @contextmanager

@@ -23,10 +23,10 @@ from fw_rl.arguments import require
 __all__ = ["RecurrentPPO"]
 
 ADAPTATION = 1.5
-"""The learning rate is multiplied with this, or divided by it."""
+"""The learning rate is multiplied or divided by this."""
 
 FACTORS = (0.01, 10.0)
-"""The adapted learning rate stays between these multiples of the rate that was given."""
+"""The adapted learning rate stays between these multiples of the given rate."""
 
 
 class RecurrentPPO(RecurrentOnPolicyAlgorithm):

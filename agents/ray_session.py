@@ -23,9 +23,9 @@ from fw_rl.processes import WorkerError
 __all__ = ["ray_session"]
 
 MARK = "FW_RL_RAY"
-"""The variable of the environment by whose value the processes of a Ray of our own are known."""
+"""The environment variable whose value marks the processes of a Ray of our own."""
 PATIENCE = 10.0
-"""Seconds that they have to end by themselves before they are ended."""
+"""Seconds they have to end by themselves before they are killed."""
 
 
 @contextmanager

@@ -30,9 +30,9 @@ __all__ = [
 Observation = Tensor | dict[str, Tensor]
 """A tensor, or one for each key of a Dict space."""
 Evaluate = Callable[["RolloutSequences"], tuple[Tensor, Tensor]]
-"""What gives values and log-probabilities of sequences, each [L, S]."""
+"""A function from sequences to values and log-probabilities, each [L, S]."""
 Scale = Callable[[Tensor, Tensor], Tensor]
-"""What gives the rewards [T, B] to learn from for those of the environments and for the episode starts [T, B]."""
+"""A function from the environments' rewards and the episode starts, [T, B] each, to the rewards to learn from."""
 NumpyObservation = NDArray[Any] | dict[str, NDArray[Any]]
 Flags = NDArray[np.bool_] | Tensor
 

@@ -10,7 +10,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 __all__ = ["describe_schedule", "make_schedule"]
 
 SCHEDULES: dict[str, type] = {"constant": ConstantSchedule, "linear": LinearSchedule}
-"""Those that are numbers, which are both the arguments and the attributes of their class."""
+"""Schedules made of numbers, which are both the arguments and the attributes of their class."""
 
 
 def describe_schedule(value: Any) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from fw_rl.envs.rules import describe
 from fw_rl.envs.vector import check_mask, check_num_envs, generator_in, seed_one_generator
 
 State = dict[str, NDArray[Any]]
-"""What episodes depend on, by name: arrays [num, ...] with a row for each of them."""
+"""What episodes depend on, by name: arrays [num, ...] with a row for each episode."""
 
 Outcome = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
 """Rewards, terminations and truncations, each [num]."""

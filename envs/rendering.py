@@ -87,7 +87,7 @@ def _distraction(rules: CatchRules, row: int, key: int) -> list[tuple[int, int]]
 
 
 ANSWER = 0.02
-"""Seconds between two looks at whether the user closes a window."""
+"""Seconds between two checks whether the user closes a window."""
 
 
 class Window:

@@ -95,7 +95,7 @@ _OF_WHOLE_BATCHES = {
     NormalizeReward: "AutoresetMode.SAME_STEP, or SB3's VecNormalize",
     RecordEpisodeStatistics: "AutoresetMode.SAME_STEP, or SB3's VecMonitor",
 }
-"""Wrappers of Gymnasium that cannot begin some of the episodes, and what to use instead."""
+"""Gymnasium wrappers that cannot begin some of the episodes, and what to use instead."""
 
 
 def check_partial_reset(env: VectorEnv) -> None:

@@ -23,7 +23,7 @@ from fw_rl.kernels import Array, Kernel, array_of_starts, can_run, can_run_trito
 __all__ = ["product", "scan", "scan_kernels"]
 
 _CHUNK = 64
-"""Steps that are found at once where there are no compiled loops."""
+"""Steps computed at once where there are no compiled loops."""
 
 
 def scan(decay: Tensor, inputs: Tensor, before: Tensor, episode_starts: Tensor | None = None) -> Tensor:

@@ -17,10 +17,10 @@ from fw_rl.linear import Linear
 __all__ = ["TINY", "DeltaNetCell"]
 
 TINY = 1e-6
-"""What is added to the square of a length, so that the gradient is finite at 0."""
+"""Added to the square of a length, so that the gradient is finite at 0."""
 
 Remember = Callable[..., tuple[Tensor, Tensor]]
-"""`DeltaNetCell.remember`, or what computes the same."""
+"""`DeltaNetCell.remember`, or a function that computes the same."""
 
 _CHOICES = {"rule": ("delta", "sum"), "keys": ("input", "output")}
 

@@ -19,7 +19,7 @@ from fw_rl.kernels import Kernel, array_of_starts, arrays, can_run, first_deriva
 __all__ = ["NumbaDeltaNet"]
 
 _EVERY = 16
-"""Steps from one matrix that is kept for the way back to the next: what lies between them fits into the cache."""
+"""Steps from one matrix kept for the backward pass to the next: what lies between them fits into the cache."""
 
 
 @register_backend(DeltaNetCell)

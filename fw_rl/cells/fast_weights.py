@@ -29,7 +29,7 @@ _LONGEST = 64
 """Writes of a sequence beyond the window that are read one by one before they are folded."""
 
 _ROUNDING = 2.0**-53
-"""What float64 cannot tell from nothing beside 1."""
+"""What float64 loses when it is added to 1."""
 
 _NORM_PLACEMENTS = ("sum", "all", "recall")
 
@@ -146,7 +146,7 @@ class FastWeightsCell(AcceleratedCell):
         lasting = math.inf if learn_decay else _lasting_steps(self._decay)
         self.has_matrix = lasting > window
         self.length = window if self.has_matrix else int(lasting)
-        """Writes K that the state keeps apart."""
+        """Writes K that the state keeps separate."""
 
     @property
     def eta(self) -> Tensor | float:

@@ -16,7 +16,7 @@ from fw_rl.cells.stack import Stack
 __all__ = ["make_cell"]
 
 MOST = 1_000_000
-"""Heads, steps, layers and whatever else is counted: more of them is a slip of the finger."""
+"""Heads, steps, layers and anything else that is counted: a larger number is a typing error."""
 
 
 def make_cell(name: str, input_size: int, hidden_size: int, *, layers: int = 1, **options: Any) -> Cell:
