@@ -1,6 +1,6 @@
 """Agents with memory for Gymnasium environments: a recurrent actor-critic policy, and A2C, A3C and PPO as SB3 algorithms.
 
-Each name imports what it needs when it is asked for: PyTorch, SB3 and Numba.
+Each name imports what it needs on first access: PyTorch, SB3 and Numba.
 """
 
 from typing import TYPE_CHECKING

@@ -15,7 +15,7 @@ __all__ = ["RecurrentA2C"]
 
 
 class RecurrentA2C(RecurrentOnPolicyAlgorithm):
-    """Synchronous advantage actor-critic (Mnih et al. 2016) whose policy remembers, with the habits of SB3.
+    """Synchronous advantage actor-critic (Mnih et al. 2016) with a policy that remembers, in the style of SB3.
 
     Every rollout makes one update. The acting pass keeps no graph: one pass over the whole rollout, with matrix products over
     all its steps at once, then serves values, loss and gradient. The arguments are those of `RecurrentOnPolicyAlgorithm`.
@@ -42,7 +42,7 @@ class RecurrentA2C(RecurrentOnPolicyAlgorithm):
         """Update the parameters once from the last rollout.
 
         Raises:
-            FloatingPointError: If loss or gradient is not finite; the parameters are as they were.
+            FloatingPointError: If loss or gradient is not finite; the parameters are unchanged.
         """
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)

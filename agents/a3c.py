@@ -25,12 +25,12 @@ __all__ = ["A3C"]
 
 
 class A3C(RecurrentOnPolicyAlgorithm):
-    """Asynchronous advantage actor-critic whose policy remembers, with the habits of SB3.
+    """Asynchronous advantage actor-critic with a policy that remembers, in the style of SB3.
 
     Each of `n_workers` processes copies the shared parameters, collects a rollout in its own environments, and applies the
-    gradient of `RecurrentA2C` to the shared parameters without a lock (`fw_rl.agents.shared_training`). One worker does what
-    `RecurrentA2C` does. With `anneal` the rate goes down with the frames of all workers together. Callbacks, logs, evaluation
-    and `save` belong to the main process; a callback's `_on_step` is called for every step of a rollout when the rollout has
+    gradient of `RecurrentA2C` to the shared parameters without a lock (`fw_rl.agents.shared_training`). One worker does the
+    same as `RecurrentA2C`. With `anneal` the rate decreases with the total frames of all workers. Callbacks, logs, evaluation
+    and `save` belong to the main process; a callback's `_on_step` is called for every step of a rollout once the rollout has
     been reported. The `dones` and `infos` among its `locals` are those of the episodes that ended in the rollout, at its last
     step.
 
@@ -38,15 +38,15 @@ class A3C(RecurrentOnPolicyAlgorithm):
         policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`.
         env: A function that makes the environments of one worker (an SB3 `VecEnv`, a Gymnasium `VectorEnv` or `Env`), or an id.
         learning_rate: A number, or an SB3 schedule.
-        n_workers: Processes, of one thread each.
-        shared_statistics: Let all workers share the optimizer's running averages, as the A3C paper found most robust; else each
-            has its own.
+        n_workers: Processes, with one thread each.
+        shared_statistics: Let all workers share the optimizer's running averages, which the A3C paper found most robust; else
+            each has its own.
         start_method: "forkserver", "spawn" or "fork", as in Python's multiprocessing.
         device: "cpu" or "auto", which is the same.
         **kwargs: The other arguments of `RecurrentOnPolicyAlgorithm`.
 
     Raises:
-        ValueError: For an environment where a function is wanted, for a `VecNormalize`, and for a number or a name that is not
+        ValueError: For an environment instead of a function, for a `VecNormalize`, and for a number or a name that is not
             allowed.
 
     Examples:
@@ -93,8 +93,8 @@ class A3C(RecurrentOnPolicyAlgorithm):
         """Train for at least `total_timesteps` steps, counted over all workers; see SB3's `learn`.
 
         Raises:
-            WorkerError: If a worker meets an exception, with its traceback, or if workers are killed again and again. What had
-                been learned is kept.
+            WorkerError: If a worker raises an exception, with its traceback, or if workers are killed repeatedly. What had been
+                learned is kept.
         """
         total_timesteps, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         self._shared, self._reported = self._share(total_timesteps), [0] * self.n_workers
@@ -113,7 +113,7 @@ class A3C(RecurrentOnPolicyAlgorithm):
         return self
 
     def _count(self, number: int, report: RolloutReport, callback: BaseCallback, log_interval: int | None) -> bool:
-        """Log one rollout of a worker and let the callbacks know of it; False if one of them asks to stop."""
+        """Log one rollout of a worker and call the callbacks; False if one of them asks to stop."""
         self._reported[number] += self.n_steps * self.n_envs
         for step in range(1, self.n_steps + 1):
             self.num_timesteps += self.n_envs
@@ -166,7 +166,7 @@ class A3C(RecurrentOnPolicyAlgorithm):
         )
 
     def _task(self, number: int, restarts: int) -> tuple[Any, ...]:
-        """The arguments of `work` for a worker, and for those that take its place."""
+        """The arguments of `work` for a worker and its replacements."""
         arguments = constructor_arguments(self)
         for name in ("n_workers", "shared_statistics", "start_method", "tensorboard_log", "verbose"):
             arguments.pop(name)
@@ -183,12 +183,12 @@ class A3C(RecurrentOnPolicyAlgorithm):
                     part.copy_(torch.stack([statistics[name] for statistics in own]).mean(dim=0))
 
     def _forget_unreported(self, number: int) -> None:
-        """Once a worker is dead, count what it has reported and no more, so that others do the rest."""
+        """Once a worker is dead, count only what it has reported, so that others do the rest."""
         assert self._shared is not None
         self._shared.frames[number] = self._reported[number]
 
     def _worker_seed(self, number: int, restarts: int) -> int:
-        """A seed for every worker and its substitutes; the first worker of a new run has that of A2C."""
+        """A seed for every worker and its replacements; the first worker of a new run has that of A2C."""
         which = (number, restarts, self.num_timesteps)
         if self.seed is not None and not any(which):
             return int(self.seed)

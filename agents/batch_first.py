@@ -1,4 +1,4 @@
-"""The recurrent policy on observations as the environment shows them, in sequences with the batch first."""
+"""The recurrent policy for raw observations of the environment, in sequences with the batch first."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["BatchFirstPolicy"]
 
 
 class BatchFirstPolicy(nn.Module):
-    """A `RecurrentActorCriticPolicy` of raw observations [B, T, ...].
+    """A `RecurrentActorCriticPolicy` for raw observations [B, T, ...].
 
-    Images come as they are, Discrete numbers are not one-hot yet: the net does what SB3's wrappers and preprocessing do. All
-    parameters are those of `policy`, so that `policy.state_dict()` moves weights between this net and SB3's agents.
+    Images are raw, and Discrete numbers not yet one-hot: the net does what SB3's wrappers and preprocessing do. All parameters
+    belong to `policy`, so `policy.state_dict()` moves weights between this net and SB3's agents.
 
     Examples:
         >>> net = BatchFirstPolicy(spaces.Discrete(5), spaces.Discrete(3), dict(hidden_size=8, shared_cell=True))
@@ -50,7 +50,7 @@ class BatchFirstPolicy(nn.Module):
     def forward(self, observations: Observation, state: State) -> tuple[Tensor, State]:
         """The cell's outputs [B, T, H] for observations [B, T, ...] without episode starts, and the state after them.
 
-        Two cells have 2 H of them.
+        With two cells there are 2 H outputs.
         """
         seen = _as_sb3_sees(observations, self.raw_space)
         encoded = self.policy.encode(map_observation(lambda part: part.transpose(0, 1), seen))
@@ -60,7 +60,8 @@ class BatchFirstPolicy(nn.Module):
     def action_parameters(self, latent: Tensor) -> Tensor:
         """The parameters of the distribution over actions, [B, T, D], from the cell's outputs [B, T, H].
 
-        They are logits, those of all parts of a MultiDiscrete in a row; for a Box means, then logarithms of the deviations.
+        They are logits, those of all parts of a MultiDiscrete in a row; for a Box, means and then logarithms of the standard
+        deviations.
         """
         parameters: Tensor = self.policy.action_net(self.policy._actor_latent(latent))
         if isinstance(self.policy.action_space, spaces.Box):

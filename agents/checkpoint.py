@@ -1,7 +1,7 @@
 """Checkpoints: an agent, trained or half-trained, in one file.
 
-What a file names is looked up among the classes of `fw_rl.document`, the registered cells and the agent's policies;
-nothing in it is run. `fw_rl.agents.restore` makes an agent of what was read.
+Names in a file are looked up among the classes of `fw_rl.document`, the registered cells and the agent's policies; nothing in
+it is run. `fw_rl.agents.restore` makes an agent from what was read.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ COUNTERS = (
     *("num_timesteps", "_total_timesteps", "_current_progress_remaining", "_n_updates", "_episode_num"),
     *("learning_rate_factor", "learning_rate_falls"),
 )
-"""Attributes of an agent, as far as it has them, that say how far it is."""
+"""Attributes of an agent, if it has them, that record its progress."""
 
 
 @dataclass(frozen=True)
@@ -63,20 +63,20 @@ class Checkpoint:
     """What a checkpoint file holds; the last five are None where there was none.
 
     Attributes:
-        path: The file, or what an open file calls itself.
-        versions: Those of the packages that it was saved with, by name.
-        arguments: Those of the agent's constructor, without `env`, `device` and `policy_kwargs`.
-        policy_kwargs: Those of the policy's constructor.
+        path: The file, or the name of an open file.
+        versions: Versions of the packages it was saved with, by name.
+        arguments: Arguments of the agent's constructor, without `env`, `device` and `policy_kwargs`.
+        policy_kwargs: Arguments of the policy's constructor.
         not_stored: Names of what a file cannot hold.
         observation_space: The agent's.
         action_space: The agent's.
-        n_envs: Environments.
+        n_envs: Number of environments.
         policy: The policy's parameters by name.
         counters: The agent's `COUNTERS`.
         optimizer_state: Torch's state dict.
         statistics: The last episodes, for logging.
-        random_state: That of the global generators.
-        episodes: How far the running episodes are.
+        random_state: State of the global generators.
+        episodes: Progress of the running episodes.
         normalization: Settings and statistics of a `VecNormalize`.
     """
 
@@ -104,7 +104,7 @@ def write_checkpoint(
     exclude: Iterable[str] = (),
     include: Iterable[str] = (),
 ) -> None:
-    """Write all of an agent but what is excluded into one file, which gets its name only when it is whole.
+    """Write an agent, except what is excluded, into one file, which gets its name only when it is complete.
 
     What a file cannot hold, such as a learning rate that is a function, is left out with a warning.
     """
@@ -153,10 +153,10 @@ def read_checkpoint(path: str | os.PathLike[str] | BinaryIO) -> Checkpoint:
     """Read a checkpoint file.
 
     Args:
-        path: File, or one that is open for bytes; a name may be without its ending .zip.
+        path: The file, with or without its ending .zip, or one opened in binary mode.
 
     Raises:
-        CheckpointError: If there is no such file or if it is not a whole checkpoint.
+        CheckpointError: If there is no such file or if it is not a complete checkpoint.
 
     Examples:
         >>> checkpoint = read_checkpoint("agent.zip")  # doctest: +SKIP
@@ -212,7 +212,7 @@ def _version(package: str) -> str:
 
 
 def print_versions(checkpoint: Checkpoint) -> None:
-    """Print the versions of what is installed, and of what a checkpoint was saved with, under SB3's headings."""
+    """Print the installed versions, and those a checkpoint was saved with, under SB3's headings."""
     for heading, by_name in (("CURRENT", versions()), ("SAVED MODEL", checkpoint.versions)):
         print(f"== {heading} SYSTEM INFO ==", *(f"- {name}: {of}" for name, of in by_name.items()), "", sep="\n")
 
@@ -225,7 +225,7 @@ def _typed(tree: dict[str, Any], name: str, kind: Any) -> Any:
 
 
 def constructor_arguments(model: OnPolicyAlgorithm) -> dict[str, Any]:
-    """The constructor's arguments that the agent keeps as attributes, with its policy by its alias."""
+    """The constructor's arguments that the agent keeps as attributes, with the policy given by its alias."""
     attributes, names = vars(model), argument_defaults(type(model))
     values = {name: attributes[key] for name in names for key in (name, f"_{name}") if key in attributes}
     aliases = {policy_class: alias for alias, policy_class in model.policy_aliases.items()}
@@ -233,14 +233,14 @@ def constructor_arguments(model: OnPolicyAlgorithm) -> dict[str, Any]:
 
 
 def argument_defaults(agent_class: type[OnPolicyAlgorithm]) -> dict[str, Any]:
-    """What the constructor takes, also by its **kwargs, with its default; without what belongs to the machine."""
+    """The constructor's arguments, including its **kwargs, with their defaults; without those specific to the machine."""
     of_machine = ("self", "env", "device", "_init_setup_model")
     parameters = constructor_parameters(agent_class)
     return {name: parameter.default for name, parameter in parameters.items() if name not in of_machine}
 
 
 def policy_parameters(policy: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, compiled or not; what several modules share has its first name only."""
+    """Parameters and buffers by name, compiled or not; what several modules share has only its first name."""
     unique: dict[int, tuple[str, Tensor]] = {}
     for name, part in getattr(policy, "_orig_mod", policy).state_dict(keep_vars=True).items():
         unique.setdefault(id(part), (name, part))

@@ -22,7 +22,7 @@ class CellLstmPolicy(LstmPolicy):
     """The policy of sb3-contrib's `RecurrentPPO` with a memory cell wherever it has an LSTM.
 
     sb3-contrib's buffer keeps four vectors for every step, and a cell's whole state is spread over two of them: for fast
-    weights that is a matrix, against 4 H numbers a step of an LSTM. `fw_rl.agents.RecurrentPPO` does without.
+    weights that is a matrix, against 4 H numbers per step for an LSTM. `fw_rl.agents.RecurrentPPO` does not need this.
 
     Args:
         observation_space: The space of one observation.
@@ -31,12 +31,12 @@ class CellLstmPolicy(LstmPolicy):
         cell: A name from `fw_rl.cells`.
         hidden_size: H, units of the cell.
         cell_kwargs: Options of the cell.
-        features_extractor_class: None for those that `RecurrentActorCriticPolicy` gives images and Dict observations.
+        features_extractor_class: None for the extractors of `RecurrentActorCriticPolicy` for images and Dict observations.
         **kwargs: The other arguments of sb3-contrib's `MlpLstmPolicy`, except for those of the LSTM.
 
     Raises:
-        ValueError: For an unknown cell or an option that it does not take, and for a cell whose episodes do not begin at 0,
-            since sb3-contrib's do.
+        ValueError: For an unknown cell or option, and for a cell whose episodes do not begin with a state of 0, since
+            sb3-contrib's do.
 
     Examples:
         >>> from sb3_contrib import RecurrentPPO

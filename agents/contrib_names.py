@@ -1,4 +1,4 @@
-"""The names of SB3 and sb3-contrib: those that work here too, and what takes the place of the others."""
+"""The names of SB3 and sb3-contrib: those that work here too, and replacements for the others."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _POLICY_ARGUMENTS = {
 
 
 _WITHOUT_EFFECT = (("lstm_kwargs", None), ("full_std", True), ("use_expln", False))
-"""Arguments of sb3-contrib's policies that say nothing as they are by default."""
+"""Arguments of sb3-contrib's policies that have no effect with their defaults."""
 
 
 def check_arguments(agent_class: type, arguments: Mapping[str, Any]) -> None:
-    """ValueError for an argument of a wrong type, and for one of SB3's or sb3-contrib's, with what takes its place here."""
+    """Raise ValueError for an argument of a wrong type, and for one of SB3's or sb3-contrib's, with its replacement here."""
     known = constructor_parameters(agent_class)
     for name, value in arguments.items():
         if name in _ARGUMENTS:
@@ -70,7 +70,7 @@ def check_policy(policy_class: Any, arguments: Mapping[str, Any]) -> type[Recurr
 
 
 def own_names(policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a policy by the names that they have here."""
+    """Arguments of a policy by their names here."""
     own = dict(policy_kwargs)
     for theirs, ours in (("lstm_hidden_size", "hidden_size"), ("shared_lstm", "shared_cell")):
         if theirs in own:
@@ -84,7 +84,7 @@ def own_names(policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def own_policy(policy: str | type[BasePolicy], policy_kwargs: dict[str, Any]) -> tuple[str | type[BasePolicy], dict[str, Any]]:
-    """A policy and its arguments, for a name of sb3-contrib those that make the same net here."""
+    """A policy and its arguments; for a name of sb3-contrib, those that make the same net here."""
     policy_kwargs = {name: value for name, value in policy_kwargs.items() if (name, value) not in _WITHOUT_EFFECT}
     match policy_kwargs.get("net_arch"):
         case [dict(parts)]:  # as SB3 had it once
@@ -102,10 +102,10 @@ def own_policy(policy: str | type[BasePolicy], policy_kwargs: dict[str, Any]) ->
 
 
 def _lstm_net(policy: str) -> dict[str, Any]:
-    """Arguments of `RecurrentActorCriticPolicy` that make the net of a policy of sb3-contrib.
+    """Arguments of `RecurrentActorCriticPolicy` that make the net of an sb3-contrib policy.
 
-    Its sizes, activations and initial weights are those there: `forget_bias=1`, the default of "RecurrentPolicy", learns a task
-    without a past slowly. Observations are scaled, as by any policy here. A shared LSTM learns from the critic's error too.
+    Sizes, activations and initial weights are sb3-contrib's: `forget_bias=1`, the default of "RecurrentPolicy", learns a task
+    without history slowly. Observations are scaled, as by any policy here. A shared LSTM learns from the critic's error too.
     Several layers are a `fw_rl.cells.Stack`.
     """
     return dict(

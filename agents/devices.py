@@ -16,17 +16,17 @@ from fw_rl.envs.sb3_tensors import TensorVecEnvAdapter, device_of
 __all__ = ["choose_device", "require_device"]
 
 LARGE = 512
-"""Units from which on `auto` takes a GPU. It is a guess: smaller products take less time than the launch of their kernels."""
+"""Units from which `auto` takes a GPU. It is a guess: smaller products take less time than launching their kernels."""
 
 
 def choose_device(device: torch.device | str, env: Any, hidden_size: int, verbose: int = 0) -> torch.device | str:
-    """The device that was asked for, or what "auto" is: where the environment has its tensors, or else what is faster.
+    """The requested device, or for "auto" that of the environment's tensors, or else the faster one.
 
     That is a GPU for images and for cells of `LARGE` units, and the processor for all others, whose sequential steps do not
-    fill a GPU. The choice is printed if `verbose`, where there is one.
+    fill a GPU. If there is a choice, it is printed with `verbose`.
 
     Raises:
-        ValueError: For another device than that of the environment's tensors.
+        ValueError: For a device other than that of the environment's tensors.
     """
     if device != "auto":
         require_device(device, env)
@@ -51,7 +51,7 @@ def choose_device(device: torch.device | str, env: Any, hidden_size: int, verbos
 
 
 def require_device(device: torch.device | str, env: Any) -> None:
-    """ValueError where an environment has tensors on another device."""
+    """Raise ValueError if an environment has tensors on another device."""
     given, wanted = _device_of_tensors(env), torch.device(device)
     if given is None:
         return

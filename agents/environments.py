@@ -1,4 +1,4 @@
-"""The environments that an agent learns from, as SB3 vectors, and those that each worker makes for itself."""
+"""The environments that an agent learns from, as SB3 `VecEnv`s, and those that each worker makes for itself."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ MakeEnv = Callable[[], GymEnv | VectorEnv]
 
 
 def wrap_env(env: GymEnv | VectorEnv | str, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-    """An SB3 `VecEnv` of an environment of any kind.
+    """An SB3 `VecEnv` from an environment of any kind.
 
-    What a single one shows is copied: it may hand out the same array at every step, and SB3 keeps the last one of an episode.
+    Observations of a single environment are copied: it may return the same array at every step, and SB3 keeps an episode's last
+    one.
     """
     if isinstance(env, VectorEnv):
         adapter = VecEnvAdapter if device_of(env) is None else TensorVecEnvAdapter
@@ -44,13 +45,13 @@ def wrap_env(env: GymEnv | VectorEnv | str, verbose: int = 0, monitor_wrapper: b
 
 
 def wrap_evaluation_env(env: VecEnv | VectorEnv | GymEnv) -> VecEnv:
-    """An SB3 `VecEnv` whose numbers are NumPy's, of an environment of any kind."""
+    """An SB3 `VecEnv` with NumPy arrays, from an environment of any kind."""
     env = env if isinstance(env, VecEnv) else wrap_env(env)
     return NumPyVecEnv(env) if isinstance(env, TensorVecEnvAdapter) else env
 
 
 class WorkerVecEnv(VecEnvWrapper):
-    """The environments of one worker in the main process, which needs their spaces and may evaluate there."""
+    """The environments of one worker in the main process, which needs their spaces and may evaluate in them."""
 
     def __init__(self, make: MakeEnv | str, monitor_wrapper: bool = True) -> None:
         if isinstance(make, str):

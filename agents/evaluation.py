@@ -1,4 +1,4 @@
-"""Evaluation by SB3's means, in environments of every kind, where actions may be forbidden."""
+"""Evaluation with SB3's functions, in environments of every kind, where actions may be forbidden."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["MaskedEvalCallback", "evaluate_policy"]
 
 
 class MaskedEvalCallback(EvalCallback):
-    """SB3's `EvalCallback`, with its other arguments, that takes no action that an environment forbids by `action_masks`.
+    """SB3's `EvalCallback`, with its other arguments, which takes no action that an environment forbids by `action_masks`.
 
     Args:
         eval_env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or an `Env`.
@@ -45,22 +45,22 @@ class MaskedEvalCallback(EvalCallback):
 def evaluate_policy(
     model: Any, env: VecEnv | VectorEnv | Env, n_eval_episodes: int = 10, deterministic: bool = True, **kwargs: Any
 ) -> tuple[float, float] | tuple[list[float], list[int]]:
-    """SB3's `evaluate_policy`, that takes no action that an environment forbids by `action_masks`.
+    """SB3's `evaluate_policy`, which takes no action that an environment forbids by `action_masks`.
 
     A `VecNormalize` keeps its statistics as they are.
 
     Args:
-        model: An agent, its policy, or whatever has `predict`.
+        model: An agent, its policy, or anything with `predict`.
         env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or an `Env`.
         n_eval_episodes: Episodes over all environments.
         deterministic: Take the likeliest action; else draw one.
-        kwargs: The other arguments of SB3's.
+        kwargs: The other arguments of SB3's function.
 
     Returns:
         Mean and standard deviation of the returns, or with `return_episode_rewards=True` all returns and lengths.
 
     Raises:
-        ValueError: For fewer episodes than one.
+        ValueError: For fewer than one episode.
 
     Examples:
         >>> from fw_rl import RecurrentPPO
@@ -77,7 +77,7 @@ def evaluate_policy(
 
 @contextmanager
 def _heeding_masks(model: Any, env: VecEnv) -> Iterator[None]:
-    """Let a model's `predict` have the masks of an environment; an evaluation within one has those of its own."""
+    """Give a model's `predict` the masks of an environment; a nested evaluation has its own."""
     outer = vars(model).get("predict")
     model.predict = lambda *args, **kwargs: type(model).predict(model, *args, **kwargs, action_masks=masks_of(env))
     try:

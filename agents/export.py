@@ -30,7 +30,7 @@ __all__ = ["export_onnx"]
 
 _PACKAGES = ("onnx", "onnxscript")
 _EXAMPLES = 2
-"""Rows of the inputs that the export is traced with; with one alone the batch would be taken for a constant."""
+"""Rows of the inputs that the export is traced with; with only one, the batch would be taken for a constant."""
 
 
 def export_onnx(model: RecurrentOnPolicyAlgorithm, path: str | os.PathLike[str], action_masks: bool = False) -> None:
@@ -38,20 +38,20 @@ def export_onnx(model: RecurrentOnPolicyAlgorithm, path: str | os.PathLike[str],
 
     Inputs: `observation` [B, ...] as the agent's `observation_space` has it, or `observation.KEY` for each key of a Dict;
     `episode_start` [B] bool, True where the observation is the first of an episode; `state_0`, `state_1`, ... [B, ...], the
-    memory's state, zeros before the first step. Outputs: `action` [B, ...] as the environment takes it, and `next_state_0`,
+    memory's state, zero before the first step. Outputs: `action` [B, ...] as the environment takes it, and `next_state_0`,
     `next_state_1`, ..., which are `state_0`, `state_1`, ... of the next step. A cell that only the critic has is left out. The
-    statistics of a `VecNormalize` are part of the step, unless they are of observations of another shape, as inside of a
-    `VecFrameStack`: then `observation` is what the agent sees, normalized already, and a warning says so.
+    statistics of a `VecNormalize` are part of the step, unless they are of observations of another shape, as inside a
+    `VecFrameStack`: then `observation` is what the agent sees, already normalized, and a warning says so.
 
     Args:
         model: A trained agent.
-        path: File.
-        action_masks: Have one more input, `action_masks` [B, D] bool after `episode_start`, the allowed actions (see
-            `fw_rl.agents.masks.check_masks`); without it an agent that learned under masks may choose a forbidden one.
+        path: The file to write.
+        action_masks: Add an input after `episode_start`, `action_masks` [B, D] bool, the allowed actions (see
+            `fw_rl.agents.masks.check_masks`); without it an agent that learned with masks may choose a forbidden one.
 
     Raises:
         ModuleNotFoundError: Without the packages of `pip install 'fw-rl[onnx]'`.
-        ValueError: For `action_masks` where actions have none.
+        ValueError: For `action_masks` if the actions cannot have any.
 
     Examples:
         >>> export_onnx(model, "agent.onnx")  # doctest: +SKIP
@@ -94,7 +94,7 @@ def export_onnx(model: RecurrentOnPolicyAlgorithm, path: str | os.PathLike[str],
 
 
 def _normalizer(model: RecurrentOnPolicyAlgorithm) -> VecNormalize | None:
-    """The one that makes of an observation what the agent sees of it."""
+    """The normalizer that turns an observation into what the agent sees."""
     normalizer = model.get_vec_normalize_env()
     if normalizer is None or not normalizer.norm_obs:
         return None
@@ -125,7 +125,7 @@ class _GreedyStep(nn.Module):
         return self.policy.fit_actions(self.policy._sample_actions(latent[0], True, masks)), *after
 
     def _normalized(self, observation: Observation) -> Observation:
-        """What the agent sees of an observation, as `VecNormalize.normalize_obs` has it."""
+        """What the agent sees of an observation, as `VecNormalize.normalize_obs` returns it."""
         if self.normalizer is None:
             return observation
         learned = self.normalizer.obs_rms
@@ -142,7 +142,7 @@ def _normalize(part: Tensor, learned: RunningMeanStd, normalizer: VecNormalize) 
 
 
 def _as_rows_of(rows: Tensor, part: Tensor) -> Tensor:
-    """A mark for each row [B] in a shape that goes with a part of the state [B, ...]."""
+    """A mark for each row [B], in a shape that broadcasts with a part of the state [B, ...]."""
     return rows.view(-1, *(1,) * (part.dim() - 1))
 
 
@@ -155,7 +155,7 @@ def _blank(space: spaces.Space, device: torch.device) -> Observation:
 
 @contextmanager
 def _traceable() -> Iterator[None]:
-    """Quiet about packages that are not needed; distributions do not look at their values, which would be a branch."""
+    """Silence warnings of packages that are not needed; distributions do not validate their values, which would be a branch."""
     logger = logging.getLogger("torch.onnx")
     level, checked = logger.level, Distribution._validate_args  # type: ignore[attr-defined]
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The features extractor of an observation by default, and the form in which it sees images."""
+"""The default features extractor of an observation, and the form in which it sees images."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from stable_baselines3.common.vec_env import VecTransposeImage
 def standard_extractor(space: spaces.Space, normalize_images: bool = True) -> type[BaseFeaturesExtractor]:
     """SB3's `CombinedExtractor` for a Dict, its `NatureCNN` for an image of 36 x 36 or more, else its `FlattenExtractor`.
 
-    An image has its channels first; without `normalize_images` it may have any numbers. In a Dict, too, a smaller one is
-    flattened.
+    An image has its channels first; without `normalize_images` it may have any numbers. Smaller images in a Dict are flattened,
+    too.
     """
     if isinstance(space, spaces.Dict):
         small = any(_is_small_image(part, normalize_images) for part in space.spaces.values())
@@ -23,7 +23,7 @@ def standard_extractor(space: spaces.Space, normalize_images: bool = True) -> ty
 
 
 def fits_cnn(space: spaces.Space, normalize_images: bool = True) -> bool:
-    """Whether it is an image, channels first, of which the kernels and strides of `NatureCNN` leave something."""
+    """Whether it is an image, channels first, that is large enough for the kernels and strides of `NatureCNN`."""
     return is_image_space(space, normalized_image=not normalize_images) and min((space.shape or ())[1:]) >= 36
 
 

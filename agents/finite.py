@@ -1,4 +1,4 @@
-"""Who gave the first number that is not finite."""
+"""The source of the first number that is not finite."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["NotFinite", "first_in_rollout", "first_not_finite", "require_finite_
 
 
 class NotFinite(NamedTuple):
-    """The first NaN or infinity of numbers [T, B, ...]: its step, its environment, and what is wrong."""
+    """The first NaN or infinity among numbers [T, B, ...]: its step, its environment, and what is wrong."""
 
     step: int
     environment: int
     problem: str
 
     def error(self, frames: int, of_worker: str = "") -> FloatingPointError:
-        """The error that names the environment, perhaps one of a worker, and the frames after which it gave the number."""
+        """The error that names the environment, perhaps one of a worker, and the frames after which it returned the number."""
         return FloatingPointError(f"{self.problem} from environment {self.environment}{of_worker} after {frames:,} frames")
 
 
 def first_not_finite(name: str, numbers: NumpyObservation) -> NotFinite | None:
-    """The first NaN or infinity of numbers [T, B, ...], or of a dictionary of such arrays; None if all are finite."""
+    """The first NaN or infinity among numbers [T, B, ...], or in a dictionary of such arrays; None if all are finite."""
     if isinstance(numbers, dict):
         found = [first_not_finite(f"{name}[{key!r}]", part) for key, part in numbers.items()]
         return min((part for part in found if part is not None), default=None)
@@ -37,7 +37,7 @@ def first_not_finite(name: str, numbers: NumpyObservation) -> NotFinite | None:
 
 
 def first_in_rollout(rollout: RecurrentRollout, last_observation: NumpyObservation | Observation) -> NotFinite | None:
-    """The first NaN or infinity that an environment gave: the reward of step t comes with observation t + 1, [B, ...]."""
+    """The first NaN or infinity that an environment returned: the reward of step t comes with observation t + 1, [B, ...]."""
     steps = rollout.pos
     reward = first_not_finite("reward", rollout.rewards[:steps])
     found = [
@@ -55,7 +55,7 @@ def _on_host(part: NDArray[Any] | Tensor) -> NDArray[Any]:
 
 
 def require_finite_observation(observation: Observation) -> None:
-    """Raise FloatingPointError, with the row and the key of a Dict, where an observation [B, ...] is not finite."""
+    """Raise FloatingPointError, with the row and the key of a Dict, if an observation [B, ...] is not finite."""
     found = first_not_finite("observation", map_observation(_on_host, observation))
     if found is not None:
         raise FloatingPointError(f"{found.problem} from environment {found.environment}")

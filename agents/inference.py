@@ -1,4 +1,4 @@
-"""What a policy with a memory answers, step by step: actions, distributions and values, with the state that goes on."""
+"""What a policy with a memory returns, step by step: actions, distributions and values, with the state to carry on."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RecurrentInference(ActorCriticPolicy):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are; SB3's property, which looks through all modules, takes a tenth of the time of `predict`."""
+        """Where the parameters are; SB3's property, which searches all modules, takes a tenth of the time of `predict`."""
         return self.value_net.weight.device
 
     def initial_state(self, n_envs: int) -> State:
@@ -80,11 +80,11 @@ class RecurrentInference(ActorCriticPolicy):
         deterministic: bool = False,
         action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Actions for one step of B environments, without gradient and without what only learning needs.
+        """Actions for one step of B environments, without gradient and without what is needed only for learning.
 
         Args:
             observation: [B, ...], or a dictionary of such tensors.
-            stepper: Of the policy's cell; it keeps the memory's state.
+            stepper: A stepper of the policy's cell; it keeps the memory's state.
             episode_starts: [B] bool.
             deterministic: Take the likeliest action; else draw one.
             action_masks: The allowed actions, [B, D], see `check_masks`.
@@ -122,7 +122,7 @@ class RecurrentInference(ActorCriticPolicy):
         Args:
             observation: [B, ...], or a dictionary of such tensors; `obs_to_tensor` makes them.
             state: What `predict` or an earlier call returned, or `initial_state(B)`.
-            episode_starts: Where the observation is the first of an episode, [B], of bool or of 0 and 1.
+            episode_starts: Where the observation is the first of an episode, [B], bool or 0 and 1.
             action_masks: The allowed actions, [B, D], see `check_masks`.
 
         Examples:
@@ -139,7 +139,7 @@ class RecurrentInference(ActorCriticPolicy):
     def predict_values(  # type: ignore[override]
         self, observation: Observation, state: AnyState, episode_starts: Tensor | np.ndarray
     ) -> Tensor:
-        """Values [B], with the arguments of `get_distribution`; the state is left as it was."""
+        """Values [B], with the arguments of `get_distribution`; the state does not change."""
         return self._value(self._remember_step(observation, state, episode_starts)[0])
 
     def predict(  # type: ignore[override]
@@ -152,19 +152,20 @@ class RecurrentInference(ActorCriticPolicy):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """The action for an observation, or for a batch of them, as SB3's `predict` gives it.
 
-        It warns where an episode goes on without a state, since then it is forgotten; sb3-contrib's maskable `evaluate_policy`,
-        for one, passes none on.
+        It warns if an episode continues without a state, since its past is then forgotten; sb3-contrib's maskable
+        `evaluate_policy`, for one, passes no state on.
 
         Args:
             observation: [B, ...] or [...], or a dictionary of such arrays.
-            state: What the last call returned; None begins episodes.
-            episode_start: [B] bool, or one for all, True where the observation is the first of an episode; a state needs it.
+            state: What the last call returned; None begins new episodes.
+            episode_start: [B] bool, or one for all, True where the observation is the first of an episode; required with a
+                state.
             deterministic: Take the likeliest action; else draw one.
             action_masks: The allowed actions, [B, D] or [D], in the order of sb3-contrib.
 
         Raises:
-            ValueError: For a state without `episode_start`, for one of another number of rows, for masks that do not fit, and
-                for the pair that Gymnasium's `reset` returns.
+            ValueError: For a state without `episode_start` or with another number of rows, for masks that do not fit, and for
+                the pair that Gymnasium's `reset` returns.
             FloatingPointError: For an observation that is not finite.
         """
         if isinstance(observation, tuple):
@@ -196,7 +197,7 @@ class RecurrentInference(ActorCriticPolicy):
         raise NotImplementedError("call predict or forward: _predict of SB3 has no place for the memory's state")
 
     def mask_tensor(self, action_masks: ArrayLike | Tensor | None, n_envs: int) -> Tensor | None:
-        """Checked masks as a tensor [B, D]; None stays None.
+        """Checked masks as a tensor [B, D], or None for None.
 
         Args:
             action_masks: The allowed actions, [B, D] bool, or [D] for one environment.
@@ -208,7 +209,7 @@ class RecurrentInference(ActorCriticPolicy):
         return torch.as_tensor(check_masks(masks, self.action_space, n_envs), device=self.device)
 
     def to_env_actions(self, actions: Tensor) -> np.ndarray:
-        """Actions as the environment takes them: in the space's shape and type, rounded for integers, within a Box's bounds.
+        """Actions as the environment takes them: in the space's shape and type, rounded for integers, clipped for a Box.
 
         Args:
             actions: As they were sampled, [B, ...].
@@ -264,7 +265,7 @@ class RecurrentInference(ActorCriticPolicy):
         return logits if masks is None else mask_logits(logits, masks, self.action_space)
 
     def _distribution(self, latent: Tensor, masks: Tensor | None = None) -> Distribution:
-        """A distribution of its own, so that a later one leaves it as it is."""
+        """A separate distribution, which a later one does not change."""
         numbers, distribution = self.action_net(self._actor_latent(latent)), copy(self.action_dist)
         gaussian = isinstance(distribution, DiagGaussianDistribution)
         if not torch.compiler.is_compiling():  # after which Torch's own checks are off in the whole process
@@ -293,7 +294,7 @@ class RecurrentInference(ActorCriticPolicy):
         return latent[0], new_state
 
     def as_state(self, state: AnyState) -> State:
-        """A state that `predict` returned, or that went through JSON, as the cell takes it.
+        """A state from `predict`, or from JSON, as the cell takes it.
 
         Args:
             state: Arrays or tensors [B, ...].

@@ -1,4 +1,4 @@
-"""The losses of actor-critic on a rollout: with the log-probabilities of its actions, and PPO's, which is clipped."""
+"""The actor-critic losses on a rollout: with the log-probabilities of its actions, and PPO's clipped loss."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def actor_critic_loss(
 
         loss = - log pi(a) A + vf_coef (R - V)^2 - ent_coef H(pi),    R = A + V
 
-    One pass over each sequence gives values, log-probabilities and entropies; A and R are constants in it.
+    One pass over each sequence gives values, log-probabilities and entropies; A and R are treated as constants.
     """
     evaluated = [policy.evaluate_actions(*sequences) for sequences in rollout.sequences()]
     values, log_prob, entropy = (torch.cat(parts) for parts in zip(*evaluated, strict=True))
@@ -55,7 +55,7 @@ def actor_critic_loss(
 
 
 class ClippedLoss(NamedTuple):
-    """The loss of PPO, its three parts, how far the policy is from the one that acted, and the share of clipped steps."""
+    """The loss of PPO, its three parts, how far the policy is from the one that acted, and the fraction of clipped steps."""
 
     total: Tensor
     policy: Tensor
@@ -79,8 +79,8 @@ def clipped_loss(
         q = pi(a) / pi_old(a)
         loss = - min(q A, clip(q, 1 - c, 1 + c) A) + vf_coef (R - V)^2 - ent_coef H(pi)
 
-    c is `clip_range`. The cell runs anew from the state that the memory had before each sequence. `approx_kl`, the divergence
-    of the acting policy from this one, is estimated as the mean of q - 1 - log q.
+    c is `clip_range`. The cell runs again from the memory's state before each sequence. `approx_kl`, the divergence of the
+    acting policy from this one, is estimated as the mean of q - 1 - log q.
     """
     values, log_prob, entropy = policy.evaluate_actions(*batch.sequences)
     advantages = _normalized(batch.advantages) if normalize_advantage else batch.advantages
@@ -99,5 +99,5 @@ def clipped_loss(
 
 
 def _normalized(advantages: Tensor) -> Tensor:
-    """With a mean of 0 and a standard deviation of 1; one alone stays as it is."""
+    """With a mean of 0 and a standard deviation of 1; a single number is unchanged."""
     return advantages if advantages.numel() == 1 else (advantages - advantages.mean()) / (advantages.std() + 1e-8)

@@ -1,4 +1,4 @@
-"""Masks of invalid actions, as sb3-contrib's environments give them by their method `action_masks`."""
+"""Masks of invalid actions, as sb3-contrib's environments return them from their method `action_masks`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORBIDDEN = 1e8
 
 
 def has_masks(env: VecEnv) -> bool:
-    """Whether an environment says which actions it allows; not one that cannot be asked, such as those of SuperSuit."""
+    """Whether an environment says which actions it allows; False for one that cannot be asked, such as those of SuperSuit."""
     try:
         return is_masking_supported(env)
     except AttributeError:
@@ -24,7 +24,7 @@ def has_masks(env: VecEnv) -> bool:
 
 
 def masks_of(env: VecEnv) -> NDArray[np.bool_]:
-    """What the method `action_masks` of each environment says now, arrays or tensors."""
+    """What the method `action_masks` of each environment currently returns, arrays or tensors."""
     answers = env.env_method("action_masks")
     return np.stack([answer.numpy(force=True) if isinstance(answer, Tensor) else answer for answer in answers])
 
@@ -52,7 +52,7 @@ def mask_size(space: spaces.Space) -> int:
 
 
 def mask_logits(logits: Tensor, masks: Tensor, space: spaces.Space) -> Tensor:
-    """Logits [N, L] with which no forbidden action is taken, and which get no gradient from one; masks [N, D]."""
+    """Logits [N, L] with which no forbidden action is taken, and none gets a gradient; masks [N, D]."""
     if isinstance(space, spaces.MultiBinary):
         off, on = masks.unflatten(1, (-1, 2)).unbind(2)
         return logits.masked_fill(~on, -FORBIDDEN).masked_fill(~off, FORBIDDEN)

@@ -14,7 +14,7 @@ __all__ = ["Minibatch", "SequenceSampler"]
 
 
 class Minibatch(NamedTuple):
-    """S sequences of L steps, what is to be learned from them, and values and log-probabilities of the policy that acted."""
+    """S sequences of L steps, the learning targets, and values and log-probabilities of the policy that acted."""
 
     sequences: RolloutSequences
     advantages: Tensor
@@ -26,8 +26,8 @@ class Minibatch(NamedTuple):
 class SequenceSampler:
     """The sequences of a rollout in random minibatches of `batch_size` steps; each iteration draws all of them once.
 
-    Those of a minibatch are equally long, so that no step is padded: if L does not divide T, the shorter last sequences of the
-    environments are drawn among themselves.
+    All sequences of a minibatch have the same length, so no step is padded: if L does not divide T, the shorter last sequences
+    of the environments are drawn among themselves.
     """
 
     def __init__(self, rollout: RecurrentRollout, batch_size: int) -> None:
@@ -65,5 +65,5 @@ class SequenceSampler:
 
 
 def _rows(part: Tensor, places: Tensor) -> Tensor:
-    """The rows [L, S, ...] at some places [L, S]; faster than an index of two dimensions."""
+    """The rows [L, S, ...] at the places [L, S]; faster than a two-dimensional index."""
     return part.index_select(0, places.flatten()).unflatten(0, places.shape)

@@ -39,8 +39,8 @@ def describe_normalization(normalizer: VecNormalize) -> dict[str, Any]:
 def normalize_as(env: VecEnv, stored: dict[str, Any]) -> VecEnv:
     """The environments with these statistics, in their own `VecNormalize`, or else with one that has these settings too.
 
-    It is put around the outermost layer that shows what the statistics are of, as below a `VecFrameStack`. Images are still to
-    be transposed then.
+    It is put around the outermost layer whose observations the statistics describe, as below a `VecFrameStack`. Images are
+    transposed only after that.
     """
     normalizer = unwrap_vec_normalize(env)
     if normalizer is None:
@@ -54,7 +54,7 @@ def normalize_as(env: VecEnv, stored: dict[str, Any]) -> VecEnv:
 
 
 def warn_of_missing_normalizer(normalizer: VecNormalize | None, env: VecEnv) -> None:
-    """Warn if an agent that learned from scaled observations, by this normalizer, is to act on those of this environment."""
+    """Warn if an agent that learned from observations scaled by this normalizer is to act on those of this environment."""
     if normalizer is not None and normalizer.norm_obs and unwrap_vec_normalize(env) is None:
         warnings.warn(
             "the agent was trained with a VecNormalize, which this environment does not have: play in that of "
@@ -65,7 +65,7 @@ def warn_of_missing_normalizer(normalizer: VecNormalize | None, env: VecEnv) -> 
 
 @contextmanager
 def frozen_statistics(env: VecEnv) -> Iterator[None]:
-    """Let the `VecNormalize` of an environment, if it has one, learn nothing of what it shows."""
+    """Freeze the statistics of the `VecNormalize` of an environment, if it has one."""
     normalizer = unwrap_vec_normalize(env)
     was_training = normalizer is not None and normalizer.training
     if normalizer is not None:
@@ -78,7 +78,7 @@ def frozen_statistics(env: VecEnv) -> Iterator[None]:
 
 
 def normalizer_alone(stored: dict[str, Any], n_envs: int) -> VecNormalize:
-    """A `VecNormalize` for its `normalize_obs`, around environments that have spaces and nothing else."""
+    """A `VecNormalize` for its `normalize_obs`, around environments that have only spaces."""
 
     def make() -> gym.Env:
         env: gym.Env = gym.Env()
@@ -91,7 +91,7 @@ def normalizer_alone(stored: dict[str, Any], n_envs: int) -> VecNormalize:
 
 
 def fits(space: spaces.Space, statistics: Any) -> bool:
-    """Whether statistics, as they are stored or in use, are of the observations of a space."""
+    """Whether statistics, stored or in use, are of the observations of a space."""
     if isinstance(statistics, dict):
         parts = space.spaces if isinstance(space, spaces.Dict) else {}
         return all(key in parts and fits(parts[key], part) for key, part in statistics.items())

@@ -1,4 +1,4 @@
-"""What all agents have in common: how they act with a memory, and predict. It knows no loss."""
+"""What all agents share: acting with a memory, and prediction. It contains no loss."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
     """The base of all agents: an SB3 `OnPolicyAlgorithm` whose policy remembers.
 
     Every `n_steps` steps of all environments make a rollout, from which `train` of a derived class learns. The memory's state
-    goes on from rollout to rollout, the gradient does not. If the environment has the method `action_masks` that sb3-contrib's
-    `MaskablePPO` asks for, no forbidden action is taken.
+    carries over from rollout to rollout, the gradient does not. If the environment has the method `action_masks` that
+    sb3-contrib's `MaskablePPO` asks for, no forbidden action is taken.
 
     Args:
         policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`; sb3-contrib's "MlpLstmPolicy",
-            "CnnLstmPolicy" and "MultiInputLstmPolicy", with their arguments, are this policy with the net that they have there.
-        env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or `Env`, or an id. What a `VectorEnv` with a `device` gives and takes
+            "CnnLstmPolicy" and "MultiInputLstmPolicy", with their arguments, are this policy with sb3-contrib's net.
+        env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or `Env`, or an id. What a `VectorEnv` with a `device` returns and takes
             stays there, see `TensorVecEnvAdapter`.
         learning_rate: A number, or an SB3 schedule.
         n_steps: Steps of each environment in a rollout.
@@ -54,26 +54,27 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         gae_lambda: Lambda of the generalised advantages, from 0 to 1.
         ent_coef: Weight of the entropy, at least 0.
         vf_coef: Weight of the value error, at least 0.
-        max_grad_norm: A longer gradient is clipped to this norm, above 0.
-        bptt_length: Steps of a sequence, from 1 to `n_steps`: back-propagation begins anew there; None takes `n_steps`.
-        optimizer: "rmsprop", as in the A3C paper (Mnih et al. 2016), or "adam". An `optimizer_class` in `policy_kwargs` takes
-            the place of `optimizer` and `optimizer_eps`.
+        max_grad_norm: Norm to which a longer gradient is clipped, above 0.
+        bptt_length: Steps of a sequence, from 1 to `n_steps`, over which gradients are back-propagated; None takes `n_steps`.
+        optimizer: "rmsprop", as in the A3C paper (Mnih et al. 2016), or "adam". An `optimizer_class` in `policy_kwargs`
+            replaces `optimizer` and `optimizer_eps`.
         optimizer_eps: Its epsilon: gradients far below it move the parameters little.
-        anneal: Let a learning rate that is a number go down to 0 along each call of `learn`, linearly.
-        anneal_entropy: Let `ent_coef` do so.
+        anneal: Reduce a learning rate that is a number linearly to 0 over each call of `learn`.
+        anneal_entropy: Do the same to `ent_coef`.
         normalize_advantage: Scale the advantages to mean 0 and standard deviation 1; None leaves it to the algorithm.
-        norm_reward: Divide rewards by the running deviation of the discounted return, as SB3's `VecNormalize`; values are of
-            such rewards. Observations are scaled by the policy, see its `norm_obs`.
-        matmul_precision: Of the products of learning, see `torch.set_float32_matmul_precision`: "highest", "high" or "medium".
-        threads: Threads of Torch in `learn`. Small nets are fastest on one, above all on cores that others use too. None keeps
-            Torch's own number, which large nets may want.
+        norm_reward: Divide rewards by the running deviation of the discounted return, as SB3's `VecNormalize` does; values are
+            of scaled rewards. Observations are scaled by the policy, see its `norm_obs`.
+        matmul_precision: Precision of matrix products in learning, see `torch.set_float32_matmul_precision`: "highest", "high"
+            or "medium".
+        threads: Threads of Torch in `learn`. Small nets are fastest on one, above all on shared cores. None keeps Torch's own
+            number, which large nets may need.
         stats_window_size: Episodes over which their returns and lengths are averaged for logging.
-        tensorboard_log: Folder of TensorBoard's logs; None writes none.
+        tensorboard_log: Folder for TensorBoard's logs; None writes none.
         monitor_wrapper: Report the returns and lengths of episodes.
         policy_kwargs: Arguments of `RecurrentActorCriticPolicy`, such as `dict(cell="lstm", hidden_size=64)`.
         verbose: 0 prints nothing, 1 what happens, 2 more.
-        seed: Of networks, environments and actions; None for another one each time.
-        device: "cpu", "cuda", or "auto": that of an environment of tensors, a GPU for images and large cells, else the
+        seed: Seed of networks, environments and actions; None for a new one each time.
+        device: "cpu", "cuda", or "auto": that of the environment's tensors, a GPU for images and large cells, else the
             processor.
         _init_setup_model: Build the policy at once.
 
@@ -171,7 +172,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
     def _resolve_policy(
         self, policy: str | type[BasePolicy], policy_kwargs: dict[str, Any]
     ) -> tuple[type[RecurrentActorCriticPolicy], dict[str, Any]]:
-        """The class of the policy and its arguments, with those of the optimizer."""
+        """The policy class and its arguments, with those of the optimizer."""
         policy, policy_kwargs = own_policy(policy, policy_kwargs)
         found = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
         policy_class = check_policy(found, policy_kwargs)
@@ -233,7 +234,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
 
     @property
     def _last_state(self) -> State | None:
-        """The memory's state after the last step, which goes with `_last_obs`."""
+        """The memory's state after the last step, matching `_last_obs`."""
         return None if self._stepper is None else self._stepper.state
 
     @_last_state.setter
@@ -296,11 +297,11 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
 
     @property
     def _keeps_tensors(self) -> bool:
-        """Whether the environment gives and takes tensors on the policy's device."""
+        """Whether the environment returns and takes tensors on the policy's device."""
         return isinstance(self.env, TensorVecEnvAdapter)
 
     def _note_ends(self, env: VecEnv, dones: Any, infos: list[dict[str, Any]]) -> None:
-        """Where episodes have ended, keep their infos, and the values of last observations behind which a time limit lay."""
+        """Where episodes have ended, keep their infos, and the values of the last observations if a time limit ended them."""
         if isinstance(env, TensorVecEnvAdapter):
             if env.last_observations is not None and env.truncations.any():
                 assert self._last_state is not None
@@ -311,7 +312,7 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
             self.rollout_buffer.add_bootstrap(self._bootstrap_values(dones, infos))
 
     def _bootstrap_values(self, dones: NDArray[np.bool_], infos: list[dict[str, Any]]) -> Tensor:
-        """The values [B] of the last observations where a time limit and not the game ended the episode; else 0."""
+        """The values [B] of the last observations where a time limit, not the game, ended the episode; else 0."""
         values = torch.zeros(len(dones), device=self.device)
         cut = [int(i) for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
         rows = [i for i in cut if infos[i].get("terminal_observation") is not None]
@@ -357,14 +358,14 @@ class RecurrentOnPolicyAlgorithm(SavedAgent):
         return self.ent_coef * (max(self._current_progress_remaining, 0.0) if self.anneal_entropy else 1.0)
 
     def _clip_gradient(self, loss: Tensor) -> Tensor:
-        """Clip the gradient of a loss, and return its norm; FloatingPointError if one of them is not finite."""
+        """Clip the gradient of a loss, and return its norm; FloatingPointError if loss or gradient is not finite."""
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         if not (loss.detach() + norm).isfinite():
             raise self._not_finite("the loss or its gradient")
         return norm
 
     def _not_finite(self, what: str) -> FloatingPointError:
-        """The error where something is not finite: an environment is to blame if it gave such numbers, else the training."""
+        """The error for numbers that are not finite: it blames an environment that returned them, else the training."""
         frames, found = self.num_timesteps, first_in_rollout(self.rollout_buffer, self._last_obs)  # type: ignore[arg-type]
         if found is not None:
             return found.error(frames - (self.rollout_buffer.pos - found.step) * self.n_envs, self._of_worker)

@@ -1,4 +1,4 @@
-"""Play with a trained agent, with the memory's state kept for it."""
+"""Play with a trained agent, keeping its memory's state."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class PlayedEpisode(NamedTuple):
 
 
 class Player:
-    """An agent at play in one environment, or in a batch of them; its memory's state begins anew with each episode.
+    """An agent that plays in one environment, or in a batch of them; its memory's state is reset at each episode.
 
-    `act` and `observe` take turns. They are `predict` without its bookkeeping, and faster, for the state stays where it is.
+    `act` and `observe` take turns. They are `predict` without its bookkeeping, and faster, since the state stays in place.
 
     Args:
         model: A trained agent.
@@ -59,7 +59,7 @@ class Player:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all: the next observations are the first of episodes, in any number of environments."""
+        """Forget everything: the next observations are the first of episodes, in any number of environments."""
         self._stepper: Stepper | None = None
         self._starts = np.ones(0, dtype=bool)
         self._has_acted = False
@@ -83,8 +83,8 @@ class Player:
             action_masks: The allowed actions, [B, D] or [D], see `check_masks`.
 
         Raises:
-            ValueError: If the number of environments has changed, if nothing was observed since the last act, and for masks
-                that do not fit.
+            ValueError: If the number of environments has changed, if `observe` was not called since the last act, or if masks
+                do not fit.
             FloatingPointError: For an observation that is not finite.
         """
         if self._has_acted:
@@ -106,13 +106,13 @@ class Player:
         return in_env if batched else in_env[0]
 
     def observe(self, done: ArrayLike) -> None:
-        """Take note of whether the episode ended with the last action.
+        """Record whether the episode ended with the last action.
 
         Args:
             done: [B], or a bool.
 
         Raises:
-            ValueError: Before the first act, and for another number of environments.
+            ValueError: Before the first act, or for another number of environments.
         """
         if not self._has_acted:
             raise ValueError("observe must come after player.act(observation), got no act before it")
@@ -122,13 +122,13 @@ class Player:
         self._has_acted = False
 
     def play(self, env: VecEnv | VectorEnv | Env, n_episodes: int, deterministic: bool = True) -> NDArray[np.float64]:
-        """The returns [n_episodes] of episodes from their start to their end.
+        """The returns [n_episodes] of complete episodes.
 
-        They are those of a `Monitor` or a `RecordEpisodeStatistics` where there is one in each environment: what ends without
-        its report, such as a life in an Atari game, is no whole episode.
+        They are those of a `Monitor` or a `RecordEpisodeStatistics` if each environment has one: what ends without its report,
+        such as a life in an Atari game, is not a complete episode.
 
-        Each environment plays as many as the others, or one fewer, so that short episodes do not count more. No action is
-        taken that an environment forbids by `action_masks`. A `VecNormalize` keeps its statistics as they are.
+        Each environment plays as many episodes as the others, or one fewer, so that short episodes do not count more. No action
+        is taken that an environment forbids by `action_masks`. A `VecNormalize` keeps its statistics as they are.
 
         Args:
             env: An SB3 `VecEnv`, a Gymnasium `VectorEnv` or an `Env`.
@@ -141,7 +141,7 @@ class Player:
         return np.array([episode.total for episode in self.episodes(env, n_episodes, deterministic)], dtype=np.float64)
 
     def episodes(self, env: VecEnv | VectorEnv | Env, n_episodes: int, deterministic: bool = True) -> Iterator[PlayedEpisode]:
-        """The episodes of which `play` has the returns, each when it has ended.
+        """The episodes whose returns `play` gives, each when it has ended.
 
         Args:
             env: As in `play`.

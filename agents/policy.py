@@ -30,7 +30,7 @@ __all__ = ["RecurrentActorCriticPolicy"]
 
 
 class RecurrentActorCriticPolicy(RecurrentInference):
-    """Actor and critic with any memory cell; the network of Ba16 A.3 has one of 128 units for both, and no layer after it.
+    """Actor and critic with any memory cell; the network of Ba16 A.3 has one cell of 128 units for both, and no layer after it.
 
         observation -> features -> encoder -> cell -> heads -> distribution over actions, and a value
 
@@ -46,22 +46,22 @@ class RecurrentActorCriticPolicy(RecurrentInference):
         encoder_arch: Sizes of the layers before the cell.
         shared_cell: False gives the critic an encoder and a cell of its own.
         net_arch: Sizes of the layers after the cell, as in SB3: a list, or a dict with `pi` and `vf`; None is one layer of 64.
-        activation_fn: Between the layers before and after the cell.
-        ortho_init: Off, since fast weights learned Catch more reliably from Torch's own initial weights.
+        activation_fn: Activation of the layers before and after the cell.
+        ortho_init: Off, since fast weights learned Catch more reliably from Torch's default initial weights.
         log_std_init: Initial logarithm of the standard deviations of actions in a Box.
-        squash_output: Squash actions into the bounds of a Box by tanh; else they are clipped there.
+        squash_output: Squash actions into the bounds of a Box by tanh; else they are clipped.
         features_extractor_class: None takes SB3's `CombinedExtractor` for a Dict, its `NatureCNN` for an image of 36 x 36 or
             more, and its `FlattenExtractor` for anything else.
         features_extractor_kwargs: Its options.
-        share_features_extractor: May be False where `shared_cell` is.
-        normalize_images: Divide images by 255. With False a Box of three dimensions is an image, whatever its numbers.
+        share_features_extractor: May be False if `shared_cell` is.
+        normalize_images: Divide images by 255. With False any Box of three dimensions is an image.
         norm_obs: Scale observations by their running mean and deviation, see `fw_rl.agents.scaling.ObservationScaling`.
         optimizer_class: Class of the optimizer.
         optimizer_kwargs: Its options, without the learning rate.
         use_sde: Must be False.
 
     Raises:
-        ValueError: For an unknown cell or an option that it does not take, and for a space that SB3 does not take.
+        ValueError: For an unknown cell or option, and for a space that SB3 does not support.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class RecurrentActorCriticPolicy(RecurrentInference):
         super()._build(lr_schedule)
 
     def learn_scaling(self, observations: np.ndarray | dict[str, np.ndarray]) -> None:
-        """Scale observations from now on as if these had been seen too: those of demonstrations, before one learns from them.
+        """Scale observations from now on as if these had been seen too, such as demonstrations before learning from them.
 
         Args:
             observations: As the environment shows them, [N, ...], or a dictionary of such arrays.
@@ -162,7 +162,7 @@ class RecurrentActorCriticPolicy(RecurrentInference):
         return self.cell.first if isinstance(self.cell, CellPair) else self.cell
 
     def preprocess(self, observation: Observation) -> Observation:
-        """What the features extractor takes: choices one-hot, and numbers scaled.
+        """The input of the features extractor: choices one-hot, and numbers scaled.
 
         Args:
             observation: [B, ...], or a dictionary of such tensors.
@@ -172,7 +172,7 @@ class RecurrentActorCriticPolicy(RecurrentInference):
     def extract_features(  # type: ignore[override]
         self, obs: Observation, features_extractor: BaseFeaturesExtractor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """The features [B, F] of observations [B, ...]: for actor and critic apart where each has an extractor of its own."""
+        """The features [B, F] of observations [B, ...]: separate for actor and critic if each has its own extractor."""
         seen = self.preprocess(obs)
         if features_extractor is not None or self.share_features_extractor:
             return (features_extractor or self.features_extractor)(seen)
@@ -220,10 +220,10 @@ class RecurrentActorCriticPolicy(RecurrentInference):
         return self._value(flat).view(shape), log_prob.view(shape), entropy.view(shape)
 
     def save(self, path: str) -> None:
-        """Raises NotImplementedError: SB3 would pickle a policy alone."""
+        """Raises NotImplementedError: SB3 would pickle the policy."""
         raise NotImplementedError("save the agent, model.save(path), or the weights, policy.state_dict()")
 
     @classmethod
     def load(cls, path: str, device: torch.device | str = "auto") -> NoReturn:  # type: ignore[override]
-        """Raises NotImplementedError: SB3 would unpickle a policy alone."""
+        """Raises NotImplementedError: SB3 would unpickle the policy."""
         raise NotImplementedError("load the agent, RecurrentA2C.load(path), and take its policy")

@@ -23,20 +23,20 @@ from fw_rl.arguments import require
 __all__ = ["RecurrentPPO"]
 
 ADAPTATION = 1.5
-"""The learning rate is multiplied with this, or divided by it."""
+"""The learning rate is multiplied or divided by this."""
 
 FACTORS = (0.01, 10.0)
-"""The adapted learning rate stays between these multiples of the rate that was given."""
+"""The adapted learning rate stays between these multiples of the given rate."""
 
 
 class RecurrentPPO(RecurrentOnPolicyAlgorithm):
     """PPO (Schulman et al. 2017) with any memory cell: sb3-contrib's `RecurrentPPO` without an LSTM's state for every step.
 
-    It learns from a rollout `n_epochs` times, in minibatches of whole sequences of `bptt_length` steps, each from the state
-    that the memory had there while acting. The sequences of a minibatch are drawn at random from all environments and all times
-    of the rollout, see `fw_rl.agents.minibatches.SequenceSampler`. With the same settings one rollout gives the same parameters
-    as there, but that the critic's error reaches a shared cell, and that no sequence is cut at random. The defaults were chosen
-    on three tasks of `benchmarks/pomdp.py`, with sixteen environments.
+    It learns from a rollout `n_epochs` times, in minibatches of whole sequences of `bptt_length` steps, each from the memory's
+    state there while acting. The sequences of a minibatch are drawn at random from all environments and all times of the
+    rollout, see `fw_rl.agents.minibatches.SequenceSampler`. With the same settings one rollout gives the same parameters as
+    sb3-contrib's, except that the critic's error reaches a shared cell, and that no sequence is cut at random. The defaults
+    were chosen on three tasks of `benchmarks/pomdp.py`, with sixteen environments.
 
     Args:
         policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`.
@@ -45,27 +45,27 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         n_steps: Steps of each environment in a rollout.
         batch_size: Steps of a minibatch, at least `bptt_length`: `batch_size // bptt_length` sequences. If it is below
             `n_steps`, a minibatch is by default one sequence.
-        n_epochs: How often it learns from a rollout.
+        n_epochs: Passes over a rollout.
         gamma: Discount, from 0 to 1.
         gae_lambda: Lambda of the generalised advantages, from 0 to 1.
-        clip_range: How far the probability of an action may change, a share of it; a number, or an SB3 schedule.
-        clip_range_vf: How far a value may change, a number or an SB3 schedule; None for as far as it likes.
-        normalize_advantage: Scale the advantages of a minibatch to mean 0 and standard deviation 1. None does so where rewards
-            are not scaled: where they are, it would only make noise of the small advantages of an agent that has learned.
+        clip_range: How far the probability of an action may change, as a fraction of it; a number, or an SB3 schedule.
+        clip_range_vf: How far a value may change, a number or an SB3 schedule; None for no limit.
+        normalize_advantage: Scale the advantages of a minibatch to mean 0 and standard deviation 1. None does so unless rewards
+            are scaled: then it would only turn the small advantages of an agent that has learned into noise.
         ent_coef: Weight of the entropy, at least 0.
         vf_coef: Weight of the value error, at least 0.
-        max_grad_norm: A longer gradient is clipped to this norm, above 0.
+        max_grad_norm: Norm to which a longer gradient is clipped, above 0.
         target_kl: Learning from a rollout stops once the approximate KL divergence from the policy that acted is above 1.5
             times this number; None never stops it.
         desired_kl: How far a rollout should move the policy, as the mean approximate KL divergence of its updates. While it is
             less than half as far, the learning rate is multiplied by 1.5, up to ten times what was given; whenever it is more
-            than twice as far, the rate is divided by 1.5, and rises no more. None keeps the rate. A schedule, also one that a
-            callback sets as `lr_schedule`, and a rate that goes down by `anneal` are never adapted. Rudin et al. 2022 let the
-            rate rise again, but then an agent that has learned falls back: it moves little, so that its rate rises.
+            than twice as far, the rate is divided by 1.5, and never rises again. None keeps the rate. A schedule, also one that
+            a callback sets as `lr_schedule`, and a rate that `anneal` reduces are never adapted. Rudin et al. 2022 let the rate
+            rise again, but then an agent that has learned falls back: it moves little, so its rate rises.
         optimizer: "rmsprop" or "adam".
         optimizer_eps: Its epsilon: gradients far below it, as of an agent that has learned, move the parameters little.
-        anneal: Let a learning rate that is a number go down to 0 along `learn`, linearly.
-        bptt_length: Steps of a sequence, from 1 to `n_steps`; None takes the smaller one of `n_steps` and `batch_size`.
+        anneal: Reduce a learning rate that is a number linearly to 0 over `learn`.
+        bptt_length: Steps of a sequence, from 1 to `n_steps`; None takes the smaller of `n_steps` and `batch_size`.
         norm_reward: Divide rewards by the running deviation of the discounted return.
         **kwargs: The other arguments of `RecurrentOnPolicyAlgorithm`.
 
@@ -193,7 +193,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         return self.desired_kl is not None and not is_given
 
     def _adapt_learning_rate(self, approx_kl: float | np.floating) -> None:
-        """Change the rate of the next rollout where this one has moved the policy too far, or too little."""
+        """Change the rate of the next rollout if this one has moved the policy too far or too little."""
         if not self._adapts:
             return
         assert self.desired_kl is not None
@@ -208,7 +208,7 @@ class RecurrentPPO(RecurrentOnPolicyAlgorithm):
         return torch.stack(self.rollout_buffer.targets, dim=-1).flatten(0, 1)
 
     def _learn_from(self, batch: Minibatch, losses: list[ClippedLoss], grad_norms: list[Tensor]) -> bool:
-        """One update, whose loss and gradient's norm are appended; False, and none, where the policy has gone too far."""
+        """One update, whose loss and gradient norm are appended; no update, and False, if the policy has moved too far."""
         limits = self._now(self.clip_range), None if self.clip_range_vf is None else self._now(self.clip_range_vf)
         with matmul_precision(self.matmul_precision):
             loss = clipped_loss(self.policy, batch, self._entropy_weight, self.vf_coef, *limits, self._scales_advantages)

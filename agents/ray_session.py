@@ -1,4 +1,4 @@
-"""Ray as it runs already, that of a cluster, or one of our own; needs Ray, `pip install 'fw-rl[ray]'`."""
+"""A Ray that is already running, that of a cluster, or one of our own; needs Ray, `pip install 'fw-rl[ray]'`."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from fw_rl.processes import WorkerError
 __all__ = ["ray_session"]
 
 MARK = "FW_RL_RAY"
-"""The variable of the environment by whose value the processes of a Ray of our own are known."""
+"""The environment variable whose value marks the processes of a Ray of our own."""
 PATIENCE = 10.0
-"""Seconds that they have to end by themselves before they are ended."""
+"""Seconds they have to end by themselves before they are killed."""
 
 
 @contextmanager
 def ray_session(address: str | None, cores: int) -> Iterator[None]:
-    """A context in which this process is connected to Ray; where it is connected already, it stays so.
+    """A context in which this process is connected to Ray; an existing connection is kept.
 
     Without the address of a cluster, Ray starts here with at least so many cores, and ends with the context. Raises WorkerError
-    where there is no Ray.
+    if there is no Ray.
     """
     if ray.is_initialized():
         yield
@@ -61,7 +61,7 @@ def ray_session(address: str | None, cores: int) -> Iterator[None]:
 
 
 def _end(mark: str) -> None:
-    """End what is left of Ray, such as a process that a worker has started, where Ray was killed before it could end it."""
+    """End what is left of Ray, such as a process started by a worker, if Ray was killed before it could end it."""
     deadline = time.monotonic() + PATIENCE
     while (left := _marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -78,7 +78,7 @@ def _marked(mark: str) -> list[psutil.Process]:
 
 
 def _check_reachable(address: str) -> None:
-    """Raises OSError if nothing listens at HOST:PORT: Ray itself would go on trying for a quarter of an hour."""
+    """Raises OSError if nothing listens at HOST:PORT: Ray itself would keep trying for a quarter of an hour."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "/" not in host:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

@@ -1,4 +1,4 @@
-"""From a checkpoint to an agent that goes on where it was."""
+"""From a checkpoint to an agent that continues where it stopped."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _Agent = TypeVar("_Agent", bound=OnPolicyAlgorithm)
 
 
 class NotStored:
-    """In the place of an argument that a file could not hold, and that only learning needs."""
+    """A placeholder for an argument that a file could not hold, and that only learning needs."""
 
     def __init__(self, name: str, path: str) -> None:
         self.name, self.path = name, path
 
 
 def require_stored_arguments(model: OnPolicyAlgorithm) -> None:
-    """Raises CheckpointError where an agent is to learn without an argument that its file could not hold."""
+    """Raises CheckpointError if an agent is to learn without an argument that its file could not hold."""
     lacking = {value.name: value.path for value in vars(model).values() if isinstance(value, NotStored)}
     if lacking:
         names, path = ", ".join(lacking), next(iter(lacking.values()))
@@ -90,7 +90,7 @@ def build_agent(
 
 
 def _withhold(model: OnPolicyAlgorithm, argument: NotStored) -> None:
-    """Keep the agent from learning with a default where its own argument was lost."""
+    """Keep the agent from learning with a default instead of its own lost argument."""
     places = {argument.name, f"_{argument.name}"} | ({"lr_schedule"} if argument.name == "learning_rate" else set())
     for place in places.intersection(vars(model)):
         setattr(model, place, argument)
@@ -99,7 +99,7 @@ def _withhold(model: OnPolicyAlgorithm, argument: NotStored) -> None:
 def _merge_arguments(
     known: Mapping[str, Any], agent_class: type[OnPolicyAlgorithm], checkpoint: Checkpoint, overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arguments of the constructor: the overrides, and for the rest what is stored."""
+    """The arguments of the constructor: the overrides, and the stored ones for the rest."""
     for name in overrides:
         if name not in known:
             raise ValueError(f"an argument of load must be one of env, device, {', '.join(known)}, got {name!r}")
@@ -133,7 +133,7 @@ def _merge_arguments(
 
 
 def _is_registered(cell: str) -> bool:
-    """Whether a cell is there without an import, which no file is to bring about."""
+    """Whether a cell is registered without an import, which no file may cause."""
     module, _, name = cell.rpartition(":")
     return name in available_cells() and (not module or module in sys.modules)
 
@@ -161,7 +161,7 @@ def _construct(
     device: torch.device | str,
     seed: int | None,
 ) -> _Agent:
-    """A new agent, which seeds the global generators with `seed`: the stored one is that of a beginning long past."""
+    """A new agent, which seeds the global generators with `seed`: the stored seed was for the start of the training."""
     now: dict[str, Any] = arguments | (dict(seed=seed) if "seed" in arguments else {}) | dict(env=env, device=device)
     model = agent_class(_init_setup_model=False, **now)
     if env is None:
@@ -209,7 +209,7 @@ def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
 
 
 def continue_training(model: Any, checkpoint: Checkpoint) -> None:
-    """Go on in the running episodes of a checkpoint, or else in new ones, and with its random numbers."""
+    """Continue the running episodes of a checkpoint, or else begin new ones, with its random numbers."""
     goes_on = (
         checkpoint.episodes is not None
         and checkpoint.n_envs == model.n_envs
@@ -224,7 +224,7 @@ def continue_training(model: Any, checkpoint: Checkpoint) -> None:
 
 
 def _restore_episodes(model: Any, episodes: dict[str, Any]) -> bool:
-    """Go on in these episodes; False, and nothing is changed, if they are of another environment or another memory."""
+    """Continue these episodes; False, with nothing changed, if they are of another environment or another memory."""
     memory = tuple(part.to(model.device) for part in episodes["memory"])
     observation, starts = episodes["observation"], np.asarray(episodes["starts"], dtype=bool)
     returns = np.array(episodes["discounted_returns"], dtype=np.float64).reshape(-1)
@@ -244,7 +244,7 @@ def _restore_episodes(model: Any, episodes: dict[str, Any]) -> bool:
 
 
 def _set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Put the global generators into the state of a checkpoint."""
+    """Set the global generators to the state of a checkpoint."""
     name, keys, position, *gauss = state["numpy"]
     if not 0 <= position <= len(keys):  # NumPy itself does not look
         raise ValueError(f"the state of NumPy's generator is at {position} of {len(keys)}")

@@ -15,7 +15,7 @@ def generalized_advantages(
 
         delta(t) = r(t) + gamma V(t+1) - V(t),    A(t) = delta(t) + gamma lambda A(t+1)
 
-    `ends` [T, B] says where an episode ends with step t; `last_values` [B] are V after the rollout. The sums are in float64.
+    `ends` [T, B] says whether an episode ends with step t; `last_values` [B] are V after the rollout. The sums are in float64.
     """
     discounts = gamma * (~ends).double()
     errors = rewards + discounts * torch.cat([values[1:], last_values[None]]) - values
@@ -24,7 +24,7 @@ def generalized_advantages(
 
 
 def linear_recurrence(numbers: Tensor, discounts: Tensor, before: Tensor) -> Tensor:
-    """Every s(t) = numbers(t) + discounts(t) s(t-1) of [T, B], from s(-1) = `before` [B] on: one operation a step."""
+    """Every s(t) = numbers(t) + discounts(t) s(t-1) of [T, B], from s(-1) = `before` [B]: one operation per step."""
     sums = []
     for number, discount in zip(numbers.unbind(), discounts.unbind(), strict=True):
         before = torch.addcmul(number, discount, before)

@@ -50,11 +50,11 @@ METRICS = {
 
 
 class RLlibAgent(RecurrentOnPolicyAlgorithm):
-    """The recurrent policy, trained by RLlib over the machines of a Ray cluster, with the habits of SB3.
+    """The recurrent policy, trained by RLlib on the machines of a Ray cluster, in the style of SB3.
 
-    `n_workers` runners act, each in environments of its own, wherever the cluster has a core; the process that calls `learn` is
-    the learner. All that lies between them, also when a runner or a node is lost, is RLlib's. Callbacks, logs, evaluation and
-    `save` belong to this process. A checkpoint is one of `RecurrentA2C`, which can load it where there is no Ray.
+    `n_workers` runners act, each in its own environments, wherever the cluster has a core; the process that calls `learn` is
+    the learner. Everything between them, also when a runner or a node is lost, is RLlib's. Callbacks, logs, evaluation and
+    `save` belong to this process. A checkpoint is one of `RecurrentA2C`, which can load it without Ray.
 
     RLlib's optimizer is Adam; its PPO scales the advantages, its IMPALA does not and has no `gae_lambda`.
 
@@ -62,12 +62,12 @@ class RLlibAgent(RecurrentOnPolicyAlgorithm):
         policy: "RecurrentPolicy", or a class derived from `RecurrentActorCriticPolicy`.
         env: A function that makes the environments of one runner, a Gymnasium `Env`, or a `VectorEnv` in mode `NEXT_STEP`, as
             RLlib asks for; or an id.
-        learning_rate: A number; a schedule is refused.
+        learning_rate: A number; a schedule is rejected.
         algorithm: "impala" (Espeholt et al. 2018), "ppo" or "appo".
         n_workers: Runners.
-        ray_address: Of a cluster that runs, "auto" for that of this machine; None starts Ray here, on the loopback interface
-            only, and ends it after `learn`.
-        algorithm_kwargs: More settings of RLlib, for `training` of its config.
+        ray_address: Address of a running cluster, "auto" for that of this machine; None starts Ray here, on the loopback
+            interface only, and ends it after `learn`.
+        algorithm_kwargs: Further settings for `training` of RLlib's config.
         timeout: Seconds without a frame after which `learn` gives up.
         device: "cpu" or "auto", which is the same: the learner is on this machine's processor.
         **kwargs: The other arguments of `RecurrentOnPolicyAlgorithm`, as far as RLlib has them; it scales neither observations
@@ -130,7 +130,7 @@ class RLlibAgent(RecurrentOnPolicyAlgorithm):
     ) -> Self:
         """Train for at least `total_timesteps` steps, counted over all runners; see SB3's `learn`.
 
-        Callbacks meet one rollout for about each second.
+        Callbacks see about one rollout per second.
 
         Raises:
             WorkerError: If there is no cluster at the address, or if no frame has come for `timeout` seconds. What had been
@@ -178,7 +178,7 @@ class RLlibAgent(RecurrentOnPolicyAlgorithm):
 
     @contextmanager
     def _algorithm(self, total_timesteps: int) -> Iterator[Algorithm]:
-        """RLlib's algorithm at the point where this agent is, running."""
+        """RLlib's algorithm, running, in this agent's current state."""
         algorithm = self._config(total_timesteps - self.num_timesteps).build_algo()
         try:
             learners = algorithm.learner_group
@@ -189,7 +189,7 @@ class RLlibAgent(RecurrentOnPolicyAlgorithm):
             algorithm.stop()
 
     def _config(self, frames: int) -> AlgorithmConfig:
-        """RLlib's settings for this agent's, with `frames` to go."""
+        """This agent's settings as RLlib's, with `frames` to go."""
         assert isinstance(self.env, WorkerVecEnv)
         register_env("fw_rl", lambda context: context["make"]())
         policy_kwargs = {k: v for k, v in self.policy_kwargs.items() if k not in ("optimizer_class", "optimizer_kwargs")}
@@ -239,7 +239,7 @@ def _copy_weights(learner: Any) -> tuple[dict[str, Any], dict[int, Any]]:
 
 
 def _set_weights(learner: Any, policy: RecurrentActorCriticPolicy) -> None:
-    """Let a learner begin with the weights of a policy and the averages of its optimizer."""
+    """Set a learner's weights to those of a policy, with the averages of its optimizer."""
     learner.module[DEFAULT_MODULE_ID].unwrapped().net.policy.load_state_dict(policy.state_dict())
     optimizer = learner.get_optimizer(DEFAULT_MODULE_ID)
     if policy.optimizer.state:

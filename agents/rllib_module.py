@@ -24,7 +24,7 @@ class RecurrentModule(TorchRLModule, TargetNetworkAPI, ValueFunctionAPI):
 
     RLlib constructs it; its `model_config` is a dict with `policy_kwargs`, those of `RecurrentActorCriticPolicy`, and
     `max_seq_len`, the steps over which a gradient flows. The policy is `module.net.policy`: its `state_dict` goes into an agent
-    of SB3's and back. Observations come as the environment shows them, without connectors that flatten or scale them.
+    of SB3's and back. Observations are those of the environment, without connectors that flatten or scale them.
 
     Examples:
         >>> from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -38,7 +38,7 @@ class RecurrentModule(TorchRLModule, TargetNetworkAPI, ValueFunctionAPI):
         self.action_dist_cls = _distribution(self.action_space)
 
     def get_initial_state(self) -> dict[str, Tensor]:
-        """The memory of one episode at its start, by the names that RLlib hands it back with."""
+        """The memory at the start of an episode, by the names with which RLlib hands it back."""
         return _by_name(tuple(part[0] for part in self.net.initial_state(1)))
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -50,15 +50,15 @@ class RecurrentModule(TorchRLModule, TargetNetworkAPI, ValueFunctionAPI):
         return {Columns.ACTION_DIST_INPUTS: self.net.action_parameters(latent), Columns.EMBEDDINGS: latent}
 
     def compute_values(self, batch: dict[str, Any], embeddings: Tensor | None = None) -> Tensor:
-        """Values [B, T] of a batch; `embeddings` are the cell's outputs [B, T, H], if they are known."""
+        """Values [B, T] of a batch; `embeddings` are the cell's outputs [B, T, H], if known."""
         return self.net.values(self._run_cell(batch)[0] if embeddings is None else embeddings)
 
     def make_target_networks(self) -> None:
-        """RLlib's hook that makes the net which APPO compares with."""
+        """RLlib's hook that makes the target net of APPO."""
         self.target_net = make_target_network(self.net)
 
     def get_target_network_pairs(self) -> list[tuple[BatchFirstPolicy, BatchFirstPolicy]]:
-        """The net and the one that follows it."""
+        """The net and its target net."""
         return [(self.net, self.target_net)]
 
     def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A rollout: what a batch of environments did between two updates, and the advantages computed on it.
 
-All of it is in Torch on the policy's device. Where SB3's callbacks read NumPy, from `rewards` to `returns`, they get it.
+All of it is in Torch on the policy's device. SB3's callbacks get NumPy arrays where they read them, from `rewards` to
+`returns`.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ __all__ = [
 Observation = Tensor | dict[str, Tensor]
 """A tensor, or one for each key of a Dict space."""
 Evaluate = Callable[["RolloutSequences"], tuple[Tensor, Tensor]]
-"""What gives values and log-probabilities of sequences, each [L, S]."""
+"""A function from sequences to values and log-probabilities, each [L, S]."""
 Scale = Callable[[Tensor, Tensor], Tensor]
-"""What gives the rewards [T, B] to learn from for those of the environments and for the episode starts [T, B]."""
+"""A function from the environments' rewards and the episode starts, [T, B] each, to the rewards to learn from."""
 NumpyObservation = NDArray[Any] | dict[str, NDArray[Any]]
 Flags = NDArray[np.bool_] | Tensor
 
@@ -49,8 +50,8 @@ def map_observation(function: Callable[[_In], _Out], observation: _In | dict[str
 class RolloutSequences(NamedTuple):
     """S sequences of L steps through which a gradient flows, as the policy's `evaluate_actions` takes them.
 
-    Tensors are [L, S, ...], but for the memory's state before the first step, [S, ...]. `outputs` are the cell's while acting,
-    None if the parameters have changed since.
+    Tensors are [L, S, ...], except for the memory's state before the first step, [S, ...]. `outputs` are the cell's while
+    acting, None if the parameters have changed since.
     """
 
     observations: Observation
@@ -62,7 +63,7 @@ class RolloutSequences(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What is to be learned from a rollout: [T, B] of each, values and log-probabilities by the policy that acted."""
+    """The learning targets of a rollout, [T, B] each; values and log-probabilities are those of the policy that acted."""
 
     advantages: Tensor
     returns: Tensor
@@ -73,8 +74,8 @@ class Targets(NamedTuple):
 class RecurrentRollout:
     """`n_steps` steps of `n_envs` environments in [T, B, ...] tensors, with the memory's state where a sequence begins.
 
-    The states in between are not kept: the cell finds them again from `state`. It takes the place of SB3's `RolloutBuffer` and
-    is constructed like it; a sequence has `bptt_length` steps, the last one what is left of `n_steps`.
+    The states in between are not kept: the cell computes them again from `state`. The class replaces SB3's `RolloutBuffer` and
+    is constructed like it; a sequence has `bptt_length` steps, the last one the remainder of `n_steps`.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class RecurrentRollout:
 
     @property
     def starts_sequence(self) -> bool:
-        """Whether a sequence begins at this step, so that it needs the memory's state."""
+        """Whether a sequence begins at this step and needs the memory's state."""
         return self.pos == len(self.states) * self.bptt_length
 
     def add_state(self, state: State) -> None:
@@ -142,14 +143,14 @@ class RecurrentRollout:
         return self._action_masks.write(self.pos, masks)
 
     def add(self, actions: Tensor, rewards: NDArray[np.float32] | Tensor, outputs: Tensor) -> None:
-        """Keep sampled actions [B, ...], rewards [B] and the cell's outputs [B, H] of this step, and go on to the next."""
+        """Keep sampled actions [B, ...], rewards [B] and the cell's outputs [B, H] of this step, and move on to the next."""
         self._actions.append(actions)
         self._outputs.append(outputs)
         self._rewards.write(self.pos, rewards)
         self.pos += 1
 
     def add_bootstrap(self, values: Tensor) -> None:
-        """Keep what the rewards of the last step lack where a time limit cut the episode: values [B], elsewhere 0."""
+        """Keep what the rewards of the last step lack where a time limit cut the episode: values [B], 0 elsewhere."""
         self._bootstraps.append((self.pos - 1, values))
 
     def finish(
@@ -157,8 +158,8 @@ class RecurrentRollout:
     ) -> None:
         """End the rollout with the last dones [B] and the values [B] of the observations after it, 0 where it is done.
 
-        `evaluate` gives `values` and `log_probs` of the sequences, by the policy that acted, if they are read. `scale` gives
-        the rewards to learn from; the bootstrap values, which are of such rewards, are added after it.
+        `evaluate` computes `values` and `log_probs` of the sequences, by the policy that acted, when they are read. `scale`
+        returns the rewards to learn from; the bootstrap values, which are of scaled rewards, are added afterwards.
         """
         self.last_dones, self.last_values, self._evaluate = last_dones, last_values, evaluate
         rewards = self._rewards.tensor
@@ -210,7 +211,7 @@ class RecurrentRollout:
 
     @property
     def targets(self) -> Targets:
-        """What is to be learned; values and log-probabilities are computed where nobody asked for them before."""
+        """The learning targets; values and log-probabilities are computed unless they were before."""
         values, log_probs = self._evaluation
         ends = torch.cat([self.episode_starts[1:], self.last_dones[None]])
         experience = self._rewards.tensor, values, ends, self.last_values
@@ -219,12 +220,12 @@ class RecurrentRollout:
 
     @property
     def rewards(self) -> NDArray[np.float32]:
-        """[T, B]: as the environments give them, from the rollout's end on as they are learned from."""
+        """[T, B]: as the environments return them; from the end of the rollout, as used for learning."""
         return cast(NDArray[np.float32], self._rewards.numpy())
 
     @property
     def has_finite_rewards(self) -> Tensor:
-        """Whether all rewards are finite, a tensor of one bool."""
+        """Whether all rewards are finite, as a tensor of one bool."""
         return self._rewards.tensor.isfinite().all()
 
     @property
@@ -254,11 +255,11 @@ class RecurrentRollout:
 
     @property
     def full(self) -> bool:
-        """Whether all T steps are there."""
+        """Whether all T steps have been added."""
         return self.pos == self.n_steps
 
     def size(self) -> int:
-        """The steps that are there."""
+        """The number of steps added."""
         return self.pos
 
     @property

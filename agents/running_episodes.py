@@ -1,4 +1,4 @@
-"""How far the running episodes of an environment are, as plain values for a checkpoint."""
+"""The progress of an environment's running episodes, as plain values for a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fw_rl.envs.sb3 import VecEnvAdapter
 def describe_episodes(model: Any, include_state: bool | None) -> dict[str, Any] | None:
     """The running episodes of an agent as plain values, with what it has seen of them.
 
-    None where there are none or workers have them, where they are not to be included, and, if it is left open whether they are,
-    where the environment has no state to save.
+    None if there are none or workers have them, if they are not to be included, or, if that is left open, if the environment
+    has no state to save.
     """
     env = model.env
     if include_state is False or env is None or model._last_obs is None or model._last_state is None:
@@ -46,7 +46,7 @@ def describe_episodes(model: Any, include_state: bool | None) -> dict[str, Any] 
 
 
 def restore_episodes(env: VecEnv, episodes: dict[str, Any]) -> bool:
-    """Put an environment into episodes; False, and nothing is changed, if it does not take them."""
+    """Put an environment into episodes; False, with nothing changed, if it does not take them."""
     layer = _stateful_layer(env)
     if (layer is None) != (episodes["env"] is None):
         return False
@@ -64,7 +64,7 @@ def restore_episodes(env: VecEnv, episodes: dict[str, Any]) -> bool:
 
 
 def _stateful_layer(env: VecEnv) -> Any | None:
-    """The outermost layer with `get_state` and `set_state`, if all that lie around it have no state of their own."""
+    """The outermost layer with `get_state` and `set_state`, if no layer around it has a state of its own."""
     layer: Any = env
     while not (hasattr(type(layer), "get_state") and hasattr(type(layer), "set_state")):
         if isinstance(layer, VecMonitor | VecNormalize | VecPreviousStep | VecTransposeImage):
@@ -77,7 +77,7 @@ def _stateful_layer(env: VecEnv) -> Any | None:
 
 
 def _monitors(env: VecEnv) -> list[Any]:
-    """Those that sum up the returns and lengths of the running episodes."""
+    """The monitors that sum up the returns and lengths of the running episodes."""
     layers = [env]
     while isinstance(layers[-1], VecEnvWrapper):
         layers.append(layers[-1].venv)

@@ -1,4 +1,4 @@
-"""How agents are saved and loaded, with SB3's arguments and without its pickle."""
+"""Saving and loading of agents, with SB3's arguments and without its pickle."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["SavedAgent"]
 
 
 class SavedAgent(OnPolicyAlgorithm):
-    """An SB3 `OnPolicyAlgorithm` whose file holds tensors and JSON, and no pickle."""
+    """An SB3 `OnPolicyAlgorithm` whose file holds tensors and JSON, not a pickle."""
 
     monitor_wrapper: bool
     _masked: bool
@@ -39,20 +39,20 @@ class SavedAgent(OnPolicyAlgorithm):
         include: Iterable[str] | None = None,
         include_state: bool | None = None,
     ) -> None:
-        """Write the agent into one file, whole or not at all, with settings and statistics of a `VecNormalize`.
+        """Write the agent into one file, completely or not at all, with settings and statistics of a `VecNormalize`.
 
         A file with the environment's state that was written between two rollouts (after `learn`, or by a callback's
-        `_on_rollout_start`) lets training go on bit for bit; one from amid a rollout, as of SB3's `CheckpointCallback`, is
-        without the steps of that rollout. It warns of what a file cannot hold, such as a learning rate that is a function; a
+        `_on_rollout_start`) lets training continue bit for bit; one written during a rollout, as by SB3's `CheckpointCallback`,
+        lacks the steps of that rollout. It warns of what a file cannot hold, such as a learning rate that is a function; a
         schedule of SB3 or rl_zoo3 that holds numbers is kept.
 
         Args:
-            path: File, or one that is open for bytes. A name without an ending gets .zip, as in SB3. One that ends with
-                .safetensors is a safetensors file, and any other a zip archive that has it.
-            exclude: Names of what to leave out: arguments of the constructor, fields of `Checkpoint` such as
-                "optimizer_state", and attributes by SB3's names such as "num_timesteps" or "ep_info_buffer". Loaded, they are
-                as in a new agent. Other names are ignored, as in SB3.
-            include: Names that are kept although `exclude` has them. It warns of those that no file holds, such as "env".
+            path: The file, or one opened in binary mode. A name without an extension gets .zip, as in SB3. A name that ends
+                with .safetensors gives a safetensors file, and any other a zip archive that contains one.
+            exclude: Names of what to leave out: arguments of the constructor, fields of `Checkpoint` such as "optimizer_state",
+                and attributes by SB3's names such as "num_timesteps" or "ep_info_buffer". After loading they are as in a new
+                agent. Other names are ignored, as in SB3.
+            include: Names that are kept although they are in `exclude`. It warns of those that no file holds, such as "env".
             include_state: Whether the file has the running episodes (`read_checkpoint(path).episodes`): the memory's state,
                 with its observations and episode starts. None: if the environment has the methods `get_state` and `set_state`,
                 as `CatchVectorEnv` has. True: with any environment; see `force_reset` of `load`. False: never. Workers of A3C
@@ -71,32 +71,32 @@ class SavedAgent(OnPolicyAlgorithm):
         force_reset: bool = True,
         **overrides: Any,
     ) -> Self:
-        """An agent from a file that `save` wrote, on any device; nothing in the file is run.
+        """Load an agent from a file written by `save`, on any device; nothing in the file is run.
 
-        With `env`, `learn(..., reset_num_timesteps=False)` goes on where the file stops, with the same random numbers: in the
+        With `env`, `learn(..., reset_num_timesteps=False)` continues where the file stops, with the same random numbers: in the
         same episodes if the file holds them and `env` takes them and has as many, else in new ones. If the agent learned with a
-        `VecNormalize`, that of `env` takes over its statistics; if there is none, `env` gets one like it, around the layer that
-        shows what the statistics are of (`get_env()` then is what the agent sees). Without `env` the agent predicts, and
-        `get_vec_normalize_env().normalize_obs` turns what an environment shows into what `predict` takes; `set_env` later gives
-        it one to learn from.
+        `VecNormalize`, that of `env` takes over its statistics; if there is none, `env` gets one like it, around the layer
+        whose observations the statistics describe (`get_env()` then is what the agent sees). Without `env` the agent can
+        predict, and `get_vec_normalize_env().normalize_obs` turns an environment's observations into what `predict` takes;
+        `set_env` later gives it an environment to learn from.
 
         Args:
-            path: File, or one that is open for bytes; a name may be without its ending .zip.
+            path: The file, with or without its ending .zip, or one opened in binary mode.
             env: As for a new agent, with the same spaces.
             device: "cpu", "cuda", or "auto".
-            custom_objects: As in SB3, what is to take the place of something in the file: arguments of the constructor, and
+            custom_objects: As in SB3, replacements for objects in the file: arguments of the constructor, and
                 "observation_space" and "action_space". Unlike `overrides`, other names are ignored.
-            print_system_info: Print the versions of what the file was saved with, and of what is installed.
-            force_reset: As in SB3, reset `env` before it learns, unless it takes its episodes from the file. False takes it to
-                be amid the episodes of a file saved with `include_state=True`, which then go on with the memory's state.
+            print_system_info: Print the versions the file was saved with, and the installed ones.
+            force_reset: As in SB3, reset `env` before it learns, unless it takes its episodes from the file. False assumes that
+                it is in the episodes of a file saved with `include_state=True`, which then continue with the memory's state.
             **overrides: Arguments of the constructor to change. What `policy_kwargs` leaves out stays as it was; an optimizer
-                or its options begin its state anew; a `seed` begins new random numbers and episodes, other `cell_kwargs` new
-                episodes. What a file cannot hold must be given again: classes of the policy that are not from Torch or SB3;
-                and to learn, a learning rate or clip range that is a function.
+                or its options reset its state; a `seed` starts new random numbers and episodes, other `cell_kwargs` new
+                episodes. What a file cannot hold must be given again: classes of the policy that are not from Torch or SB3; and
+                to learn, a learning rate or clip range that is a function.
 
         Raises:
-            CheckpointError: For a file that is no whole checkpoint or does not fit `env` and `overrides`; and from `learn`
-                where the file could not hold an argument that was not given again. It is a ValueError.
+            CheckpointError: For a file that is not a complete checkpoint or does not fit `env` and `overrides`; and from
+                `learn` if the file could not hold an argument that was not given again. It is a ValueError.
             ValueError: For an unknown override.
 
         Examples:
@@ -115,7 +115,7 @@ class SavedAgent(OnPolicyAlgorithm):
         return model
 
     def set_env(self, env: GymEnv | VectorEnv | str, force_reset: bool = True) -> None:  # type: ignore[override]
-        """Learn from another environment, as a new agent would; a `VecNormalize` comes along where the environment has none.
+        """Learn from another environment, as a new agent would; a `VecNormalize` comes along if the environment has none.
 
         Args:
             env: As for a new agent, with the same spaces and as many environments as before.
@@ -138,15 +138,15 @@ class SavedAgent(OnPolicyAlgorithm):
         return super()._setup_learn(*args, **kwargs)
 
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto") -> None:
-        """Take the parameters of policy and optimizer, and leave all else as it is.
+        """Set the parameters of policy and optimizer, and change nothing else.
 
         Args:
-            load_path_or_dict: What `get_parameters` gave, or a file as `load` takes it.
-            exact_match: Whether all parameters must be there.
-            device: "cpu", "cuda", or "auto", to read a file on.
+            load_path_or_dict: What `get_parameters` returned, or a file as for `load`.
+            exact_match: Whether all parameters must be present.
+            device: "cpu", "cuda", or "auto", for reading a file.
 
         Raises:
-            CheckpointError: For a file that is no whole checkpoint.
+            CheckpointError: For a file that is not a complete checkpoint.
             RuntimeError: For parameters that do not fit.
         """
         if not isinstance(load_path_or_dict, dict):

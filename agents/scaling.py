@@ -1,7 +1,7 @@
-"""Observations and rewards in the same range whatever the environment, by statistics that an agent keeps of what it sees.
+"""Observations and rewards in the same range in any environment, by statistics that an agent keeps of what it sees.
 
-The statistics are buffers of the policy. So a prediction takes observations as the environment shows them, and a checkpoint, an
-ONNX file and the workers of A3C have them without further ado.
+The statistics are buffers of the policy. So a prediction takes raw observations of the environment, and a checkpoint, an ONNX
+file and the workers of A3C have the statistics automatically.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class RunningStatistics(nn.Module):
         return (self.var + EPSILON).rsqrt()
 
     def update(self, values: Tensor) -> None:
-        """Take note of N values, [N, ...]."""
+        """Include N values, [N, ...]."""
         values = values.to(self.mean)
         self._merge(values.mean(dim=0), values.var(dim=0, correction=0), torch.full_like(self.count, len(values)))
 
     def catch_up(self, other: RunningStatistics, before: RunningStatistics) -> None:
-        """Take note of what other statistics have seen since they were as `before`."""
+        """Include what other statistics have seen since they were as `before`."""
         if self.count == before.count:
             self.load_state_dict(other.state_dict())
         elif other.count > before.count:
@@ -56,7 +56,7 @@ class RunningStatistics(nn.Module):
 
     @torch.no_grad()
     def _merge(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
-        """Take note of `count` values, of which mean and variance are known."""
+        """Include `count` values, given their mean and variance."""
         total = self.count + count
         distance = mean - self.mean
         squares = self.var * self.count + var * count + distance.square() * self.count * count / total
@@ -73,16 +73,16 @@ class RunningStatistics(nn.Module):
 
 
 class RewardScaling(RunningStatistics):
-    """Rewards over the running deviation of the discounted returns, clipped at 10, as SB3's `VecNormalize` has them."""
+    """Rewards over the running deviation of the discounted returns, clipped at 10, as in SB3's `VecNormalize`."""
 
     def __init__(self) -> None:
         super().__init__(())
 
     @torch.no_grad()
     def scale(self, rewards: Tensor, starts: Tensor, returns: Tensor, gamma: float) -> Tensor:
-        """The scaled rewards [T, B] of a rollout with episode starts [T, B], each step by what is known with it.
+        """The scaled rewards [T, B] of a rollout with episode starts [T, B], each step by the statistics up to it.
 
-        The discounted returns [B] of the running episodes, in float64, are brought up to date in place.
+        The discounted returns [B] of the running episodes, in float64, are updated in place.
         """
         if not rewards.isfinite().all():
             return rewards  # to be named by who knows the environments
@@ -102,12 +102,12 @@ class RewardScaling(RunningStatistics):
 
 
 class ObservationScaling(nn.Module):
-    """Observations less their running mean, over their running deviation, clipped at 10, as SB3's `VecNormalize` has them.
+    """Observations less their running mean, over their running deviation, clipped at 10, as in SB3's `VecNormalize`.
 
-    Every Box is scaled but those that lie between 0 and 1 and images for which a CNN is the default extractor; choices stay as
-    they are. The statistics grow with every rollout, but what `forward` applies changes only by `refresh`: an agent learns from
-    a rollout with the scaling that it acted with. It takes observations as SB3's `preprocess_obs` gives them, which divides
-    images by 255 if these are to be normalized.
+    Every Box is scaled, except those between 0 and 1 and images for which a CNN is the default extractor; choices are
+    unchanged. The statistics grow with every rollout, but what `forward` applies changes only with `refresh`: an agent learns
+    from a rollout with the scaling that it acted with. It takes observations as SB3's `preprocess_obs` returns them, which
+    divides images by 255 if these are to be normalized.
     """
 
     def __init__(self, space: spaces.Space, normalize_images: bool = True) -> None:
@@ -119,18 +119,18 @@ class ObservationScaling(nn.Module):
         self.parts = nn.ModuleList(_Scaling(part.shape or ()) for part in scaled.values())
 
     def forward(self, observation: Observation) -> Observation:
-        """The scaled observation, of [..., *shape] or a dictionary of such."""
+        """The scaled observation, of [..., *shape] or a dictionary of these."""
         if not isinstance(observation, dict):
             return cast(Tensor, self.parts[0](observation)) if self.keys else observation
         scaled: dict[str, Tensor] = {key: part(observation[key]) for key, part in zip(self.keys, self.parts, strict=True)}
         return observation | scaled
 
     def takes(self, observation: Observation) -> bool:
-        """Whether what is to be scaled is finite; to clip an infinity would hide it."""
+        """Whether the values to be scaled are finite; clipping an infinity would hide it."""
         return all(bool(part.double().sum().isfinite()) for part in self._scaled(observation))
 
     def update(self, observation: Observation) -> None:
-        """Take note of the observations of a rollout as the environment shows them, [T, B, ...]."""
+        """Include the raw observations of a rollout, [T, B, ...]."""
         for seen, unit, part in zip(self._scaled(observation), self.units, self.parts, strict=True):
             cast(_Scaling, part).statistics.update(seen.flatten(0, 1) / unit)
 
@@ -138,13 +138,13 @@ class ObservationScaling(nn.Module):
         return [observation[key] if isinstance(observation, dict) else observation for key in self.keys]
 
     def refresh(self) -> None:
-        """Apply from now on what is known so far."""
+        """From now on apply the statistics known so far."""
         for part in self.parts:
             cast(_Scaling, part).refresh()
 
 
 class _Scaling(nn.Module):
-    """The scaling of one part: its statistics, and the mean, the factor and the limit that are applied, at first none."""
+    """The scaling of one part: its statistics, and the applied mean, factor and limit, none at first."""
 
     mean: Tensor
     factor: Tensor

@@ -1,4 +1,4 @@
-"""Learning rates and clip ranges that change along a training, as plain values for a checkpoint."""
+"""Learning rates and clip ranges that change during training, as plain values for a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 __all__ = ["describe_schedule", "make_schedule"]
 
 SCHEDULES: dict[str, type] = {"constant": ConstantSchedule, "linear": LinearSchedule}
-"""Those that are numbers, which are both the arguments and the attributes of their class."""
+"""Schedules made of numbers, which are both the arguments and the attributes of their class."""
 
 
 def describe_schedule(value: Any) -> dict[str, Any] | None:
@@ -23,7 +23,7 @@ def describe_schedule(value: Any) -> dict[str, Any] | None:
 
 
 def make_schedule(description: dict[str, Any]) -> Schedule:
-    """The schedule of a description; ValueError if there is no such kind."""
+    """The schedule from a description; ValueError if there is no such kind."""
     if description["type"] not in SCHEDULES:
         raise ValueError(f"there is no schedule {description['type']!r}")
     numbers = {name: float(value) for name, value in description.items() if name != "type"}

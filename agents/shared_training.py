@@ -1,4 +1,4 @@
-"""A worker of A3C: it learns as `RecurrentA2C`, on parameters in shared memory and without locks."""
+"""A worker of A3C: it learns like `RecurrentA2C`, on parameters in shared memory and without locks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fw_rl.processes import Send
 
 
 class SharedTraining(NamedTuple):
-    """What the main process and the workers have in common, in shared memory and without locks."""
+    """What the main process and the workers share, in shared memory and without locks."""
 
     parameters: dict[str, Tensor]
     statistics: list[dict[str, Tensor]]  # the optimizer's for each parameter; a worker may have its own
@@ -33,7 +33,7 @@ class SharedTraining(NamedTuple):
 
 
 class RolloutReport(NamedTuple):
-    """What a worker reports of a rollout: infos of the episodes that ended, and what is to be logged."""
+    """A worker's report of a rollout: infos of the episodes that ended, and what to log."""
 
     infos: list[dict[str, Any]]
     metrics: dict[str, float]
@@ -73,7 +73,7 @@ class WorkerA2C(RecurrentA2C):
         self.policy.optimizer = optimizer
 
     def learn_rollout(self) -> RolloutReport:
-        """Act with a copy of the shared parameters, and update them once, and the statistics by what was seen."""
+        """Act with a copy of the shared parameters, then update these once, and the statistics with what was seen."""
         for own, common in self._pairs:
             own.copy_(common)
         before = [copy.deepcopy(statistics) for statistics, _ in self._running_statistics]
@@ -100,21 +100,21 @@ class WorkerA2C(RecurrentA2C):
         self.infos += [{key: infos[i][key] for key in keys if key in infos[i]} for i in np.flatnonzero(dones)]
 
     def _apply_gradients(self) -> None:
-        """Hand the gradients over, each tensor as it is: nothing is left behind that a later `zero_grad` could miss."""
+        """Hand over the gradient tensors themselves: none is left behind that a later `zero_grad` could miss."""
         for common, own in zip(self._common, self.policy.parameters(), strict=True):
             common.grad, own.grad = own.grad, None
         self.policy.optimizer.step()
 
 
 def _in_common(statistics: RunningStatistics, shared: dict[str, Tensor], name: str) -> RunningStatistics:
-    """Statistics of that name whose numbers are the shared ones."""
+    """Statistics of that name in the shared memory."""
     twin = copy.deepcopy(statistics)
     twin.load_state_dict({part: shared[f"{name}.{part}"] for part in twin.state_dict()}, assign=True)
     return twin
 
 
 def optimizer_statistics(optimizer: torch.optim.Optimizer) -> list[dict[str, Tensor]]:
-    """The optimizer's state for each parameter, made at zero if it has not begun."""
+    """The optimizer's state for each parameter, created as zero if it does not exist."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if not optimizer.state:
         twin = copy.deepcopy(optimizer)
@@ -128,7 +128,7 @@ def optimizer_statistics(optimizer: torch.optim.Optimizer) -> list[dict[str, Ten
 
 
 def share_memory(tensors: list[Tensor]) -> None:
-    """Move tensors to shared memory, those of a type into one block: a process cannot take hundreds of them."""
+    """Move tensors to shared memory, those of a type into one block: a process cannot have hundreds of blocks."""
     for dtype in {tensor.dtype for tensor in tensors}:
         alike = [tensor for tensor in tensors if tensor.dtype == dtype]
         whole = torch.empty(sum(tensor.numel() for tensor in alike), dtype=dtype).share_memory_()

@@ -44,7 +44,7 @@ def describe_space(space: spaces.Space) -> dict[str, Any]:
 
 
 def _compact(bound: NDArray[Any]) -> Any:
-    """The number that is everywhere in the array, or else the array."""
+    """The number that fills the whole array, or else the array."""
     return bound.flat[0] if bound.size and (bound == bound.flat[0]).all() else bound
 
 

@@ -1,4 +1,4 @@
-"""Numbers that come step by step, kept on the device of the policy."""
+"""Numbers that arrive step by step, kept on the policy's device."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["StepStorage"]
 class StepStorage:
     """A tensor [T, B, ...] on a device that is written step by step, from NumPy or from the device itself.
 
-    On the processor NumPy writes into the tensor's own memory. To a GPU each step goes by one copy from page-locked memory,
-    which does not wait. The next write does not overtake it, for every step waits for the actions of the policy.
+    On the processor NumPy writes into the tensor's own memory. To a GPU each step goes in one asynchronous copy from
+    page-locked memory. The next write cannot overtake it, since every step waits for the actions of the policy.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class StepStorage:
         self._array = (self.tensor if self._is_on_host else self._staged).numpy()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the array, which a copy would part from its tensor."""
+        """Without the array, which a copy would separate from its tensor."""
         return {name: value for name, value in vars(self).items() if name != "_array"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -55,5 +55,5 @@ class StepStorage:
         return row
 
     def numpy(self) -> NDArray[np.generic]:
-        """All of it in NumPy: on the processor the same memory, else a copy."""
+        """Everything in NumPy: on the processor the same memory, else a copy."""
         return self._array if self._is_on_host else self.tensor.numpy(force=True)

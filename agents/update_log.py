@@ -31,7 +31,7 @@ def log_update(model: OnPolicyAlgorithm, values: Tensor, returns: Tensor, grad_n
 
 
 def memory_metrics(policy: RecurrentActorCriticPolicy, rollout: RecurrentRollout) -> dict[str, float]:
-    """What the memory did in the steps that a rollout has so far, by the names of the log; nothing where it has none."""
+    """What the memory did in the rollout's steps so far, by the names of the log; empty if it has no diagnostics."""
     if not (policy.cell.has_diagnostics and rollout.states and rollout.pos):
         return {}
     some = max(ENCODED_AT_ONCE // rollout.n_envs, 1)

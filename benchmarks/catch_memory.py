@@ -1,6 +1,6 @@
 """Can the fast weights of Catch hold the ball's column themselves, over the blank frames, without W?
 
-    python benchmarks/catch_memory.py --sweep results/figure5 --out results/memory
+    python benchmarks/catch_memory.py --sweep results/variants/sweep --out results/memory
 
 The best settings of the fast weights on Catch-16-3 have a decay at which they fade within two frames. Here W is learned, stays
 at its start, or is taken away (W = 0), with that decay and with the paper's of 0.95, at the rate eta 0.01, which lets a slow

@@ -1,8 +1,8 @@
 """Environments for Gymnasium: Catch (Ba16 §4.4), the retrieval game and the games of POPGym, one episode or many in arrays, and
-their ids; any environments in worker processes; adapters to and from SB3's `VecEnv`, and wrappers that tell the last action and
+their ids; any environments in worker processes; adapters to and from SB3's `VecEnv`, and wrappers that show the last action and
 reward.
 
-Adapters and wrappers import SB3 and PyTorch, and Catch in Torch the latter; so they are imported only when they are asked for.
+Adapters and wrappers import SB3 and PyTorch, and Catch in Torch the latter; so they are imported only on first access.
 """
 
 from typing import TYPE_CHECKING

@@ -17,24 +17,24 @@ from fw_rl.envs.rules import PaddleStart
 class CatchEnv(gym.Env[NDArray[Any], int | np.integer]):
     """One game of partially observable Catch (Ba16 §4.4).
 
-    The screen has n x n binary pixels. The ball, one pixel, appears in a random column of the first row and falls one row a
+    The screen has n x n binary pixels. The ball, one pixel, appears in a random column of the first row and falls one row per
     step; the paddle, `paddle_width` pixels, lies in the bottom row. In a step the paddle moves, then the ball falls. When it
     reaches the bottom row the episode terminates, with reward +1 if the paddle touches the ball and -1 if not; every other
-    reward is 0. The first m frames are seen. All later ones are zeros, or with `distractors`, a variant that is not the
-    paper's, have so many ones at random places: the player has to remember where the ball and the paddle are.
+    reward is 0. The first m frames are seen. All later ones are zeros, or with `distractors`, a variant not in the paper, have
+    that many ones at random places: the player has to remember where the ball and the paddle are.
 
-    An episode has n frames, so n - 1 steps, and needs no time limit. A perfect player always scores +1: the farthest that the
-    paddle has to go in its n - 1 moves is n - paddle_width, from wall to wall.
+    An episode has n frames, so n - 1 steps, and needs no time limit. A perfect player always scores +1: the farthest the paddle
+    has to move in its n - 1 moves is n - paddle_width, from wall to wall.
 
     Observation: zeros and ones of `dtype`, [n * n] row by row, or [n, n] if not `flatten`. Action: `Discrete(3)`: 0 stay, 1
-    right, 2 left, in the order in which the paper names the moves.
+    right, 2 left, in the paper's order.
 
     `reset(options={"ball": column, "paddle": column})` fixes the start of one episode or a part of it. The random columns are
-    drawn all the same, so later episodes don't depend on it.
+    still drawn, so later episodes don't depend on it.
 
     Args:
         n: Rows and columns of the screen, at least 3.
-        m: Frames that are seen, from 1 to n.
+        m: Visible frames, from 1 to n.
         paddle_width: Pixels of the paddle, from 1 to n - 1.
         paddle_start: Leftmost column of the paddle at the start: "random", "center" or a column from 0 to n - paddle_width.
         distractors: Pixels that light up at random in every frame after the first m, at least 0.
@@ -43,7 +43,7 @@ class CatchEnv(gym.Env[NDArray[Any], int | np.integer]):
         render_mode: "rgb_array", "ansi", "human" (a window; needs pygame) or None.
 
     Raises:
-        ValueError: If an argument, action or option is none of those above.
+        ValueError: If an argument, action or option is not one of those above.
         gymnasium.error.ResetNeeded: For a step or picture before `reset`, and a step after the end.
         gymnasium.error.DependencyNotInstalled: For "human" without pygame.
 
@@ -107,7 +107,7 @@ class CatchEnv(gym.Env[NDArray[Any], int | np.integer]):
         return observations[0], float(rewards[0]), bool(terminations[0]), False, info
 
     def render(self) -> NDArray[np.uint8] | str | None:
-        """The picture of the frame, where what a blank one hides is dimmed: an image [height, width, 3], text, or a window."""
+        """The picture of the frame, with what a blank frame hides dimmed: an image [height, width, 3], text, or a window."""
         pictures = self._game.render()
         if pictures is None or self.render_mode != "human":
             return None if pictures is None else pictures[0]

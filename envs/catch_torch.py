@@ -1,4 +1,4 @@
-"""Catch in Torch: many games in tensors on any device, of which nothing comes back to the host (Ba16 §4.4)."""
+"""Catch in Torch: many games in tensors on any device, with no copies back to the host (Ba16 §4.4)."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class CatchTorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
 
     Observations [num_envs, n * n] (or [num_envs, n, n]) and rewards [num_envs] are float32, terminations and truncations
     [num_envs] bool, all of them tensors on `device`. Actions [num_envs] are 0 stay, 1 right and 2 left; they are not checked,
-    since that would wait for the device: any other number stays. An episode that has ended begins again in the same step. Every
-    episode terminates by itself, and `infos` is empty: no last frame is told.
+    since that would wait for the device: any other number means stay. An episode that has ended begins again in the same step.
+    Every episode terminates by itself, and `infos` is empty: the last frame is not reported.
 
     Args:
         num_envs: Games, at least 1.
         n: Rows and columns of the screen, at least 3.
-        m: Frames that are seen, from 1 to n.
+        m: Visible frames, from 1 to n.
         paddle_width: Pixels of the paddle, from 1 to n - 1.
         paddle_start: Leftmost column of the paddle at the start: "random", "center" or a column from 0 to n - paddle_width.
         flatten: Whether an observation of a game is [n * n] or [n, n].
-        device: A device of Torch, or its name.
+        device: A Torch device, or its name.
 
     Raises:
-        ValueError: If an argument or option is none of those above.
+        ValueError: If an argument or option is not one of those above.
         gymnasium.error.ResetNeeded: For a step before the first reset.
 
     Examples:
@@ -78,7 +78,7 @@ class CatchTorchVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         """Begin the episodes of all games.
 
         Args:
-            seed: Seeds the generator, which is one for all games; a seed gives other games on another kind of device.
+            seed: Seeds the single generator of all games; a seed gives different games on another kind of device.
             options: "ball" and "paddle", each optional, fix the start: a column, or [num_envs] of them.
         """
         fixed = self.rules.fixed_start(options, self.num_envs)

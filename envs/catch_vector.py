@@ -23,35 +23,36 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
     """Many games of Catch in arrays; each plays by the rules of `CatchEnv` (Ba16 §4.4).
 
     Observations [num_envs, n * n] (or [num_envs, n, n]), actions [num_envs] of 0 stay, 1 right and 2 left, rewards [num_envs]
-    of float64, terminations and truncations [num_envs] of bool. Every observation is a new array: no later call writes into it.
+    of float64, terminations and truncations [num_envs] of bool. Every observation is a new array, which later calls do not
+    write to.
 
     An episode that has ended begins again, as in `gymnasium.vector.SyncVectorEnv`,
 
     - `SAME_STEP`: at once. The observation is the first frame of the next episode; `infos["final_obs"]` holds the last frame of
       the old one. Last frames that are blank are one read-only array.
     - `NEXT_STEP`: in the next step, which ignores the action and has reward 0.
-    - `DISABLED`: only by `reset`; a step with an ended episode raises an error.
+    - `DISABLED`: only by `reset`; a step after the end of an episode raises an error.
 
     `reset(options={"reset_mask": mask})` with a boolean array [num_envs] begins only the episodes of the mask, in every mode.
     "ball" and "paddle" fix the start: a column, or [num_envs] of them.
 
-    One generator, `np_random`, serves all games, so that a seed fixes everything for one `num_envs`, and game i is not the one
-    that `CatchEnv` plays with some seed (but for `num_envs=1`).
+    One generator, `np_random`, serves all games, so a seed fixes everything for one `num_envs`, and game i is not the game that
+    `CatchEnv` plays with some seed (except for `num_envs=1`).
 
     Args:
         num_envs: Games, at least 1.
         n: Rows and columns of the screen, at least 3.
-        m: Frames that are seen, from 1 to n.
+        m: Visible frames, from 1 to n.
         paddle_width: Pixels of the paddle, from 1 to n - 1.
         paddle_start: Leftmost column of the paddle at the start: "random", "center" or a column from 0 to n - paddle_width.
         distractors: Pixels that light up at random in every frame after the first m, at least 0.
         flatten: Whether an observation of a game is [n * n] or [n, n].
         dtype: A boolean, integer or float type, or its name.
         autoreset_mode: An `AutoresetMode` or its value, such as "SameStep".
-        render_mode: "rgb_array" or "ansi" (a tuple of pictures, one a game), or None.
+        render_mode: "rgb_array" or "ansi" (a tuple of pictures, one per game), or None.
 
     Raises:
-        ValueError: If an argument, action, option or seed is none of those above.
+        ValueError: If an argument, action, option or seed is not one of those above.
         gymnasium.error.ResetNeeded: For a step before all games were reset and, with `DISABLED`, after the end of an episode.
 
     Examples:
@@ -165,18 +166,18 @@ class CatchVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]
         return tuple(draw(self.rules, *game) for game in games)
 
     def get_state(self) -> dict[str, Any]:
-        """All that the games depend on, for JSON: lists [num_envs] "rows", "balls", "paddles" and "keys", and "random"."""
+        """Everything the games depend on, for JSON: lists [num_envs] "rows", "balls", "paddles" and "keys", and "random"."""
         columns = dict(rows=self._row, balls=self._ball, paddles=self._paddle, keys=self._key)
         return {name: column.tolist() for name, column in columns.items()} | {"random": self.np_random.bit_generator.state}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where other envs were, which must be as many and of the same size.
+        """Continue exactly where other envs were, which must have the same number and size.
 
         Args:
             state: From their `get_state`.
 
         Raises:
-            ValueError: If `state` is none that these envs can have. The envs are left as they were.
+            ValueError: If `state` is not one that these envs can have. The envs are left unchanged.
 
         Examples:
             >>> envs = CatchVectorEnv(num_envs=2)

@@ -1,4 +1,4 @@
-"""Games as Gymnasium environments: a game is its rules on arrays, and all else is the same for every game."""
+"""Games as Gymnasium environments: a game is its rules on arrays, and everything else is the same for every game."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fw_rl.envs.rules import describe
 from fw_rl.envs.vector import check_mask, check_num_envs, generator_in, seed_one_generator
 
 State = dict[str, NDArray[Any]]
-"""What episodes depend on, by name: arrays [num, ...] with a row for each of them."""
+"""What episodes depend on, by name: arrays [num, ...] with a row for each episode."""
 
 Outcome = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
 """Rewards, terminations and truncations, each [num]."""
@@ -27,13 +27,13 @@ Outcome = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
 class Game(ABC):
     """The rules of a game, for `num` episodes at once.
 
-    All that changes is in the state, a dictionary of arrays with a row for each episode, to which the environment adds "t", the
-    steps since the episode began. `GameVectorEnv` and `GameEnv` make environments of a game.
+    Everything that changes is in the state, a dictionary of arrays with a row for each episode, to which the environment adds
+    "t", the steps since the episode began. `GameVectorEnv` and `GameEnv` make environments from a game.
 
     Attributes:
         observation_space: What one player observes.
         action_space: What one player may do: `Discrete`, `MultiDiscrete` or `Box`.
-        render_fps: Pictures a second of a game that has pictures, else None.
+        render_fps: Pictures per second of a game that has pictures, else None.
     """
 
     observation_space: spaces.Space[Any]
@@ -46,22 +46,22 @@ class Game(ABC):
 
         Args:
             rng: Draws what chance decides.
-            num: Episodes.
+            num: Number of episodes.
         """
 
     @abstractmethod
     def step(self, state: State, actions: NDArray[Any], rng: np.random.Generator) -> Outcome:
-        """Change the state by one step, the `state["t"]`-th of each episode; returns rewards, terminations and truncations.
+        """Advance the state by one step, the `state["t"]`-th of each episode; returns rewards, terminations and truncations.
 
         Args:
-            state: Arrays to write into or to replace; `t` is 1 in the first step.
-            actions: Valid ones, [num, ...].
+            state: Arrays to write to or to replace; `t` is 1 in the first step.
+            actions: Valid actions, [num, ...].
             rng: Draws what chance decides.
         """
 
     @abstractmethod
     def observe(self, state: State) -> NDArray[Any]:
-        """What the players see, [num, ...], a new array.
+        """What the players see, [num, ...], in a new array.
 
         Args:
             state: As it is after `begin` or `step`.
@@ -83,19 +83,19 @@ class Game(ABC):
 class GameVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]]):
     """Many episodes of a game in arrays.
 
-    Autoreset modes, `reset(options={"reset_mask": mask})` and seeds are those of `CatchVectorEnv`: one generator, `np_random`,
+    Autoreset modes, `reset(options={"reset_mask": mask})` and seeds are as in `CatchVectorEnv`: one generator, `np_random`,
     serves all episodes, and by default an episode that has ended begins again in the same step. Every observation is a new
     array.
 
     Args:
-        game: Its class, or "module:name" of it.
+        game: The game's class, or its "module:name".
         num_envs: Episodes, at least 1.
         autoreset_mode: An `AutoresetMode` or its value, such as "SameStep".
         render_mode: None: a `GameEnv` draws its game.
         rules: Arguments of the class.
 
     Raises:
-        ValueError: If an argument, action, option or seed is none of those above.
+        ValueError: If an argument, action, option or seed is not one of those above.
         TypeError: For any other render_mode.
         gymnasium.error.ResetNeeded: For a step before all episodes began and, with `DISABLED`, after the end of one.
 
@@ -173,18 +173,18 @@ class GameVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]])
         return observations, rewards, terminations, truncations, infos
 
     def get_state(self) -> dict[str, Any]:
-        """All that the episodes depend on: arrays [num_envs, ...] by name, and "random"."""
+        """Everything the episodes depend on: arrays [num_envs, ...] by name, and "random"."""
         arrays = {name: rows.copy() for name, rows in self._state.items()}
         return arrays | {"random": self.np_random.bit_generator.state}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where other environments of the same game were, which must be as many.
+        """Continue exactly where other environments of the same game were, which must have the same number.
 
         Args:
             state: From their `get_state`.
 
         Raises:
-            ValueError: If `state` is none that these environments can have. They are left as they were.
+            ValueError: If `state` is not one that these environments can have. They are left unchanged.
         """
         if not isinstance(state, Mapping):
             raise ValueError(f"state must be a dictionary, got {describe(state)}")
@@ -203,7 +203,7 @@ class GameVectorEnv(gym.vector.VectorEnv[NDArray[Any], ArrayLike, NDArray[Any]])
         self._state = arrays
 
     def _check_observable(self, state: State) -> None:
-        """ValueError for arrays of the right form that no episode leads to, as far as observations tell."""
+        """Raise ValueError for arrays of the right form that no episode leads to, as far as observations tell."""
         try:
             observations = self.game.observe({name: rows.copy() for name, rows in state.items()})
         except IndexError as error:
@@ -255,12 +255,12 @@ class GameEnv(gym.Env[Any, Any]):
     """One episode of a game at a time: `GameVectorEnv` with one environment.
 
     Args:
-        game: Its class, or "module:name" of it.
+        game: The game's class, or its "module:name".
         render_mode: None, or "rgb_array" for a game that has pictures.
         rules: Arguments of the class.
 
     Raises:
-        ValueError: If an argument, action or option is none of those above.
+        ValueError: If an argument, action or option is not one of those above.
         TypeError: For any other render_mode.
         gymnasium.error.ResetNeeded: For a step or picture before `reset`, and a step after the end.
 

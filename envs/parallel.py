@@ -28,29 +28,29 @@ __all__ = ["ParallelVectorEnv"]
 
 
 class ParallelVectorEnv(OwnGenerators):
-    """A Gymnasium `VectorEnv` that lets `workers` processes step its environments, an equal share each.
+    """A Gymnasium `VectorEnv` whose environments are stepped by `workers` processes, in equal shares.
 
     Together they do what `make_env(num_envs)` does in one process: `reset(seed=s)` seeds environment i with s + i, and the
-    autoreset mode is theirs. (Vector environments with one generator for all, such as `CatchVectorEnv`, have one in each
-    process instead, with the seeds s, s + k, s + 2k, ...) Actions are cast to the type of the action space, and travel in
-    shared memory, as observations, rewards and flags do; what `reset` and `step` return is copied.
+    autoreset mode is that of the environments. (Vector environments with one generator for all, such as `CatchVectorEnv`, have
+    one in each process instead, with the seeds s, s + k, s + 2k, ...) Actions are cast to the type of the action space, and
+    travel in shared memory, as observations, rewards and flags do; what `reset` and `step` return is copied.
 
-    It pays when a worker's share takes longer to step than the workers take to wake, some 50 microseconds. Whatever fails ends
-    all workers: none outlives `close`, this object or this process, and nothing is left in shared memory. What is still
-    stepping when `close` is called is ended after two seconds.
+    It pays when a worker's share takes longer to step than the workers take to wake, about 50 microseconds. Any failure ends
+    all workers: none outlives `close`, this object or this process, and nothing is left in shared memory. Workers still
+    stepping when `close` is called are ended after two seconds.
 
     Args:
-        make_env: Makes a vector environment of k environments; called in every process, and once here to see the spaces of one.
-        num_envs: Environments of all workers together, a multiple of `workers`.
+        make_env: Makes a vector environment of k environments; called in every process, and once here for the spaces of one.
+        num_envs: Total number of environments, a multiple of `workers`.
         workers: Processes, at least 1.
-        start_method: "forkserver", "spawn" or "fork"; the first two want a script to be guarded by
-            `if __name__ == "__main__"`, as Python's multiprocessing says.
+        start_method: "forkserver", "spawn" or "fork"; the first two require a script guarded by `if __name__ == "__main__"`, as
+            in Python's multiprocessing.
 
     Raises:
-        ValueError: If an argument is none of those above, a space has no fixed size, or actions or a "reset_mask" have a wrong
-            shape.
-        WorkerError: If a worker is killed, or an environment raises an exception, whose traceback it has.
-        gymnasium.error.ClosedEnvironmentError: If it is used after it was closed.
+        ValueError: If an argument is not one of those above, a space has no fixed size, or actions or a "reset_mask" have a
+            wrong shape.
+        WorkerError: If a worker is killed, or an environment raises an exception, whose traceback is included.
+        gymnasium.error.ClosedEnvironmentError: If it is used after being closed.
 
     Examples:
         >>> from functools import partial
@@ -110,7 +110,7 @@ class ParallelVectorEnv(OwnGenerators):
 
         Args:
             seed: Environment i gets `seed + i`, or `seed[i]`.
-            options: For all workers.
+            options: Options for all workers.
         """
         fits = seed is None or is_integer(seed) or np.shape(seed) == (self.num_envs,)  # type: ignore[arg-type, comparison-overlap]
         require("seed", seed, fits, f"one or {self.num_envs} integers")
@@ -154,11 +154,11 @@ class ParallelVectorEnv(OwnGenerators):
 
         Args:
             name: The attribute.
-            values: A list or tuple with a value for each environment, or anything else, which is for all. The environments of
-                a worker that are one object take the first of their values.
+            values: A list or tuple with a value for each environment, or anything else, which is for all. If a worker's
+                environments are one object, it takes the first of their values.
 
         Raises:
-            ValueError: If a list or tuple has another length.
+            ValueError: If a list or tuple has the wrong length.
         """
         if not isinstance(values, list | tuple):
             values = [values] * self.num_envs
@@ -257,7 +257,7 @@ def _serve(
     blocks: list[Any],
     rows: slice,
 ) -> None:
-    """The task of a worker: what it is asked to do, until there is nothing more."""
+    """The task of a worker: it does what it is asked until there is nothing more."""
     env = make_env.fn()
     try:
         expected = (*layout[:2], rows.stop - rows.start)
@@ -275,7 +275,7 @@ def _serve(
 
 
 def _allocate(context: Any, blocks: list[Any], shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """An array of zeros in a new block of shared memory, which has no name that could be left behind."""
+    """An array of zeros in a new, unnamed block of shared memory, which cannot be left behind."""
     blocks.append(context.RawArray(ctypes.c_byte, max(int(np.prod(shape)) * np.dtype(dtype).itemsize, 1)))
     return np.ndarray(shape, dtype, blocks[-1])
 
@@ -325,7 +325,7 @@ def _write(name: str, target: Any, source: Any) -> None:
 
 
 def _merge(infos: dict[str, Any], part: dict[str, Any], share: slice, num_envs: int) -> None:
-    """Put the infos of one worker, arrays of its environments or dictionaries of these, among those of all."""
+    """Merge the infos of one worker, arrays of its environments or dictionaries of these, into those of all."""
     for key, value in part.items():
         if isinstance(value, dict):
             _merge(infos.setdefault(key, {}), value, share, num_envs)

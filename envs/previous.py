@@ -1,4 +1,4 @@
-"""Observations that also tell the last action and what it earned, for agents that have to remember what they did."""
+"""Observations that also show the last action and its reward, for agents that have to remember what they did."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ACTION, REWARD = "previous_action", "previous_reward"
 
 
 class _Extension:
-    """How observations are extended: a Dict with `previous_action` and `previous_reward`, as far as they are wanted."""
+    """How observations are extended: a Dict with `previous_action` and `previous_reward`, if wanted."""
 
     def __init__(self, observation_space: spaces.Space, action_space: spaces.Space, action: bool, reward: bool) -> None:
         if not (action or reward):
@@ -37,7 +37,7 @@ class _Extension:
         self.observation_space = spaces.Dict({**parts, **added})
 
     def first(self, observation: Any, n_envs: int) -> dict[str, Any]:
-        """The observation of B environments in which nothing was done yet."""
+        """The observation of B environments before the first action."""
         blank = {name: np.zeros((n_envs, *(space.shape or ())), np.float32) for name, space in self.added.items()}
         return _parts(observation) | blank
 
@@ -49,18 +49,18 @@ class _Extension:
 
 
 class PreviousStep(gym.Wrapper[Any, Any, Any, Any]):
-    """A Gymnasium environment whose observations also tell the previous action and reward.
+    """A Gymnasium environment whose observations also show the previous action and reward.
 
     The observation becomes a Dict: what was observed as `observation` (or by its own keys if it is a Dict), `previous_action`
     [A], one-hot where it is a choice, and `previous_reward` [1]. Both are 0 at the first step of an episode.
 
     Args:
         env: The environment.
-        action: Whether the previous action is told.
-        reward: Whether the previous reward is told.
+        action: Whether the previous action is shown.
+        reward: Whether the previous reward is shown.
 
     Raises:
-        ValueError: If neither is told, or if observations are a Dict that has such a key.
+        ValueError: If neither is shown, or if observations are a Dict that already has such a key.
 
     Examples:
         >>> from stable_baselines3.common.env_util import make_vec_env
@@ -88,15 +88,15 @@ class PreviousStep(gym.Wrapper[Any, Any, Any, Any]):
 
 
 class VecPreviousStep(VecEnvWrapper):
-    """An SB3 `VecEnv` whose observations also tell the previous action and reward, as `PreviousStep` does for one environment.
+    """An SB3 `VecEnv` whose observations also show the previous action and reward, as `PreviousStep` does for one environment.
 
     Args:
         venv: The environments.
-        action: Whether the previous action is told.
-        reward: Whether the previous reward is told.
+        action: Whether the previous action is shown.
+        reward: Whether the previous reward is shown.
 
     Raises:
-        ValueError: If neither is told, or if observations are a Dict that has such a key.
+        ValueError: If neither is shown, or if observations are a Dict that already has such a key.
 
     Examples:
         >>> from fw_rl.envs import CatchVectorEnv, VecEnvAdapter

@@ -1,4 +1,4 @@
-"""Games of questions, in which actions change nothing but what they earn."""
+"""Games of questions, in which actions affect only the reward."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class QuestionGame(Game):
     """A game whose observations and right actions are all decided when an episode begins.
 
     The state that `begin` returns has "seen", the observations [num, steps + 1, ...], and "answers", the right actions
-    [num, steps], or `NOTHING`, where no action earns anything.
+    [num, steps], or `NOTHING`, where no action earns a reward.
     """
 
     steps: int

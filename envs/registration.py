@@ -13,7 +13,7 @@ from fw_rl.envs.rules import CatchRules
 
 
 def catch_id(name: str) -> str:
-    """The Gymnasium id of Catch with n x n pixels and m seen frames, registered if it is new.
+    """The Gymnasium id of Catch with n x n pixels and m visible frames, registered if it is new.
 
     It is registered in this process only; elsewhere use `gym.make("fw_rl/Catch-v0", n=n, m=m)`.
 
@@ -43,7 +43,7 @@ def register_catch() -> None:
 
 
 def retrieval_id(name: str) -> str:
-    """The Gymnasium id of the retrieval game with so many pairs and, if any, steps of the gap, registered if it is new.
+    """The Gymnasium id of the retrieval game with the given pairs and, if any, gap steps, registered if it is new.
 
     It is registered in this process only; elsewhere use `gym.make("fw_rl/Retrieval-v0", pairs=pairs, gap=gap)`.
 
@@ -52,7 +52,7 @@ def retrieval_id(name: str) -> str:
             "-v0".
 
     Raises:
-        ValueError: If the name has another form, or there are no pairs, or more of them than keys.
+        ValueError: If the name has another form, or if there are no pairs or more pairs than keys.
 
     Examples:
         >>> retrieval_id("Retrieval-4-gap16")
@@ -73,7 +73,7 @@ def register_retrieval() -> None:
 
 
 def _numbers_in(name: str, form: str, wanted: str, rules: Callable[..., object]) -> list[int]:
-    """The numbers in a short name of a game, 0 for what it leaves out; ValueError if it has no such form or no such rules."""
+    """The numbers in a short name of a game, 0 for those it leaves out; ValueError if the form or the rules are not valid."""
     match = re.fullmatch(rf"(?:fw_rl/)?{form}(?:-v0)?", name)
     if match is None:
         raise ValueError(wanted)

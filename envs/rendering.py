@@ -87,13 +87,13 @@ def _distraction(rules: CatchRules, row: int, key: int) -> list[tuple[int, int]]
 
 
 ANSWER = 0.02
-"""Seconds between two looks at whether the user closes a window."""
+"""Seconds between two checks whether the user closes a window."""
 
 
 class Window:
     """A window that shows pictures, opened by the first one if not before; needs pygame.
 
-    It is as many times as large as a picture as the screen has room for, and takes any size. `closed` says whether the user has
+    It enlarges a picture as many times as the screen has room for, and can have any size. `closed` says whether the user has
     closed it: then it stays as it is.
     """
 
@@ -125,7 +125,7 @@ class Window:
         self._pygame, self._shown, self.closed = pygame, time.perf_counter(), False
 
     def show(self, image: Image) -> None:
-        """Show `image` [height, width, 3] for 1 / fps; all have the size of the first."""
+        """Show `image` [height, width, 3] for 1 / fps; all images have the size of the first."""
         if self._pygame is None:
             self.open(image.shape[1], image.shape[0])
         self._screen.blit(self._pygame.surfarray.make_surface(image.swapaxes(0, 1)), (0, 0))
@@ -134,7 +134,7 @@ class Window:
         self._shown = time.perf_counter()
 
     def stay(self, seconds: float) -> None:
-        """Leave the picture as it is for so long, or until the user closes the window."""
+        """Keep the picture for this long, or until the user closes the window."""
         end = time.perf_counter() + seconds
         while True:
             self.closed |= any(event.type == self._pygame.QUIT for event in self._pygame.event.get())

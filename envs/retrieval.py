@@ -1,4 +1,4 @@
-"""The retrieval game: pairs of key and value are shown, then the keys are asked for."""
+"""The retrieval game: key-value pairs are shown, then the values of the keys are asked for."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from fw_rl.envs.rules import IntArray, is_integer
 
 
 class RetrievalGame(QuestionGame):
-    """The retrieval task of Ba16 §4.1 as a game, in which only a right answer earns.
+    """The retrieval task of Ba16 §4.1 as a game, in which only a right answer is rewarded.
 
     First `pairs` steps each show a key and its value, then `gap` steps are blank, then each key is asked for once, in random
-    order. The keys of an episode differ; its values are drawn one by one, and some may be equal. A right answer earns
-    1 / `pairs`, so that 1 is the most. A player that knows which values were shown, but not with which keys, does best with the
-    most frequent value: that earns 0.41 with 4 pairs on average, and 0.32 with 8.
+    order. The keys of an episode differ; its values are drawn independently, and some may be equal. A right answer earns 1 /
+    `pairs`, so the maximum is 1. A player that knows which values were shown, but not with which keys, does best with the most
+    frequent value: on average that earns 0.41 with 4 pairs, and 0.32 with 8.
 
-    Observation: `MultiDiscrete`, the key and the value, from 1 on; 0 is none, so that a key without a value is a question.
+    Observation: `MultiDiscrete`, the key and the value, from 1 on; 0 is none, so a key without a value is a question.
     Action: `Discrete(values)`, the answer: the value less 1; ignored where nothing is asked.
 
     Args:
-        pairs: Pairs that are shown, from 1 to `keys`.
+        pairs: Number of pairs, from 1 to `keys`.
         gap: Blank steps between the last pair and the first question, at least 0.
         keys: Different keys, at least 1.
         values: Different values, at least 2.
 
     Raises:
-        ValueError: If an argument is none of those above.
+        ValueError: If an argument is not one of those above.
 
     Examples:
         >>> import gymnasium

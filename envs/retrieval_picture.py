@@ -21,8 +21,8 @@ def draw_retrieval(
 ) -> NDArray[np.uint8]:
     """One frame as an image [300, 300, 3]: the key and the value now, and what was asked and answered so far.
 
-    `answers` are the right actions of all steps, or `NOTHING`, and `keys` what is seen at each of them; `actions` are those of
-    the player up to now, and `values` says how many values there are.
+    `answers` are the right actions of all steps, or `NOTHING`, and `keys` are those seen at each of them; `actions` are the
+    player's so far, and `values` is the number of values.
     """
     from PIL import Image, ImageDraw, ImageFont  # which SB3 brings, and what only plays does without
 

@@ -24,18 +24,18 @@ class CatchRules:
 
     A game is four integers: the row of the ball, the column of the ball, the leftmost column of the paddle, which lies in the
     bottom row, and the key of its distractors. The methods take and return them as arrays `row`, `ball`, `paddle` and `key`
-    [num], one entry a game. `start`, `move`, `reward` and `draw` take tensors of Torch as well.
+    [num], one entry per game. `start`, `move`, `reward` and `draw` also take Torch tensors.
 
     Args:
         n: Rows and columns of the screen, and frames of an episode; at least 3.
-        m: Frames that are seen before the screen goes blank, from 1 to n.
+        m: Visible frames before the screen goes blank, from 1 to n.
         paddle_width: Pixels of the paddle, from 1 to n - 1.
         paddle_start: Leftmost column of the paddle at the start, which the paper leaves open: "random" (uniform), "center", or
             a column from 0 to n - paddle_width.
         distractors: Pixels that light up at random in every later frame, at least 0; those of the paper's game stay blank.
 
     Raises:
-        ValueError: If an argument is none of those above.
+        ValueError: If an argument is not one of those above.
     """
 
     n: int = 16
@@ -83,7 +83,7 @@ class CatchRules:
         return ball, paddle, integers(HIGHEST_KEY + 1) if self.distractors else 0 * ball
 
     def move(self, paddle: Any, actions: Any) -> Any:
-        """The columns of the paddles after their moves, [num]; the walls stop them.
+        """The columns of the paddles after their moves, [num]; walls stop them.
 
         Args:
             paddle: Leftmost columns, [num].
@@ -108,7 +108,7 @@ class CatchRules:
         """Light balls and paddles in dark frames, up to row m.
 
         Args:
-            frames: Zeros [num, n, n], which are written into.
+            frames: Zeros [num, n, n], which are written to.
             games: 0 to num - 1, [num].
             row: Rows of the balls, [num].
             ball: Columns of the balls, [num].
@@ -120,7 +120,7 @@ class CatchRules:
         frames[row >= self.m] = 0
 
     def screen(self, row: IntArray, ball: IntArray, paddle: IntArray, key: IntArray, dtype: DTypeLike) -> NDArray[Any]:
-        """The frames [num, n, n] that the players see: zeros and ones, from row m on with nothing but distractors.
+        """The frames [num, n, n] that the players see: zeros and ones, with only distractors from row m on.
 
         Args:
             row: Rows of the balls, [num].
@@ -140,7 +140,7 @@ class CatchRules:
     def distraction(self, row: IntArray, key: IntArray) -> IntArray:
         """The pixels [num, distractors] that are lit, row by row from 0 to n * n - 1; some may coincide.
 
-        They are a function of key and row, so that a game shows the same when it is drawn again.
+        They are a function of key and row, so a game looks the same when it is drawn again.
 
         Args:
             row: Rows of the balls, [num].
@@ -153,11 +153,11 @@ class CatchRules:
         """The columns [num] that reset options fix, by name: "ball", "paddle" or both.
 
         Args:
-            options: Of `reset`; a column, or [num] of them, by name.
-            num: Games that start.
+            options: Options of `reset`; a column, or [num] of them, by name.
+            num: Number of games that start.
 
         Raises:
-            ValueError: If an option has another name, or columns are no integers, off the screen or not `num`.
+            ValueError: If an option has another name, or columns are not integers, off the screen or not `num`.
         """
         highest = {"ball": self.bottom, "paddle": self.rightmost}
         fixed = {}
@@ -173,7 +173,7 @@ class CatchRules:
 
 
 def _scramble(key: NDArray[np.uint64], number: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Random bits for each number under a key: those of the generator SplitMix64 (Steele et al. 2014) after so many steps."""
+    """Random bits for each number under a key: those of the SplitMix64 generator (Steele et al. 2014) after that many steps."""
     bits = (key << np.uint64(32)) + (number + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -181,7 +181,7 @@ def _scramble(key: NDArray[np.uint64], number: NDArray[np.uint64]) -> NDArray[np
 
 
 def describe(value: ArrayLike) -> str:
-    """`value` in one short line, for the message of an error."""
+    """`value` in one short line, for an error message."""
     array = np.asarray(value)
     if array.ndim == 0:
         return repr(value)
@@ -196,5 +196,5 @@ def are_integers(array: NDArray[Any], highest: int) -> bool:
 
 
 def is_integer(value: object) -> bool:
-    """Whether `value` is a Python or NumPy integer; True and False are none."""
+    """Whether `value` is a Python or NumPy integer; True and False are not."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)

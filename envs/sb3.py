@@ -28,25 +28,25 @@ class VecEnvAdapter(VecEnv):
 
     It steps as SB3's `DummyVecEnv` does: rewards [num_envs] are float32, and the step that ends an episode gives the first
     observation of the next one, with the last one in `infos[i]["terminal_observation"]`. There,
-    `infos[i]["TimeLimit.truncated"]` says that the episode was cut, not finished, and `reset_infos[i]` is what the reset told.
-    `seed(s)` seeds environment i with s + i, or the one generator of a vector environment that has but one with s.
+    `infos[i]["TimeLimit.truncated"]` says that the episode was cut, not finished, and `reset_infos[i]` is the info of the
+    reset. `seed(s)` seeds environment i with s + i, or, if a vector environment has only one generator, that one with s.
 
     With `AutoresetMode.SAME_STEP` the environment begins the next episodes itself. In the modes `NEXT_STEP` and `DISABLED` the
-    adapter does, by `reset(options={"reset_mask": ...})`; that may return the rows of the new episodes alone, as EnvPool does.
-    An environment that hands out the same array at every step needs one of these: in `SAME_STEP` Gymnasium's `SyncVectorEnv`
-    and `AsyncVectorEnv` lose its last observation.
+    adapter does, by `reset(options={"reset_mask": ...})`; that may return only the rows of the new episodes, as EnvPool does.
+    An environment that returns the same array at every step needs one of these modes: in `SAME_STEP` Gymnasium's
+    `SyncVectorEnv` and `AsyncVectorEnv` lose its last observation.
 
     Attributes and methods are those of the single environments. A vector environment that is one object has one attribute for
-    all; what its method returns is split among them if it is a tuple, list or array of `num_envs`. What wraps the environments
-    of an `AsyncVectorEnv` or `ParallelVectorEnv` cannot be seen: `env_is_wrapped` is False there. An attribute that is
-    new in some of their environments is None in the others.
+    all; what its method returns is split among them if it is a tuple, list or array of `num_envs`. The wrappers of the
+    environments in an `AsyncVectorEnv` or `ParallelVectorEnv` cannot be seen: `env_is_wrapped` is False there. An attribute
+    that is new in some of their environments is None in the others.
 
     Args:
         env: The vector environment.
-        monitor: Whether `infos[i]["episode"]` has return, length and time of an ended episode, as with SB3's `VecMonitor`.
+        monitor: Whether `infos[i]["episode"]` has return, length and time of an ended episode, as in SB3's `VecMonitor`.
 
     Raises:
-        ValueError: For a space that SB3 does not take, an unknown autoreset mode, a wrapper of Gymnasium that does not work in
+        ValueError: For a space that SB3 does not support, an unknown autoreset mode, a Gymnasium wrapper that does not work in
             this mode, and an environment that is known to do more than its mode says (`AsyncVectorEnv` without shared memory,
             `CartPoleVectorEnv`); at a reset for options that differ between environments, and at the first one for any
             environment of the last two modes that ignores the mask.
@@ -126,7 +126,7 @@ class VecEnvAdapter(VecEnv):
         return observations, np.array(rewards, dtype=np.float32), dones, infos
 
     def _end_in_same_step(self, ended: list[int], vector_infos: dict[str, Any]) -> tuple[list[Any], list[dict[str, Any]]]:
-        """The last observation of each ended episode, and the infos of all; those of the begun ones are kept apart."""
+        """The last observation of each ended episode, and the infos of all; those of new episodes are kept separately."""
         if "final_obs" not in vector_infos:
             raise ValueError(
                 f"infos['final_obs'] must be there when an episode ends in the same step, got none from {self.env}"
@@ -208,7 +208,7 @@ class VecEnvAdapter(VecEnv):
 
 
 def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
-    """ValueError for spaces that no agent takes, the same for environments of every kind."""
+    """Raise ValueError for spaces that no agent supports, the same for environments of every kind."""
     parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
     if not all(_is_observed(part) for part in parts):
         advice = ": wrap each environment in gymnasium.wrappers.FlattenObservation" if has_fixed_size(observation_space) else ""
@@ -280,7 +280,7 @@ def _rows(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
 
 
 def row_of(observations: Any, i: SupportsIndex) -> Any:
-    """A copy of the observation of environment i; the object itself where each environment has an object."""
+    """A copy of the observation of environment i; the object itself if each observation is an object."""
     if isinstance(observations, dict):
         return {key: row_of(part, i) for key, part in observations.items()}
     one = observations[i]

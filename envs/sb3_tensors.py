@@ -17,7 +17,7 @@ __all__ = ["NumPyVecEnv", "TensorVecEnvAdapter", "device_of"]
 
 
 def device_of(env: VectorEnv) -> torch.device | None:
-    """The device of the tensors that an environment gives, which its own attribute `device` says; None where it has none."""
+    """The device of an environment's tensors, from its own attribute `device`; None if it has none."""
     device = getattr(env.unwrapped, "device", None)
     return torch.device(device) if isinstance(device, str | torch.device) else None
 
@@ -26,17 +26,17 @@ class TensorVecEnvAdapter(VecEnvAdapter):
     """A `VectorEnv` of Torch tensors on one device as an SB3 `VecEnv` whose numbers stay there, for the agents of this package.
 
     Observations [num_envs, ...], rewards (float32) and dones [num_envs] are tensors, and so are the actions that it takes. The
-    environment says its `device`, and has `AutoresetMode.SAME_STEP`. If it cuts episodes, every step has a tensor of last
-    observations [num_envs, ...] in `infos["final_obs"]`, whose rows of other episodes may hold anything finite. The `infos` of
-    SB3 are empty: `truncations` [num_envs], where a time limit and not the game ended the episode, and `last_observations` are
-    of the last step, and `take_episodes` tells of ended episodes.
+    environment has a `device`, and `AutoresetMode.SAME_STEP`. If it cuts episodes, every step has a tensor of last observations
+    [num_envs, ...] in `infos["final_obs"]`, whose rows of other episodes may hold anything finite. The `infos` of SB3 are
+    empty: `truncations` [num_envs], where a time limit, not the game, ended the episode, and `last_observations` are those of
+    the last step, and `take_episodes` reports ended episodes.
 
     Args:
         env: The vector environment.
         monitor: Whether returns and lengths of episodes are summed up.
 
     Raises:
-        ValueError: As `VecEnvAdapter`, for another autoreset mode, and for what is no tensor on that device.
+        ValueError: As in `VecEnvAdapter`, for another autoreset mode, and for anything that is not a tensor on that device.
     """
 
     def __init__(self, env: VectorEnv, monitor: bool = False) -> None:
@@ -86,7 +86,7 @@ class TensorVecEnvAdapter(VecEnvAdapter):
         """Return, length and time of the episodes that have ended since the last call, in order; the only download.
 
         Raises:
-            ValueError: If an episode was cut in a step that gave no last observations.
+            ValueError: If an episode was cut in a step that returned no last observations.
         """
         if self._was_cut.any():
             raise ValueError(f"infos['final_obs'] must be a tensor in every step if episodes are cut, got none from {self.env}")
@@ -100,7 +100,7 @@ class TensorVecEnvAdapter(VecEnvAdapter):
 
 
 class NumPyVecEnv(VecEnvWrapper):
-    """A `TensorVecEnvAdapter` whose numbers are NumPy's and whose `infos` are SB3's, for whatever evaluates an agent."""
+    """A `TensorVecEnvAdapter` with NumPy arrays and SB3's `infos`, for anything that evaluates an agent."""
 
     venv: TensorVecEnvAdapter
 

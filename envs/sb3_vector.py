@@ -18,12 +18,12 @@ class VectorEnvAdapter(OwnGenerators):
     """An SB3 `VecEnv`, wrapped or not, as a Gymnasium `VectorEnv` with the autoreset mode `SAME_STEP`.
 
     It steps as `SyncVectorEnv` does in that mode, since a `VecEnv` always begins the next episode in the step that ends the
-    last one: `infos["final_obs"]` and `infos["final_info"]` hold what that step told, the other infos are those of the reset.
-    Rewards [num_envs] are float64, rounded to SB3's float32. An episode that a time limit cut is truncated. SB3 does not tell
-    of a time limit in the very step that finishes an episode, so that only terminated is True there.
+    last one: `infos["final_obs"]` and `infos["final_info"]` hold the results of that step, the other infos are those of the
+    reset. Rewards [num_envs] are float64, rounded to SB3's float32. An episode that a time limit cut is truncated. SB3 does not
+    report a time limit in the step that finishes an episode, so only terminated is True there.
 
     `reset(seed=s)` seeds environment i with s + i. `call`, `get_attr` and `set_attr` reach the single environments: `call` runs
-    a method, `get_attr` reads what is none.
+    a method, `get_attr` reads anything else.
 
     Args:
         venv: The environments.
@@ -112,7 +112,7 @@ class VectorEnvAdapter(OwnGenerators):
             values: A list or tuple with a value for each environment, or anything else, which is for all.
 
         Raises:
-            ValueError: If a list or tuple has another length.
+            ValueError: If a list or tuple has the wrong length.
         """
         if not isinstance(values, list | tuple):
             self.venv.set_attr(name, values)

@@ -1,4 +1,4 @@
-"""What is asked of any Gymnasium vector environment: to begin some of its episodes, and what its environments are."""
+"""Operations on any Gymnasium vector environment: beginning some of its episodes, and questions about its environments."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ def call_each(env: VectorEnv, name: str, *args: Any, **kwargs: Any) -> Sequence[
 
 
 def check_num_envs(num_envs: Any) -> int:
-    """The number of environments as a vector environment was given it; ValueError if it cannot be one."""
+    """The number of environments given to a vector environment; ValueError if it is not valid."""
     if not (is_integer(num_envs) and num_envs >= 1):
         raise ValueError(f"num_envs must be an integer of at least 1, got {num_envs!r}")
     return num_envs
 
 
 def check_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
-    """The "reset_mask" of reset options; ValueError unless it is what Gymnasium wants."""
+    """The "reset_mask" of reset options; ValueError unless it is what Gymnasium requires."""
     if not isinstance(mask, np.ndarray) or mask.shape != (num_envs,) or mask.dtype != np.bool_ or not mask.any():
         raise ValueError(f"reset_mask must be a boolean array of shape ({num_envs},) with a True in it, got {describe(mask)}")
     return mask
 
 
 class OwnGenerators(VectorEnv):
-    """A vector environment of which each environment has a random generator of its own."""
+    """A vector environment in which each environment has its own random generator."""
 
     get_attr: Callable[[str], tuple[Any, ...]]
 
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
-        """The generator of each environment, or a copy of it where that is in another process."""
+        """The generator of each environment, or a copy if it is in another process."""
         return self.get_attr("np_random")
 
     @property
@@ -63,7 +63,7 @@ class OwnGenerators(VectorEnv):
 
 
 def seed_one_generator(env: VectorEnv, seed: int | Sequence[int] | None) -> None:
-    """Seed the generator that serves all of `env`: by an integer, or by `num_envs` of them as a whole; None leaves it."""
+    """Seed the generator that serves all of `env`: with an integer, or with `num_envs` of them as a whole; None leaves it."""
     if seed is None or is_integer(seed):
         VectorEnv.reset(env, seed=None if seed is None else int(seed))  # type: ignore[arg-type]
         return
@@ -74,7 +74,7 @@ def seed_one_generator(env: VectorEnv, seed: int | Sequence[int] | None) -> None
 
 
 def generator_in(state: Mapping[str, Any]) -> np.random.Generator:
-    """The generator that `state["random"]` tells of; ValueError if it is none of NumPy's default kind."""
+    """The generator that `state["random"]` describes; ValueError if it is not of NumPy's default kind."""
     generator = np.random.default_rng()
     try:
         generator.bit_generator.state = state["random"]
@@ -95,11 +95,11 @@ _OF_WHOLE_BATCHES = {
     NormalizeReward: "AutoresetMode.SAME_STEP, or SB3's VecNormalize",
     RecordEpisodeStatistics: "AutoresetMode.SAME_STEP, or SB3's VecMonitor",
 }
-"""Wrappers of Gymnasium that cannot begin some of the episodes, and what to use instead."""
+"""Gymnasium wrappers that cannot begin some of the episodes, and what to use instead."""
 
 
 def check_partial_reset(env: VectorEnv) -> None:
-    """ValueError for several environments of Gymnasium's that are known to begin all episodes where they are asked for some."""
+    """Raise ValueError for several Gymnasium environments that are known to begin all episodes when asked for some."""
     if env.num_envs == 1:
         return
     if type(env.unwrapped) is CartPoleVectorEnv:  # what `gym.make_vec("CartPole-v1")` makes
@@ -120,7 +120,7 @@ def reset_some(
 ) -> tuple[Any, dict[str, Any]]:
     """What `env.reset` returns when the episodes of `mask` begin, where all environments showed `observations` before.
 
-    EnvPool returns the rows of those episodes alone; they are put among the others. ValueError if nobody looked at the mask.
+    EnvPool returns only the rows of those episodes; they are merged with the others. ValueError if the mask was not read.
     """
     check_partial_reset(env)
     noting = _NotingOptions({**(options or {}), "reset_mask": mask})
@@ -139,7 +139,7 @@ def _mask_is_ignored(env: VectorEnv) -> ValueError:
 
 
 def _spread(begun: Any, mask: NDArray[np.bool_], others: Any = None) -> Any:
-    """The rows of a tree that are one for each True of the mask, among the rows of others or zeros; all else as it is."""
+    """The rows of a tree, one for each True of the mask, among the rows of others or zeros; everything else unchanged."""
     if isinstance(begun, dict):
         return {key: _spread(part, mask, None if others is None else others[key]) for key, part in begun.items()}
     if mask.all() or not isinstance(begun, np.ndarray) or len(begun) != mask.sum():

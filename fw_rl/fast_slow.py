@@ -1,8 +1,8 @@
 """A slow and a fast weight on every connection of any module (HP87).
 
-The effective weight is the sum of the two. Each has a rate and a momentum of its own, and the fast weight decays towards zero
-after every change. Where a linear layer sees one case at a time, its fast weights are a `fw_rl.memory`, as in the fast-weight
-cell of Ba16: `associate` writes a case, and `recall` attends to the cases that were written.
+The effective weight is the sum of the two. Each has its own rate and momentum, and the fast weight decays towards zero after
+every change. Where a linear layer sees one case at a time, its fast weights are a `fw_rl.memory`, as in the fast-weight cell of
+Ba16: `associate` writes a case, and `recall` attends to the cases that were written.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 class SlowPlusFast(nn.Module):
-    """The effective weight of a connection, ``slow + fast`` (HP87 §1); `fast` starts at zero, and learns if `slow` does.
+    """The effective weight of a connection, ``slow + fast`` (HP87 §1); `fast` starts at zero, and is trained if `slow` is.
 
     Args:
         slow: The slow weight.
@@ -52,15 +52,15 @@ class SlowPlusFast(nn.Module):
 def fast_slow(module: _Module, names: Iterable[str] | None = None) -> _Module:
     """Give parameters of a module a fast weight each, in place; returns the module.
 
-    The slow weight holds the old values, so that the module computes what it did before; tied parameters stay tied. A recurrent
+    The slow weight holds the old values, so the module computes what it did before; tied parameters stay tied. A recurrent
     module asks for its weights at every step; in `torch.nn.utils.parametrize.cached()` they are added up only once.
 
     Args:
         module: Any module.
-        names: Of parameters, as in `module.named_parameters()`; None is all that have no parametrization yet.
+        names: Names of parameters, as in `module.named_parameters()`; None for all without a parametrization.
 
     Raises:
-        ValueError: If a name is that of no plain parameter, or there is none to choose.
+        ValueError: If a name is not that of a plain parameter, or there is none to choose.
 
     Examples:
         >>> net = fast_slow(nn.Linear(2, 1, bias=False))
@@ -100,7 +100,7 @@ def _is_parametrized(name: str) -> bool:
 
 
 def _pairs(module: nn.Module) -> Iterator[tuple[str, nn.Module, Tensor, SlowPlusFast]]:
-    """Of each connection with a fast weight the name, the module that owns it, the slow weight and the sum."""
+    """For each connection with a fast weight: its name, the module that owns it, the slow weight and the sum."""
     for prefix, owner in module.named_modules():
         if parametrize.is_parametrized(owner):
             for name, chain in owner.parametrizations.items():  # type: ignore[union-attr, operator]
@@ -109,7 +109,7 @@ def _pairs(module: nn.Module) -> Iterator[tuple[str, nn.Module, Tensor, SlowPlus
 
 
 def fast_weights(module: nn.Module) -> dict[str, Tensor]:
-    """The fast weights by the name of their connection; the tensors are the parameters themselves.
+    """The fast weights by the names of their connections; the tensors are the parameters themselves.
 
     Args:
         module: After `fast_slow`.
@@ -127,10 +127,10 @@ def load_fast_weights(module: nn.Module, values: Mapping[str, Tensor]) -> None:
 
     Args:
         module: After `fast_slow`.
-        values: As `fast_weights` gives them.
+        values: As `fast_weights` returns them.
 
     Raises:
-        ValueError: If names or shapes are not those of the module.
+        ValueError: If names or shapes do not match the module.
     """
     own = fast_weights(module)
     if {name: part.shape for name, part in own.items()} != {name: part.shape for name, part in values.items()}:
@@ -146,8 +146,8 @@ def decay_fast_weights(module: nn.Module, decay: float, steps: int = 1) -> None:
 
     Args:
         module: After `fast_slow`.
-        decay: What a step leaves of the fast weights; 0 clears them.
-        steps: Steps of time.
+        decay: Fraction of the fast weights kept by a step; 0 clears them.
+        steps: Time steps.
     """
     for part in set(fast_weights(module).values()):
         part.mul_(decay**steps)
@@ -155,7 +155,7 @@ def decay_fast_weights(module: nn.Module, decay: float, steps: int = 1) -> None:
 
 @torch.no_grad()
 def merge(module: _Module) -> _Module:
-    """Make every pair one plain parameter again, with the effective weight as its value, in place; returns the module.
+    """Turn every pair back into one plain parameter with the effective weight as its value, in place; returns the module.
 
     To keep the slow weights alone, clear the fast ones first.
 
@@ -184,10 +184,10 @@ class FastSlowSGD(torch.optim.Optimizer):
     Args:
         named_parameters: Of a module after `fast_slow`, or of a stack of such modules (`torch.func.stack_module_state`).
         slow_lr: Step size of the slow weights.
-        slow_momentum: What a step keeps of the last change of the slow weights.
+        slow_momentum: Fraction of the slow weights' last change that a step repeats.
         fast_lr: Step size of the fast weights.
-        fast_momentum: What a step keeps of the last change of the fast weights.
-        decay: What a weight change leaves of the fast weights, from 0 to 1; HP87 has 0.99.
+        fast_momentum: Fraction of the fast weights' last change that a step repeats.
+        decay: Fraction of the fast weights kept at each weight change, from 0 to 1; HP87 has 0.99.
 
     Raises:
         ValueError: If an option is outside its range.
@@ -239,16 +239,16 @@ class FastSlowSGD(torch.optim.Optimizer):
 def associate(layer: nn.Linear, fast: Memory, x: Tensor, target: Tensor, lr: float | Tensor, decay: float) -> Memory:
     """Present one case to a linear layer whose fast weights are a memory: one step of HP87 §3 without momentum.
 
-    With F the fast weights and E half the squared error, ``F <- F + lr * (target - layer(x) - F x) x^T``. Its decay follows
-    with the next step of time, as in Ba16 Eq. 1. A rate of ``1 / |x|^2`` stores the case in one trial.
+    With F the fast weights and E half the squared error, ``F <- F + lr * (target - layer(x) - F x) x^T``. The decay follows
+    with the next time step, as in Ba16 Eq. 1. A rate of ``1 / |x|^2`` stores the case in one trial.
 
     Args:
-        layer: Its weights are the slow ones, which stay as they are.
+        layer: Its weights are the slow ones, which do not change.
         fast: From `memory.empty(B, I, value_size=O)` or an earlier call; every row has fast weights of its own.
         x: Inputs, [B, I].
         target: What the layer should answer, [B, O].
         lr: Step size, a number or one for each row [B].
-        decay: What a step of time leaves of the fast weights.
+        decay: Fraction of the fast weights kept by a time step.
 
     Examples:
         >>> layer, x, target = nn.Linear(3, 2), torch.ones(1, 3), torch.ones(1, 2)
@@ -261,14 +261,14 @@ def associate(layer: nn.Linear, fast: Memory, x: Tensor, target: Tensor, lr: flo
 
 
 def recall(layer: nn.Linear, fast: Memory, x: Tensor, decay: float) -> Tensor:
-    """What such a layer answers [B, O] one step of time after the last case, ``layer(x) + decay * F x``.
+    """What such a layer answers [B, O] one time step after the last case, ``layer(x) + decay * F x``.
 
-    A read is attention to the cases that were presented (Ba16 Eq. 4).
+    A read is attention to the presented cases (Ba16 Eq. 4).
 
     Args:
         layer: As in `associate`.
         fast: What `associate` returned last.
         x: Inputs, [B, I].
-        decay: What a step of time leaves of the fast weights.
+        decay: Fraction of the fast weights kept by a time step.
     """
     return layer(x) + decay * memory.read(fast, x)

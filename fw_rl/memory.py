@@ -4,10 +4,11 @@ The memory is the matrix of Ba16 Eq. 1, ``A(t) = decay * A(t-1) + eta * h(t) h(t
 
     A = faded * matrix + sum_j strengths[j] * values[j] keys[j]^T        j = 1 .. K
 
-that is, as the last K writes and a matrix of those before. Without a matrix a read is attention to the recent past (Ba16
-Eq. 4); with K = 0 it is a product with the matrix. Both are the same number, and `fold` goes from the first form to the second.
+that is, as the last K writes and a matrix of the earlier ones. Without a matrix a read is attention to the recent past (Ba16
+Eq. 4); with K = 0 it is a product with the matrix. Both give the same numbers, and `fold` goes from the first form to the
+second.
 
-Three rules say what one step writes. Each is a single outer product ``value key^T``, so all of them can be read either way.
+Three rules define what one step writes. Each is a single outer product ``value key^T``, so all of them can be read either way.
 
 `write_and_read` takes the steps of a whole sequence at once, for memories whose keys, values and queries do not depend on what
 was read: with several heads, and a strength and a decay for each step.
@@ -45,13 +46,13 @@ __all__ = [
 
 
 class Memory(NamedTuple):
-    """Fast weights as a window of writes, the latest last, and a matrix; batch first, so that it can be indexed by row.
+    """Fast weights as a window of writes, the latest last, and a matrix; batch first, for indexing by row.
 
     Attributes:
         keys: [B, K, H].
         strengths: What decay and learning rate have left of each write, [B, K]; 0 where there is none.
         values: [B, K, V], or None where every value is its own key (`hebb`).
-        matrix: The writes that were folded, [B, V, H], or None while none was.
+        matrix: The folded writes, [B, V, H], or None while there are none.
         faded: What decay has left of the matrix, [B], 0 where nothing was folded; None without a matrix.
     """
 
@@ -70,8 +71,8 @@ def empty(
     Args:
         batch_size: Rows B.
         size: Length H of the keys.
-        separate_values: Whether values are kept apart from keys.
-        value_size: Length V of the values, which are then separate; None is that of the keys.
+        separate_values: Whether values are kept separately from keys.
+        value_size: Length V of the values, which are then separate; None for that of the keys.
         like: A tensor whose dtype and device the memory gets.
     """
     like = torch.empty(0) if like is None else like
@@ -124,10 +125,10 @@ def write(memory: Memory, value: Tensor, key: Tensor, strength: Tensor, decay: T
 
     Args:
         memory: The fast weights A.
-        value: [B, V]; not looked at where every value is its own key.
+        value: [B, V]; ignored where every value is its own key.
         key: [B, H].
         strength: Learning rate times write gate, [B].
-        decay: What the step leaves of A.
+        decay: Fraction of A kept by the step.
     """
     memory = fade(memory, decay)
     return memory._replace(
@@ -138,11 +139,11 @@ def write(memory: Memory, value: Tensor, key: Tensor, strength: Tensor, decay: T
 
 
 def fold(memory: Memory, keep: int = 0) -> Memory:
-    """The same A with all but the latest writes added into the matrix, which is bounded however long the episode is.
+    """The same A with all but the latest writes added to the matrix, whose size does not depend on the episode's length.
 
     Args:
         memory: The fast weights A.
-        keep: How many of the latest writes stay apart.
+        keep: How many of the latest writes stay separate.
     """
     older = memory.keys.shape[1] - keep
     if older <= 0:
@@ -157,11 +158,11 @@ def fold(memory: Memory, keep: int = 0) -> Memory:
 
 
 def recent(memory: Memory, length: int) -> Memory:
-    """The memory with its latest writes alone; what was folded stays.
+    """The memory with only its latest writes; folded writes stay.
 
     Args:
         memory: The fast weights A.
-        length: How many writes are left, at most.
+        length: The largest number of writes left.
     """
     older = max(memory.keys.shape[1] - length, 0)
     values = None if memory.values is None else memory.values[:, older:]
@@ -169,11 +170,11 @@ def recent(memory: Memory, length: int) -> Memory:
 
 
 def pad(memory: Memory, length: int) -> Memory:
-    """The same A with writes of nothing before its own, so that it has as many as `length`.
+    """The same A with empty writes before its own, so that it has at least `length`.
 
     Args:
         memory: The fast weights A.
-        length: How many writes there are then, at least.
+        length: The least number of writes it then has.
     """
     missing = max(length - memory.keys.shape[1], 0)
     before = (0, 0, missing, 0)
@@ -194,7 +195,7 @@ def fade(memory: Memory, factor: Tensor | float) -> Memory:
 
 
 def forget(memory: Memory, rows: Tensor) -> Memory:
-    """The memory with A = 0 in some rows, as at the start of an episode; nothing that was there is left.
+    """The memory with A = 0 in some rows, as at the start of an episode; nothing is left there.
 
     Args:
         memory: The fast weights A.
@@ -210,35 +211,35 @@ def hebb(memory: Memory, h: Tensor, decay: Tensor | float) -> tuple[Tensor, Tens
     Args:
         memory: The fast weights A before the step.
         h: Hidden vectors, [B, H].
-        decay: What the step leaves of A.
+        decay: Fraction of A kept by the step.
     """
     return h, h
 
 
 def correction(memory: Memory, key: Tensor, target: Tensor, decay: Tensor | float) -> Tensor:
-    """What the next read of a key would still lack of a target: ``target - decay * A key`` (Widrow & Hoff 1960), [B, V].
+    """What the next read of a key would still miss of a target: ``target - decay * A key`` (Widrow & Hoff 1960), [B, V].
 
-    It is -dE/d(A key) for E = half the squared error, so that writing it is a step of gradient descent (HP87 §3).
+    It is -dE/d(A key) for E = half the squared error, so writing it is a step of gradient descent (HP87 §3).
 
     Args:
         memory: The fast weights A before the step.
         key: [B, H].
         target: [B, V].
-        decay: What the step leaves of A.
+        decay: Fraction of A kept by the step.
     """
     return target - _by_row(decay) * read(memory, key)
 
 
 def delta(memory: Memory, h: Tensor, decay: Tensor | float) -> tuple[Tensor, Tensor]:
-    """The delta rule (Widrow & Hoff 1960): write only what a read does not give back yet; value and key, [B, H] each.
+    """The delta rule (Widrow & Hoff 1960): write only what a read does not return yet; value and key, [B, H] each.
 
-    With u = h / sqrt(|h|^2 + 1e-3): value ``u - decay * A u``, key u. No vector is longer than 1, so that any eta in (0, 2) is
+    With u = h / sqrt(|h|^2 + 1e-3): value ``u - decay * A u``, key u. No vector is longer than 1, so any eta in (0, 2) is
     stable.
 
     Args:
         memory: The fast weights A before the step.
         h: Hidden vectors, [B, H].
-        decay: What the step leaves of A.
+        decay: Fraction of A kept by the step.
     """
     unit = _unit(h)
     return correction(memory, unit, unit, decay), unit
@@ -252,7 +253,7 @@ def oja(memory: Memory, h: Tensor, decay: Tensor | float) -> tuple[Tensor, Tenso
     Args:
         memory: The fast weights A before the step.
         h: Hidden vectors, [B, H].
-        decay: What the step leaves of A.
+        decay: Fraction of A kept by the step.
     """
     unit = _unit(h)
     return unit, correction(transpose(memory), unit, unit, decay)
@@ -280,21 +281,21 @@ def write_and_read(
 
         A(t) = decays(t) A(t-1) + strengths(t) (values(t) - decays(t) A(t-1) keys(t)) keys(t)^T
 
-    This is the delta rule (Schlag et al. 2021), with decays the gated one (Yang et al. 2025); a memory that only sums lacks the
-    correction ``- decays(t) A(t-1) keys(t)``. A chunk of steps takes a few products of matrices, since what it writes solves a
-    triangular system (the WY form, Yang et al. 2024). What is not a number spreads over all steps of its chunk, and past the
-    starts of episodes in it; only a start at the beginning of a chunk ends it.
+    This is the delta rule (Schlag et al. 2021), or with decays the gated delta rule (Yang et al. 2025); a memory that only sums
+    lacks the correction ``- decays(t) A(t-1) keys(t)``. A chunk of steps takes a few matrix products, since its writes solve a
+    triangular system (the WY form, Yang et al. 2024). A NaN spreads over all steps of its chunk, and past episode starts in it;
+    only a start at the beginning of a chunk stops it.
 
     Args:
         matrix: A before the sequence, [B, N, V, H].
         queries: [T, B, N, H].
-        keys: [T, B, N, H]; of unit length, so that any strength in (0, 2) is stable.
+        keys: [T, B, N, H]; of unit length, for which any strength in (0, 2) is stable.
         values: [T, B, N, V].
         strengths: [T, B, N].
-        decays: What each step leaves of A, [T, B, N], 0 to 1; None is 1.
+        decays: Fraction of A kept by each step, [T, B, N], 0 to 1; None is 1.
         episode_starts: Where A is 0 before the step, [T, B] bool, or None.
         corrects: Whether it is the delta rule.
-        chunk: Steps that are taken at once; it changes speed, not numbers.
+        chunk: Steps taken at once; it changes speed, not numbers.
 
     Returns:
         The reads [T, B, N, V] and the matrix after the sequence.
@@ -331,7 +332,7 @@ def recall_weights(
     *,
     corrects: bool = True,
 ) -> Tensor:
-    """How much of each value is in each read of `write_and_read`, whose arguments these are, [T, B, N, T].
+    """How much of each value is in each read of `write_and_read`, with the same arguments, [T, B, N, T].
 
     ``reads[t] = sum_j recall_weights[t, ..., j] * values[j]``, if A was 0 before the sequence.
 
@@ -359,7 +360,7 @@ def _in_chunks(part: Tensor, length: int) -> Tensor:
 
 
 def _left(strengths: Tensor, decays: Tensor | None, episode_starts: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
-    """What is left at each step of the writes of a chunk, [.., C, C], and of what was there before it, [.., C].
+    """What is left at each step of the writes of a chunk, [.., C, C], and of the memory before it, [.., C].
 
     `strengths`: [.., C], for its shape.
     """
@@ -379,7 +380,7 @@ def _left(strengths: Tensor, decays: Tensor | None, episode_starts: Tensor | Non
 
 
 def _corrected(keys: Tensor, strengths: Tensor, within: Tensor, written: Tensor) -> Tensor:
-    """What the steps of a chunk write [.., C, n], less what a read of their keys gives back from the steps before."""
+    """What the steps of a chunk write [.., C, n], less what a read of their keys returns from earlier steps."""
     if keys.shape[-2] == 1:
         return written
     given_back = strengths.unsqueeze(-1) * within * (keys @ keys.mT)

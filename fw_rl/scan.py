@@ -1,11 +1,11 @@
 """A linear recurrence over time, ``h(t) = a(t) * h(t-1) + b(t)``, element by element, in real or complex numbers.
 
-Linear recurrent units share it. The last h enters a step linearly, so that the steps of a sequence can be taken in any grouping
-(Martin & Cundy 2018). Compiled loops take them one after another, on the processor and on a GPU. Elsewhere all steps of a chunk
-are found at once: each of log2(chunk) rounds doubles how many steps back every h(t) has seen.
+Linear recurrent units share it. The last h enters a step linearly, so the steps of a sequence can be grouped in any way (Martin
+& Cundy 2018). Compiled loops take them one after another, on the processor and on a GPU. Elsewhere all steps of a chunk are
+computed at once: each of log2(chunk) rounds doubles how many steps back every h(t) has seen.
 
-A complex vector of N elements is its real parts and then its imaginary parts, [..., 2, N], in a tensor of real numbers, which
-every dtype, ONNX and NumPy take.
+A complex vector of N elements is its real parts and then its imaginary parts, [..., 2, N], in a real tensor, which works with
+every dtype, ONNX and NumPy.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from fw_rl.kernels import Array, Kernel, array_of_starts, can_run, can_run_trito
 __all__ = ["product", "scan", "scan_kernels"]
 
 _CHUNK = 64
-"""Steps that are found at once where there are no compiled loops."""
+"""Steps computed at once where there are no compiled loops."""
 
 
 def scan(decay: Tensor, inputs: Tensor, before: Tensor, episode_starts: Tensor | None = None) -> Tensor:
     """Every ``h(t) = decay(t) * h(t-1) + inputs(t)`` of a sequence, with h = 0 before the start of an episode.
 
-    All numbers are real, with the shapes below, or complex, with [..., 2, N] in place of [..., N]; then the inputs may still be
-    real.
+    All numbers are real, with the shapes below, or complex, with [..., 2, N] instead of [..., N]; the inputs may still be real
+    then.
 
     Args:
-        decay: What a step leaves of each element, [T, B, N], or [N] where it is the same at every step.
+        decay: The factor on each element in a step, [T, B, N], or [N] if it is the same at every step.
         inputs: What a step adds, [T, B, N].
         before: h before the first step, [B, N].
-        episode_starts: Where row b starts an episode, before step t, [T, B] bool; or None.
+        episode_starts: Where row b starts an episode before step t, [T, B] bool; or None.
 
     Returns:
         All h(t), [T, B, N].
@@ -59,7 +59,7 @@ def scan(decay: Tensor, inputs: Tensor, before: Tensor, episode_starts: Tensor |
 
 
 def _check_shapes(decay: Tensor, inputs: Tensor, before: Tensor, starts: Tensor | None) -> None:
-    """ValueError for shapes that do not fit, which the compiled loops trust."""
+    """Raise ValueError for shapes that do not fit: the compiled loops rely on them."""
     if is_traced():
         return
     whole = len(inputs), *before.shape
@@ -152,7 +152,7 @@ def _forward(decay: Tensor, inputs: Tensor, before: Tensor, starts: Tensor | Non
 
 
 def _chunk(decay: Tensor, inputs: Tensor, before: Tensor, starts: Tensor | None) -> Tensor:
-    """Steps at once: a round knows what the last `reach` steps gave to each h(t), and adds what as many before them gave."""
+    """Steps at once: a round knows what the last `reach` steps added to each h(t), and adds the part of as many before them."""
     h = torch.cat([inputs[:1] + _cleared(_times(decay[:1], before[None]), _first(starts)), inputs[1:]])
     decay, starts = decay if len(decay) == 1 else decay[1:], None if starts is None else starts[1:]
     reach = 1
@@ -165,7 +165,7 @@ def _chunk(decay: Tensor, inputs: Tensor, before: Tensor, starts: Tensor | None)
 
 
 def _back(decay: Tensor, before: Tensor, starts: Tensor | None, h: Tensor, d_h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of decay, inputs and the h before: the recurrence in reversed time, with the decay of the step to come."""
+    """The gradients of decay, inputs and the h before: the recurrence in reversed time, with the decay of the next step."""
     conjugate, nothing = _conjugate(decay), torch.zeros_like(before)
     starts_to_come = None if starts is None else starts.roll(-1, 0).flip(0)
     d_inputs = _forward(conjugate.roll(-1, 0).flip(0), d_h.flip(0), nothing, starts_to_come).flip(0)

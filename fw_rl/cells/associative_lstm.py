@@ -34,7 +34,7 @@ class AssociativeLSTMCell(AcceleratedCell):
         hidden_size: Units H, two for each complex one.
         copies: Redundant copies of the memory; Ba16 A.1 has 4.
         heads: Keys, values and queries of a step; Ba16 A.1 has 3.
-        forget_bias: Bias of the forget gate at the start.
+        forget_bias: Initial bias of the forget gate.
 
     Raises:
         ValueError: If the number of copies or heads is below 1.
@@ -91,6 +91,6 @@ class AssociativeLSTMCell(AcceleratedCell):
 
 
 def _bound(z: Tensor) -> Tensor:
-    """Complex numbers [..., 2, units] with a modulus above 1 brought back to 1."""
+    """Complex numbers [..., 2, units] with moduli above 1 reduced to 1."""
     # The square, since the gradient of the modulus itself is not finite at 0.
     return z * z.square().sum(dim=-2, keepdim=True).clamp(min=1.0).rsqrt()

@@ -1,8 +1,8 @@
 """One step of the associative LSTM, compiled for the processor: what lies between two products with the recurrent weights.
 
-In all arrays the rows of the batch come last. A permutation of the units then only says which rows [B] meet, and every inner
-loop runs along the batch. A complex vector is [2, U, B], the real parts of its U units before the imaginary ones. What the maps
-give for a sequence are planes [3 + 6 heads, U, T, B]: the gates, to forget, to store and to show, and then the real and the
+In all arrays the rows of the batch come last. A permutation of the units then only determines which rows [B] meet, and every
+inner loop runs along the batch. A complex vector is [2, U, B], the real parts of its U units before the imaginary ones. For a
+sequence the maps give planes [3 + 6 heads, U, T, B]: the gates, to forget, to store and to show, and then the real and the
 imaginary parts of the keys, of the queries and of the values, head by head.
 """
 
@@ -68,7 +68,7 @@ def step_back(
     d_cells: Array,
     d_planes: Array,
 ) -> None:
-    """The way back through `step_forward`, from the gradient `d_h` of h and `d_cells` of the cells after the step.
+    """The backward pass of `step_forward`, from the gradient `d_h` of h and `d_cells` of the cells after the step.
 
     `d_cells` becomes the gradient of the cells before the step, and step t of `d_planes` that of the planes.
     """
@@ -115,7 +115,7 @@ def step_back(
 
 @inlined
 def _bounded_vectors(planes: Array, t: int) -> tuple[Array, Array]:
-    """The keys, queries and values of a step with a bound, [3 heads, 2, U, B], and what this multiplied them with."""
+    """The bounded keys, queries and values of a step, [3 heads, 2, U, B], and the factors of the bound."""
     count, (units, _, rows) = (len(planes) - 3) // 2, planes.shape[1:]
     vectors, scales = np.empty((count, 2, units, rows), planes.dtype), np.empty((count, units, rows), planes.dtype)
     for n in range(count):
@@ -155,7 +155,7 @@ def _gated(gate: Array, vectors: Array) -> Array:
 
 @inlined
 def _bound(re: Array, im: Array, scale: Array, bounded_re: Array, bounded_im: Array) -> None:
-    """Moduli above 1 brought back to 1, and what this took."""
+    """Reduce moduli above 1 to 1, and keep the factors."""
     one = re.dtype.type(1)
     for i in range(len(re)):
         square = re[i] * re[i] + im[i] * im[i]
@@ -166,7 +166,7 @@ def _bound(re: Array, im: Array, scale: Array, bounded_re: Array, bounded_im: Ar
 
 @inlined
 def _bound_back(re: Array, im: Array, scale: Array, d_re: Array, d_im: Array, out_re: Array, out_im: Array) -> None:
-    """From the gradient after a bound to that before it: a modulus that was brought back to 1 has none along itself."""
+    """From the gradient after a bound to that before it, which has no part along a modulus that was reduced to 1."""
     zero, one = re.dtype.type(0), re.dtype.type(1)
     for i in range(len(re)):
         along = re[i] * d_re[i] + im[i] * d_im[i] if scale[i] < one else zero

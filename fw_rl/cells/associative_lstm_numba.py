@@ -1,6 +1,6 @@
 """The associative LSTM on the processor: a sequence and its gradient, from matrix products and kernels in turn.
 
-It is the compiled form (`associative_lstm_kernels`) of what `AssociativeLSTMCell` says.
+It is the compiled form (`associative_lstm_kernels`) of `AssociativeLSTMCell`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _run_forward(
 class _AssociativeLSTMFunction(torch.autograd.Function):
     """h(t) [T, B, H] and the last copies [B, copies, 2, U] of an associative LSTM, from the arguments of `_run_forward`.
 
-    Kept for the way back: what the steps computed, O(T B N).
+    Kept for the backward pass: what the steps computed, O(T B N).
     """
 
     @staticmethod

@@ -1,7 +1,7 @@
 """How the steps of a cell are computed: in plain Torch, or by kernels for a device.
 
-A cell says in plain Torch what a sequence is. A backend computes the same numbers and gradients faster, where it can. Each
-backend is one file of `fw_rl/cells`, which registers it; the package imports every file there.
+A cell defines in plain Torch what happens in a sequence. A backend computes the same numbers and gradients faster, where it
+can. Each backend is one file of `fw_rl/cells`, which registers it; the package imports every file there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Backend(Generic[_Cell]):
     """One way to compute the steps of a cell; this one is plain Torch, which runs everywhere."""
 
     def can_run(self, cell: _Cell, *tensors: Tensor) -> bool:
-        """Whether it takes this cell with its options, and these tensors.
+        """Whether it can run this cell with its options, and these tensors.
 
         Args:
             cell: The cell.
@@ -35,54 +35,55 @@ class Backend(Generic[_Cell]):
         return True
 
     def kernels(self, replays: bool) -> tuple[Kernel, ...]:
-        """What `Cell.kernels` says.
+        """See `Cell.kernels`.
 
         Args:
-            replays: Whether it learns by `replay` alone, not by `sequence`.
+            replays: Whether it learns only by `replay`, not by `sequence`.
         """
         return ()
 
     def sequence(
         self, cell: _Cell, x: Tensor, state: State, episode_starts: Tensor | None, **signals: Tensor | None
     ) -> tuple[Tensor, State]:
-        """What `Cell.forward` says.
+        """See `Cell.forward`.
 
         Args:
             cell: The cell.
             x: Inputs, [T, B, I].
             state: The state before them.
             episode_starts: Where rows start an episode, [T, B] bool, or None.
-            signals: What the cell's `forward` takes besides.
+            signals: Other arguments of the cell's `forward`.
         """
         return cell.unroll(x, state, episode_starts, **signals)
 
     def replay(self, cell: _Cell, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor | None) -> Tensor:
-        """What `Cell.replay` says.
+        """See `Cell.replay`.
 
         Args:
             cell: The cell.
             x: Inputs, [T, B, I].
             state: The state before them.
             episode_starts: Where rows start an episode, [T, B] bool, or None.
-            outputs: What `sequence` gave, [T, B, H], or None.
+            outputs: What `sequence` returned, [T, B, H], or None.
         """
         return self.sequence(cell, x, state, episode_starts)[0]
 
     def stepper(self, cell: _Cell, state: State) -> Stepper:
-        """What `Cell.stepper` says.
+        """See `Cell.stepper`.
 
         Args:
             cell: The cell.
-            state: The state to begin with.
+            state: The initial state.
         """
         return Stepper(cell, state)
 
 
 class AcceleratedCell(Cell):
-    """A cell whose steps the latest registered backend computes that can run, and plain Torch where none can.
+    """A cell whose steps are computed by the latest registered backend that can run, or by plain Torch where none can.
 
-    Backends read the weights of the cell's modules. So plain Torch, which calls the modules, runs where one of them has hooks
-    or a `forward` of its own. A derived class has the backends of its base, unless it has an `unroll` or a `step` of its own.
+    Backends read the weights of the cell's modules. So plain Torch, which calls the modules, is used where one of them has
+    hooks or a `forward` of its own. A derived class has the backends of its base, unless it has an `unroll` or a `step` of its
+    own.
     """
 
     _backends: ClassVar[list[Backend[Any]]]
@@ -106,7 +107,7 @@ class AcceleratedCell(Cell):
         """Choose the backend for a call.
 
         Args:
-            tensors: What the cell is to be called with.
+            tensors: What the cell will be called with.
         """
         backends = self._backends if all(map(is_plain, self._modules.values())) else self._backends[:1]
         return next(backend for backend in reversed(backends) if backend.can_run(self, *tensors))
@@ -133,7 +134,7 @@ _KNOWN = {kind.forward for kind in (Linear, nn.Linear, nn.LayerNorm, nn.RMSNorm,
 
 
 def is_plain(module: nn.Module | None) -> bool:
-    """Whether a module computes what Torch's does with the same weights, parametrized or not."""
+    """Whether a module computes the same as Torch's with the same weights, parametrized or not."""
     if module is None:
         return True
     hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
@@ -144,7 +145,7 @@ _BackendClass = TypeVar("_BackendClass", bound=type[Backend])
 
 
 def register_backend(cell_class: type[AcceleratedCell]) -> Callable[[_BackendClass], _BackendClass]:
-    """Class decorator: the backend is asked before those that were registered for the cell earlier.
+    """Class decorator: the backend is tried before those registered earlier for the cell.
 
     Args:
         cell_class: The cell that it computes.

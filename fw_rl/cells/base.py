@@ -34,7 +34,7 @@ class Cell(nn.Module, ABC):
 
     A call maps x [T, B, I] to y [T, B, H] and carries a state: a tuple of tensors with the batch first, whose shapes follow
     from the cell and B alone. Without a state the call begins at `initial_state`. One call of T steps, T calls of one step and
-    any split in between give the same numbers. A state may be detached, moved, saved, indexed by row, and put together with
+    any split in between give the same numbers. A state may be detached, moved, saved, indexed by row, and concatenated with
     others.
 
     Args:
@@ -70,12 +70,12 @@ class Cell(nn.Module, ABC):
     def __call__(  # type: ignore[override]
         self, x: Tensor, state: State | None = None, episode_starts: Tensor | None = None, **signals: Tensor | None
     ) -> tuple[Tensor, State]:
-        """`forward` with a state, and with shapes that fit, which kernels trust."""
+        """`forward` with a state and with checked shapes, on which kernels rely."""
         state = self._checked(x, state, episode_starts)
         return super().__call__(x, state, episode_starts, **signals)  # type: ignore[no-any-return]
 
     def _checked(self, x: Tensor, state: State | None, episode_starts: Tensor | None) -> State:
-        """The state to begin with; ValueError for shapes that do not fit."""
+        """The initial state; ValueError for shapes that do not fit."""
         check_input(self, x)
         state = self.initial_state(x.shape[1]) if state is None else state
         self.check_state(state)
@@ -97,17 +97,17 @@ class Cell(nn.Module, ABC):
         Args:
             x: Inputs, [T, B, I].
             state: From `initial_state` or an earlier call.
-            episode_starts: [T, B] bool, True where row b starts an episode, so that its state is reset before step t; or None.
+            episode_starts: [T, B] bool, True where row b starts an episode, so its state is reset before step t; or None.
 
         Returns:
             The outputs y [T, B, H] and the new state.
         """
 
     def check_state(self, state: State) -> None:
-        """ValueError for a state of another cell, whose rows have other shapes.
+        """Raise ValueError for a state of another cell, whose rows have different shapes.
 
         Args:
-            state: Of any number of rows.
+            state: With any number of rows.
         """
         if not is_traced() and [part.shape[1:] for part in state] != self._state_shapes:
             wanted = ", ".join(f"[{', '.join(['B', *map(str, shape)])}]" for shape in self._state_shapes)
@@ -118,28 +118,28 @@ class Cell(nn.Module, ABC):
         return [part.shape[1:] for part in self.initial_state(1)]
 
     def replay(self, x: Tensor, state: State, episode_starts: Tensor | None, outputs: Tensor | None) -> Tensor:
-        """The outputs of `forward` with their gradient, [T, B, H], where nobody needs the state after them.
+        """The outputs of `forward` with their gradient, [T, B, H], for when the state after them is not needed.
 
-        Acting may have found their values. A cell that can use them saves the sequential pass, with fast weights 6 to 9 % of
-        A2C's time; the others run it.
+        Acting may have computed their values already. A cell that can use them saves the sequential pass, 6 to 9 % of A2C's
+        time with fast weights; the others run it.
 
         Args:
             x: Inputs, [T, B, I].
             state: The state before them.
             episode_starts: As in `forward`.
-            outputs: What `forward` gave, in one call or in many, for the same x, state and parameters, [T, B, H]; None where
-                that is not known.
+            outputs: What `forward` returned, in one call or in many, for the same x, state and parameters, [T, B, H]; None if
+                unknown.
         """
         return self(x, state, episode_starts)[0]
 
     def stepper(self, state: State) -> Stepper:
-        """What acts from a state on, step by step and without gradient.
+        """A stepper that acts from a state on, step by step and without gradient.
 
-        It may write its memory in place: with fast weights A2C then trains at 1.3 times the frames per second. Hooks, and
-        autocast, are those of the moment in which it is made.
+        It may write its memory in place: with fast weights A2C then trains at 1.3 times the frames per second. Hooks and
+        autocast are those in force when it is made.
 
         Args:
-            state: The state to begin with, which is left as it is.
+            state: The initial state, which is not changed.
         """
         self.check_state(state)
         return Stepper(self, state)
@@ -148,16 +148,16 @@ class Cell(nn.Module, ABC):
         """What Numba compiles when the cell acts and learns for the first time on a machine; nothing by default.
 
         Args:
-            replays: Whether it learns by `replay` alone, not by `forward`.
+            replays: Whether it learns only by `replay`, not by `forward`.
         """
         return ()
 
     def attention(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> Tensor:
-        """How strongly each step of x attends to each step before it, [T, B, T]; without gradient.
+        """How strongly each step of x attends to each earlier step, [T, B, T]; without gradient.
 
         Args:
             x: Inputs, [T, B, I].
-            state: The state before them, which has no place in the sequence and is left out.
+            state: The state before them, which is not part of the sequence and is left out.
             episode_starts: As in `forward`.
 
         Raises:
@@ -167,11 +167,11 @@ class Cell(nn.Module, ABC):
 
     @property
     def has_diagnostics(self) -> bool:
-        """Whether `diagnostics` says anything."""
+        """Whether `diagnostics` returns anything."""
         return type(self).diagnostics is not Cell.diagnostics
 
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
-        """Numbers by name that say what the memory does on a sequence, for logging; none by default.
+        """Named numbers that describe what the memory does on a sequence, for logging; none by default.
 
         Args:
             x: Inputs, [T, B, I].
@@ -185,7 +185,7 @@ class Cell(nn.Module, ABC):
 
 
 class Stepper:
-    """A cell that acts: it keeps the state.
+    """A cell that acts, and keeps its state.
 
     Args:
         cell: The cell.
@@ -202,7 +202,7 @@ class Stepper:
 
     @property
     def state(self) -> State:
-        """The state now, as the cell takes it; later steps do not change it."""
+        """The current state, as the cell takes it; later steps do not change it."""
         return self._state
 
     @torch.no_grad()
@@ -218,7 +218,7 @@ class Stepper:
 
 
 def check_input(cell: Cell, x: Tensor) -> None:
-    """ValueError for what is no sequence of the cell's inputs [T, B, I]; while a trace is made, shapes are not known."""
+    """Raise ValueError unless x is a sequence of the cell's inputs [T, B, I]; shapes are unknown while tracing."""
     if is_traced():
         return
     fits = x.dim() == 3 and x.shape[0] > 0 and x.shape[2] == cell.input_size
@@ -226,7 +226,7 @@ def check_input(cell: Cell, x: Tensor) -> None:
 
 
 def check_rows(shape: Sequence[int], state: State, episode_starts: Tensor | None) -> None:
-    """ValueError for a state that has not as many rows as the inputs, of the shape [..., B], and for other episode starts."""
+    """Raise ValueError if the state or the episode starts do not have the rows of the inputs, of the shape [..., B]."""
     if is_traced():
         return
     rows = shape[-1]
@@ -256,10 +256,10 @@ def register_cell(name: str) -> Callable[[_CellClass], _CellClass]:
     """Class decorator that makes a cell available by name to every task, agent and benchmark.
 
     Args:
-        name: What `make_cell` knows it by.
+        name: The name by which `make_cell` knows it.
 
     Raises:
-        ValueError: If another class has the name.
+        ValueError: If another class already has the name.
 
     Examples:
         >>> @register_cell("forgetful")

@@ -17,10 +17,10 @@ from fw_rl.linear import Linear
 __all__ = ["TINY", "DeltaNetCell"]
 
 TINY = 1e-6
-"""What is added to the square of a length, so that the gradient is finite at 0."""
+"""Added to the square of a length, so that the gradient is finite at 0."""
 
 Remember = Callable[..., tuple[Tensor, Tensor]]
-"""`DeltaNetCell.remember`, or what computes the same."""
+"""`DeltaNetCell.remember`, or a function that computes the same."""
 
 _CHOICES = {"rule": ("delta", "sum"), "keys": ("input", "output")}
 
@@ -51,9 +51,9 @@ class DeltaNetCell(AcceleratedCell):
         hidden_size: Units H.
         heads: Heads N.
         rule: "delta", which replaces what was under a key, or "sum", which adds to it.
-        gated: Let the memory decay as the input says (Yang et al. 2025); at the start a step leaves 99.3 % of it. Without it
-            and `shift` this is the delta rule of Schlag et al. 2021 in the layer of Yang et al. 2024.
-        keys: "input", so that a sequence can be run by chunks, or "output".
+        gated: Let the input control the decay of the memory (Yang et al. 2025); at the start a step keeps 99.3 % of it. Without
+            it and `shift` this is the delta rule of Schlag et al. 2021 in the layer of Yang et al. 2024.
+        keys: "input", with which a sequence can be run in chunks, or "output".
         shift: Let the maps see a blend of this input and the last (the token shift of Peng et al. 2023). Each number of the
             input has a share of its own, which is learned; at the start they go from 0 to a half.
 
@@ -105,7 +105,7 @@ class DeltaNetCell(AcceleratedCell):
         return self.run(self.remember, x, state, episode_starts)
 
     def run(self, remember: Remember, x: Tensor, state: State, episode_starts: Tensor | None) -> tuple[Tensor, State]:
-        """`forward` with what computes the same as the method `remember`.
+        """`forward` with a function that computes the same as the method `remember`.
 
         Args:
             remember: Called as the method is.
@@ -127,7 +127,7 @@ class DeltaNetCell(AcceleratedCell):
         return torch.stack(outputs), (*last, *state)
 
     def _blend(self, x: Tensor, state: State, episode_starts: Tensor | None) -> tuple[Tensor, State, State]:
-        """What the maps see of the inputs [T, B, I], what the next state has of them, and the rest of this state."""
+        """What the maps see of the inputs [T, B, I], what the next state keeps of them, and the rest of this state."""
         if self.mix is None:
             return x, (), state
         last, *rest = state
@@ -156,7 +156,7 @@ class DeltaNetCell(AcceleratedCell):
             mapped: Queries, keys, gates and values as `input_map` gives them, [T, B, 4, N, d].
             rates: Strengths and decays, [T, B, 1 or 2, N].
             episode_starts: Where rows start an episode, [T, B] bool, or None.
-            write_and_read: `memory.write_and_read`, or what computes the same.
+            write_and_read: `memory.write_and_read`, or a function that computes the same.
         """
         queries, keys, strengths, decays = self._addresses(mapped, rates)
         values = mapped[:, :, 3]
@@ -174,14 +174,14 @@ class DeltaNetCell(AcceleratedCell):
         return self.output_map(shown.flatten(2)) + self.skip_map(x)
 
     def attention(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> Tensor:
-        """How much of the value of each step before is in what a step reads, [T, B, T]; no gradient.
+        """How much of each earlier step's value is in what a step reads, [T, B, T]; no gradient.
 
-        It is the mean over the heads of the absolute weights, less what later writes have taken away; 0 for j >= t. With
-        `shift` a value may be written in the step after the one that showed it.
+        It is the mean over the heads of the absolute weights, less what later writes have removed; 0 for j >= t. With `shift` a
+        value may be written in the step after the one that showed it.
 
         Args:
             x: Inputs, [T, B, I].
-            state: The state before them, which has no place in the sequence and is left out.
+            state: The state before them, which is not part of the sequence and is left out.
             episode_starts: Where rows start an episode, [T, B] bool, or None.
         """
         programmes = []

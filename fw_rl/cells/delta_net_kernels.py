@@ -1,13 +1,13 @@
 """What the delta net does between its maps, compiled for the processor: a sequence both ways, and a step in place.
 
-The rows b come one after the other, so that their matrices stay in the cache. With s the strength, a the decay, and
-e(t) = v(t) - a(t) A(t-1) k(t), what is written is u = s e. With do = d loss / d read and D = d loss / d A(t), the way back of
-the memory goes from the last step to the first by
+The rows b are taken one after the other, so their matrices stay in the cache. With s the strength, a the decay, and
+e(t) = v(t) - a(t) A(t-1) k(t), what is written is u = s e. With do = d loss / d read and D = d loss / d A(t), the backward pass
+of the memory goes from the last step to the first by
 
     D += do q^T        dq = A(t)^T do        du = D k        de = dv = s du        ds = du . e
     dk = D^T u - a A(t-1)^T de               D -= de k^T     da = <D, A(t-1)>      D *= a
 
-It needs every A(t-1): the forward pass keeps one in `every` steps, and those between are written anew, from the errors e.
+It needs every A(t-1): the forward pass keeps one in `every` steps, and those between are recomputed from the errors e.
 
 In both kernels: `mapped` [T, B, 4, N, d] are queries, keys, gates and values as `input_map` gives them, and `sigmoids`
 [T, B, 3, N, d] those of the first three; `rates` [T, B, 1 or 2, N] are the strengths, and the decays if there are any; `gain`
@@ -109,7 +109,7 @@ def run_back(
     scales: Array,
     room: Array,
 ) -> None:
-    """The way back through `run_forward`: `d_matrix` [B, N, d, d], of A after the sequence, becomes that of A before it."""
+    """The backward pass of `run_forward`: `d_matrix` [B, N, d, d], of A after the sequence, becomes that of A before it."""
     steps, batch, _, heads, size = mapped.shape
     queries, keys = addresses[0], addresses[1]
     read, error, written, d_read, d_written = room[0], room[1], room[2], room[3], room[4]
@@ -179,7 +179,7 @@ def _decay(rates: Array, t: int, b: int, n: int) -> Real:
 
 @helper
 def _unit(mapped: Array, sigmoids: Array, t: int, b: int, which: int, n: int, tiny: float, out: Array) -> Real:
-    """SiLU, brought to unit length; returns what it was multiplied with."""
+    """SiLU, scaled to unit length; returns the factor."""
     for i in range(len(out)):
         out[i] = mapped[t, b, which, n, i] * sigmoids[t, b, which, n, i]
     scale = out.dtype.type(1 / math.sqrt(_dot(out, out) + tiny))
@@ -245,7 +245,7 @@ def _back_through_gate(
 
 @helper
 def _combine(matrix: Array, weights: Array, out: Array) -> None:
-    """The sum of the rows with weights, four at a time, so that `out` is fetched once for them."""
+    """The weighted sum of the rows, four at a time, so `out` is fetched once for them."""
     if len(matrix) == 32:
         _combine_rows(matrix, weights, 32, out)
     else:
@@ -268,7 +268,7 @@ def _combine_rows(matrix: Array, weights: Array, size: int, out: Array) -> None:
 
 @helper
 def _multiply(matrix: Array, vector: Array, out: Array) -> None:
-    """Matrix times vector, four rows at a time, so that the vector is fetched once for them."""
+    """Matrix times vector, four rows at a time, so the vector is fetched once for them."""
     if len(matrix) == 32:
         _multiply_rows(matrix, vector, 32, out)
     else:
@@ -325,7 +325,7 @@ def _back_through_write(
     d_key: Array,
     from_error: Array,
 ) -> Real:
-    """All that comes of A(t-1) and D in one go over both: A^T do, D^T u, A^T de, da, which is returned, and the next D."""
+    """All products with A(t-1) and D in one pass over both: A^T do, D^T u, A^T de, da, which is returned, and the next D."""
     d_decay = zero = D.dtype.type(0)
     for j in range(len(query)):
         d_query[j] = d_key[j] = from_error[j] = zero

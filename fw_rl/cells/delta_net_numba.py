@@ -1,4 +1,4 @@
-"""The delta net on the processor: what lies between its maps compiled by Numba, with its gradient, and in place while acting.
+"""The delta net on the processor: what lies between its maps, compiled by Numba, with its gradient, and in place while acting.
 
 It is the compiled form (`delta_net_kernels`) of `DeltaNetCell.remember`.
 """
@@ -19,7 +19,7 @@ from fw_rl.kernels import Kernel, array_of_starts, arrays, can_run, first_deriva
 __all__ = ["NumbaDeltaNet"]
 
 _EVERY = 16
-"""Steps from one matrix that is kept for the way back to the next: what lies between them fits into the cache."""
+"""Steps from one matrix kept for the backward pass to the next: what lies between them fits into the cache."""
 
 
 @register_backend(DeltaNetCell)
@@ -47,7 +47,7 @@ class NumbaDeltaNet(Backend[DeltaNetCell]):
 
 
 class _DeltaNetStepper(Stepper):
-    """Acts on a matrix that is written in place."""
+    """Acts with a matrix that is written in place."""
 
     cell: DeltaNetCell
 
@@ -110,7 +110,7 @@ def _run_forward(
     *,
     is_kept: bool = False,
 ) -> tuple[Tensor, ...]:
-    """What is shown, and for the way back errors, reads, and the matrices that were kept; `transposed` is written in place."""
+    """What is shown, and for the backward pass the errors, reads and kept matrices; `transposed` is written in place."""
     steps, batch, _, heads, size = mapped.shape
     shown = mapped.new_empty(steps, batch, heads, size)
     errors, reads = mapped.new_empty(2, steps if is_kept else 0, batch, heads, size)
@@ -121,7 +121,7 @@ def _run_forward(
 
 
 def _room_to_go_back(mapped: Tensor) -> tuple[Tensor, ...]:
-    """For the matrices, addresses and scales of a few steps, and the vectors of one."""
+    """Buffers for the matrices, addresses and scales of a few steps, and the vectors of one."""
     steps, _, _, heads, size = mapped.shape
     most = min(steps, _EVERY)
     shapes = (heads, most, size, size), (2, heads, most, size), (2, heads, most)
@@ -129,7 +129,7 @@ def _room_to_go_back(mapped: Tensor) -> tuple[Tensor, ...]:
 
 
 def _settings(cell: DeltaNetCell, starts: Tensor | None) -> tuple[Any, ...]:
-    """What the kernels take from `eps` to `every`."""
+    """The arguments of the kernels from `eps` to `every`."""
     return cell.norm.eps, TINY, array_of_starts(starts), cell.corrects, _EVERY
 
 

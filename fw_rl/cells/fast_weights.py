@@ -29,7 +29,7 @@ _LONGEST = 64
 """Writes of a sequence beyond the window that are read one by one before they are folded."""
 
 _ROUNDING = 2.0**-53
-"""What float64 cannot tell from nothing beside 1."""
+"""What float64 loses when it is added to 1."""
 
 _NORM_PLACEMENTS = ("sum", "all", "recall")
 
@@ -37,7 +37,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh
 
 
 class _Step(NamedTuple):
-    """One step: h, what it saw on the way there (boundary, last query and what that recalled, memory), and what is left."""
+    """One step: h, what led to it (boundary, last query and what it recalled, memory), and what is left."""
 
     h: Tensor
     boundary: Tensor
@@ -62,24 +62,24 @@ class FastWeightsCell(AcceleratedCell):
 
     Modules: `input_map` (C and bias), `recurrent_map` (W), `norm` (gain and bias of LN). The state is h [B, H], the last K
     writes with their strengths, [B, K, H] and [B, K], and a matrix of those before, [B, H, H], with what decay has left of it,
-    [B]. K is `window`; or fewer, without a matrix, where what came before these K is lost in rounding.
+    [B]. K is `window`, or less, without a matrix, if what came before these K is lost in rounding.
 
     Args:
         input_size: Numbers I of an input.
         hidden_size: Units H.
         eta: Learning rate of the fast weights; 0.5 in the paper.
-        decay: What one step leaves of the fast weights, 0 to 1; 0.95 in the paper.
-        inner_steps: Reads S of a step.
-        layer_norm: False leaves Eq. 2 in place of Eq. 5.
+        decay: Fraction of the fast weights kept by one step, 0 to 1; 0.95 in the paper.
+        inner_steps: Reads S per step.
+        layer_norm: False gives Eq. 2 instead of Eq. 5.
         norm_placement: What LN is applied to: "sum" (Eq. 5), "all" (h_0 too), "recall" (A h_s alone).
-        method: 1 keeps the boundary during the inner loop; 2 replaces it by the identity added to A (Ba16 Appendix B).
+        method: 1 keeps the boundary during the inner loop; 2 replaces it with the identity added to A (Ba16 Appendix B).
         rule: What a step writes: "hebb", "delta" or "oja", see `fw_rl.memory`.
         learn_eta: Make eta a parameter, which stays positive.
         learn_decay: Make decay a parameter, which stays within (0, 1).
         recurrent_scale: W starts as this times the identity; 0.05 in the paper.
-        learn_recurrent: False keeps W as it starts; with `recurrent_scale` 0 only the fast weights remember, see `ASSOCIATIVE`.
+        learn_recurrent: False keeps W as it starts; with `recurrent_scale` 0 only the fast weights remember; see `ASSOCIATIVE`.
         activation: f, "tanh", or "relu" as in the paper.
-        window: Writes that are kept apart before they are folded into the matrix; it changes speed, not numbers.
+        window: Writes kept separate before they are folded into the matrix; it changes speed, not numbers.
 
     Raises:
         ValueError: If an option is outside its range.
@@ -146,7 +146,7 @@ class FastWeightsCell(AcceleratedCell):
         lasting = math.inf if learn_decay else _lasting_steps(self._decay)
         self.has_matrix = lasting > window
         self.length = window if self.has_matrix else int(lasting)
-        """Writes K that the state keeps apart."""
+        """Writes K that the state keeps separate."""
 
     @property
     def eta(self) -> Tensor | float:
@@ -155,7 +155,7 @@ class FastWeightsCell(AcceleratedCell):
 
     @property
     def decay(self) -> Tensor | float:
-        """What one step leaves of the fast weights; a tensor with a gradient where it is learned."""
+        """Fraction of the fast weights kept by one step; a tensor with a gradient where it is learned."""
         return self._decay if self.logit_decay is None else self.logit_decay.sigmoid()
 
     @property
@@ -186,8 +186,8 @@ class FastWeightsCell(AcceleratedCell):
             state: From `initial_state` or an earlier call.
             episode_starts: Where rows start an episode, [T, B] bool, or None.
             write_gate: How much of h(t) is stored, [T, B]: 1, or True, is Eq. 1, 0 only decays A; None is 1.
-            wipe: Where h is zeroed after it was put out and stored, so that the next step starts from A alone (the control
-                signal of Ba16 §4.2), [T, B] bool, or None.
+            wipe: Where h is zeroed after it was output and stored, so the next step starts from A alone (the control signal of
+                Ba16 §4.2), [T, B] bool, or None.
 
         Returns:
             y [T, B, H], which holds every h(t) as it was before a wipe, and the new state.
@@ -208,14 +208,14 @@ class FastWeightsCell(AcceleratedCell):
         return torch.stack([step.h for step in steps]), self.pack(steps[-1].h_after, steps[-1].memory_after)
 
     def attention(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> Tensor:
-        """How strongly each step attends to each step before it (Ba16 Eq. 4), [T, B, T]; no gradient.
+        """How strongly each step attends to each earlier step (Ba16 Eq. 4), [T, B, T]; no gradient.
 
         ``attention[t, b, j] = eta * decay**(t-1-j) * (h(j) . h_s(t))`` with Hebb's rule, for the query h_s of the last read;
-        with the others the key that was written takes the place of h(j). It is 0 for j >= t and for earlier episodes.
+        with the other rules the written key replaces h(j). It is 0 for j >= t and for earlier episodes.
 
         Args:
             x: Inputs, [T, B, I].
-            state: The state before them, which is read as ever, but has no place in the sequence and is left out.
+            state: The state before them, which is read as usual, but is not part of the sequence and is left out.
             episode_starts: Where rows start an episode, [T, B] bool, or None.
         """
         steps, batch = x.shape[:2]
@@ -230,8 +230,9 @@ class FastWeightsCell(AcceleratedCell):
     def diagnostics(self, x: Tensor, state: State, episode_starts: Tensor | None = None) -> dict[str, float]:
         """What the memory does on a sequence; no gradient.
 
-        `recall_strength`: |A h| over |boundary|, each summed over steps and rows. `attention_age`: how many steps ago the
-        memories lie that a read attends to, their mean weighted by the attention; what is folded is left out, age 1 is h(t-1).
+        `recall_strength`: |A h| over |boundary|, each summed over steps and rows. `attention_age`: how many steps old the
+        memories are that a read attends to, averaged with the attention as weights; folded memories are left out, and age 1 is
+        h(t-1).
         """
         recall, boundary, age, attention = (0.0,) * 4
         with torch.no_grad():
@@ -275,14 +276,14 @@ class FastWeightsCell(AcceleratedCell):
         return f"{super().extra_repr()}, {rates}, method={self.method}, rule={self.rule!r}"
 
     def _no_matrix(self, rows: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """A matrix [B, H, H] that holds nothing, which takes the memory of one number, and of which nothing is left [B]."""
+        """An empty matrix [B, H, H], which takes the memory of one number, and what is left of it, 0, [B]."""
         return like.new_zeros(1, 1, 1).expand(rows, self.hidden_size, self.hidden_size), like.new_zeros(rows)
 
     def _blank(self, batch_size: int, like: Tensor) -> Memory:
         return memory.empty(batch_size, self.hidden_size, separate_values=self.rule != "hebb", like=like)
 
     def _bound(self, fast: Memory) -> Memory:
-        """The memory with no more writes apart than a state has."""
+        """The memory with no more separate writes than a state has."""
         return memory.fold(fast, self.length) if self.has_matrix else memory.recent(fast, self.length)
 
     def _steps(
@@ -318,7 +319,7 @@ class FastWeightsCell(AcceleratedCell):
             h = after
 
     def _settle(self, boundary: Tensor, fast: Memory) -> tuple[Tensor, Tensor, Tensor]:
-        """The inner loop, S reads of A, each from the vector that the read before it led to: h, the last query, its recall."""
+        """The inner loop, S reads of A, each from the vector that the previous read led to: h, the last query, its recall."""
         h = query = self._f(self.norm(boundary) if self.norm_placement == "all" else boundary)
         recalled = boundary
         for _ in range(self.inner_steps):
@@ -333,14 +334,14 @@ class FastWeightsCell(AcceleratedCell):
 
 
 def _lasting_steps(decay: float) -> float:
-    """After how many steps decay has left less of a write than rounding; infinite if it never does."""
+    """The number of steps after which less is left of a write than rounding; infinite if there is none."""
     if decay in (0.0, 1.0):
         return math.inf if decay else 1
     return math.ceil(math.log(_ROUNDING) / math.log(decay))
 
 
 def _start_kinds(episode_starts: Tensor | None, steps: int) -> tuple[list[bool], list[bool]]:
-    """For each step whether all rows, and whether any row, starts an episode: asked once for a whole sequence."""
+    """For each step whether all rows, and whether any row, start an episode: found once for a whole sequence."""
     if episode_starts is None:
         return [False] * steps, [False] * steps
     counts = episode_starts.sum(dim=1).tolist()

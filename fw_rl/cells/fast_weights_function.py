@@ -51,7 +51,7 @@ class Weights(NamedTuple):
 
 
 class Script(NamedTuple):
-    """What is to happen in a sequence, [T, B] each: how strong writes are, where episodes begin, where h(t-1) is zero."""
+    """What happens in a sequence, [T, B] each: how strong writes are, where episodes begin, where h(t-1) is zero."""
 
     write: NDArray[np.floating]
     first_steps: NDArray[np.integer]
@@ -59,7 +59,7 @@ class Script(NamedTuple):
 
 
 class _Stretch(NamedTuple):
-    """Steps of a sequence, and what is to happen in them."""
+    """Steps of a sequence, and what happens in them."""
 
     steps: slice
     script: Script
@@ -68,13 +68,13 @@ class _Stretch(NamedTuple):
 class FastWeightsFunction(torch.autograd.Function):
     """h(t) [T, B, H] of a fast-weight net over a sequence, in stretches between which the memory is folded into a matrix.
 
-    Kept for the way back: what the steps computed, O(T B S H), the state before, and a matrix for each later stretch. Where the
-    outputs were known, nothing was computed, and only they and `driven` are kept.
+    Kept for the backward pass: what the steps computed, O(T B S H), the state before, and a matrix for each later stretch.
+    Where the outputs were known, nothing was computed, and only they and `driven` are kept.
 
-    `driven` [T, B, H] is C x + bias. `h`, `keys` [B, P, H], `strengths` [B, P], `matrix` ([B, H, H], or [B, 0, 0] for none)
-    and `faded` [B] are the state before. `write` [T, B] is the strength of each write, which gets no gradient. `starts` and
-    `wipes`, where h is zeroed after a step, are [T, B] bool or None. `outputs` [T, B, H] is every h(t) where it is known
-    already, or None. Gives every h(t), and matrix and `faded` before the last stretch, or None twice if that is the only one.
+    `driven` [T, B, H] is C x + bias. `h`, `keys` [B, P, H], `strengths` [B, P], `matrix` ([B, H, H], or [B, 0, 0] for none) and
+    `faded` [B] are the state before. `write` [T, B] is the strength of each write, which gets no gradient. `starts` and
+    `wipes`, where h is zeroed after a step, are [T, B] bool or None. `outputs` [T, B, H] is every h(t) if it is already known,
+    else None. Returns every h(t), and matrix and `faded` before the last stretch, or None twice if that is the only one.
     """
 
     @staticmethod
@@ -168,7 +168,7 @@ class FastWeightsFunction(torch.autograd.Function):
 
 
 def written(fast: Memory, outputs: Tensor, script: Script, decay: float) -> Memory:
-    """The memory after steps that wrote h(t), `outputs` [T, B, H]; its keys may share their numbers with these."""
+    """The memory after steps that wrote h(t), `outputs` [T, B, H]; its keys may share storage with these."""
     steps, write = len(outputs), torch.from_numpy(script.write)
     clock = torch.arange(steps)
     keys, strengths = outputs.transpose(0, 1), write.T * decay ** (steps - 1 - clock).to(write.dtype)
@@ -193,38 +193,38 @@ def matrix_of(fast: Memory) -> tuple[Tensor, Tensor]:
 
 
 def _memory(keys: Tensor, strengths: Tensor, matrix: Tensor, faded: Tensor) -> Memory:
-    """`matrix_of` back again."""
+    """The inverse of `matrix_of`."""
     return Memory(keys, strengths, None, matrix, faded) if matrix.shape[1] else Memory(keys, strengths)
 
 
 def room_to_settle(like: Tensor, inner_steps: int) -> tuple[NDArray[Any], ...]:
-    """For what a kernel finds in four rows: `queries`, `settled`, `scales` and `firsts`."""
+    """Buffers for what a kernel finds in four rows: `queries`, `settled`, `scales` and `firsts`."""
     size, dtype = like.shape[-1], like.numpy().dtype
     shapes = (4, inner_steps + 1, size), (4, inner_steps, size), (4, inner_steps)
     return *(np.empty(shape, dtype) for shape in shapes), np.empty(4, np.int64)
 
 
 def _room_for_rows(like: Tensor, writes: int) -> tuple[NDArray[Any], ...]:
-    """For what a kernel finds in a sequence of so many writes, with those of the past: `weights`, `before` and `product`."""
+    """Buffers for a sequence of so many writes, those of the past included: `weights`, `before` and `product`."""
     size, dtype = like.shape[-1], like.numpy().dtype
     return np.empty((4, writes), dtype), np.zeros((4, size), dtype), np.zeros((4, size), dtype)
 
 
 def _room_for_gradients(keys: Tensor) -> tuple[NDArray[Any], ...]:
-    """For what `run_back` finds besides: `pair` and `d_keys`."""
+    """Further buffers of `run_back`: `pair` and `d_keys`."""
     (_, writes, size), dtype = keys.shape, keys.numpy().dtype
     return np.empty((2, size), dtype), np.empty((4, writes, size), dtype)
 
 
 def _room_for_trace(driven: Tensor, inner_steps: int) -> list[Tensor]:
-    """For what `run_forward` leaves to `run_back`."""
+    """Buffers for what `run_forward` leaves for `run_back`."""
     steps, batch, size = driven.shape
     shapes = driven.shape, (steps, batch, inner_steps, size), (steps, batch, inner_steps)
     return [driven.new_empty(shape) for shape in shapes]
 
 
 def _trace_of_known(driven: Tensor, before: Tensor, recurrent: Tensor) -> list[Tensor]:
-    """The boundary, in place of a trace; `run_back` finds the rest again."""
+    """The boundary, instead of a trace; `run_back` computes the rest again."""
     boundary = linear(before, recurrent).add_(driven)
     return [boundary, driven.new_empty(0, 0, 1, driven.shape[2]), driven.new_empty(0, 0, 1)]
 
@@ -242,7 +242,7 @@ def _back_through_fold(
 ) -> list[Tensor]:
     """From the gradient of the matrix into which steps were folded to that of the memory before them.
 
-    A key stands on both sides of its outer product. `d_outputs` are added to, `d_matrix` is written over.
+    A key is on both sides of its outer product. `d_outputs` is added to, `d_matrix` is overwritten.
     """
     keys, _, matrix, faded = past
     all_writes, left = written(_memory(*past), outputs, script, decay), decay ** len(outputs)
@@ -321,7 +321,7 @@ def _split(write: Tensor, starts: Tensor | None, wipes: Tensor | None, lengths: 
 
 
 def episode_first_steps(starts: Tensor | None, steps: int, batch: int) -> NDArray[np.int64]:
-    """For each step [T, B] where its episode begins, -1 if that is before the sequence."""
+    """For each step [T, B], where its episode begins; -1 if that is before the sequence."""
     if starts is None:
         return np.full((steps, batch), -1)
     return np.maximum.accumulate(np.where(starts.contiguous().numpy(), np.arange(steps)[:, None], -1))

@@ -1,8 +1,8 @@
 """The inner loops of the fast-weight net, compiled for the processor: a step while acting, and a sequence both ways.
 
-They are for Hebb's rule and method 1 (see `FastWeightsCell`), and take a few rows b at a time, so that what these remember
-stays in the cache. With q the query of a read, dr = d loss / d (A q) and weight(t', t) = eta * decay**(t' - 1 - t), the way
-back goes from the last step to the first by
+They are for Hebb's rule and method 1 (see `FastWeightsCell`), and take a few rows b at a time, so their memories stay in the
+cache. With q the query of a read, dr = d loss / d (A q) and weight(t', t) = eta * decay**(t' - 1 - t), the backward pass goes
+from the last step to the first by
 
     d q(t)  =  A(t-1) dr(t)                                                     A is symmetric
     d h(t)  =  W^T d boundary(t+1)  +  sum_{t' > t} weight(t', t) [ (h(t) . q(t')) dr(t')  +  (h(t) . dr(t')) q(t') ]
@@ -10,15 +10,15 @@ back goes from the last step to the first by
 Products with A are attention reads (Ba16 Eq. 4) of the writes since the sequence began, and of one matrix for what lies before.
 
 In all kernels: `recurrent` is W [H, H]; `gain` and `bias` [H] are of the layer normalisation, or [0] for none, and `eps` too;
-`decay` is what a step leaves of A; `inner_steps` are the reads S of a step; `tanh` says which activation; `lasting` is how many
-writes can be read, what is older being lost in rounding. The past of a sequence is P writes with their `strengths` [B, P], and
-a `matrix` [B, H, H], or [B, 0, 0] for none, of which `faded` [T, B] is left at each step ([B] while acting). A sequence writes
-with the strengths `write` [T, B]; `first_steps` [T, B] are those of the episodes, -1 for one before the sequence; where `cut`
-[T, B] is true, h(t-1) is taken as zero.
+`decay` is the fraction of A kept by a step; `inner_steps` are the reads S of a step; `tanh` selects the activation; `lasting`
+is how many writes can be read, older ones being lost in rounding. The past of a sequence is P writes with their `strengths`
+[B, P], and a `matrix` [B, H, H], or [B, 0, 0] for none, of which `faded` [T, B] is left at each step ([B] while acting). A
+sequence writes with the strengths `write` [T, B]; `first_steps` [T, B] are those of the episodes, -1 for one before the
+sequence; where `cut` [T, B] is true, h(t-1) is taken as zero.
 `queries` [4, S + 1, H], `settled` [4, S, H], `scales` [4, S] and `firsts` [4] are room for what is found in four rows; in a
-sequence so are `weights` [4, P + T], `before` or `d_before` and `product` [4, H], zeros at first, and on the way back `pair`
-[2, H] and `d_keys` [4, P + T, H].
-Everything comes as plain arrays and numbers: tuples of arrays would double what the kernels take to compile.
+sequence so are `weights` [4, P + T], `before` or `d_before` and `product` [4, H], zeros at first, and in the backward pass
+`pair` [2, H] and `d_keys` [4, P + T, H].
+Everything is passed as plain arrays and numbers: tuples of arrays would double the time to compile the kernels.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def run_forward(
     """A sequence of C x + bias, `driven` [T, B, H], to every h(t), `outputs` [T, B, H].
 
     `h`: [B, H], before the sequence. `keys`: [B, P + T, H], the writes of the past, and room for those of the sequence. What
-    the way back can use is left in `boundary` [T, B, H], `settled` [T, B, S, H] and `scales` [T, B, S]: the sums in the layer
-    normalisation as it leaves them, and what it multiplied them with.
+    the backward pass can use is left in `boundary` [T, B, H], `settled` [T, B, S, H] and `scales` [T, B, S]: the sums after
+    layer normalisation, and its factors.
     """
     (steps, batch, _), pending = driven.shape, strengths.shape[1]
     is_settled = steps < 0  # as in `step_forward`
@@ -177,8 +177,8 @@ def run_back(
     """From the gradient of every h(t), `d_outputs` [T, B, H], to `d_boundary` [T, B, H], and `d_first` [B, H] of h before.
 
     `keys`: [B, P + T, H], the writes of the past and then every h(t). `transposed`: W^T. `settled`, `scales`: from
-    `run_forward`; with none, [0, ...], every read is done again. `sources`: [B, T, S, 2, H], where the pair (dr, q) of every
-    read is left, or [0, ...]. `d_gain`, `d_bias`: [H], added up.
+    `run_forward`; if empty, [0, ...], every read is repeated. `sources`: [B, T, S, 2, H], where the pair (dr, q) of every read
+    is left, or [0, ...]. `d_gain`, `d_bias`: [H], added up.
     """
     (steps, batch, _), pending, is_settled = boundary.shape, strengths.shape[1], len(settled) > 0
     for start in range(0, batch, 4):
@@ -214,7 +214,7 @@ def run_back(
 
 @inlined
 def _weigh(t: int, strengths: Array, write: Array, begin: int, decay: Real, lasting: int, weights: Array) -> int:
-    """How much is left at step t of each earlier write, from the first that can be read on, which is returned."""
+    """How much is left at step t of each earlier write, from the first that can still be read, which is returned."""
     pending = len(strengths)
     # A number of the array's own type: with Python's, the loops that use it would run in double precision.
     fading, rate = weights.dtype.type(1), weights.dtype.type(decay)
@@ -295,10 +295,10 @@ def _settle_back(
     d_gain: Array,
     d_bias: Array,
 ) -> None:
-    """The way back through `_settle`; h has the gradients `d_output`, `d_next` by the next step, and `d_keys[now]` by reads.
+    """The backward pass of `_settle`; h has the gradients `d_output`, `d_next` by the next step, and `d_keys[now]` by reads.
 
-    To `d_boundary` [H], and to `d_keys` of what was read. The pairs (dr, q) go to `sources[b, t]`, if there is room.
-    `room`: for two vectors, apart from all others, so that a loop that writes one need not mind them.
+    It writes `d_boundary` [H], and `d_keys` of what was read. The pairs (dr, q) go to `sources[b, t]`, if there is room.
+    `room`: for two vectors, separate from all others, so that a loop that writes one cannot alias them.
     """
     d_h, d_read, begin = room[0], room[1], max(first, pending)
     one = d_h.dtype.type(1)
@@ -325,7 +325,7 @@ def _settle_back(
 
 @inlined
 def _finish(settled: Array, gain: Array, bias: Array, tanh: bool, query: Array) -> None:
-    """From a sum that is settled to h: gain, bias and activation."""
+    """From a settled sum to h: gain, bias and activation."""
     if len(gain):
         for i in range(len(query)):
             query[i] = settled[i] * gain[i] + bias[i]
@@ -336,7 +336,7 @@ def _finish(settled: Array, gain: Array, bias: Array, tanh: bool, query: Array) 
 
 @helper
 def _multiply(matrix: Array, vectors: Array, out: Array) -> None:
-    """matrix times each of four vectors [4, H]; two rows of the matrix at a time, each fetched once for all."""
+    """Matrix times each of four vectors [4, H]; two rows of the matrix at a time, each fetched once for all."""
     size = len(matrix)
     x, y, z, w = vectors[0], vectors[1], vectors[2], vectors[3]
     for i in range(0, size - 1, 2):
@@ -466,7 +466,7 @@ def _slope(activated: Array, tanh: bool, d: Array) -> None:
 
 @inlined
 def _normalise(x: Array, eps: Real, out: Array) -> Real:
-    """Layer normalisation without gain and bias (Ba16 Eq. 5); returns what the deviations were multiplied with."""
+    """Layer normalisation without gain and bias (Ba16 Eq. 5); returns the factor on the deviations."""
     size = len(x)
     mean = _sum(x) / size
     for i in range(size):

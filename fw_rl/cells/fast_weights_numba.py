@@ -1,6 +1,6 @@
 """Fast weights on the processor, compiled by Numba: a sequence with its gradient, and a memory written in place while acting.
 
-It is the compiled form (`fast_weights_kernels`) of what `FastWeightsCell` says, for Hebb's rule and method 1.
+It is the compiled form (`fast_weights_kernels`) of `FastWeightsCell`, for Hebb's rule and method 1.
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ def _constants(cell: FastWeightsCell) -> Constants:
 
 
 class _FastWeightsStepper(Stepper):
-    """Acts on a memory that is written in place.
+    """Acts with a memory that is written in place.
 
-    There is room for more writes than a state has. When it is full, they are folded into the matrix, or the latest move to the
-    front where older ones are lost in rounding.
+    There is room for more writes than a state has. When it is full, the writes are folded into the matrix, or, where older ones
+    are lost in rounding, the latest move to the front.
     """
 
     cell: FastWeightsCell
@@ -180,7 +180,7 @@ def _run(
 
 
 def _stretches(steps: int, room: int, pending: int) -> list[int]:
-    """Steps that are run at a time: the first fill what the pending writes leave of the room, the others all of it."""
+    """The steps run at a time: the first fill the room that the pending writes leave, the others all of it."""
     first = min(steps, room - pending if pending < room else room)
     whole, rest = divmod(steps - first, room)
     return [first, *[room] * whole, *[rest] * (rest > 0)]
@@ -200,7 +200,7 @@ def _after(cell: FastWeightsCell, fast: Memory, outputs: Tensor, write: Tensor, 
 
 
 def _without_nothing(fast: Memory) -> Memory:
-    """The memory without the writes and the matrix that hold nothing in any row; as it is if it has a gradient."""
+    """The memory without writes and matrix that are empty in every row; unchanged if it has a gradient."""
     if any(part is not None and part.requires_grad for part in fast[1:]):
         return fast
     written = np.flatnonzero(fast.strengths.numpy().any(axis=0))

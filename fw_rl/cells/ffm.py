@@ -18,7 +18,7 @@ __all__ = ["FFMCell"]
 
 @register_cell("ffm")
 class FFMCell(Cell):
-    """Sums of the past that fade, each in several rhythms, between an input gate and an output gate.
+    """Fading sums of the past, each in several rhythms, between an input gate and an output gate.
 
     One step (Morad et al. 2023, §3), with ⊙ the product of elements; S has m traces, each with c contexts:
 
@@ -26,14 +26,14 @@ class FFMCell(Cell):
         g(t)    = sigmoid(affine(x(t)))
         y(t)    = g(t) ⊙ layer_norm(affine(Re S(t), Im S(t))) + (1 - g(t)) ⊙ affine(x(t))
 
-    where the norm has no parameters. At the start the |α| are evenly between 0 and 1/2, and the periods 2 pi / ω evenly between
+    where the norm has no parameters. At the start the |α| are evenly spaced between 0 and 1/2, and the periods 2 pi / ω between
     1 and `max_period` steps. The state is (S,) as real and imaginary parts, [B, 2, m c].
 
     Args:
         input_size: Numbers I of an input.
         hidden_size: Numbers H of an output.
         traces: Rates m at which the past fades.
-        contexts: Rhythms c of each.
+        contexts: Rhythms c of each trace.
         max_period: Longest period at the start, in steps.
 
     Raises:

@@ -19,7 +19,7 @@ class FusedCell(AcceleratedCell):
     """A cell around a one-layer `nn.RNN`, `nn.LSTM` or `nn.GRU`.
 
     A sequence is cut only where some row starts an episode, and the kernel runs over each stretch as a whole, or over all at
-    once where all rows have episodes of one length. (One call with a `PackedSequence` of the episodes took two to three times
+    once if all rows have episodes of the same length. (One call with a `PackedSequence` of the episodes took two to three times
     as long on a processor, where all three have kernels of ours.)
     """
 
@@ -60,7 +60,7 @@ class FusedCell(AcceleratedCell):
     def run_episodes(
         self, x: Tensor, length: int, run: Callable[[Tensor, State], tuple[Tensor, State]]
     ) -> tuple[Tensor, State]:
-        """Whole episodes of one length in all rows, side by side: [T, B] as [length, T / length * B]."""
+        """Whole episodes of the same length in all rows, side by side: [T, B] as [length, T / length * B]."""
         episodes, batch = len(x) // length, x.shape[1]
         side_by_side = x.unflatten(0, (episodes, length)).transpose(0, 1).flatten(1, 2)
         y, state = run(side_by_side, self.initial_state(episodes * batch))
@@ -77,7 +77,7 @@ class FusedCell(AcceleratedCell):
 
 
 class _FusedStepper(Stepper):
-    """Goes straight to Torch's function for a single step."""
+    """Calls Torch's function for a single step directly."""
 
     cell: FusedCell
 
@@ -91,7 +91,7 @@ class _FusedStepper(Stepper):
 
 
 def episode_length(episode_starts: Tensor | None) -> int:
-    """The length of the episodes where all rows have whole ones of one length, else 0."""
+    """The length of the episodes if all rows have whole ones of the same length, else 0."""
     return 0 if episode_starts is None else _length_of_all(_steps_with_starts(episode_starts), episode_starts)
 
 

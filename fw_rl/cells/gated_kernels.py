@@ -1,18 +1,18 @@
 """The steps of the LSTM, the GRU and the ReLU net, compiled for the processor.
 
-`gates` [T, B, G, H] is what the input gives to the G sums of a step, in Torch's order, and becomes what they are after their
-functions (with the ReLU net, G = 1, before it); `added` [T, B, G, H] is what the h before gives to them, `before` [T, B, H]
+`gates` [T, B, G, H] is what the input adds to the G sums of a step, in Torch's order, and becomes their values after the
+activations (with the ReLU net, G = 1, before it); `added` [T, B, G, H] is what the previous h adds to them, `before` [T, B, H]
 that h, zero where an episode starts, and `outputs` [T, B, H] the new one. `kept` [T + 1, B, H] holds c of the LSTM, from before
 the first step on; with the GRU what `added` was for the candidate, after the first. `starts` [T, B] is true where an episode
 starts, [0, 0] for nowhere.
 
-`recurrent` [G, H, H] and `bias` [G, H] are the recurrent weights. With them the kernel finds `added`, and `before` after its
+`recurrent` [G, H, H] and `bias` [G, H] are the recurrent weights. With them the kernel computes `added`, and `before` after its
 first step. With [0, 0, 0] these products are Torch's: `added` and `before` are given for all steps.
 
-The way back goes from the last step to the first. `d_h` [B, H], the gradient of the h after the last step, becomes that of the
-h before the first, and `d_c` [B, H] the same of c; `d_outputs` [T, B, H] is added on the way. `d_gates` and `d_added`
-[T, B, G, H] are found; they are one array, except with the GRU. `transposed` [G, H, H] are the recurrent weights from unit to
-gate. With [0, 0, 0] there must be one step, and Torch adds to `d_h` what comes by way of them.
+The backward pass goes from the last step to the first. `d_h` [B, H], the gradient of the h after the last step, becomes that of
+the h before the first, and `d_c` [B, H] the same of c; `d_outputs` [T, B, H] is added on the way. `d_gates` and `d_added`
+[T, B, G, H] are computed; they are one array, except with the GRU. `transposed` [G, H, H] are the recurrent weights from unit
+to gate. With [0, 0, 0] there must be one step, and Torch adds to `d_h` what comes through them.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def _recall(t: int, b: int, is_start: bool, outputs: Array, before: Array, recur
 
 @helper
 def _recall_back(is_start: bool, transposed: Array, d_added: Array, d: Array) -> None:
-    """Add to the gradient of the h before a step what comes by way of the gates."""
+    """Add to the gradient of the h before a step what comes through the gates."""
     for gate in range(len(transposed)):
         add_product(d.dtype.type(1), transposed[gate], d_added[gate], d)
     if is_start:

@@ -1,7 +1,7 @@
-"""The LSTM, the GRU and the ReLU net on the processor, by kernels (`gated_kernels`), and the way back by hand.
+"""The LSTM, the GRU and the ReLU net on the processor, by kernels (`gated_kernels`), with a backward pass by hand.
 
-Torch's own kernels know no episodes that start inside a sequence. The products with the recurrent weights are Torch's where
-they are large, and a step is then a call from Python; small ones are the kernel's, in one call for the sequence.
+Torch's own kernels do not support episodes that start inside a sequence. The products with the recurrent weights are Torch's
+where they are large, and a step is then a call from Python; small ones are the kernel's, in one call for the sequence.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ class _NumbaGated(Backend[FusedCell]):
         h: Tensor,
         *c: Tensor,
     ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-        """Every h [T, B, H] and the last c, if there is one; and for the way back what the kernels leave in `gates` and `kept`.
+        """Every h [T, B, H], the last c, if any, and for the backward pass what the kernels leave in `gates` and `kept`.
 
-        `known`: every h, where acting has found them, so that one product with the recurrent weights does for all steps.
+        `known`: every h, if acting has computed them, so one product with the recurrent weights is enough for all steps.
         """
         (steps, batch, _), size = x.shape, h.shape[1]
         gates = linear(x, weight, bias).view(steps, batch, len(weight) // size, size)
@@ -178,7 +178,7 @@ class _Gated(torch.autograd.Function):
 
 
 def _is_small(batch: int, recurrent: Tensor) -> bool:
-    """Whether a kernel multiplies faster than Torch, whose call for every step costs more than small products."""
+    """Whether a kernel multiplies faster than Torch, whose call at every step costs more than small products."""
     return batch * recurrent.numel() <= MOST
 
 

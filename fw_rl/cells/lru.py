@@ -19,7 +19,7 @@ __all__ = ["LRUCell"]
 
 @register_cell("lru")
 class LRUCell(Cell):
-    """Oscillators that fade, each at its own rate and frequency, so that their sums in some phases recall some steps ago.
+    """Fading oscillators, each with its own rate and frequency: their sums at suitable phases recall inputs some steps back.
 
     One step (Orvieto et al. 2023, §3), with ⊙ the product of elements, B a real and C a complex matrix:
 
@@ -28,9 +28,10 @@ class LRUCell(Cell):
         u(t) = layer_norm(gelu(Re(C h(t)) + bias))
         y(t) = u(t) + x(t)                                          or an affine map of x(t), if I is not H
 
-    and with `glu` u(t) ⊙ sigmoid(affine(u(t))) in place of u(t). In the paper B is complex too, which C makes up for, and
-    phases are drawn anywhere. Here one is drawn from each of N equal parts, which leaves no gap between the frequencies. The
-    moduli |λ| are drawn such that λ lies anywhere on a ring. The state is (h,) as real and imaginary parts, [B, 2, N].
+    and with `glu` u(t) ⊙ sigmoid(affine(u(t))) instead of u(t). In the paper B is complex too, for which C makes up here, and
+    phases are drawn from the whole range. Here one is drawn from each of N equal parts, which leaves no gap between the
+    frequencies. The moduli |λ| are drawn so that λ can lie anywhere on a ring. The state is (h,) as real and imaginary parts,
+    [B, 2, N].
 
     Args:
         input_size: Numbers I of an input.
@@ -38,7 +39,7 @@ class LRUCell(Cell):
         states: Complex numbers N of the state; None is `hidden_size`.
         r_min: Smallest |λ| at the start; 0.96 fades to a third in 27 steps.
         r_max: Largest |λ| at the start; 0.999 fades to a third in 1,100 steps.
-        max_phase: Largest phase of λ at the start; those above pi are of no use, since inputs are real.
+        max_phase: Largest phase of λ at the start; phases above pi are useless, since inputs are real.
         glu: Whether a gated linear unit follows the norm.
 
     Raises:

@@ -22,9 +22,9 @@ class LRUDeltaNetCell(Cell):
         r(t) = lru(x)(t)                                when it was
         y(t) = delta_net(x, r)(t)                       what it was, and when
 
-    Keys, queries, values, rates and the skip of the delta net all see both. Yang et al. 2024 let them see the last few inputs,
-    by short convolutions. At the start the norm of the recurrence has a gain of 0.1, and queries and keys see x(t) alone: with
-    more of the past in them, pairs of key and value are learned several times more slowly.
+    Keys, queries, values, rates and the skip of the delta net all see both. Yang et al. 2024 let them see the last few inputs
+    through short convolutions. At the start the norm of the recurrence has a gain of 0.1, and queries and keys see only x(t):
+    with more of the past in them, key-value pairs are learned several times more slowly.
 
     Modules: `recurrence` and `memory`. The state is h of the recurrence [B, 2, N], and A of the memory [B, heads, d, d].
 
@@ -82,7 +82,7 @@ class LRUDeltaNetCell(Cell):
 
         Args:
             x: Inputs, [T, B, I].
-            state: The state before them, which has no place in the sequence and is left out.
+            state: The state before them, which is not part of the sequence and is left out.
             episode_starts: Where rows start an episode, [T, B] bool, or None.
         """
         with torch.no_grad():

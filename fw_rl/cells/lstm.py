@@ -18,7 +18,7 @@ class LSTMCell(FusedCell):
     Args:
         input_size: Numbers I of an input.
         hidden_size: Units H.
-        forget_bias: Bias of the forget gate at the start, so that a fresh net remembers (Jozefowicz et al. 2015).
+        forget_bias: Initial bias of the forget gate; with 1.0 a fresh net remembers (Jozefowicz et al. 2015).
     """
 
     def __init__(self, input_size: int, hidden_size: int, forget_bias: float = 1.0) -> None:

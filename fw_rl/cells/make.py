@@ -16,7 +16,7 @@ from fw_rl.cells.stack import Stack
 __all__ = ["make_cell"]
 
 MOST = 1_000_000
-"""Heads, steps, layers and whatever else is counted: more of them is a slip of the finger."""
+"""Heads, steps, layers and anything else that is counted: a larger number is a typing error."""
 
 
 def make_cell(name: str, input_size: int, hidden_size: int, *, layers: int = 1, **options: Any) -> Cell:
@@ -50,7 +50,7 @@ def make_cell(name: str, input_size: int, hidden_size: int, *, layers: int = 1, 
 
 
 def _check_option(parameter: inspect.Parameter, value: Any) -> None:
-    """ValueError for what is not of the option's type, for True as a number, and for a number beyond what can be."""
+    """Raise ValueError for a value not of the option's type, for True as a number, and for a number that is too large."""
     if value is parameter.empty:
         return
     check_kind(parameter, value)

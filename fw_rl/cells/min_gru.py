@@ -14,7 +14,7 @@ __all__ = ["MinGRUCell"]
 
 @register_cell("min-gru")
 class MinGRUCell(AcceleratedCell):
-    """Gated recurrent unit whose gate and candidate see the input alone, so that a sequence is one scan.
+    """Gated recurrent unit whose gate and candidate see only the input, so a sequence is one scan.
 
     One step (Feng et al. 2024, §3.1), with ⊙ the product of elements:
 

@@ -14,7 +14,7 @@ __all__ = ["CellPair"]
 class CellPair(Cell):
     """Two cells of one kind as one: each sees its half of the inputs, has its part of the state and gives half of the outputs.
 
-    So an actor and a critic can remember apart. Nothing goes from one cell to the other.
+    An actor and a critic can thus remember separately. Nothing passes from one cell to the other.
 
     Args:
         first: The cell of the first half.
@@ -92,6 +92,6 @@ class _PairStepper(Stepper):
 
 
 def _halves(features: Tensor) -> tuple[Tensor, Tensor]:
-    """[..., 2 N] as two of [..., N]."""
+    """Split [..., 2 N] into two of [..., N]."""
     first, second = features.chunk(2, dim=-1)
     return first, second

@@ -18,8 +18,8 @@ class RNNCell(FusedCell):
     """ReLU recurrent net with W starting as a scaled identity (Ba16 A.1, "IRNN").
 
     ``h(t) = min(bound, max(0, W h(t-1) + C x(t) + bias))``. C starts uniform within 1 / sqrt(H), the biases at zero. No unit
-    goes beyond `bound`, as in Hannun et al. 2014: once learning has let W stretch a state, it would grow exponentially along
-    an episode, past the few steps that a gradient sees.
+    exceeds `bound`, as in Hannun et al. 2014: once learning lets W stretch a state, it would grow exponentially during an
+    episode, beyond the few steps that a gradient sees.
 
     Args:
         input_size: Numbers I of an input.

@@ -16,7 +16,7 @@ __all__ = ["SHMCell"]
 
 @register_cell("shm")
 class SHMCell(Cell):
-    """Matrix of which each step calibrates every element before it writes a value under a key.
+    """Matrix whose every element is calibrated at each step, before a value is written under a key.
 
     One step (Le et al. 2025, §3), with ⊙ the product of elements, x̂ = layer_norm(x(t)) and
     share(a) = relu(a) / (sum(relu(a)) + 1e-5):
@@ -27,8 +27,8 @@ class SHMCell(Cell):
         M(t) = C(t) ⊙ M(t-1) + sigmoid(w_s x̂) value key^T
         y(t) = W_o M(t) query + affine(x(t))
 
-    θ(t) is one of L learned vectors. The paper draws it at random at every step; here they take turns in an episode, so that a
-    sequence can be run again. With the paper's C an element rises about as often as it falls: what is old stays, and in a long
+    θ(t) is one of L learned vectors. The paper draws it at random at every step; here they take turns in an episode, so a
+    sequence can be run again. With the paper's C an element rises about as often as it falls: old content stays, and in a long
     episode some elements grow without bound. By default they only fade. b is learned; at the start it lets the first row of M
     fade within three steps, the last within a thousand.
 
@@ -40,7 +40,7 @@ class SHMCell(Cell):
         hidden_size: Numbers H of an output.
         memory_size: Rows and columns m of the matrix.
         calibrations: Vectors L that θ is one of.
-        fades: Let the elements of M fade only. False is the cell of the paper, where they may rise too.
+        fades: Let the elements of M only fade. False is the cell of the paper, where they may also rise.
 
     Raises:
         ValueError: If a number is below 1.

@@ -16,20 +16,20 @@ __all__ = ["Stack"]
 
 
 class Stack(Cell):
-    """Cells in layers, each of which adds to the one below what it makes of its normalised outputs:
+    """Cells in layers, each of which adds to the one below a function of its normalised outputs:
 
         y_1(t) = cell_1(x)(t)
         y_l(t) = y_{l-1}(t) + cell_l(layer_norm(y_{l-1}))(t)                    l = 2 .. L
         y(t)   = y_L(t)
 
-    The norm stands before a cell, as in S5 (Smith et al. 2023), so that gradients reach every layer. The first layer sees its
-    input as it is, as without the others. The state is that of all layers, one after the other.
+    The norm comes before a cell, as in S5 (Smith et al. 2023), so that gradients reach every layer. The first layer sees its
+    input unchanged, as if it were alone. The state is that of all layers, one after the other.
 
     Args:
-        cells: The cells from the bottom to the top; all have as many outputs, and those above the first as many inputs.
+        cells: The cells from bottom to top; all have the same number of outputs, and those above the first as many inputs.
 
     Raises:
-        ValueError: If there is no cell, or one whose sizes do not fit.
+        ValueError: If there is no cell, or the sizes of one do not fit.
 
     Examples:
         >>> stack = Stack([make_cell("gru", 3, 8), make_cell("lru", 8, 8)])
@@ -73,7 +73,7 @@ class Stack(Cell):
 
         Args:
             x: Inputs of the first.
-            run: What gives the outputs of a cell, by the number of its layer and its inputs.
+            run: A function from the number of a layer and its inputs to the cell's outputs.
         """
         y = run(0, x)
         for layer, norm in enumerate(self.norms, start=1):
@@ -101,7 +101,7 @@ class Stack(Cell):
 
         Args:
             x: Inputs, [T, B, I].
-            state: The state before them, which has no place in the sequence and is left out.
+            state: The state before them, which is not part of the sequence and is left out.
             episode_starts: Where rows start an episode, [T, B] bool, or None.
         """
         if not self.attends:
@@ -120,7 +120,7 @@ class Stack(Cell):
 
     @torch.no_grad()
     def _runs(self, x: Tensor, state: State, episode_starts: Tensor | None) -> list[tuple[Any, ...]]:
-        """Of each layer the cell, and with what it is called."""
+        """The cell of each layer, and the arguments of its call."""
         states, runs = self.split(state), []
 
         def run(layer: int, seen: Tensor) -> Tensor:
