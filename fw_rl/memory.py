@@ -5,8 +5,7 @@ The memory is the matrix of Ba16 Eq. 1, ``A(t) = decay * A(t-1) + eta * h(t) h(t
     A = faded * matrix + sum_j strengths[j] * values[j] keys[j]^T        j = 1 .. K
 
 that is, as the last K writes and a matrix of the earlier ones. Without a matrix a read is attention to the recent past (Ba16
-Eq. 4); with K = 0 it is a product with the matrix. Both give the same numbers, and `fold` goes from the first form to the
-second.
+Eq. 4); with K = 0 it is a product with the matrix. Both give the same numbers, and `fold` turns the first form into the other.
 
 Three rules define what one step writes. Each is a single outer product ``value key^T``, so all of them can be read either way.
 
