@@ -21,17 +21,17 @@ COMMANDS = {
     "sweep": "search the settings of a memory cell on an environment",
     **{name: task.summary for name, task in TASKS.items()},
     "curves": "draw the learning curves of many runs as one picture",
-    "memories": "which memory remembers what: cells and games, beside POPGym",
-    "figure5": "how fast each memory learns, from a sweep (Ba16 Figure 5)",
+    "memories": "compare memory cells on many games, beside POPGym's paper",
+    "figure5": "draw how fast each memory learns, from a sweep (Ba16 Figure 5)",
     "play": "watch a trained agent play, and what its memory attends to",
     "export": "write a trained agent as an ONNX file, or as a folder to share",
-    "deblur": "fast weights that deblur old memories (Hinton and Plaut 1987)",
+    "deblur": "deblur old memories with fast weights (Hinton and Plaut 1987)",
 }
-"""Each but the tasks is a module of `fw_rl.commands` with a function `main(arguments, program)` that returns the exit code."""
+"""Except for the tasks, each is a module of `fw_rl.commands` whose `main(arguments, program)` returns the exit code."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the first word names; returns its exit code, 2 if there is none of that name."""
+    """Run the command that the first word names; returns its exit code, 2 for an unknown name."""
     _complete_streams()
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(name: str, arguments: Sequence[str], program: str) -> int:
-    """Run a command by the name that `program` says; returns its exit code, 130 if it was interrupted."""
+    """Run a command, called `program` in its messages; returns its exit code, 130 if it was interrupted."""
     if missing := missing_packages():
         return fail(program, f"the commands need {', '.join(missing)}: pip install 'fw-rl[cli]'")
 
@@ -62,9 +62,9 @@ def run(name: str, arguments: Sequence[str], program: str) -> int:
 
 
 def _exit_code(command: Callable[[], int], program: str) -> int:
-    """The command's exit code, 130 if it was interrupted, 1 if the machine fails it.
+    """The command's exit code, 130 if it was interrupted, 1 for a machine fault.
 
-    It is 2 where settings ask for more memory than there is, which no command can tell before it tries.
+    It is 2 if the settings need more memory than there is, which no command can know before it tries.
     """
     try:
         code = command()
@@ -72,9 +72,9 @@ def _exit_code(command: Callable[[], int], program: str) -> int:
         if not _is_interrupt(error):
             raise
         print("Interrupted.")
-        exec("")  # else `python -m` ends by SIGINT if it arose inside of exec: CPython forgets it only where exec ends well
+        exec("")  # else `python -m` dies by SIGINT if it arose inside exec: CPython forgets it only after an exec without error
         code = 130
-    except SystemExit as ended:  # of --help, or of words that do not parse
+    except SystemExit as ended:  # of --help, or of arguments that do not parse
         code = int(ended.code or 0) if not isinstance(ended.code, str) else fail(program, ended.code, code=1)
     except BrokenPipeError:
         code = 1
@@ -90,7 +90,7 @@ def _exit_code(command: Callable[[], int], program: str) -> int:
 
 
 def _complete_streams() -> None:
-    """Streams that whoever called has closed lead nowhere, and letters that a stream does not know are replaced."""
+    """Redirect streams that the caller has closed to nowhere, and let the others replace characters that they cannot encode."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -100,18 +100,18 @@ def _complete_streams() -> None:
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
-    """Whether it is a KeyboardInterrupt, or what a module in C made of one that reached it while it was imported."""
+    """Whether it is a KeyboardInterrupt, or an error that a C module made of one during its import."""
     return error is not None and (isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__cause__ or error.__context__))
 
 
 def _hear(failure: threading.ExceptHookArgs) -> None:
-    """Print the failure of a thread, but not that a file cannot be written: the main thread tells of this too."""
+    """Print the failure of a thread, but not that a file cannot be written: the main thread reports this too."""
     if not isinstance(failure.exc_value, OSError):
         threading.__excepthook__(failure)
 
 
 def _flush(program: str, code: int) -> int:
-    """Write what was printed; where that fails, since a disk is full or a reader such as `head` has enough, the code is 1."""
+    """Write what was printed; if that fails, for a full disk or since a reader such as `head` is gone, the code is 1."""
     try:
         sys.stdout.flush()
     except OSError as error:

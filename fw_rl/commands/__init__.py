@@ -1,1 +1,1 @@
-"""What the command line does; the one place in the package that knows environments and agents alike."""
+"""The commands: a thin file for each, around `fw_rl.experiments` and `fw_rl.tasks`."""

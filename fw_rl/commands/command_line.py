@@ -1,4 +1,4 @@
-"""What every command needs, how it reads its options, and how it says what is wrong: in one line."""
+"""What all commands share: reading options, and reporting errors in one line."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from fw_rl.modules import reason
 __all__ = ["crash", "fail", "fault", "is_out_of_memory", "missing_packages", "parse"]
 
 PACKAGES = ("PIL", "matplotlib", "scipy", "tabulate", "tensorboard", "tqdm", "tyro", "yaml")
-"""What `pip install 'fw-rl[cli]'` brings, as it is imported."""
+"""The packages of `pip install 'fw-rl[cli]'`, by the names they are imported with."""
 
 FAULTS = frozenset(
     getattr(errno, name)
     for name in ("EACCES", "EDQUOT", "EFBIG", "EIO", "EMFILE", "ENFILE", "ENOSPC", "EPERM", "EROFS")
     if hasattr(errno, name)
 )
-"""What the machine refuses, however right the command line is."""
+"""Errors of the machine, even with a correct command line."""
 
 
 PLAIN = {
@@ -38,11 +38,11 @@ PLAIN = {
     r"^Error parsing (\S+): Could not find valid parse for arguments: \[(.*)\]": r"\1 must be as --help shows it, got \2",
     r"^Missing value for argument '(\S+)'\. Expected 1 values": r"\1 must have a value, got none",
 }
-"""What tyro says of values, and how it is said here."""
+"""Messages of tyro about values, and their wording here."""
 
 
 def missing_packages() -> list[str]:
-    """What the commands need and is not installed: to be told before the work begins, not where a picture is drawn."""
+    """The packages that are not installed; checked before the work begins, not when a picture is drawn."""
     return [name for name in PACKAGES if find_spec(name) is None]
 
 
@@ -51,7 +51,7 @@ def fail(program: str, error: Exception | str, code: int | None = None, details:
 
     By default it is 1 for a fault of the machine, such as a full disk, and 2 for bad input.
     """
-    if isinstance(error, BrokenPipeError):  # whoever reads the output has enough, and wants no message either
+    if isinstance(error, BrokenPipeError):  # the reader has closed the pipe, and wants no message either
         raise error
     if details:
         print(details, file=sys.stderr)
@@ -62,9 +62,9 @@ def fail(program: str, error: Exception | str, code: int | None = None, details:
 
 
 def crash(program: str, error: BaseException, go_on: str) -> int:
-    """Tell of an error of an environment, or of another part of the user's own, with where it arose; returns exit code 1.
+    """Report an error of an environment, or of other code of the user's, with its traceback; returns exit code 1.
 
-    What the package itself refuses is told in one line, and is bad input. A lack of memory goes on, to be told of all commands.
+    A ValueError of the package itself is bad input, and gets one line. A lack of memory is raised again, for `fw_rl.__main__`.
     """
     if is_out_of_memory(error):
         raise error
@@ -76,23 +76,23 @@ def crash(program: str, error: BaseException, go_on: str) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Torch says it with a bare RuntimeError on a processor, and with a kind of its own on a GPU."""
+    """Whether memory ran out. Torch raises a bare RuntimeError on the processor, and a class of its own on a GPU."""
     texts = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")
     is_told = isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
     return isinstance(error, MemoryError) or is_told
 
 
 def fault(program: str, error: OSError, go_on: str) -> int:
-    """Print one line for a fault of the machine amid the work, with what is whole and how to go on; returns exit code 1."""
+    """Print one line for a machine fault during the work, with what is intact and how to continue; returns exit code 1."""
     return fail(program, f"{reason(error)}; {go_on}", code=1)
 
 
 def parse(options: type, arguments: Sequence[str], program: str, **how: Any) -> Any:
-    """The options of a command line, as `tyro.cli` reads them; SystemExit with code 2, after one line, if it cannot.
+    """The options of a command line, read by `tyro.cli`; SystemExit with code 2, after one line, if they are invalid.
 
-    An empty word is refused too: it is a variable of a script that was not set.
+    An empty argument is refused too: it is usually an unset variable of a script.
     """
-    import tyro  # which `fw-rl --help` does without
+    import tyro  # which `fw-rl --help` does not need
 
     shown = io.StringIO()
     try:
@@ -116,7 +116,7 @@ def parse(options: type, arguments: Sequence[str], program: str, **how: Any) -> 
 
 
 def _join_lines(options: Any) -> None:
-    """Let the help texts of fields run on over the lines of their docstrings, all of which tyro would break."""
+    """Join the lines of the fields' docstrings, since tyro would keep their breaks in the help."""
     import docstring_parser
     import tyro
 
@@ -133,14 +133,14 @@ def _join_lines(options: Any) -> None:
 
 
 def _filled(text: str) -> str:
-    """The paragraphs of a text, as wide as the terminal; indented, since tyro joins lines that begin with a letter."""
+    """The paragraphs of a text, as wide as the terminal and indented, since tyro joins lines that begin with a letter."""
     width = shutil.get_terminal_size().columns
     parts = (" ".join(part.split()) for part in text.split("\n\n"))
     return "\n\n".join(textwrap.fill(part, width, initial_indent="  ", subsequent_indent="  ") for part in parts)
 
 
 def _at_home(word: str) -> str:
-    """With the home folder in --name=~/path, where no shell puts it."""
+    """Expand the home folder in --name=~/path, which no shell does."""
     name, _, value = word.partition("=")
     return f"{name}={os.path.expanduser(value)}" if word.startswith("--") and value.startswith("~") else word
 

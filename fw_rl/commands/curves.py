@@ -21,17 +21,18 @@ __all__ = ["CurvesOptions", "main"]
 
 @dataclass(frozen=True)
 class CurvesOptions:
-    """Learning curves of many runs as one picture: a panel for each environment, a line for each kind of run.
+    """Draw the learning curves of many runs as one picture: a panel for each environment, a line for each kind of run.
 
-    Runs that differ in nothing but the seed are of one kind. Its line is the mean over them, and the bars along it are the
-    95 % interval of the mean (Student's t). A kind is named after its cell, and after whatever else tells it from the others
-    of its panel. What is no run, or has no curve yet, is left out with a line that says so, and of two runs alike the shorter.
+    Runs that differ only in the seed are of one kind. Its line is their mean, and the bars along it are the 95 % interval of
+    the mean (Student's t). A kind is named after its cell, and after the settings that tell it from the others in its panel.
+    Folders that are not runs or have no curve yet are left out, with a message; so is the shorter of two runs with the same
+    settings and seed.
     """
 
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN ...", help_behavior_hint="")]
     """Folders of runs."""
     out: Path
-    """The picture, a PNG file."""
+    """The picture to write, a PNG file."""
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl curves") -> int:
@@ -51,12 +52,12 @@ def main(arguments: Sequence[str], program: str = "fw-rl curves") -> int:
             seeds = "1 seed, " if len(runs) == 1 else f"{len(runs)} seeds, "
             interval = "" if len(runs) == 1 else f" ({low:.3f} to {high:.3f})"
             print(f"{env}, {label}: {seeds}return {mean:.3f}{interval} at the end")
-    print(f"The picture: {options.out}")
+    print(f"Picture: {options.out}")
     return 0
 
 
 def _read(paths: Sequence[Path]) -> list[LearningCurve]:
-    """The curves of those folders that have one; ValueError if none has."""
+    """The curves of the folders that have one; ValueError if none has."""
     runs, problems = [], []
     for path in paths:
         try:
@@ -68,7 +69,7 @@ def _read(paths: Sequence[Path]) -> list[LearningCurve]:
     for problem in problems:
         print(f"Left out: {problem}")
     kept: dict[str, LearningCurve] = {}
-    for run in sorted(runs, key=lambda run: run.frames[-1]):  # of two alike the longer, and of equals the later
+    for run in sorted(runs, key=lambda run: run.frames[-1]):  # keeps the longer of two alike, or the later
         if other := kept.get(repr(run.config)):
             print(f"Left out: {other.path} has the settings and the seed of {run.path}")
         kept[repr(run.config)] = run

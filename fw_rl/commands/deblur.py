@@ -1,4 +1,4 @@
-"""`deblur`: Hinton and Plaut 1987 whole, as one folder with a text, the numbers and the pictures."""
+"""`deblur`: all of Hinton and Plaut 1987, as one folder with a text, the numbers and the pictures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["main"]
 
 @dataclass(frozen=True)
 class DeblurOptions:
-    """Fast weights that deblur old memories: the simulation, the theory and the uses of Hinton and Plaut 1987.
+    """Deblur old memories with fast weights: the simulation, the theory and the uses of Hinton and Plaut 1987.
 
     The defaults are the paper's values where it gives them.
     """
@@ -38,13 +38,13 @@ class DeblurOptions:
     subsets: tuple[int, ...] = (10, 25, 50, 75, 90)
     """Percentages of the old associations that are rehearsed (Figure 2)."""
     subset: int = 50
-    """The percentage that is rehearsed where the fast weights then decay."""
+    """The percentage that is rehearsed before the fast weights decay."""
     pairs: int = 100
     """Pairs of inputs for each Monte Carlo check of Eq. 1 to 3."""
     linear_nets: int = 4000
-    """Linear nets for each Monte Carlo check of the improvement at the start."""
+    """Linear nets for each Monte Carlo check of the initial improvement."""
     out: Path = Path("runs/deblur")
-    """Folder of the report."""
+    """Folder for the report."""
     threads: int = 1
     """Threads for Torch."""
     quiet: bool = False
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl deblur") -> int:
         return fault(program, error, "once that is fixed, the same command makes the report again")
     if not options.quiet:
         print(text)
-        print(f"The report: {options.out}")
+        print(f"Report: {options.out}")
     return 0
 
 
@@ -90,7 +90,7 @@ def _measure(options: DeblurOptions) -> dict[str, Any]:
         recurrent=lambda: study.deblur_sequences(options.sequences, protocol, rates, ends),
     )
     record = {}
-    hidden = options.quiet or None  # None hides it too where nobody watches, so that an error is the only line
+    hidden = options.quiet or None  # None hides it too where there is no terminal, so an error is the only line
     with tqdm(measures.items(), "simulation", disable=hidden, unit="section", leave=False) as bar:
         both, slow = study.layered_studies(protocol, rates)
         for name, measure in bar:

@@ -1,4 +1,4 @@
-"""`export`: a trained agent as an ONNX file, or as a folder with a model card, which can go to the Hugging Face Hub."""
+"""`export`: a trained agent as an ONNX file, or as a folder with a model card for the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ __all__ = ["main"]
 class ExportOptions:
     """Write a trained agent as an ONNX file, or as a folder with a model card.
 
-    The ONNX file is one greedy step, with the state of the memory as explicit inputs and outputs. Inputs: observation,
-    episode_start (True where an episode begins), state_0, ... (zeros at first). Outputs: action, and next_state_0, ... to be
-    handed in at the next step. The first dimension of each is the number of environments, any. If the environment forbids
-    actions, action_masks is one more input (True is allowed).
+    The ONNX file computes one greedy step, with the state of the memory as explicit inputs and outputs. Inputs: observation,
+    episode_start (True where an episode begins), state_0, ... (zeros at first). Outputs: action, and next_state_0, ..., which
+    are the inputs of the next step. The first dimension of each is the number of environments, which may vary. If the
+    environment masks actions, action_masks is another input (True means allowed).
 
     The folder has the weights, the settings, an evaluation, an animation and a card, README.md. `play` and `train --resume`
-    take it as a run.
+    accept it as a run.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Folder of the run, or hf:USER/NAME for one of the Hugging Face Hub."""
+    """Folder of the run, or hf:USER/NAME for one on the Hugging Face Hub."""
     onnx: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
-    """The file to write, which ends in .onnx."""
+    """The file to write; its name must end in .onnx."""
     card: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
-    """The folder to write. An agent that has no evaluation yet is evaluated."""
+    """The folder to write. An agent without an evaluation is evaluated first."""
     push: Annotated[str | None, tyro.conf.arg(metavar="USER/NAME", help_behavior_hint="(default: none)")] = None
-    """Upload the folder of --card to this repository of the Hugging Face Hub, where everyone can see it."""
+    """Upload the folder of --card to this repository on the Hugging Face Hub, where everyone can see it."""
     checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the last of the run)")] = (
         None
     )
-    """File of the agent."""
+    """Checkpoint to export."""
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl export") -> int:
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl export") -> int:
         env = open_env(config, None, model)
         if options.onnx:
             export_onnx(model, options.onnx, action_masks=is_masking_supported(env))
-            print(f"The agent: {options.onnx}")
+            print(f"ONNX file: {options.onnx}")
         env.close()
         if options.card:
             _write_card(options, options.card, RunFolder(run), config, model)
@@ -101,11 +101,11 @@ def _write_card(
     problem = write_card(to, run, config, model, checkpoint, evaluation, options.push)
     if problem:
         print(f"No animation: {problem}")
-    print(f"The folder: {to}")
+    print(f"Folder: {to}")
 
 
 def _push(folder: Path, repository: str, program: str) -> int:
-    """Upload the folder, which is whole whatever happens; returns the exit code."""
+    """Upload the folder, which stays intact whatever happens; returns the exit code."""
     whole = f"the folder {folder} is whole"
     try:
         address = push(folder, repository)

@@ -1,4 +1,4 @@
-"""`figure5`: Figure 5 of Ba16 from the trainings of a sweep, and beside it what seeds that no search has chosen say."""
+"""`figure5`: Figure 5 of Ba16 from the trainings of a sweep, beside results with new seeds that had no part in the search."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ __all__ = ["Figure5Options", "main"]
 
 @dataclass(frozen=True)
 class Figure5Options:
-    """Figure 5 of Ba16: how fast agents with different memories learn, from the trainings of `fw-rl sweep`.
+    """Draw Figure 5 of Ba16: how fast agents with different memories learn, from the trainings of `fw-rl sweep`.
 
-    The mean of the five best trials of the search, as in the paper; the best settings trained with new seeds: interquartile
-    means, bootstrap intervals, probabilities of improvement; and what all settings that were drawn came to. It trains nothing,
-    and leaves a picture, a table and the numbers.
+    It has the mean of the five best trials of the search, as in the paper; the best settings trained with new seeds, with
+    interquartile means, bootstrap intervals and probabilities of improvement; and the results of all settings that were drawn.
+    The command trains nothing, and writes a picture, a table and the numbers.
     """
 
     data: Path = Path("runs/sweep")
-    """Folder with ENV/CELL/trials.json; finals.json for the finalists, and seeds.json for the best settings with new seeds."""
+    """Folder with ENV/CELL/trials.json and, if there are any, finals.json for the finalists and seeds.json for the best
+    settings with new seeds."""
     out: Path = Path("runs/figure5")
-    """Folder of the picture, the table and the numbers."""
+    """Folder for the picture, the table and the numbers."""
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl figure5") -> int:
@@ -45,5 +46,5 @@ def main(arguments: Sequence[str], program: str = "fw-rl figure5") -> int:
         write_file(options.out / "figure5.png", picture)
     except (ValueError, OSError) as error:
         return fail(program, error)
-    print(f"{text}\nThe picture, this table and the numbers: {options.out}")
+    print(f"{text}\nPicture, table and numbers: {options.out}")
     return 0

@@ -1,4 +1,4 @@
-"""`memories`: cells times games, trained with one set of settings a cell, beside the returns of POPGym's paper."""
+"""`memories`: every cell on every game, with one set of settings per cell, beside the returns of POPGym's paper."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ __all__ = ["MemoriesOptions", "main"]
 
 @dataclass(frozen=True)
 class MemoriesOptions:
-    """Which memory remembers what: cells and games, beside the returns of POPGym's paper.
+    """Compare memory cells on many games, beside the returns of POPGym's paper.
 
-    Every cell is trained by PPO with settings of its own, the same in all games; they are in fw_rl/experiments/tuned.yaml.
-    The score is that of the paper: the mean return of the best epoch of a training, of about 65,536 frames. Nothing is done
-    twice: what is in OUT/runs.json is not made again, and an interrupted command goes on. Each agent is kept in a folder in
-    OUT/agents, for `fw-rl play` and `fw-rl export`.
+    Every cell is trained by PPO with its own settings, the same in all games; they are in tuned.yaml and memories.yaml in
+    fw_rl/experiments. The score is the paper's: the mean return of the best epoch of a training, of about 65,536 frames.
+    Trainings in OUT/runs.json are not repeated: run an interrupted command again to continue it. Each agent is kept in a folder
+    in OUT/agents, for `fw-rl play` and `fw-rl export`.
     """
 
     games: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--game"], metavar="ID ...")] = field(
         default_factory=lambda: tuple(published())
     )
-    """Games: by default those of POPGym of which the paper's returns are known here, and the retrieval game."""
+    """Games; by default those of POPGym whose published returns are known here, and the retrieval game."""
     cells: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--cell"], metavar="NAME ...")] = field(
         default_factory=lambda: tuple(settings_by_cell())
     )
     """Memory cells, or module:name for one that a module registers."""
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["--seed"], metavar="INT ...")] = (0, 1, 2)
-    """Seeds of each training."""
+    """Seeds with which each cell is trained on each game."""
     frames: int = 3_000_000
-    """Frames of a training; one of another length is another training."""
+    """Frames of a training; trainings of other lengths are kept apart."""
     eval_episodes: int = 100
     """Episodes of the greedy evaluation at the end of a training."""
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Trainings side by side, each in a process with one thread."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs/memories")
-    """Folder of the trainings, the tables and the pictures."""
+    """Folder for the trainings, the tables and the pictures."""
     show_table: bool = False
-    """Train nothing: tables and pictures of the trainings that are there."""
+    """Train nothing: make the tables and pictures of the existing trainings."""
     quiet: bool = False
-    """No live table, but a line for each training that ends."""
+    """Print a line for each finished training instead of a live table."""
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl memories") -> int:

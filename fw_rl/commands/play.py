@@ -33,30 +33,31 @@ __all__ = ["main"]
 
 @dataclass(frozen=True)
 class PlayOptions:
-    """Watch a trained agent play: on the screen, or as a file if one is named."""
+    """Watch a trained agent play on the screen, or write its episodes to a file if one is named."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Folder of the run, or hf:USER/NAME for one of the Hugging Face Hub."""
+    """Folder of the run, or hf:USER/NAME for one on the Hugging Face Hub."""
     episodes: int = 5
-    """How many episodes."""
+    """Number of episodes."""
     seed: int = 0
     """Seed of the first episode; each later one has the next number."""
     checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the last of the run)")] = (
         None
     )
-    """File of the agent."""
+    """Checkpoint to play."""
     sample: bool = False
-    """Draw actions at random by their probabilities, as in training, instead of the most probable ones."""
+    """Sample actions by their probabilities, as in training, instead of taking the most probable ones."""
     max_steps: int = 1000
-    """Longer episodes are cut off."""
+    """Episodes are cut off after this many steps."""
     gif: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
-    """Write the episodes as an animation."""
+    """Write the episodes as an animated GIF."""
     mp4: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
-    """Write the episodes as a video."""
+    """Write the episodes as an MP4 video."""
     show_memory: bool = True
-    """Beside each frame: which past steps the memory reads, or else what its units hold."""
+    """Show beside each frame which past steps the memory reads, or, if the cell does not attend to steps, what its units
+    hold."""
     show_attention: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
-    """Draw which past steps each step of the first episode attends to, as a .png."""
+    """Draw which past steps each step of the first episode attends to, as a PNG file."""
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl play") -> int:
         episodes = list(_play(options, model, env, window))
     except FloatingPointError as error:
         return fail(program, error, code=1)
-    except (Exception, SystemExit) as error:  # of an environment, also one that no longer draws itself amid an episode
+    except (Exception, SystemExit) as error:  # of an environment, also one that stops drawing during an episode
         return crash(program, error, "the run is as it was")
     finally:
         if window:
@@ -105,7 +106,7 @@ def _check(options: PlayOptions) -> None:
 
 
 def _open(options: PlayOptions, config: RunSettings, model: RecurrentOnPolicyAlgorithm) -> tuple[gym.Env, EpisodeWindow | None]:
-    """The environment, with frames for the files or for a window; it is played without them where neither can be nor need."""
+    """The environment, with frames for the files or for a window; without frames if neither is wanted or possible."""
     if options.gif or options.mp4 or options.show_attention:
         draw_without_screen()
     if options.gif or options.mp4:
@@ -151,9 +152,9 @@ def _play(
 
 
 def _write(options: PlayOptions, model: RecurrentOnPolicyAlgorithm, episodes: list[Episode], title: str) -> None:
-    """Write the files that the options name, and say so of each."""
+    """Write the files that the options name, and print a line for each."""
 
-    def shown() -> Iterator[Sequence[NDArray[np.uint8]]]:  # one episode at a time, for these are large
+    def shown() -> Iterator[Sequence[NDArray[np.uint8]]]:  # one episode at a time, since these are large
         return (with_memory(model, episode) if options.show_memory else episode.frames for episode in episodes)
 
     fps = episodes[0].fps

@@ -31,47 +31,48 @@ __all__ = ["SweepOptions", "main"]
 class SweepOptions:
     """Search the settings of a memory cell on an environment, and train the best of them with new seeds.
 
-    Every trial is a training with settings drawn from the cell's search space, by the algorithm that `train` takes for the
-    environment: A2C for Catch, else PPO. Its value is the mean return of the training episodes over the whole of it, which is
-    the area under the learning curve. The trial with the largest one, of many, owes it to luck as well: with finalists, new
-    seeds decide which settings are the best. Nothing is done twice: the same command goes on where it was stopped, by what it
-    has left in OUT/ENV/CELL, also for `fw-rl figure5`. After a minute it knows of trials whose process was killed.
+    Every trial is a training with settings drawn from the cell's search space, by the algorithm that `train` uses for the
+    environment: A2C for Catch, else PPO. Its value is the mean return of the training episodes over the whole training, the
+    area under the learning curve. The best of many trials is partly luck: with --finalists, new seeds decide which settings are
+    best. Run a stopped sweep again to continue it: no finished training is repeated. OUT/ENV/CELL has the results, also for
+    `fw-rl figure5`. Trials whose process was killed are noticed after a minute, and made again.
     """
 
     env: str = "Catch-16-3"
-    """Environment: Catch-N-M, Catch-N-M-D, any Gymnasium id, or module:id."""
+    """Environment, as for `fw-rl train`."""
     cell: str = "fast-weights"
     """Memory cell, or module:name for one that a module registers."""
     trials: int = 60
-    """Trials that the study is to have in all."""
+    """Trials of the study in all, earlier ones included."""
     finalists: int = 1
-    """When all trials are done, train so many of the best with five new seeds each: the mean area over these decides."""
+    """After all trials, train this many of the best with five new seeds each; the mean area over these decides. 1 skips
+    this."""
     retrain: int = 0
-    """In the end, train the best settings with so many seeds that had no part in the choice."""
+    """Finally, train the best settings with this many seeds that had no part in the choice."""
     timesteps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: tuned)")] = None
     """Frames of every training."""
     sampler: str = "random"
-    """random draws every trial anew, as the paper's search did; tpe draws more where earlier trials were good."""
+    """random draws trials independently, as the paper's search did; tpe draws more where earlier trials were good."""
     seed: int = 0
     """Seed of the draws."""
     prune: bool = False
-    """End trials that are below the median of the others at the same number of frames."""
+    """Stop trials that are below the median of the others at the same number of frames."""
     space: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the package's)")] = None
-    """Search spaces as a YAML file, of the form of fw_rl/experiments/search/spaces.yaml."""
+    """YAML file with the search spaces, in the form of fw_rl/experiments/search/spaces.yaml."""
     storage: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="(default: OUT/studies.db)")] = None
-    """Database in which Optuna keeps the studies, for many machines."""
+    """Database in which Optuna keeps the studies, so that many machines can share them."""
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Trainings side by side, each in a process with one thread."""
     engine: str = "local"
-    """local, or ray: the trainings are tasks of a Ray cluster, of which --jobs wants all cores (pip install 'fw-rl[ray]')."""
+    """local, or ray: the trainings are tasks of a Ray cluster; set --jobs to its number of cores (pip install 'fw-rl[ray]')."""
     ray_address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT", help_behavior_hint="(default: none)")] = None
-    """A running Ray cluster, or auto for that of this machine; else Ray is started here, and ended after the sweep."""
+    """Address of a running Ray cluster, or auto for the one on this machine. Without it, Ray is started for this sweep."""
     eval_episodes: int = 1000
     """Episodes of the greedy evaluation at the end of a training."""
     out: Path = Path("runs/sweep")
-    """Folder of the results."""
+    """Folder for the results."""
     quiet: bool = False
-    """No live table, but a line for each training that ends."""
+    """Print a line for each finished training instead of a live table."""
 
 
 def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
@@ -100,7 +101,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl sweep") -> int:
 
 
 def _prepare(options: SweepOptions) -> Sweep:
-    """Everything that can go wrong by a user's slip, before hours of training."""
+    """Check everything that a user can get wrong before hours of training; returns the sweep."""
     from fw_rl.experiments.search.space import search_space
     from fw_rl.experiments.search.study import SAMPLERS, SettingsStudy
     from fw_rl.experiments.search.sweep import Sweep

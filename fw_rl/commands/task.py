@@ -1,4 +1,4 @@
-"""The command of every supervised task: `retrieval`, `glimpse`, `faces`, and whatever else `fw_rl.tasks.TASKS` has."""
+"""The command of every supervised task: `retrieval`, `glimpse`, `faces`, and any other in `fw_rl.tasks.TASKS`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def main(name: str, arguments: Sequence[str], program: str | None = None) -> int
     except KeyboardInterrupt:
         print(f"Interrupted. The same command goes on where it was ({options.out}).")
         return 130
-    except ConnectionError as error:  # of a data set that is not here
+    except ConnectionError as error:  # of a data set that could not be downloaded
         return fail(program, error, code=1)
     except ValueError as error:
         return fail(program, error)
@@ -50,7 +50,7 @@ def main(name: str, arguments: Sequence[str], program: str | None = None) -> int
 
 
 def _options(task_class: type[Task], shows: dict[str, str]) -> Any:
-    """The options of the command as they are by default: those of a table, the fields of the task, and what it can show."""
+    """The default options of the command: those of a table, the fields of the task, and one for each `show_` method."""
     kind = make_dataclass(
         f"{task_class.__name__}Options",
         [(name, Annotated[bool, tyro.conf.arg(help=text)], False) for name, text in shows.items()],
@@ -60,7 +60,7 @@ def _options(task_class: type[Task], shows: dict[str, str]) -> Any:
     )
     kind.__doc__ = (
         f"{_summary(task_class)}\n\n"
-        "Runs are recorded one by one: what is there is not made again, and an interrupted command goes on."
+        "Each run is recorded when it ends, and not repeated: run an interrupted command again to continue it."
     )
     return kind(
         cells=tuple(task_class.rows),

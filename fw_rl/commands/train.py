@@ -1,6 +1,6 @@
-"""`train`: train an agent with memory, evaluate it, and leave one folder with everything.
+"""`train`: train an agent with memory, evaluate it, and write everything to one folder.
 
-Torch, and what needs it, is imported where the work begins: `--help` does without.
+Torch, and whatever needs it, is imported when the work begins, since `--help` does not need it.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ BAD_INPUT = (ValueError, OSError, gym.error.Error, ArgumentTypeError)
 class TrainOptions(RunSettings):
     """Train an agent with memory on a Gymnasium environment.
 
-    The defaults are tuned for the environment, the cell and the algorithm: `--env ID --help` shows those of an environment.
-    Without --env they are those of Catch-16-3, which is trained by A2C; where nothing is tuned it is PPO.
+    The defaults are tuned for the environment, the cell and the algorithm: `--env ID --help` shows those for an environment.
+    Without --env they are those for Catch-16-3. The default algorithm is A2C for Catch, else PPO.
     """
 
     device: str = "cpu"
-    """cpu, cuda, or auto. Nets of this size are faster on a processor."""
+    """cpu, cuda, cuda:K or auto. Nets of this size are faster on the processor."""
     threads: int = 1
-    """Threads for Torch. More than one helps with many environments, on cores that nobody else uses."""
+    """Threads for Torch. More than one helps with many environments, on otherwise idle cores."""
     ray_address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT", help_behavior_hint="(default: none)")] = None
-    """A running Ray cluster, or auto for that of this machine; else Ray is started here, and ended after the run."""
+    """Address of a running Ray cluster, or auto for the one on this machine. Without it, Ray is started for this run."""
     log_dir: Path = Path("runs")
-    """Where the folder of the run goes."""
+    """Folder in which the run's own folder is made."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(default: none)")] = None
-    """Folder of a run: go on where its last checkpoint is, with its settings. A finished one goes on with more --timesteps;
-    schedules then go on as in a run of that length."""
+    """Folder of a run to resume from its last checkpoint, with its settings. A finished run continues with more --timesteps;
+    its schedules are then those of a run of that length."""
     eval_episodes: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 1000 for the games of fw_rl, else 100)")
     ] = None
-    """Episodes of the evaluation at the end: so many greedy ones, and so many with sampled actions."""
+    """Episodes of the final evaluation: this many greedy ones, and as many with sampled actions."""
     wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT", help_behavior_hint="(default: none)")] = None
-    """Log to this project of Weights & Biases too, see WANDB_MODE=offline. A resumed run keeps its project."""
+    """Also log to this project on Weights & Biases (offline with WANDB_MODE=offline). A resumed run keeps its project."""
     quiet: bool = False
     """No progress bar."""
 
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str], program: str = "fw-rl train") -> int:
     from fw_rl.experiments.tracking import begin_tracking, prepare_tracking
 
     try:
-        changes = changes_to_observations(options.env)  # first: where one environment is closed, pygame ends for all
+        changes = changes_to_observations(options.env)  # first: closing one environment ends pygame for all
         prepare_tracking(options.wandb, options.resume)
         training = _prepare(options, defaults)
         tracker = begin_tracking(training.folder, training.config, options.wandb)
@@ -106,25 +106,25 @@ def _train(training: TrainingRun, options: TrainOptions, tracker: Any, program: 
         return fail(program, f"{error.summary}; go on with: {resume}", code=1, details=error.details)
     except OSError as error:
         return fault(program, error, _how_to_go_on(training, resume))
-    except (Exception, SystemExit) as error:  # of an environment, also of what it shows, such as masks that allow no action
+    except (Exception, SystemExit) as error:  # of an environment, or of what it returns, such as masks that allow no action
         return crash(program, error, f"go on with: {resume}")
     try:
         _report(training, options, tracker)
     except KeyboardInterrupt:
-        print(f"The training is done, the evaluation is not. Make it with: {resume}")
+        print(f"The training is done, but not the evaluation. Run it with: {resume}")
         return 130
     except FloatingPointError as error:
         return fail(program, error, code=1)
     except OSError as error:
-        undone = f"the training is done, the evaluation is not: once that is fixed, make it with: {resume}"
+        undone = f"the training is done, but not the evaluation: once that is fixed, run it with: {resume}"
         return fault(program, error, undone)
     except (Exception, SystemExit) as error:
-        return crash(program, error, f"the training is done, the evaluation is not: make it with: {resume}")
+        return crash(program, error, f"the training is done, but not the evaluation: run it with: {resume}")
     return 0
 
 
 def _how_to_go_on(training: TrainingRun, resume: str) -> str:
-    """What is whole when a file could not be written."""
+    """What is intact after a file could not be written, and how to continue."""
     from fw_rl.agents import read_checkpoint
 
     if not training.folder.config.is_file():
@@ -137,9 +137,9 @@ def _how_to_go_on(training: TrainingRun, resume: str) -> str:
 
 
 def _defaults(arguments: Sequence[str], program: str) -> TrainOptions:
-    """What an option is that the command line leaves out: as tuned for what it names, or as in the run that it resumes."""
+    """The values of options that are not given: those tuned for the given ones, or those of the run to resume."""
     words = [word for word in arguments if word not in ("-h", "--help")]
-    left_out = TrainOptions(algo="", workers=0, n_envs=0, n_steps=0)  # which nobody may give
+    left_out = TrainOptions(algo="", workers=0, n_envs=0, n_steps=0)  # values that nobody may give
     named = parse(TrainOptions, words, program, default=left_out)
     if named.resume is not None:
         from fw_rl.experiments.run_folder import RunFolder
@@ -151,7 +151,7 @@ def _defaults(arguments: Sequence[str], program: str) -> TrainOptions:
 
 
 def _prepare(options: TrainOptions, defaults: TrainOptions) -> TrainingRun:
-    """Everything that can go wrong by a user's slip, before a folder is made."""
+    """Check everything that a user can get wrong before a folder is made; returns the run."""
     import torch
 
     from fw_rl.experiments.training import TrainingRun
@@ -189,7 +189,7 @@ def _say_what_is_compiled(training: TrainingRun) -> None:
     config = training.config
     replays = config.engine == "local" and "n_epochs" not in ENGINES["local"][config.algo].settings  # else weights change
     if not are_cached(*training.model.policy.actor_cell.kernels(replays)):
-        print(f"Compiling the kernels of {config.short_cell}, which takes some seconds once on a machine ...", flush=True)
+        print(f"Compiling the kernels of {config.short_cell}, which takes a few seconds, once per machine ...", flush=True)
 
 
 def _report(training: TrainingRun, options: TrainOptions, tracker: Any) -> None:
@@ -205,7 +205,7 @@ def _report(training: TrainingRun, options: TrainOptions, tracker: Any) -> None:
 
     print(f"\nGreedy return over {episodes:,} episodes: {_mean(result)}")
     print(f"Sampled return over {episodes:,} episodes: {_mean(result['sampled'])}")
-    print(f"The run:      {folder.path}")
+    print(f"Run:          {folder.path}")
     best, frames = folder.best_so_far()
     if frames:
         print(f"Best:         {folder.best.name}, with a mean return of {best:.3f} in training, at {frames:,} frames")

@@ -1,6 +1,6 @@
 """The settings of a training run: one record, with defaults, tuned values by environment, and checks.
 
-Torch is imported only to check them, since `fw-rl train --help` does without.
+Torch is imported only to check them, since `fw-rl train --help` does not need it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ MAY_BE_NONE = ("bptt_length", "target_kl", "desired_kl", "normalize_advantage")
 """Settings of an algorithm for which None is a choice."""
 
 NOT_ON_RAY = ("bptt_length", "normalize", "optimizer", "optimizer_eps", "normalize_advantage", "matmul_precision")
-"""What RLlib does in its own way."""
+"""Settings that RLlib handles in its own way."""
 
 
 def parse_cell_options(words: Sequence[str]) -> dict[str, Any]:
-    """The options of a cell by name, from words such as eta=0.1 and rule=delta; ValueError for none, and for another form."""
+    """The options of a cell by name, from words such as eta=0.1 and rule=delta; ValueError for no words or another form."""
     require_option("cell_options", "none", bool(words), "one or more of name=value")
     options: dict[str, Any] = {}
     for word in words:
@@ -50,7 +50,7 @@ def parse_cell_options(words: Sequence[str]) -> dict[str, Any]:
 
 def _parse_value(name: str, text: str) -> Any:
     for number in (int, float):
-        with suppress(ValueError):  # YAML takes 1e-3 for a word
+        with suppress(ValueError):  # YAML reads 1e-3 as a string
             return number(text)
     try:
         return yaml.safe_load(text)
@@ -61,7 +61,7 @@ def _parse_value(name: str, text: str) -> Any:
 def _cell_options(words: list[str]) -> dict[str, Any]:
     try:
         return parse_cell_options(words)
-    except ValueError as error:  # of which tyro would make a box of several lines
+    except ValueError as error:  # which tyro would print as a box of several lines
         raise ArgumentTypeError(error) from error
 
 
@@ -85,49 +85,49 @@ _OwnSwitch = Annotated[bool | None, tyro.conf.arg(metavar="{True,False}")]
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Every setting that decides a run's result. One that the algorithm or the engine does not have is None."""
+    """Every setting that affects a run's result. A setting that the algorithm or the engine does not have is None."""
 
     env: Annotated[str, tyro.conf.arg(metavar="ID")] = "Catch-16-3"
-    """Environment: Catch-N-M (N x N pixels, M frames seen), Catch-N-M-D (and D distracting pixels), Retrieval-K (K pairs) or
-    Retrieval-K-gapG (G blank steps), RepeatPreviousEasy or another game of POPGym, or any Gymnasium id; as module:id it is one
+    """Environment: Catch-N-M (N x N pixels, M visible frames), Catch-N-M-D (with D distracting pixels), Retrieval-K (K pairs),
+    Retrieval-K-gapG (with G blank steps), RepeatPreviousEasy or another game of POPGym, any Gymnasium id, or module:id for one
     that a module registers, such as minigrid:MiniGrid-MemoryS7-v0."""
     cell: _Name = "fast-weights"
     """Memory cell: fast-weights, delta-net, lru, lru-delta-net, min-gru, ffm, shm, rnn, lstm, gru, associative-lstm, or
-    module:name for one that a module registers. Try lru-delta-net where you do not know what must be remembered: it is the
-    one cell that was seen to earn 0.99 of 1 in RepeatPreviousHard (by time) and in Retrieval-8 (by content)."""
+    module:name for one that a module registers. Try lru-delta-net if you do not know what must be remembered: it is the only
+    cell that earned 0.99 of 1 both in RepeatPreviousHard (by time) and in Retrieval-8 (by content)."""
     engine: _Name = "local"
     """local, or ray: workers act on the machines of a Ray cluster, and this process learns (pip install 'fw-rl[ray]')."""
     algo: _Name = "ppo"
     """Algorithm: a2c (all environments act, then one update), ppo (then many updates), or a3c (workers update shared parameters
     without waiting); on Ray impala or ppo."""
     workers: int = 1
-    """Processes. Those of a3c act and learn; with more than one, a2c and ppo let them step their environments, if these are
-    slow. On Ray they act."""
+    """Worker processes. With a3c they act and learn. With a2c and ppo, more than one step the environments, which helps if
+    these are slow. On Ray they act."""
     timesteps: int = 1_000_000
     """Frames to train on, counted over all environments."""
     seed: int = 0
     """Seed of networks, environments and actions."""
     n_envs: int = 16
-    """Environments that are played side by side, over all workers."""
+    """Environments side by side, over all workers."""
     n_steps: int = 128
-    """Steps of each environment between two updates."""
+    """Steps of each environment in a rollout."""
     bptt_length: _OwnInt = None
-    """Back-propagation goes through so many steps, from 1 to n_steps, and begins anew there; None is n_steps, or for ppo
+    """Steps of a sequence for truncated back-propagation through time, from 1 to n_steps. None means n_steps, or for ppo
     batch_size if that is less."""
     n_epochs: _OwnInt = 10
-    """How often ppo learns from a rollout."""
+    """Passes of ppo over each rollout."""
     batch_size: _OwnInt = 256
     """Steps of a minibatch of ppo, in whole sequences of bptt_length."""
     clip_range: _OwnFloat = 0.2
-    """How far ppo may change the probability of an action: by this share of it, up or down."""
+    """How far ppo may change the probability of an action, up or down, as a fraction of it."""
     target_kl: _OwnFloat = 0.05
-    """Learning of ppo from a rollout stops once the approximate KL divergence from the policy that acted is above 1.5 times
-    this number; None never stops it."""
+    """ppo stops learning from a rollout once the approximate KL divergence from the policy that acted is above 1.5 times this
+    number. With None it never stops."""
     desired_kl: _OwnFloat = 0.01
-    """How far a rollout should move the policy of ppo, as a KL divergence: the learning rate rises while it is less than half
-    as far, and falls whenever it is more than twice as far. None keeps the rate, and with anneal it only goes down."""
+    """How far ppo should move the policy in each rollout, as a KL divergence: the learning rate rises while the move is less
+    than half as far, and falls whenever it is more than twice as far. None or anneal turns this off."""
     encoder_arch: _Sizes = field(default_factory=lambda: [64])
-    """Units of each layer before the memory cell; no number is no layer."""
+    """Units of each layer before the memory cell; give no number for no layer."""
     hidden_size: int = 64
     """Units of the memory cell."""
     cell_options: Annotated[dict[str, Any], _CELL_OPTIONS] = field(default_factory=dict)
@@ -137,26 +137,27 @@ class RunSettings:
     shared_cell: _Switch = False
     """Actor and critic share one memory cell; with False the critic has an encoder and a cell of its own."""
     previous_step: _Switch = False
-    """Let the agent see its last action and reward beside each observation."""
+    """Let the agent see its last action and reward with each observation."""
     previous_reward: _Switch = True
-    """With previous_step, let the agent see its last reward; else the last action alone."""
+    """With previous_step, let the agent see its last reward too; else only its last action."""
     normalize: _OwnSwitch = True
-    """Scale rewards, and observations but for choices and large images, by their running mean and deviation."""
+    """Scale rewards by the running deviation of the return, and observations, except choices, large images and numbers from 0
+    to 1, by their running mean and deviation."""
     optimizer: _OwnName = "adam"
-    """rmsprop or adam."""
+    """Optimizer: rmsprop or adam."""
     optimizer_eps: _OwnFloat = 1e-4
     """Epsilon of the optimizer: gradients far below it move the parameters little."""
     learning_rate: float = 1e-3
-    """Learning rate at the start."""
+    """Initial learning rate."""
     anneal: _Switch = False
-    """Let the learning rate go down to 0 over the run."""
+    """Reduce the learning rate to 0 over the run."""
     anneal_entropy: _Switch = False
-    """Let the weight of the entropy go down to 0 over the run."""
+    """Reduce the weight of the entropy to 0 over the run."""
     normalize_advantage: _OwnSwitch = None
-    """Scale the advantages of a rollout, or of a minibatch of ppo, to mean 0 and standard deviation 1; ppo does so by itself
-    where rewards are not scaled."""
+    """Scale the advantages of a rollout, or of a minibatch of ppo, to mean 0 and standard deviation 1. With None only ppo does
+    so, if rewards are not scaled."""
     gamma: float = 0.99
-    """Discount."""
+    """Discount factor."""
     gae_lambda: float = 0.9
     """Lambda of the generalised advantages."""
     ent_coef: float = 0.0
@@ -166,7 +167,8 @@ class RunSettings:
     max_grad_norm: float = 1.0
     """Longer gradients are clipped to this norm."""
     matmul_precision: _OwnName = "highest"
-    """highest, high or medium: medium lets processors that have bfloat16 use it inside the matrix products of learning."""
+    """Precision of matrix products in learning: highest, high or medium; medium uses bfloat16 inside them on processors that
+    have it."""
 
     @property
     def short_env(self) -> str:
@@ -185,12 +187,12 @@ class RunSettings:
 
     @property
     def evaluation_episodes(self) -> int:
-        """Episodes of an evaluation by default: many of the games that are played in arrays."""
+        """Default number of evaluation episodes: more for the games that are played in arrays."""
         return 1000 if self.env.startswith("fw_rl/") else 100
 
     @property
     def rollout_size(self) -> int:
-        """Steps of a rollout: those of all environments, or of one worker's where each learns from its own."""
+        """Steps of a rollout over all environments, or over those of one worker where each learns from its own."""
         of_one = self.engine == "local" and self.acts_apart
         return self.n_steps * (self.n_envs // self.workers if of_one else self.n_envs)
 
@@ -201,7 +203,7 @@ class RunSettings:
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in missing}
 
     def check(self) -> None:
-        """Check every setting, and that they go together; ValueError, in one line, if not."""
+        """Check every setting, and that they fit together; ValueError, in one line, if not."""
         from fw_rl.agents.optimization import OPTIMIZERS, PRECISIONS
         from fw_rl.cells import find_cell
 
@@ -243,7 +245,7 @@ class RunSettings:
 
     @staticmethod
     def from_json(text: str) -> RunSettings:
-        """The settings of a run as its folder has them."""
+        """The settings of a run, from the text of its config.json."""
         try:
             settings = json.loads(text)["settings"]
             known = {field.name for field in fields(RunSettings)}
@@ -262,7 +264,7 @@ class RunSettings:
 
 
 def _is_of(value: object, kind: Any) -> bool:
-    """Whether a value from JSON is of the type of a setting; the items of lists and dictionaries are not looked at."""
+    """Whether a value from JSON has the type of a setting; the items of lists and dictionaries are not checked."""
     if isinstance(kind, UnionType):
         return any(_is_of(value, one) for one in get_args(kind))
     return type(value) in ((int, float) if kind is float else (get_origin(kind) or kind,))
@@ -281,11 +283,11 @@ def resolve(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
 
 
 def fill_in(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
-    """The complete settings: those that are given, then tuned values, then the defaults of the classes.
+    """The complete settings: the given ones, then tuned values, then the defaults of the classes.
 
-    Without `tuned_for_cell` the tuned values are those for any cell. A batch that is not given is at most a rollout, and a
-    sequence that is not given at most a batch. ValueError if there is no such environment, engine or algorithm; nothing else is
-    checked.
+    Without `tuned_for_cell` only values tuned for any cell are used. A batch size that is not given is at most a rollout, and a
+    sequence length that is not given at most a batch. ValueError for an unknown environment, engine or algorithm; nothing else
+    is checked.
     """
     env, cell, engine = (given.get(name, getattr(RunSettings, name)) for name in ("env", "cell", "engine"))
     env = environment_id(env)
@@ -311,20 +313,20 @@ def fill_in(tuned_for_cell: bool = True, **given: Any) -> RunSettings:
 
 
 def settings_of_games(cell: str) -> dict[str, Any]:
-    """What a cell is trained with in POPGym's games, which is the same in each."""
+    """The settings of a cell for POPGym's games, the same for each."""
     _, tuned = _tuned("fw_rl/*")
     return dict(algo="ppo") | tuned["any ppo"] | tuned.get(f"{cell} ppo", {})
 
 
 def _tuned(env: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The entry for every environment, and that of the first pattern that fits this one."""
+    """The entry for every environment, and that of the first pattern that matches this one."""
     entries = _entries()
     return entries["*"], next((entry for pattern, entry in entries.items() if pattern != "*" and fnmatch(env, pattern)), {})
 
 
-@cache  # a table of memories asks a thousand times
+@cache  # a table of `memories` calls this a thousand times
 def _entries() -> dict[str, dict[str, Any]]:
-    """What `tuned.yaml` holds, by the pattern of environments."""
+    """The entries of `tuned.yaml`, by their patterns of environments."""
     return yaml.safe_load(resources.files("fw_rl.experiments").joinpath("tuned.yaml").read_text())
 
 

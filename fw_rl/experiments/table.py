@@ -1,4 +1,4 @@
-"""Many runs of a supervised task, made now or on other days, and one table of all of them."""
+"""Many runs of a supervised task, made now or earlier, and one table of all of them."""
 
 from __future__ import annotations
 
@@ -39,44 +39,44 @@ __all__ = ["TableOptions", "make_table"]
 
 @dataclass(frozen=True)
 class TableOptions:
-    """Options of a table of runs; the command has the task's own in place of those that are empty here."""
+    """Options of a table of runs; the command fills those that are empty here with the task's own."""
 
     cells: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--cell"], metavar="NAME ...")] = ()
-    """Rows of the table: names of its models, of any cell, or module:name for a cell that a module registers."""
+    """Rows of the table: names of its models, any cell, or module:name for a cell that a module registers."""
     cell_options: Annotated[
         tuple[str, ...] | None, tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="(default: the paper's)")
     ] = None
-    """Options of the cells, such as eta=0.1 decay=0.95: a row of its own in the table."""
+    """Options of the cells, such as eta=0.1 decay=0.95; cells with options get their own rows in the table."""
     hidden_sizes: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["--hidden-size"], metavar="INT ...")] = ()
     """Units of the recurrent layer."""
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["--seed"], metavar="INT ...")] = (0, 1, 2)
     """Seeds of the nets and of the order of the examples."""
     epochs: int = 64
-    """Passes over the training set; a run ends earlier after three without an error on the validation set."""
+    """Passes over the training set; a run stops early after three in a row without an error on the validation set."""
     learning_rates: Annotated[tuple[float, ...], tyro.conf.arg(aliases=["--learning-rate"], metavar="FLOAT ...")] = (1e-3, 3e-3)
-    """Learning rates of AdamW; of several, each model and size takes the one with the lowest validation error at seed 0."""
+    """Learning rates of AdamW; of several, each model and size gets the one with the lowest validation error at seed 0."""
     weight_decays: Annotated[tuple[float, ...], tyro.conf.arg(aliases=["--weight-decay"], metavar="FLOAT ...")] = ()
-    """How much of each weight AdamW takes away, times the learning rate; of several, chosen with the learning rate."""
+    """Weight decays of AdamW; of several, one is chosen along with the learning rate."""
     max_grad_norm: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: no limit)")] = None
-    """A longer gradient is clipped to this norm."""
+    """Longer gradients are clipped to this norm."""
     search_epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as --epochs)")] = None
     """Epochs of the runs that choose learning rate and weight decay."""
     batch_size: int = 128
-    """Examples of an update."""
+    """Examples per update."""
     anneal: bool = True
-    """Let the learning rate go down to 0 along a cosine."""
+    """Reduce the learning rate to 0 along a cosine."""
     device: str = "cpu"
     """Device of the nets: cpu, cuda or cuda:K. Small nets are fastest on the processor."""
     jobs: int = 1
     """Runs side by side, each in a process with one thread."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs")
-    """Folder of the records and of the table; runs that are recorded there are not made again."""
+    """Folder for the records and the table; runs that are recorded there are not repeated."""
     log_dir: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs")
-    """Folder of the checkpoints and of the TensorBoard logs."""
+    """Folder for the checkpoints and the TensorBoard logs."""
     resume: bool = True
-    """Go on with a run that was interrupted where its last epoch ended; else begin it anew."""
+    """Resume an interrupted run after its last complete epoch; otherwise start it again."""
     table: bool = False
-    """Train nothing: only make the table of the runs that are recorded."""
+    """Train nothing: only make the table of the recorded runs."""
     quiet: bool = False
     """No progress bar."""
 
@@ -126,14 +126,14 @@ class _Table:
                 run = replace(model, training=replace(chosen, seed=seed))
                 path = self.options.out / "runs" / f"{run.name}.json"
                 runs[path] = run
-                # A candidate that was trained as long as the runs of the table is one of them already.
+                # A candidate with as many epochs as the runs of the table is one of them already.
                 for candidate in search:
                     if not path.exists() and read_record(candidate).is_of(run):
                         write_file(path, candidate.read_bytes())
         self.make(runs)
 
     def grid(self) -> list[Training]:
-        """The ways to train from which every model and size takes its best."""
+        """The ways to train, among which every model and size finds its best."""
         options = self.options
         ways = product(dict.fromkeys(options.learning_rates), dict.fromkeys(options.weight_decays))
         common = options.epochs, 0, options.batch_size, options.anneal
@@ -147,13 +147,13 @@ class _Table:
         return [Run(self.task, row, size, anything, cell_options) for row, size in rows]
 
     def search(self, model: Run, grid: Sequence[Training]) -> dict[Path, Run]:
-        """The runs that choose how to train a model, by their records; none where there is one way."""
+        """The runs that choose how to train a model, by their records; none if there is only one way."""
         epochs = self.options.search_epochs or self.options.epochs
         runs = [replace(model, training=replace(training, epochs=epochs)) for training in grid] if len(grid) > 1 else []
         return {self.options.out / "search" / f"{run.search_name}.json": run for run in runs}
 
     def check_known(self, model: Run, grid: Sequence[Training], records: Sequence[Record]) -> None:
-        """ValueError where the records could not stand in one table with the runs that are wanted."""
+        """ValueError if the records cannot be in one table with the wanted runs."""
         wanted = [replace(model, training=training).settings for training in grid]
         for record in records:
             for name in wanted[0] if record.group == model.group else ["data"]:
@@ -180,7 +180,7 @@ class _Table:
 
 @contextmanager
 def _workers(count: int) -> Iterator[Callable[..., Any]]:
-    """Python's map, or with more than one process that of the processes."""
+    """Python's map, or with more than one process the map of a pool."""
     if count == 1:
         yield map
         return
@@ -189,7 +189,7 @@ def _workers(count: int) -> Iterator[Callable[..., Any]]:
         yield pool.map
     except BrokenProcessPool as error:
         raise ValueError("a process was killed (out of memory?): the same command goes on, with fewer --jobs") from error
-    except BaseException:  # which none of them has heard, and a run may take an hour
+    except BaseException:  # which the workers do not hear, and a run may take an hour
         for process in active_children():
             process.terminate()
         raise
@@ -206,7 +206,7 @@ def _describe(run: Run, record: Record) -> str:
 
 
 def _best(search: Mapping[Path, Run]) -> Training:
-    """How the candidate with the lowest error on the validation set, at equal errors the lowest loss there, was trained."""
+    """The training of the candidate with the lowest error on the validation set, at equal errors the lowest loss there."""
 
     def rank(path: Path) -> tuple[float, float]:
         record = read_record(path)

@@ -20,8 +20,8 @@ class TaskEntry(NamedTuple):
 
 
 TASKS = {
-    "retrieval": TaskEntry("associative retrieval, Table 1 and Figure 2 of Ba16", "fw_rl.tasks.retrieval:Retrieval"),
-    "glimpse": TaskEntry("digits in glimpses, Table 2 of Ba16", "fw_rl.tasks.digits:Digits"),
-    "faces": TaskEntry("facial expressions in glimpses, Table 3 of Ba16", "fw_rl.tasks.faces:Expressions"),
+    "retrieval": TaskEntry("learn associative retrieval (Ba16 Table 1 and Figure 2)", "fw_rl.tasks.retrieval:Retrieval"),
+    "glimpse": TaskEntry("learn digits in glimpses (Ba16 Table 2)", "fw_rl.tasks.digits:Digits"),
+    "faces": TaskEntry("learn facial expressions in glimpses (Ba16 Table 3)", "fw_rl.tasks.faces:Expressions"),
 }
 """The supervised tasks by the names of their commands."""
