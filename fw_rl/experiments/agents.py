@@ -1,4 +1,4 @@
-"""The agent of a run: made anew, loaded from a checkpoint, evaluated."""
+"""The agent of a run: newly made, loaded from a checkpoint, evaluated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EVALUATION_ENVS = 100
 
 
 def make_model(config: RunSettings, device: str = "cpu", ray_address: str | None = None) -> RecurrentOnPolicyAlgorithm:
-    """A new agent for the settings of a run; ValueError if they cannot be those of one, or Ray is needed and not installed."""
+    """A new agent for the settings of a run; ValueError if they do not make one, or if Ray is needed and not installed."""
     agent = _agent_class(config)
     settings = {name: value for name, value in config.of_agent.items() if name in argument_defaults(agent)}
     if config.normalize is not None:
@@ -46,7 +46,7 @@ def make_model(config: RunSettings, device: str = "cpu", ray_address: str | None
 def load_model(
     config: RunSettings, checkpoint: Path, device: str = "cpu", ray_address: str | None = None
 ) -> RecurrentOnPolicyAlgorithm:
-    """The agent of a run as a checkpoint has it, ready to go on; ValueError if the file is damaged, or of another run."""
+    """The agent of a run from a checkpoint, ready to continue; ValueError if the file is damaged, or of another run."""
     find_cell(config.cell)  # a checkpoint imports nothing
     agent = _agent_class(config)
     model = agent.load(checkpoint, _environments(config), **_machine(config, agent, device, ray_address))
@@ -62,16 +62,16 @@ def _agent_class(config: RunSettings) -> type[RecurrentOnPolicyAlgorithm]:
 
 
 def _machine(config: RunSettings, agent: type[RecurrentOnPolicyAlgorithm], device: str, address: str | None) -> dict[str, Any]:
-    """What the agent takes besides its settings: where it learns, and in which processes; the command sets Torch's threads."""
+    """The agent's arguments besides its settings: where it learns, and in which processes. The command sets Torch's threads."""
     given = dict(threads=torch.get_num_threads(), n_workers=config.workers, algorithm=config.algo, ray_address=address)
     return dict(device=device) | {name: given[name] for name in given if name in argument_defaults(agent)}
 
 
 def _environments(config: RunSettings) -> Any:
-    """The environments as the agent of a run takes them: a function that makes those of a worker where these act apart."""
+    """The environments for the agent of a run, or a function that makes those of one worker if workers act apart."""
     of_worker = config.n_envs // config.workers
     if config.engine == "ray":
-        return partial(make_vector_env, config.env, of_worker, autoreset_mode=AutoresetMode.NEXT_STEP)  # as RLlib takes them
+        return partial(make_vector_env, config.env, of_worker, autoreset_mode=AutoresetMode.NEXT_STEP)  # as RLlib needs them
     if config.acts_apart:
         return partial(_adapted, config, of_worker)
     return _adapted(config, config.n_envs, config.workers)
@@ -90,7 +90,7 @@ def _adapted(config: RunSettings, n_envs: int, workers: int = 1, training: bool 
 
 
 def evaluate(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int, greedy: bool = True) -> NDArray[np.float64]:
-    """The returns of episodes from a seed of their own, [episodes]; greedy ones, or with actions drawn as in training."""
+    """The returns [episodes] of episodes with a seed of their own, greedy or with actions sampled as in training."""
     return np.array([episode.total for episode in _played(config, model, episodes, greedy)])
 
 
@@ -107,7 +107,7 @@ def _played(config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: in
 def evaluation_record(
     config: RunSettings, model: RecurrentOnPolicyAlgorithm, episodes: int, progress_bar: bool = False
 ) -> dict[str, Any]:
-    """What eval.json has: an evaluation by so many greedy and so many sampled episodes."""
+    """The content of eval.json: an evaluation by `episodes` greedy and as many sampled episodes."""
     with tqdm(
         total=2 * episodes, unit=" episodes", mininterval=0.5, disable=None if progress_bar else True, leave=False
     ) as bar:
@@ -122,9 +122,9 @@ def _counted(played: Iterable[PlayedEpisode], bar: tqdm) -> Iterator[PlayedEpiso
 
 
 def _summary(config: RunSettings, played: Iterable[PlayedEpisode]) -> dict[str, Any]:
-    """Mean, interval and standard deviation of the returns of episodes, and how many of them had no end of their own.
+    """Mean, interval and standard deviation of the returns of episodes, and how many of them were cut off.
 
-    The interval is None for a single one.
+    The interval is None for a single episode.
     """
     episodes = list(played)
     returns = np.array([episode.total for episode in episodes])
@@ -134,8 +134,8 @@ def _summary(config: RunSettings, played: Iterable[PlayedEpisode]) -> dict[str, 
 
 
 def load_trained(run: Path, checkpoint: Path | None = None) -> tuple[RunSettings, RecurrentOnPolicyAlgorithm]:
-    """The settings of a run, and its agent, by default the last, without an environment; ValueError if there is none."""
+    """The settings of a run and its agent, by default the latest, without an environment; ValueError if there is none."""
     folder, config = RunFolder.open(run)
     find_cell(config.cell)  # a checkpoint imports nothing
-    agent = RecurrentA2C if config.engine == "ray" else _agent_class(config)  # to act needs no Ray
+    agent = RecurrentA2C if config.engine == "ray" else _agent_class(config)  # acting needs no Ray
     return config, agent.load(checkpoint or folder.last_checkpoint(), device="cpu")

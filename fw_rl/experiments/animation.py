@@ -1,4 +1,4 @@
-"""Frames as a GIF or an MP4 file, and the GIF that a run has."""
+"""Frames as a GIF or an MP4 file, and the GIF of a run."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def draw_episodes(path: Path, config: RunSettings, model: RecurrentOnPolicyAlgor
 
 
 def write_gif(path: Path, episodes: Iterable[Frames], fps: float) -> None:
-    """Episodes as a GIF that repeats, and rests on the last frame of each."""
+    """Write episodes as a GIF that repeats, and rests on the last frame of each."""
     pictures, milliseconds = [], []
     for frames in episodes:
-        # Unlike Pillow's default, this quantiser keeps the colour of what is only a few pixels large.
+        # Unlike Pillow's default, this quantiser keeps the colours of details of a few pixels.
         pictures += [
             Image.fromarray(frame).quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) for frame in frames
         ]
@@ -52,9 +52,9 @@ def write_gif(path: Path, episodes: Iterable[Frames], fps: float) -> None:
 
 
 def write_mp4(path: Path, episodes: Iterable[Frames], fps: float) -> None:
-    """Episodes as a video (H.264) that rests on the last frame of each."""
+    """Write episodes as a video (H.264) that rests on the last frame of each."""
     frames = [frame for episode in episodes for frame in (*episode, *[episode[-1]] * round(fps * REST))]
-    even = [frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames]  # as the codec wants them
+    even = [frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames]  # the codec needs even sizes
     content = require_video().imwrite("<bytes>", even, extension=".mp4", plugin="FFMPEG", fps=fps, macro_block_size=2)
     write_file(path, content)
 

@@ -1,4 +1,4 @@
-"""What a memory attends to in an episode, as a picture: each step's past steps, beside the frames."""
+"""A picture of what a memory attends to in an episode: the past steps that each step reads, beside the frames."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ __all__ = ["AttentionPicture", "attention_shares", "draw_scale", "encode", "shar
 Image = NDArray[np.uint8]
 
 EDGE, GAP, LINE, FRAME = 0.75, 0.08, 0.25, 0.55
-"""Inches: what is left around the matrix for words, what lies between its parts, a line of words, and the least frame."""
+"""Inches: the margin around the matrix for labels, the gap between its parts, a line of text, and the smallest frame."""
 
 DPI, PIXELS = 150, 2
-"""Pixels of an inch, and of a step, at least; what has no room is left out."""
+"""Pixels per inch, and at least per step; steps without room are left out."""
 
 WORDS = 7.5
-"""Steps an inch that are called by what was observed, at most."""
+"""Up to this many steps per inch are labelled by their observations."""
 
 FAINTEST = 1e-3
-"""The least share that has a colour."""
+"""The smallest share that has a colour."""
 
 
 def attention_shares(model: RecurrentOnPolicyAlgorithm, episode: Episode) -> NDArray[np.float64]:
-    """What share of its attention each of T steps gives to each earlier one, [T, T]; a row sums to 1, or 0."""
+    """The share of its attention that each of T steps gives to each earlier one, [T, T]; a row sums to 1, or 0."""
     cell = model.policy.actor_cell
     if not cell.attends:
         raise ValueError(f"cell must be one that attends to past steps, such as fast-weights, got {model.policy.cell_name!r}")
@@ -58,16 +58,16 @@ def shares_of(cell: Cell, x: torch.Tensor, state: State) -> NDArray[np.float64]:
 
 @torch.no_grad()
 def encode(model: RecurrentOnPolicyAlgorithm, observations: list[Any]) -> torch.Tensor:
-    """What the actor's cell gets at each of T observations, [T, 1, I]."""
+    """The inputs of the actor's cell for T observations, [T, 1, I]."""
     stacked, _ = model.policy.obs_to_tensor(_stack(observations))
     return model.policy.encode(map_observation(lambda part: part.unsqueeze(1), stacked), actor_only=True)
 
 
 class AttentionPicture:
-    """A row for each step of an episode, and along it the steps before; frames on both sides, if there are any.
+    """A matrix with a row for each step of an episode, a column for each step before it, and frames, if any, along both.
 
-    The frames above the matrix show the steps that are attended to, those at its left the steps that attend. What is left out
-    is said below. `side` is that of the matrix in inches: a small one has large words, and few frames.
+    The frames above the matrix show the steps that are attended to, those on its left the steps that attend. A line below says
+    what is left out. `side` is the side of the matrix in inches: on a small one the text is large and the frames are few.
     """
 
     def __init__(self, episode: Episode, shares: NDArray[np.float64], title: str, side: float = 6.4) -> None:
@@ -120,7 +120,7 @@ class AttentionPicture:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
     def _draw_strip(self, axes: Axes, across: bool) -> None:
-        """Every so many of the frames, each at the place of its step along a side of the matrix."""
+        """The frames, each at the place of its step along a side of the matrix."""
         for i, frame in enumerate(self.frames):
             begin, end = i * self.every - 0.5, (i + 1) * self.every - 0.5
             axes.imshow(frame, extent=(begin, end, 0, 1) if across else (0, 1, end, begin), aspect="auto")
@@ -131,7 +131,7 @@ class AttentionPicture:
 
 
 def _left_out(episode: Episode, steps: int, every: int) -> str:
-    """What of an episode a picture does not show: steps after these, and frames between one of so many and the next."""
+    """A note on what the picture leaves out: the steps after the first `steps`, and all but one of `every` frames."""
     told = []
     if steps < len(episode):
         told.append(f"the first {steps} of {len(episode)} steps")
@@ -143,7 +143,7 @@ def _left_out(episode: Episode, steps: int, every: int) -> str:
 
 
 def _word(observation: Any) -> str:
-    """An observation of a few whole numbers as a word, else nothing."""
+    """An observation of at most three integers as text, else an empty string."""
     numbers = np.asarray(observation.get("observation") if isinstance(observation, dict) else observation)
     return " ".join(map(str, numbers.ravel().tolist())) if numbers.dtype.kind in "iu" and numbers.size <= 3 else ""
 
@@ -156,7 +156,7 @@ def _stack(observations: list[Any]) -> Any:
 
 
 def draw_scale(figure: Figure, image: Any, label: str, **place: Any) -> None:
-    """A bar that says which shade is which share of the attention; `place` is what `Figure.colorbar` takes."""
+    """A colour bar for shares of attention; `place` has arguments of `Figure.colorbar`."""
     bar = figure.colorbar(image, **place)
     bar.set_ticks([0.001, 0.01, 0.1, 1.0], labels=["0.1 %", "1 %", "10 %", "100 %"])
     bar.minorticks_off()

@@ -1,4 +1,4 @@
-"""What happens while a run trains: the progress bar, the checkpoints, and the end by Ctrl-C."""
+"""Callbacks of a run: progress bar, log, checkpoints, pictures of the attention, and the stop by Ctrl-C."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["AttentionPictures", "Checkpoints", "LogRows", "ProgressBar", "StopOn
 
 
 class _BetweenRollouts(BaseCallback):
-    """What acts between two rollouts, not at their steps."""
+    """A callback that acts between two rollouts, not at their steps."""
 
     def _on_step(self) -> bool:
         return True
@@ -37,12 +37,12 @@ class _BetweenRollouts(BaseCallback):
         self._before = self.model.num_timesteps
 
     def _passes(self, interval: int) -> bool:
-        """Whether the rollout has passed a multiple of so many frames."""
+        """Whether the rollout has passed a multiple of `interval` frames."""
         return self.model.num_timesteps // interval > self._before // interval
 
 
 class ProgressBar(_BetweenRollouts):
-    """A bar with the frames done, the mean return of recent episodes, frames a second and the time left."""
+    """A bar with the frames done, the mean return of recent episodes, frames per second and the time left."""
 
     def _on_training_start(self) -> None:
         self.total = self.model._total_timesteps
@@ -52,7 +52,7 @@ class ProgressBar(_BetweenRollouts):
             unit=" frames",
             unit_scale=True,
             mininterval=0.5,
-            disable=None,  # where it is no terminal: a file would grow with each update
+            disable=None,  # only in a terminal: a file would grow with each update
         )
 
     def _on_rollout_end(self) -> None:
@@ -67,7 +67,7 @@ class ProgressBar(_BetweenRollouts):
 
 
 class LogRows(_BetweenRollouts):
-    """A row of the log every so many frames and at the end, at the same frames whether or not the run was interrupted."""
+    """A log row every `interval` frames and at the end, at the same frames whether or not the run was interrupted."""
 
     def __init__(self, interval: int) -> None:
         super().__init__()
@@ -79,9 +79,9 @@ class LogRows(_BetweenRollouts):
 
 
 class Checkpoints(_BetweenRollouts):
-    """A checkpoint at the first rollout and then every so many frames, between two rollouts, where nothing is half done.
+    """A checkpoint at the first rollout and then every `interval` frames, between two rollouts, when nothing is half done.
 
-    The last ones are kept, and the one before which the training episodes that SB3 counts had the largest mean return.
+    The last `keep` are kept, and the one before which the training episodes that SB3 counts had the largest mean return.
     """
 
     def __init__(self, folder: RunFolder, interval: int, keep: int = 3) -> None:
@@ -94,8 +94,8 @@ class Checkpoints(_BetweenRollouts):
             self.save()
 
     def save(self) -> None:
-        """Write a checkpoint now; OSError where that cannot be, as in a folder that was removed."""
-        if not self.folder.config.is_file():  # else it would come back, as one that cannot be resumed
+        """Write a checkpoint now; OSError if that fails, for example if the folder was removed."""
+        if not self.folder.config.is_file():  # else the folder would come back, but could not be resumed
             raise FileNotFoundError(errno.ENOENT, "the folder of the run was removed", str(self.folder.path))
         checkpoint = self.folder.checkpoint(self.model.num_timesteps)
         self.model.save(checkpoint)
@@ -108,7 +108,7 @@ class Checkpoints(_BetweenRollouts):
 
 
 class StopOnInterrupt(_BetweenRollouts):
-    """Turns Ctrl-C, or a polite kill, into a KeyboardInterrupt between two rollouts, after a checkpoint.
+    """Turns Ctrl-C or SIGTERM into a KeyboardInterrupt between two rollouts, after a checkpoint.
 
     A second Ctrl-C acts at once.
     """
@@ -130,7 +130,7 @@ class StopOnInterrupt(_BetweenRollouts):
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         self.__exit__()
-        with suppress(OSError):  # by the system alone, for the signal may have come amid a print
+        with suppress(OSError):  # past Python's streams, since the signal may have interrupted a print
             os.write(2, b"\nStopping after this rollout. Ctrl-C again stops at once, at the last checkpoint.\n")
 
     def _on_rollout_start(self) -> None:
@@ -140,10 +140,10 @@ class StopOnInterrupt(_BetweenRollouts):
 
 
 class AttentionPictures(_BetweenRollouts):
-    """What the memory attends to in a greedy episode, as a picture for TensorBoard every so many frames.
+    """A picture for TensorBoard, every `interval` frames, of what the memory attends to in a greedy episode.
 
-    The episode is played apart from those that are trained on, always from the same seed, and whatever random numbers it takes
-    from the global generators are put back: the training does not notice.
+    The episode is not one of the training's and always has the same seed, and the global random generators are restored after
+    it: the training is not affected.
     """
 
     model: RecurrentOnPolicyAlgorithm
@@ -167,7 +167,7 @@ class AttentionPictures(_BetweenRollouts):
     def _draw(self) -> None:
         try:
             episode = play_episode(self.model, self.env, seed=0, max_steps=self.max_steps)
-        except ValueError:  # amid an episode, it no longer draws itself
+        except ValueError:  # it stopped drawing during an episode
             self.env = open_env(self.config, None)
             episode = play_episode(self.model, self.env, seed=0, max_steps=self.max_steps)
         title = f"greedy, after {self.model.num_timesteps:,} frames: return {sum(episode.rewards):.3g}"
@@ -180,7 +180,7 @@ class AttentionPictures(_BetweenRollouts):
 
 @contextmanager
 def _same_random_numbers() -> Iterator[None]:
-    """Leaves the global generators as they were."""
+    """Restore the global generators at the end."""
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002 (environments may draw from it)
     try:
         yield

@@ -1,4 +1,4 @@
-"""A trained agent as a folder to share: the few files of its run that play it and go on, with a model card."""
+"""A trained agent as a folder to share: the files needed to play it and to continue its training, with a model card."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ CARD = """\
 
 # {algo} with the memory {cell} on {env}
 
-An agent that was trained by fw-rl for {frames:,} frames of `{env}`, an environment for
-[Gymnasium](https://gymnasium.farama.org). fw-rl has agents with memory in the form of Stable-Baselines3.
+An agent trained with fw-rl for {frames:,} frames on `{env}`, an environment for
+[Gymnasium](https://gymnasium.farama.org). fw-rl has agents with memory in the style of Stable-Baselines3.
 {film}
 ## Evaluation
 
@@ -52,11 +52,11 @@ In Python:
 {code}
 ```
 
-`model.safetensors` holds tensors and JSON under a checksum, and no pickle: nothing in it is run.
+`model.safetensors` holds tensors and JSON with a checksum, and no pickle: loading it runs no code.
 
-## Go on with the training
+## Continue training
 
-The file has the optimizer and the random numbers too.
+The file also has the states of the optimizer and the random generators.
 
 ```bash
 {resume}
@@ -73,14 +73,14 @@ Trained with {versions}.
 
 
 def check_card(folder: Path, run: Path) -> None:
-    """Check the folder that --card names, and make it; ValueError if it has files that are not those of an earlier card."""
+    """Check the folder that --card names, and make it; ValueError if it has other files than those of an earlier card."""
     require_option("card", folder, folder.resolve() != run.resolve(), "another folder than RUN")
     require_option("card", folder, _is_free(folder), "a new folder, an empty one, or that of an earlier card")
     make_folder("card", folder)
 
 
 def _is_free(folder: Path) -> bool:
-    """Whether a folder has nothing but what an earlier card left."""
+    """Whether a folder has nothing but the files of an earlier card."""
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     card = folder / "README.md"
     is_card = card.is_file() and "library_name: fw-rl" in card.read_text(errors="replace")
@@ -88,7 +88,7 @@ def _is_free(folder: Path) -> bool:
 
 
 def stored_evaluation(run: Path, model: RecurrentOnPolicyAlgorithm) -> dict[str, Any] | None:
-    """What eval.json has, if it is of this agent and not of an earlier or later one."""
+    """The content of eval.json, if it is of this agent and not of an earlier or later one."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         record: dict[str, Any] = json.loads(RunFolder(run).evaluation.read_text())
         if record["timesteps"] == model.num_timesteps:
@@ -105,9 +105,9 @@ def write_card(
     evaluation: dict[str, Any],
     repository: str | None,
 ) -> str:
-    """Write the folder, the card last; returns why there is no animation, or nothing.
+    """Write the folder, the card last; returns why there is no animation, or an empty string.
 
-    The animation is the run's if the evaluation is, else a new one.
+    The animation is the run's own if the evaluation is, else a new one.
     """
     shared, problem = RunFolder(to), ""
     sources = {shared.weights: checkpoint, shared.config: run.config, shared.curve: run.curve, shared.progress: run.progress}
@@ -162,7 +162,7 @@ def _card(
 
 
 def _metadata(config: RunSettings, evaluation: dict[str, Any]) -> dict[str, Any]:
-    """The head of the card, with the names that the models of Stable-Baselines3 have on the Hub."""
+    """The metadata of the card, under the names that models of Stable-Baselines3 use on the Hub."""
     env = without_module(config.env)
     metric = dict(type="mean_reward", name="mean_reward", value=_spread(evaluation), verified=False)
     task = dict(type="reinforcement-learning", name="reinforcement-learning")
@@ -189,7 +189,7 @@ def _picture(title: str, path: Path) -> str:
 
 
 def _code(config: RunSettings, model: RecurrentOnPolicyAlgorithm, repository: str | None, place: str) -> str:
-    """Python that loads the agent, and plays where Gymnasium alone makes the environment that the agent knows."""
+    """Python code that loads the agent, and plays it if Gymnasium alone can make the environment that it knows."""
     name, module = type(model).__name__, config.cell.rpartition(":")[0]
     weights = json.dumps(f"{place}/model.safetensors")
     changes = changes_to_observations(config.env)

@@ -1,4 +1,4 @@
-"""Checks of what a user asks for, before the work begins."""
+"""Checks of a user's options, before the work begins."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = [
 
 
 NO_GPU = "cpu, since PyTorch finds no CUDA device on this machine"
-"""What a device must be there."""
+"""What a device must be on a machine without a GPU."""
 
 LARGEST = 3.4e38
-"""The largest number that Torch does not take for infinite."""
+"""The largest finite number in float32, rounded down."""
 
 
 def flag(name: str) -> str:
@@ -39,35 +39,35 @@ def flag(name: str) -> str:
 
 
 def require_option(name: str, value: object, fits: bool, wanted: str) -> None:
-    """As `arguments.require`, of a setting by the name of its option."""
+    """`arguments.require` for a setting, by the name of its option."""
     arguments.require(flag(name), value, fits, wanted)
 
 
 def check_count(name: str, value: int | None, least: int = 1, most: int = 10**12) -> None:
-    """Check a whole number; one above `most` is a slip of the finger, or more than a machine has."""
+    """Check a whole number; one above `most` is a typing error, or more than a machine has."""
     require_option(name, value, value is None or value >= least, f"at least {least}")
     require_option(name, value, value is None or value <= most, f"at most {most}")
 
 
 def check_seed(name: str, value: int) -> None:
-    """Check a seed: Torch, NumPy and environments of others all take it, and those that are counted on from it."""
+    """Check a seed: Torch, NumPy and third-party environments all accept it, and those counted on from it."""
     require_option(name, value, 0 <= value < 2**31, f"from 0 to {2**31 - 1}")
 
 
 def check_device(value: str, auto: bool = False) -> None:
-    """Check the name of a device of Torch that this machine has; the agents choose one themselves for "auto"."""
-    import torch  # which `fw-rl train --help` does without
+    """Check the name of a Torch device of this machine; for "auto" the agents choose one."""
+    import torch  # which `fw-rl train --help` does not need
 
     kind, _, number = value.partition(":")
     known = value in ("cpu", "cuda") or (auto and value == "auto") or (kind == "cuda" and number.isdecimal())
     require_option("device", value, known, "cpu, cuda, cuda:K or auto" if auto else "cpu, cuda or cuda:K")
-    here = torch.cuda.device_count()  # SB3 would silently take the processor
+    here = torch.cuda.device_count()  # SB3 would silently use the processor
     wanted = f"one of {here} CUDA devices of this machine" if here else NO_GPU
     require_option("device", value, kind != "cuda" or int(number or 0) < here, wanted)
 
 
 def check_processes(name: str, value: int) -> None:
-    """Check the number of processes that are started on this machine."""
+    """Check the number of processes to start on this machine."""
     most = 32 * (os.cpu_count() or 1)
     check_count(name, value)
     require_option(name, value, value <= most, f"at most {most}, 32 for each core of this machine")
@@ -81,9 +81,9 @@ def check_threads(name: str, value: int) -> None:
 
 
 def check_output(name: str, path: Path, *endings: str) -> None:
-    """Check the file that an option names, which is going to be written, and make the folder for it.
+    """Check the output file that an option names, and make its folder.
 
-    ValueError for a name that is none; OSError where nothing can be written.
+    ValueError for a name that cannot be a file's; OSError if nothing can be written.
     """
     require_option(name, path, path.suffix.lower() in endings, f"a file whose name ends in {' or '.join(endings)}")
     with _named(name, "a file that can be made", path):
@@ -92,14 +92,14 @@ def check_output(name: str, path: Path, *endings: str) -> None:
 
 
 def make_folder(name: str, folder: Path) -> None:
-    """Make the folder that an option names, and check that files can be written there, as `check_output`."""
+    """Make the folder that an option names, and check that files can be written there, with the errors of `check_output`."""
     with _named(name, "a folder that can be made", folder):
         check_writable(folder / "checked")
 
 
 @contextmanager
 def _named(name: str, wanted: str, path: Path) -> Iterator[None]:
-    """Turns the error for a path that is no name of a file, as long or as part of one, into a ValueError."""
+    """Turns the error for a path that cannot be a file, since it is too long or lies below a file, into a ValueError."""
     try:
         yield
     except OSError as error:
@@ -110,7 +110,7 @@ def _named(name: str, wanted: str, path: Path) -> Iterator[None]:
 
 @contextmanager
 def ray_needed() -> Iterator[None]:
-    """A context for what imports Ray; ValueError, with the command that installs it, if it is not there."""
+    """A context for imports of Ray; ValueError, with the command that installs it, if it is missing."""
     try:
         yield
     except ModuleNotFoundError as error:

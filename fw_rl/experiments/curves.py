@@ -1,4 +1,4 @@
-"""The learning curve of a run, those of many runs as one picture, and the words that such pictures share."""
+"""The learning curve of a run, the curves of many runs as one picture, and the labels that such pictures share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POINTS = 300
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """What one run learned: the smoothed mean returns [P] at some frames [P]."""
+    """The learning curve of one run: smoothed mean returns [P] at some frames [P]."""
 
     path: Path
     config: RunSettings
@@ -38,7 +38,7 @@ class LearningCurve:
 
 
 Kind = list[LearningCurve]
-"""Runs that differ in nothing but the seed."""
+"""Runs that differ only in the seed."""
 
 
 def read_run(path: Path) -> LearningCurve:
@@ -52,7 +52,7 @@ def read_run(path: Path) -> LearningCurve:
 
 
 def group(runs: Sequence[LearningCurve]) -> dict[str, dict[str, Kind]]:
-    """The runs by environment and by the label of their kind, in the order in which they come."""
+    """The runs by environment and by the label of their kind, in the given order."""
     kinds: dict[str, dict[str, Kind]] = {}
     for run in runs:
         of_env = kinds.setdefault(run.config.short_env, {})
@@ -61,7 +61,7 @@ def group(runs: Sequence[LearningCurve]) -> dict[str, dict[str, Kind]]:
 
 
 def _settings(run: LearningCurve) -> dict[str, Any]:
-    """What makes the kind of a run, by name, the most telling first."""
+    """The settings that define the kind of a run, by name, the most telling first."""
     settings = asdict(run.config)
     for name in ("seed", "env"):
         del settings[name]
@@ -70,10 +70,9 @@ def _settings(run: LearningCurve) -> dict[str, Any]:
 
 
 def _label(kinds: list[Kind]) -> dict[str, Kind]:
-    """Kinds by the cell, the algorithm if there are several, and those of their other settings that differ from kind to kind.
+    """Kinds by label: the cell, the algorithm if there are several, and the other settings that differ between its kinds.
 
-    What two cells have set apart by nature, such as their tuned learning rates, is no part of their names unless one of the
-    cells comes in several kinds.
+    Settings that differ only between cells, such as tuned learning rates, are not in the labels.
     """
     settings = [_settings(runs[0]) for runs in kinds]
     several_algorithms = len({own["algo"] for own in settings}) > 1
@@ -86,9 +85,9 @@ def _label(kinds: list[Kind]) -> dict[str, Kind]:
 
 
 def mean_curve(runs: Kind) -> tuple[NDArray[Any], ...]:
-    """Frames [P], and the mean return there with both ends of its interval, as far as every one of the runs has come.
+    """Frames [P] that all runs have in common, and the mean return there with both ends of its interval.
 
-    ValueError if one ends before another begins.
+    ValueError if one run ends before another begins.
     """
     begin, end = max(run.frames[0] for run in runs), min(run.frames[-1] for run in runs)
     if end < begin:
@@ -121,7 +120,7 @@ def draw(panels: dict[str, dict[str, Kind]]) -> bytes:
 
 
 def _limits(returns: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """What the returns of the runs need: the interval over a few of them may be many times as wide as is possible."""
+    """Limits that fit the returns of the runs: the interval over a few of them may be many times as wide as is possible."""
     low, high = min(map(np.min, returns)), max(map(np.max, returns))
     margin = 0.06 * max(high - low, 1e-3 * max(abs(high), 1))
     return low - margin, high + margin
@@ -155,7 +154,7 @@ def smooth(values: NDArray[np.float64], share: float = 0.05) -> NDArray[np.float
 
 
 def label_panel(axes: Axes, title: str, groups: Iterable[Sequence[Any]]) -> None:
-    """The texts of a panel with learning curves, each of a group of seeds."""
+    """Titles and labels of a panel with learning curves, each of a group of seeds."""
     counts = count_of(groups)
     put_titles(axes, title, "one seed" if counts == "1" else f"mean and 95 % interval over {counts} seeds")
     axes.set(xlabel="frames", ylabel="mean return")
@@ -170,6 +169,6 @@ def put_titles(axes: Axes, title: str, subtitle: str) -> None:
 
 
 def count_of(groups: Iterable[Sequence[Any]]) -> str:
-    """How many each of the groups has: "5", or "3 to 5"."""
+    """The sizes of the groups: "5", or "3 to 5"."""
     counts = [len(group) for group in groups]
     return " to ".join(dict.fromkeys(str(count) for count in (min(counts), max(counts))))

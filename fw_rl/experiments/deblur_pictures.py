@@ -37,7 +37,7 @@ def _line(axes: Axes, x: Any, curve: Any, color: str, label: str = "", style: st
 
 
 def _finish(figure: Figure, panels: Any) -> None:
-    """What panels with a common error axis share."""
+    """Labels and legend of panels with a common error axis."""
     panels[0].set_ylabel("average error of an output unit")
     panels[0].set_ylim(bottom=0)
     _legend_below(figure, panels[0])
@@ -189,4 +189,4 @@ PICTURES: dict[str, Callable[[Record], Figure]] = {
     "uses.png": _uses,
     "recurrent.png": _recurrent,
 }
-"""For each file name what draws it from the record of the measurements."""
+"""The functions that draw the files, by name, from the record of the measurements."""

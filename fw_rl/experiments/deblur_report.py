@@ -33,7 +33,7 @@ def _simulation(record: Record) -> Iterator[str]:
     last = protocol["rehearsal_sweeps"]
     shown = sorted({1, min(5, last), last})
     yield f"Rehearsal of a part: errors |y - d| after {last} sweeps, and the improvement of unretrained over that of retrained"
-    yield "associations, for |y - d| and for (y - d)^2, which is the error that is descended."
+    yield "associations, for |y - d| and for (y - d)^2, which is the error that is minimised."
     sweeps = "".join(f"{f'sweep {sweep}':14}" for sweep in shown)
     yield f"{'part':6}{'retrained':24}{'unretrained':24}{sweeps}its interval for |y - d|"
     for percent, subset in figure["subsets"].items():
@@ -49,7 +49,7 @@ def _ways(record: Record) -> Iterator[str]:
     ways, percent = record["rehearsal"], record["settings"]["subset"]
     last = next(iter(ways.values()))["times"][-1]
     yield "WHAT THE FAST WEIGHTS ADD (HP87 §1 and §6: fast_weights.png)"
-    yield f"Errors |y - d| before and after rehearsal of {percent} %, and after {last} steps more without learning, while the"
+    yield f"Errors |y - d| before and after rehearsal of {percent} %, and after {last} more steps without learning, while the"
     yield "fast weights decay. What rehearses: both weights at their rates; both, the slow ones at a hundredth of their"
     yield "rate; the fast ones alone; the slow ones alone, in nets that never had fast weights."
     yield ""
@@ -65,7 +65,7 @@ def _theory(record: Record) -> Iterator[str]:
     theory, plane = record["theory"], record["figure_4"]
     yield "THE THEORY (HP87 §5, linear nets without hidden units: theory.png)"
     yield "Transfer between two random associations. Eq. 2 and Eq. 3 are the squared cosine between the inputs: the ratio"
-    yield "of the expected improvements. The mean of Eq. 1 itself is another, 2/pi c asin(c) for a cosine c."
+    yield "of the expected improvements. The mean of Eq. 1 itself differs: 2/pi c asin(c) for a cosine c."
     yield ""
     yield f"{'Eq.':4}{'n':>6}{'p':>7}{'formula':>11}{'measured':>10}{'z':>7}   {'mean of Eq. 1':>14}{'measured':>10}{'z':>7}"
     scores = []
@@ -78,9 +78,9 @@ def _theory(record: Record) -> Iterator[str]:
     one, two = (sum(abs(z) <= bound for z in scores) for bound in (1, 2))
     spread, chance = sum(z * z for z in scores) / len(scores), (2 / len(scores)) ** 0.5
     yield f"z is the difference in standard errors: of {len(scores)} for Eq. 2 and 3, {one} are within 1 and {two} within 2;"
-    yield f"the mean of z^2 is {spread:.2f}, where chance has 1 give or take {chance:.2f}."
+    yield f"the mean of z^2 is {spread:.2f}, where chance gives 1, plus or minus {chance:.2f}."
     yield ""
-    yield "The same in the mean of random pairs: the limit for large n, the formula for inputs of length n, Monte Carlo."
+    yield "The same averaged over random pairs: the limit for large n, the formula for inputs of length n, Monte Carlo."
     yield f"{'inputs':12}{'n':>6}{'limit':>9}{'formula':>9}{'measured':>10}"
     for row in theory["transfers"]:
         yield f"{_kind(row):12}{row['n']:6}{row['limit']:9.4f}{row['formula']:9.4f}{row['measured']:10.4f}"
@@ -116,13 +116,13 @@ def _fall(fall: Record) -> Iterator[str]:
 def _uses(record: Record) -> Iterator[str]:
     trial, binding = record["uses"]["one_trial"], record["uses"]["binding"]
     yield "TEMPORARY LEARNING AND BINDING (HP87 §1: uses.png)"
-    yield "One trial: a new association, presented once to the last layer. Shares of bits that are right:"
+    yield "One trial: a new association, presented once to the last layer. Shares of correct bits:"
     yield f"{'steps since':>13}{'the new one':>13}{'all old ones':>14}"
     yield f"{'(before)':>13}{trial['new_before'][0]:13.3f}{trial['old_before'][0]:14.3f}"
     for time, new, old in zip(trial["times"], trial["new"], trial["old"], strict=True):
         if time in (1, 50, 100, 200, 500):
             yield f"{time:13}{new[0]:13.3f}{old[0]:14.3f}"
-    yield "Binding: 4 objects a scene, each a shape in one of 16 colours, each presented once. Colours named right:"
+    yield "Binding: 4 objects per scene, each a shape in one of 16 colours, each presented once. Colours named correctly:"
     yield f"  first scene {binding['first']:.3f}, second scene {binding['second']:.3f}, a guess {binding['chance']:.3f}."
     stale, answered = f"{binding['stale']:.3f}", f"{binding['answered']:.3f}"
     yield f"  The first scene's colour in the second scene {stale}; any colour after 300 steps {answered}."
@@ -134,7 +134,7 @@ def _recurrent(record: Record) -> Iterator[str]:
     yield "A RECURRENT CELL (recurrent.png)"
     yield f"The fast-weight cell of Ba16, {units} units, learns {count} sequences of {length} random vectors and is blurred;"
     yield f"then the fast weights alone rehearse a part. Errors |y - d|, {seeds} seeds. The ratio is that of the improvements,"
-    yield "unretrained over retrained, with its 95 % interval. No memory is an eta of 0."
+    yield "unretrained over retrained, with its 95 % interval. 'no memory' has an eta of 0."
     yield ""
     errors = f"{'learned':>9}{'blurred':>9}{'retrained':>11}{'unretrained':>13}"
     yield f"{'':10}{'part':>5}{errors}   {'ratio':24}new: before, after, decayed"

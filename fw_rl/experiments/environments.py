@@ -1,4 +1,4 @@
-"""Environments by the names that the command line takes, as agents take them; also in worker processes: it imports little."""
+"""Environments by their names on the command line, as agents accept them. It imports little, since workers use it too."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ __all__ = [
 ]
 
 EVALUATION_STEPS = 10_000
-"""Where an episode of an evaluation is cut if the environment has no time limit: an untrained agent may never end it."""
+"""Steps after which an evaluation cuts off an episode without a time limit: an untrained agent may never end it."""
 
 
 def environment_id(name: str) -> str:
-    """The Gymnasium id of a short name of Catch or another game of ours, an id, or module:id, whose module is imported.
+    """The Gymnasium id for a short name of one of our games, an id, or module:id, whose module is imported.
 
     ValueError if there is none.
     """
@@ -56,7 +56,7 @@ def environment_id(name: str) -> str:
 
 
 def _advice(module: str, own_id: str, error: gym.error.Error) -> str:
-    """What Gymnasium says, or the module that an id without one may be of: the package of the id's first word."""
+    """Gymnasium's message, or for an id without a module the package that its first word names."""
     first = own_id.replace("/", "-").partition("-")[0].lower()
     package = dict(ale="ale_py").get(first, first)
     if isinstance(error, gym.error.DeprecatedEnv | gym.error.VersionNotFound) or module or not package.isidentifier():
@@ -77,7 +77,7 @@ def make_vector_env(
     autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
     training: bool = True,
 ) -> VectorEnv:
-    """Environments side by side, stepped by so many processes: those of Catch in arrays, others one by one."""
+    """Environments side by side, stepped by `workers` processes: our games in arrays, others one by one."""
     if workers > 1:
         share = partial(make_vector_env, name, autoreset_mode=autoreset_mode, training=training)
         return ParallelVectorEnv(share, n_envs, workers)
@@ -90,20 +90,20 @@ def make_vector_env(
 
 
 def make_env(name: str, training: bool, note: Callable[[str], None] = lambda line: None, **options: Any) -> gym.Env:
-    """One environment with observations that agents take, and its return and length in the infos of an ended episode.
+    """One environment with observations that agents accept, and with return and length in the infos of an ended episode.
 
-    It tells `note`, in a line each, how it is changed. Without `training` rewards are as they are, and every episode ends.
+    It calls `note` with a line for each change. Without `training` rewards are unchanged, and every episode ends.
     """
     env_id = environment_id(name)
     spec = gym.spec(without_module(env_id))
     atari = "ale_py" in str(spec.entry_point)
     if atari:
-        options = dict(frameskip=1) | options  # it skips by itself, and would again in SB3's wrapper
+        options = dict(frameskip=1) | options  # SB3's wrapper skips frames, so the game must not
     env: gym.Env = gym.make(env_id, **options)
     if not training and spec.max_episode_steps is None:
         env = TimeLimit(env, EVALUATION_STEPS * (4 if atari else 1))  # of which the agent sees every fourth
     env = RecordEpisodeStatistics(env)
-    if atari and len(env.observation_space.shape or ()) == 3:  # else it shows the machine's memory
+    if atari and len(env.observation_space.shape or ()) == 3:  # else it shows the console's memory
         from stable_baselines3.common.atari_wrappers import AtariWrapper
 
         note("Atari is prepared by SB3's AtariWrapper: 84 x 84 grey pixels, a lost life is an end, rewards are signs")
@@ -113,19 +113,19 @@ def make_env(name: str, training: bool, note: Callable[[str], None] = lambda lin
 
         note("MiniGrid's cells are one-hot by its OneHotPartialObsWrapper: object, color and state are choices")
         env = OneHotPartialObsWrapper(env)
-    return TransformObservation(_simplified(env, note), deepcopy, None)  # it may hand out one array at every step
+    return TransformObservation(_simplified(env, note), deepcopy, None)  # it may return the same array at every step
 
 
 def was_cut_off(name: str, length: int, truncated: bool) -> bool:
-    """Whether an episode of an evaluation ended by nothing but the limit of `EVALUATION_STEPS`."""
+    """Whether only the limit of `EVALUATION_STEPS` ended an episode of an evaluation."""
     is_long = truncated and length >= EVALUATION_STEPS
     return is_long and gym.spec(without_module(environment_id(name))).max_episode_steps is None
 
 
 def changes_to_observations(name: str) -> list[str]:
-    """A line for each change that makes the observations of an environment what agents take; none for Catch.
+    """A line for each change that makes the observations of an environment acceptable to agents; none for our games.
 
-    ValueError if the environment cannot be made, and for one that fails at its first steps.
+    ValueError if the environment cannot be made, or fails at its first steps.
     """
     lines: list[str] = []
     if environment_id(name).startswith("fw_rl/"):
@@ -162,7 +162,7 @@ def _made_without_arguments(name: str) -> Iterator[None]:
 
 
 def _simplified(env: gym.Env, note: Callable[[str], None]) -> gym.Env:
-    """Observations without text, and without parts in parts."""
+    """The environment with observations without text and without nested parts."""
     space = env.observation_space
     if not isinstance(space, spaces.Dict):
         if not _is_nested(space):

@@ -24,15 +24,15 @@ __all__ = ["Episode", "open_env", "play_episode", "play_steps"]
 
 
 _UNDRAWN: dict[str, str] = {}
-"""Why environments could not be drawn: none is tried twice, since MuJoCo ends the process where OpenGL fails once more."""
+"""Why environments could not be drawn. None is tried twice: MuJoCo ends the process if OpenGL fails a second time."""
 
 
 @dataclass
 class Episode:
     """An episode of T steps: T observations, T rewards, and T + 1 frames [height, width, 3].
 
-    There are no frames if the environment shows itself or does not draw; it wants to be watched at so many `fps`. It has not
-    `ended` if it was cut off.
+    There are no frames if the environment shows itself or does not draw. `fps` is the environment's own rate. `ended` is False
+    if the episode was cut off.
     """
 
     observations: list[Any] = field(default_factory=list)
@@ -48,14 +48,14 @@ class Episode:
 def open_env(config: RunSettings, render_mode: str | None, model: RecurrentOnPolicyAlgorithm | None = None) -> gym.Env:
     """One environment of a run, which draws itself as "rgb_array" or "human", or not at all.
 
-    ValueError if it does not exist, cannot be drawn so, or is none for the model that is going to act in it.
+    ValueError if it does not exist, cannot be drawn that way, or does not fit the model that will act in it.
     """
     how = dict(rgb_array="draw itself", human="be shown in a window").get(render_mode or "", "be played")
     if render_mode is not None and config.env in _UNDRAWN:
         raise ValueError(f"{config.env} cannot {how}: {_UNDRAWN[config.env]}")
-    mode: dict[str, Any] = {} if render_mode is None else dict(render_mode=render_mode)  # which not every one takes
+    mode: dict[str, Any] = {} if render_mode is None else dict(render_mode=render_mode)  # which not every one accepts
     with ExitStack() as opened, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a mode that is not there, which the error says
+        warnings.simplefilter("ignore")  # of a missing mode, which the error reports
         try:
             env = make_env(config.env, training=False, **mode)
             opened.callback(_close, env)
@@ -77,7 +77,7 @@ def open_env(config: RunSettings, render_mode: str | None, model: RecurrentOnPol
 
 
 def _takes_no_mode(error: Exception) -> bool:
-    """Whether Python says that a constructor has no such argument."""
+    """Whether the error says that a constructor has no argument `render_mode`."""
     told = ("unexpected keyword argument 'render_mode'", "takes no arguments")
     return isinstance(error, TypeError) and any(words in str(error) for words in told)
 
@@ -97,7 +97,7 @@ def play_episode(
 def play_steps(
     model: RecurrentOnPolicyAlgorithm, env: gym.Env, seed: int, greedy: bool = True, max_steps: int | None = None
 ) -> Iterator[Episode]:
-    """One episode as it is before each step, with what the player has observed by then, and as it is at the end."""
+    """One episode, yielded before each step with what the player has observed so far, and at its end."""
     player = Player(model)
     episode = Episode(fps=float(env.metadata.get("render_fps") or 10), ended=False)
     allowed = env.get_wrapper_attr("action_masks") if is_masking_supported(env) else lambda: None

@@ -20,16 +20,16 @@ TOP = 5
 """Trials that are averaged (Ba16 A.3)."""
 
 LEVEL = 0.9
-"""The return whose first reaching is counted in frames."""
+"""The frames until a curve first reaches this return are counted."""
 
 GREEDY_LEVELS = (0.9, 0.95)
-"""The greedy returns for which it is counted how many trainings have them in the end."""
+"""The trainings whose final greedy return reaches each of these are counted."""
 
 Record = dict[str, Any]
 
 
 Sweeps = dict[str, dict[str, Swept]]
-"""By environment and cell."""
+"""Sweeps by environment and cell."""
 
 
 def read_sweeps(data: Path) -> Sweeps:
@@ -59,7 +59,7 @@ def _require_same_length(folder: Path, cells: Iterable[Swept]) -> None:
 
 
 def _require_new_seeds(path: Path, swept: Swept) -> None:
-    """New seeds are to tell about the best settings what the search, which chose them for what they came to, can't."""
+    """ValueError unless the seeds are new, and of the best settings: the search chose these by its own seeds' results."""
     chosen = swept.chosen
     taken = {training.seed for training in (*([chosen] if chosen else []), *swept.finals)}
     for learning in swept.seeds:
@@ -77,7 +77,7 @@ def _require_new_seeds(path: Path, swept: Swept) -> None:
 
 
 def summarise(sweeps: Sweeps) -> Record:
-    """All numbers of the picture and of the table, as JSON has them: what is not known, or infinite, is None."""
+    """All numbers of the picture and of the table, as JSON values; unknown or infinite ones are None."""
     environments = {env: _of_environment(cells) for env, cells in sweeps.items()}
     record = dict(level=LEVEL, greedy_levels=GREEDY_LEVELS, top=TOP, resamples=RESAMPLES, environments=environments)
     if len(sweeps) > 1:
@@ -112,7 +112,7 @@ def _of_cell(swept: Swept) -> Record:
 
 
 def _of_finals(swept: Swept) -> Record:
-    """What the best settings of the search are worth without its luck: each of them counts alike."""
+    """What the best settings of the search are worth without its luck; each of them counts equally."""
     by_settings = [found for trial in swept.finalists if (found := swept.finals_of(trial))]
     areas = [np.array([final.area for final in found if math.isfinite(final.area)]) for found in by_settings]
     known = [some for some in areas if len(some)]  # without those in which no episode has ended
@@ -142,7 +142,7 @@ def _reached(trainings: Sequence[Learning]) -> list[int]:
 
 
 def _greedy(trainings: Sequence[Learning]) -> list[float]:
-    """The greedy returns; those that diverged have none."""
+    """The greedy returns; trainings that diverged have none."""
     return [training.greedy for training in trainings if training.greedy is not None]
 
 
@@ -158,7 +158,7 @@ def _of_training(learning: Learning) -> Record:
 
 
 def _compare(environments: Sequence[dict[str, Swept]]) -> Record:
-    """The areas of the cells that have new seeds in every one of the environments, and which of two has the larger one."""
+    """The areas of the cells that have new seeds in all of the environments, and which of two is probably larger."""
     areas = {
         cell: [np.array([seed.area for seed in cells[cell].seeds]) for cells in environments]
         for cell in environments[0]

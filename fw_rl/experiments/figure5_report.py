@@ -45,8 +45,8 @@ def _introduction(record: Record) -> str:
 
 {chr(10).join(environments)}
 
-An area is that under a learning curve over its length: the mean return of the episodes of the whole training. The
-picture is figure5.png, and figure5.json has all numbers."""
+An area is the area under a learning curve over its length: the mean return over the whole training. The picture is figure5.png,
+and figure5.json has all numbers."""
 
 
 def _search(record: Record) -> Iterator[str]:
@@ -54,7 +54,7 @@ def _search(record: Record) -> Iterator[str]:
 ## The search, as in the paper
 
 The mean of the {record["top"]} trials with the largest areas (Ba16 A.3), of those that did not diverge. They are the best of
-many, partly by luck: what their settings are worth, only new seeds can say."""
+many, partly by luck: only new seeds can show what their settings are worth."""
     columns = ["environment", "cell", "trials", "diverged", "pruned", "averaged", "area", "greedy return"]
     rows = []
     for env, cell, found in _cells(record):
@@ -73,8 +73,8 @@ def _finals(record: Record) -> Iterator[str]:
         yield """\
 ## The best settings of the search, with new seeds
 
-What the trials with the largest areas are worth without the luck that made them so. Area: interquartile mean over
-all these trainings, and its 95 % interval by a bootstrap that is stratified by settings."""
+What the settings of the trials with the largest areas are worth without that luck. Area: interquartile mean over all these
+trainings, and its 95 % interval by a bootstrap stratified by settings."""
         yield table(["environment", "cell", "settings", "trainings", "area", *_greedy_columns(record)], rows)
 
 
@@ -97,11 +97,11 @@ def _seeds(record: Record) -> Iterator[str]:
         chosen = f"- The best settings: {chosen},\n  which do not count here.\n"
     yield f"""\
 {chosen if finals else ""}\
-- Area: interquartile mean over seeds, and its 95 % interval by a bootstrap that is stratified by environment
-  ({record["resamples"]:,} resamples; Agarwal et al. 2021). The rows of all environments pool areas as they are.
-- Frames to {level}: until a learning curve is there for the first time; the median over seeds.
+- Area: interquartile mean over seeds, and its 95 % interval by a bootstrap stratified by environment ({record["resamples"]:,}
+  resamples; Agarwal et al. 2021). The rows of all environments pool areas as they are.
+- Frames to {level}: until a learning curve first reaches this return; the median over seeds.
 - Greedy return: of the agents at the end; the mean over seeds.
-- Seeds that diverged count: their curves stay where they were. They have no greedy return."""
+- Seeds that diverged count: their curves keep their last value. They have no greedy return."""
     columns = ["environment", "cell", "seeds", "diverged", "area", f"frames to {level}", f"curves at {level}", "greedy return"]
     over_all = record.get("over_all", {}).get("areas", {})
     rows += [["all", cell, "", "", estimate(area)] for cell, area in over_all.items()]
@@ -117,7 +117,7 @@ def _improvement(record: Record) -> Iterator[str]:
 ## Probability of improvement
 
 How probable it is that a new seed of the first cell has a larger area than one of the second, with its 95 %
-interval by the same bootstrap. A tie is a half; of all environments it is the mean."""
+interval by the same bootstrap. A tie counts as a half; for all environments it is the mean."""
         estimates = [[estimate(of_env.get(pair)) for of_env in found.values()] for pair in pairs]
         yield table(["", *found], [[f"{x} over {y}", *row] for (x, y), row in zip(pairs, estimates, strict=True)])
 
@@ -126,8 +126,8 @@ def _all_trials(record: Record) -> Iterator[str]:
     yield """\
 ## All trials
 
-How much the settings matter, drawn from the same ranges for every cell, and those of its own besides: the area
-that so many trials have at least. A trial that diverged, or was pruned, is below all others."""
+How much the settings matter: the area that a share of the trials has at least. The ranges are the same for every cell, except
+those of its own options. A trial that diverged or was pruned is below all others."""
     columns = ["environment", "cell", "trials", "a quarter of them", "half", "three quarters", *_greedy_columns(record)]
     rows = []
     for env, cell, found in _cells(record):
@@ -137,7 +137,7 @@ that so many trials have at least. A trial that diverged, or was pruned, is belo
 
 
 def _at_least(found: Record, share: float) -> str:
-    """The area that this share of all trials has at least."""
+    """The area that a share of all trials has at least."""
     rank = math.ceil(share * found["trials"])
     return number(found["areas"][rank - 1]) if rank <= len(found["areas"]) else "none"
 

@@ -20,25 +20,25 @@ SHARED_FILES = (
     *("README.md", "config.json", "model.safetensors", "eval.json"),
     *("episodes.gif", "learning_curve.png", "progress.csv"),
 )
-"""All that is pushed or fetched, whatever else a folder or a repository has."""
+"""Only these files are pushed or fetched."""
 
 TRUSTED_MODULES = ("ale_py", "bsuite", "gym_anytrading", "highway_env", "minigrid", "popgym", "shimmy")
-"""Environments of others that a fetched run may import by its `module:id`: those of the extra `envs`."""
+"""Third-party environments that a fetched run may import by its `module:id`: those of the extra `envs`."""
 
 TOO_MANY = 429
-"""The status of an answer that asks to wait."""
+"""The HTTP status that asks to wait."""
 
 
 def check_repository(option: str, name: str) -> None:
-    """Check the name of a repository, which an option gives."""
+    """Check the name of a repository that an option gives."""
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII):
         raise ValueError(f"{option} must be USER/NAME, got {name!r}")
 
 
 def local_run(run: Path) -> Path:
-    """The folder of a run: the path itself, or for hf:USER/NAME the newest files of the Hub, or those of before without it.
+    """The folder of a run: the path itself, or for hf:USER/NAME the newest files on the Hub, or offline the cached ones.
 
-    Nothing that is fetched is run, and it names no module that is imported but known ones. ValueError if there is no such run,
+    Nothing fetched is run, and of the modules that it names only known ones are imported. ValueError if there is no such run,
     ConnectionError if the Hub does not answer.
     """
     word = run.as_posix()
@@ -59,9 +59,9 @@ def local_run(run: Path) -> Path:
 
 
 def push(folder: Path, name: str) -> str:
-    """Upload the shared files of a folder to the repository USER/NAME, which is made if it is not there; returns its address.
+    """Upload the shared files of a folder to the repository USER/NAME, which is made if it is missing; returns its address.
 
-    ValueError if the user may not, ConnectionError if the Hub does not answer.
+    ValueError if the user may not write there, ConnectionError if the Hub does not answer.
     """
     with _hub(f"--push must be a repository that your token may write to, got {name}") as hub:
         if hub.get_token() is None:
@@ -74,16 +74,16 @@ def push(folder: Path, name: str) -> str:
 
 @contextmanager
 def _hub(wanted: str) -> Iterator[Any]:
-    """The package huggingface_hub; what it raises becomes a ValueError if the Hub refuses, else a ConnectionError."""
+    """The package huggingface_hub; its errors become a ValueError if the Hub refuses, else a ConnectionError."""
     try:
         hub = import_module("huggingface_hub")
     except ImportError as error:
         raise ModuleNotFoundError("the Hugging Face Hub needs huggingface_hub: pip install 'fw-rl[hub]'") from error
     try:
         yield hub
-    except ImportError as error:  # of what it needs itself
+    except ImportError as error:  # of a package that it needs itself
         raise ModuleNotFoundError(f"huggingface_hub is not whole ({reason(error)}): pip install 'fw-rl[hub]'") from error
-    except Exception as error:  # of one of two HTTP clients, as the version has it
+    except Exception as error:  # of one of two HTTP clients, depending on the version
         on_file = isinstance(error, OSError) and error.errno is not None
         if on_file or (isinstance(error, ValueError) and not isinstance(error, OSError)):
             raise

@@ -12,12 +12,12 @@ __all__ = ["estimate", "number", "table"]
 
 
 def number(value: float | None) -> str:
-    """Three decimals, or nothing for what is not known."""
+    """Three decimals, or an empty string for an unknown value."""
     return "" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
 def estimate(found: Sequence[float | None] | None) -> str:
-    """A mean with its interval, of (mean, low, high): without the interval where that is not known, nothing for None."""
+    """A mean with its interval, from (mean, low, high); without the interval if it is unknown, empty for None."""
     if found is None:
         return ""
     mean, low, high = found
@@ -25,5 +25,5 @@ def estimate(found: Sequence[float | None] | None) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table of Markdown, whose words stay as they are."""
+    """A Markdown table, with the cells unchanged."""
     return tabulate(rows, columns, "github", disable_numparse=True)

@@ -1,4 +1,4 @@
-"""Cells and games: trainings with one set of settings a cell, and what they came to beside POPGym's published returns."""
+"""Cells and games: trainings with one set of settings per cell, and their results beside POPGym's published returns."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ EPOCH = 65_536
 """Frames of an epoch in POPGym's paper, whose score of a training is the mean return of its best epoch."""
 
 ROUNDING = 0.005
-"""A return counts as the paper's from so much below it on: some of the published ones have two decimals."""
+"""A return may be this much below the paper's and still reach it: some of the published ones have two decimals."""
 
 
 class Published(NamedTuple):
-    """Two returns of a game in POPGym's paper: that of its GRU, and that of the best of its thirteen models."""
+    """Two returns of a game in POPGym's paper: its GRU's, and the best of its thirteen models."""
 
     gru: float
     best: float
@@ -44,12 +44,12 @@ def _data() -> dict[str, Any]:
 
 
 def settings_by_cell() -> dict[str, dict[str, Any]]:
-    """The settings of each cell that is compared by default, the same in every game."""
+    """The settings of the cells that are compared by default, the same in every game."""
     return {cell: _settings(cell) for cell in _data()["cells"]}
 
 
 def published() -> dict[str, Published | None]:
-    """The games that are played by default, in order; None where the paper has no such game."""
+    """The default games, in order; None where the paper has no such game."""
     return {game: Published(**returns) if returns else None for game, returns in _data()["games"].items()}
 
 
@@ -75,19 +75,19 @@ def jobs(games: Sequence[str], cells: Sequence[str], seeds: Sequence[int], frame
 
 def train(wanted: Sequence[Job], out: Path, side_by_side: int, eval_episodes: int, quiet: bool) -> None:
     """Make the trainings that the folder does not have yet."""
-    from fw_rl.experiments.search.live import train_missing  # needs rich, which a table of what is there does without
+    from fw_rl.experiments.search.live import train_missing  # needs rich, which a table of existing trainings does not
 
     train_missing(out / RUNS, wanted, "memories", Trainings(side_by_side, eval_episodes), quiet)
 
 
 def trained(wanted: Sequence[Job], out: Path) -> list[tuple[Job, Learning]]:
-    """Those that the folder has, in their order."""
+    """The wanted trainings that the folder has, in order."""
     found = read_learnings(out / RUNS)
     return [(job, learning) for job in wanted for learning in found if learning.is_of(job)]
 
 
 def summarise(learnings: Sequence[Learning]) -> Record:
-    """All numbers of the report, as JSON has them: by game, and by cell within it; what is not known is None."""
+    """All numbers of the report as JSON values, by game, and by cell within it; unknown ones are None."""
     groups: dict[str, dict[str, list[Learning]]] = {}
     for learning in learnings:
         game, cell = (learning.parameters[name] for name in ("game", "cell"))
@@ -124,7 +124,7 @@ def _of_cell(paper: Published | None, found: list[Learning]) -> Record:
 
 
 def _seconds_to(paper: Published | None, learning: Learning) -> float:
-    """The time until an epoch reaches the best of the paper, infinite if none does."""
+    """Seconds until an epoch reaches the best of the paper, infinite if none does."""
     if paper is None or learning.seconds is None:
         return float("inf")
     ends, returns = learning.epochs(EPOCH)

@@ -1,4 +1,4 @@
-"""What trained memories attend to when an answer is due, in the games in which it lies at one earlier step."""
+"""What trained memories attend to when an answer is due, in the games in which it was shown at one earlier step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Steps = list[tuple[int, int]]
 
 
 class Recall(NamedTuple):
-    """An episode of T steps: shares [T, T] of attention as `attention_shares` gives them, and where the answers lay."""
+    """An episode of T steps: shares [T, T] of attention from `attention_shares`, and the steps that showed the answers."""
 
     game: str
     cell: str
@@ -37,12 +37,12 @@ class Recall(NamedTuple):
 
     @property
     def hits(self) -> int:
-        """How many of the answers lay at the step that gets most of the attention where they are due."""
+        """How many of the answers were shown at the step that gets the most attention when they are due."""
         return sum(int(self.shares[due].argmax()) == lay for due, lay in self.answers)
 
     @property
     def share(self) -> float:
-        """The share of attention that goes to the answer's step where an answer is due, on average."""
+        """The mean share of attention that goes to the step that showed the answer, when it is due."""
         return float(np.mean([self.shares[step] for step in self.answers]))
 
 
@@ -73,7 +73,7 @@ def recall_of(run: Path) -> Recall | None:
 
 
 def draw_recalls(recalls: Sequence[Recall]) -> bytes:
-    """A row of panels for each game and a column for each cell, as a PNG file; red marks show where the answers lay."""
+    """A row of panels for each game and a column for each cell, as a PNG file; red marks show where the answers were."""
     games, cells = (list(dict.fromkeys(getattr(one, name) for one in recalls)) for name in ("game", "cell"))
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(1.2 + 4.0 * len(cells), 0.4 + 4.1 * len(games)), dpi=120, layout="constrained")

@@ -31,7 +31,7 @@ COLUMNS = 4
 
 
 def write_report(command: str, wanted: Sequence[Job], out: Path) -> str:
-    """Tables, numbers and pictures of those trainings that the folder has; returns the tables as text."""
+    """Write tables, numbers and pictures of the trainings that the folder has; returns the tables as text."""
     found = trained(wanted, out)
     if not found:
         raise ValueError(f"{out} must hold trainings with these games, cells, seeds and frames, got none")
@@ -48,7 +48,7 @@ def write_report(command: str, wanted: Sequence[Job], out: Path) -> str:
 
 
 def _first_of_each(found: Sequence[tuple[Job, Learning]]) -> Iterator[Path]:
-    """The folders of the first agents that there are of each cell in each game."""
+    """The folder of the first existing agent of each cell in each game."""
     seen = set()
     for job, learning in found:
         key = tuple(learning.parameters.values())
@@ -63,7 +63,7 @@ def describe(record: Record) -> str:
 
 
 def cells_of(record: Record) -> list[str]:
-    """The cells that have a training, in the order in which they come."""
+    """The cells that have a training, in order of their first."""
     return list(dict.fromkeys(cell for game in record["games"].values() for cell in game["cells"]))
 
 
@@ -73,8 +73,8 @@ def _introduction(record: Record) -> str:
 
     {record["command"]}
 
-Each cell is trained by PPO with one set of settings in all games, which are in `fw_rl/experiments/tuned.yaml`;
-{record["frames"]:,} frames a training, {_seeds(record)}."""
+Each cell is trained by PPO with the same settings in all games (`tuned.yaml` and `memories.yaml` in `fw_rl/experiments`), for
+{record["frames"]:,} frames per training, {_seeds(record)}."""
 
 
 def _seeds(record: Record) -> str:
@@ -111,7 +111,7 @@ seeds, and in brackets its 95 % interval (Student's t). The columns of the paper
 
 def _speed(record: Record) -> Iterator[str]:
     yield """\
-## Frames a second
+## Frames per second
 
 Of one process with one thread, acting and learning; the median over seeds."""
     yield _by_cell(record, lambda found: f"{found['frames_per_second']:,.0f}")
@@ -139,7 +139,7 @@ def _by_cell(record: Record, told: Callable[[Record], str], with_paper: bool = F
 
 
 def _mean(record: Record, cell: str) -> str:
-    """The mean score over all games, where the cell has been trained in all."""
+    """The mean score over all games, if the cell has been trained in all."""
     means = [game["cells"].get(cell, {}).get("estimate", [None])[0] for game in record["games"].values()]
     return "" if None in means else number(float(np.mean(means)))
 
@@ -214,7 +214,7 @@ def draw_curves(record: Record) -> bytes:
 
 
 def _limits(game: Record) -> tuple[float, float]:
-    """What 0, all means and the returns of the paper need: the interval over a few seeds may be many times as wide."""
+    """Limits that fit 0, all means and the returns of the paper: the interval over a few seeds may be many times as wide."""
     means = np.concatenate([np.array(found["curve"][0], dtype=float) for found in game["cells"].values()])
     shown = np.array([*means[np.isfinite(means)], *(game["paper"] or {}).values(), 0.0])
     margin = 0.08 * max(np.ptp(shown), 0.1)

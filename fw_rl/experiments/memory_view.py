@@ -20,19 +20,19 @@ from fw_rl.experiments.episodes import Episode
 __all__ = ["SIDE", "MemoryView", "most_read", "with_memory"]
 
 SIDE, EDGE = 320, 14
-"""Pixels of the square for a frame and of that for the memory, and what is left around their contents."""
+"""Pixels of a side of the squares for the frame and the memory, and of their margins."""
 
 FRAMES, LEAST = 3, 0.05
-"""How many of the past steps that are read most are shown by their frames, and the least share of attention for that."""
+"""How many of the most-read past steps are shown by their frames, and the least share of attention for that."""
 
 LOOK_BACK, ROOM = 64, 8
-"""How many of the last steps an episode that is under way shows, at most, and for how many there is room at its start."""
+"""The most past steps that are shown of a running episode, and the number that has room at its start."""
 
 GROUND, INK, FAINT, BAR, NOW = (22, 28, 43), (236, 240, 247), (124, 138, 168), (89, 194, 255), (255, 178, 84)
 
 
 def with_memory(model: RecurrentOnPolicyAlgorithm, episode: Episode) -> list[NDArray[np.uint8]]:
-    """The T + 1 frames, each [320, 640, 3] with the memory at its right as it was at that step, at the end as it was last."""
+    """The T + 1 frames, each [320, 640, 3] with the memory at that step on its right, the last one with the last memory."""
     cell, steps = model.policy.actor_cell, len(episode)
     frames = [_fit(frame) for frame in episode.frames]
     memory = _memory(cell, encode(model, episode.observations), cell.initial_state(1))
@@ -42,7 +42,7 @@ def with_memory(model: RecurrentOnPolicyAlgorithm, episode: Episode) -> list[NDA
 
 
 class MemoryView:
-    """Frames of an episode that is under way, with the memory of its last `LOOK_BACK` steps beside them."""
+    """Frames of a running episode, with the memory of its last `LOOK_BACK` steps beside them."""
 
     def __init__(self, model: RecurrentOnPolicyAlgorithm) -> None:
         self.model, self.cell = model, model.policy.actor_cell
@@ -51,7 +51,7 @@ class MemoryView:
         self.frames: list[Image.Image] = []
 
     def picture(self, episode: Episode) -> NDArray[np.uint8]:
-        """The last frame of the episode, [320, 640, 3] with the memory at its right; to be called at each of `play_steps`."""
+        """The last frame of the episode, [320, 640, 3] with the memory on its right; called at each step of `play_steps`."""
         frame = _fit(episode.frames[-1])
         if len(episode.observations) > len(episode):
             self._observe(episode.observations[-1], frame)
@@ -71,14 +71,14 @@ class MemoryView:
 
 
 def most_read(shares: NDArray[np.float64]) -> list[int]:
-    """The past steps with the largest shares of attention, in the order of time; none that has hardly any."""
+    """The past steps with the largest shares of attention, in order of time, without those that have hardly any."""
     most = np.argsort(-shares, kind="stable")[:FRAMES]
     return sorted(int(step) for step in most if shares[step] >= LEAST)
 
 
 @torch.no_grad()
 def _memory(cell: Cell, x: torch.Tensor, state: State) -> NDArray[np.float64]:
-    """What a cell reads at each step of the inputs, [T, T], or else its units, [T, H], from -1 to 1 by the largest of them."""
+    """What a cell reads at each step of the inputs, [T, T], or else its units, [T, H], over the largest magnitude."""
     if cell.attends:
         return shares_of(cell, x, state)
     units: NDArray[np.float64] = cell(x, state)[0][:, 0].double().cpu().numpy()
@@ -86,7 +86,7 @@ def _memory(cell: Cell, x: torch.Tensor, state: State) -> NDArray[np.float64]:
 
 
 def _fit(frame: NDArray[np.uint8]) -> Image.Image:
-    """The frame within a square: a large one is shrunk, and of a small one each pixel becomes so many."""
+    """The frame fitted to a square: a large one is shrunk, a small one enlarged by a whole factor."""
     picture = Image.fromarray(frame)
     scale = SIDE / max(picture.size)
     width, height = (max(round(length * (scale if scale < 1 else int(scale))), 1) for length in picture.size)
@@ -117,7 +117,7 @@ def _font(size: float) -> Any:
 
 
 def _draw(cell: Cell, memory: NDArray[np.float64], frames: list[Image.Image], first: int, room: int) -> Image.Image:
-    """The memory of steps from the `first` on as it is at the last of them, on an axis with room for so many steps."""
+    """The memory at the last of the steps from `first` on, on an axis with room for `room` steps."""
     if cell.attends:
         return _draw_reading(memory[-1, : len(memory)], frames, first, room)
     return _draw_units(memory, first, room)

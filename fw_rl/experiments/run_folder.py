@@ -1,4 +1,4 @@
-"""The folder that a run leaves behind: settings, logs, checkpoints, evaluation and pictures."""
+"""The folder of a run: settings, logs, checkpoints, evaluation and pictures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["RunFolder", "git_commit", "mean_return"]
 
 
 class RunFolder:
-    """Paths in the folder of one run, and what is written there as a whole or not at all."""
+    """Paths in the folder of one run, where files are written completely or not at all."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.config, self.checkpoints = path, path / "config.json", path / "checkpoints"
@@ -54,7 +54,7 @@ class RunFolder:
 
     @staticmethod
     def open(path: Path) -> tuple[RunFolder, RunSettings]:
-        """The folder of an earlier run and its settings; ValueError if it is none."""
+        """The folder of an earlier run and its settings; ValueError if it is not a run's."""
         folder = RunFolder(path)
         if not folder.config.is_file():
             raise ValueError(f"RUN must be the folder of a run, which has {folder.config.name}, got {path}")
@@ -64,7 +64,7 @@ class RunFolder:
             raise ValueError(f"{folder.config} {error}") from error
 
     def keep(self, config: RunSettings) -> None:
-        """Write down the settings, with versions and commit."""
+        """Write the settings, with versions and commit."""
         write_json(self.config, dict(settings=dataclasses.asdict(config), versions=versions(), git_commit=git_commit()))
 
     @contextmanager
@@ -87,11 +87,11 @@ class RunFolder:
             os.close(handle)
 
     def checkpoint(self, timesteps: int) -> Path:
-        """Where a checkpoint lies; names sort by frames."""
+        """The path of a checkpoint; names sort by frames."""
         return self.checkpoints / f"{timesteps:012d}.safetensors"
 
     def saved_checkpoints(self) -> list[Path]:
-        """All whole checkpoints, the latest last."""
+        """All complete checkpoints, the latest last."""
         return sorted(path for path in self.checkpoints.glob("*.safetensors") if path.stem.isdigit())
 
     def last_checkpoint(self) -> Path:
@@ -102,7 +102,7 @@ class RunFolder:
         return saved[-1]
 
     def best_so_far(self) -> tuple[float, int]:
-        """The mean return of the training episodes before the best checkpoint, and its frames; -inf and 0 if none is whole."""
+        """The mean return of the training episodes before the best checkpoint, and its frames; -inf and 0 if there is none."""
         try:
             checkpoint = read_checkpoint(self.best)
         except (CheckpointError, FileNotFoundError):
@@ -111,19 +111,19 @@ class RunFolder:
         return mean_return(checkpoint.statistics["episodes"]), int(checkpoint.counters["num_timesteps"])
 
     def logger(self, timesteps: int = 0) -> Logger:
-        """SB3's logger to TensorBoard and progress.csv; what an interrupted run logged after so many frames is dropped."""
+        """SB3's logger to TensorBoard and progress.csv; drops what an interrupted run logged after `timesteps` frames."""
         rows = [row for row in self.read_progress() if row["time/total_timesteps"] <= timesteps]
         return Logger(str(self.path), [_TensorBoard(self.path, timesteps), _ProgressFile(self.progress, rows)])
 
     def read_progress(self) -> list[dict[str, float]]:
-        """The rows of progress.csv that are whole, as numbers by SB3's names."""
+        """The complete rows of progress.csv, as numbers by SB3's names."""
         if not self.progress.is_file():
             return []
         lines = self.progress.read_text().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith("\n")]
         rows = []
         for row in csv.DictReader(whole):
-            with suppress(ValueError, TypeError):  # a line that something else has damaged
+            with suppress(ValueError, TypeError):  # a damaged line
                 rows.append({key: float(value) for key, value in row.items() if value})
         return [row for row in rows if "time/total_timesteps" in row]
 
@@ -134,7 +134,7 @@ def mean_return(episodes: Iterable[dict[str, Any]]) -> float:
 
 
 class _TensorBoard(TensorBoardOutputFormat):
-    """SB3's output to TensorBoard, which drops what an interrupted run logged after so many frames."""
+    """SB3's output to TensorBoard, which drops what an interrupted run logged after `timesteps` frames."""
 
     def __init__(self, folder: Path, timesteps: int) -> None:
         self.writer = SummaryWriter(log_dir=str(folder), purge_step=timesteps + 1)
@@ -142,7 +142,7 @@ class _TensorBoard(TensorBoardOutputFormat):
 
 
 class _ProgressFile(CSVOutputFormat):
-    """SB3's output to a file that begins with these rows; until all of them are written the old file is there."""
+    """SB3's output to a file that begins with these rows; the old file stays until all of them are written."""
 
     def __init__(self, path: Path, rows: list[dict[str, float]]) -> None:
         self.keys = list(dict.fromkeys(key for row in rows for key in row))

@@ -18,9 +18,9 @@ __all__ = ["EpisodeWindow"]
 
 
 class EpisodeWindow:
-    """A window for the frames of an environment that draws as "rgb_array", with the memory beside them or without.
+    """A window for the frames of an environment that draws as "rgb_array", with or without the memory beside them.
 
-    `gymnasium.error.Error` if there is no screen or no pygame, or if the environment has taken the one window of pygame.
+    `gymnasium.error.Error` without a screen or pygame, or if the environment has taken the only window of pygame.
     """
 
     def __init__(self, title: str, model: RecurrentOnPolicyAlgorithm, env: gym.Env, show_memory: bool = True) -> None:
@@ -37,7 +37,7 @@ class EpisodeWindow:
         return self._window.closed
 
     def watch(self, steps: Iterator[Episode]) -> Iterator[Episode]:
-        """The steps of an episode, each of them shown until it is time for the next; they end where the window is closed."""
+        """The steps of an episode, each shown until it is time for the next; they end when the window is closed."""
         view = MemoryView(self.model) if self.show_memory else None
         for episode in steps:
             self._window.show(view.picture(episode) if view else episode.frames[-1])

@@ -1,4 +1,4 @@
-"""Runs on Weights & Biases: the settings, what TensorBoard gets, and the evaluation; a resumed run goes on where it is."""
+"""Runs on Weights & Biases: the settings, what TensorBoard gets, and the evaluation; a resumed run continues its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["begin_tracking", "prepare_tracking"]
 def prepare_tracking(project: str | None, run: Path | None) -> None:
     """Check, before anything is made, that a run can be tracked, if an option or an earlier run asks for it.
 
-    ValueError for a name that is none and without an account, ConnectionError if nobody answers.
+    ValueError for an invalid name or without an account, ConnectionError if the service does not answer.
     """
     if project is not None:
         fits = len(project) <= 128 and not set(project) & set("/\\#?%:")
@@ -36,9 +36,9 @@ def prepare_tracking(project: str | None, run: Path | None) -> None:
 
 
 def begin_tracking(folder: RunFolder, config: RunSettings, project: str | None) -> Any:
-    """Begin a run of Weights & Biases, or go on with that of the folder; None if nothing asks for one.
+    """Begin a run on Weights & Biases, or continue the one of the folder; None if neither option nor folder has one.
 
-    It must begin before the logger, whose TensorBoard files it follows. ConnectionError if nobody answers.
+    It must begin before the logger, whose TensorBoard files it follows. ConnectionError if the service does not answer.
     """
     stored = _stored(folder)
     if not (project or stored):
@@ -57,7 +57,7 @@ def begin_tracking(folder: RunFolder, config: RunSettings, project: str | None) 
 
 
 def _stored(folder: RunFolder) -> dict[str, Any] | None:
-    """Which run of Weights & Biases a folder belongs to."""
+    """The run on Weights & Biases that a folder belongs to."""
     if not folder.wandb.is_file():
         return None
     try:
@@ -69,7 +69,7 @@ def _stored(folder: RunFolder) -> dict[str, Any] | None:
 
 @contextmanager
 def _wandb() -> Iterator[Any]:
-    """The package wandb; what it raises becomes a ValueError if the user can fix it, else a ConnectionError."""
+    """The package wandb; its errors become a ValueError if the user can fix them, else a ConnectionError."""
     try:
         wandb = import_module("wandb")
     except ImportError as error:

@@ -36,11 +36,11 @@ class TrainingRun:
     config: RunSettings
     model: RecurrentOnPolicyAlgorithm
     is_changed: bool = False
-    """Whether the run is to be longer than its folder says."""
+    """Whether the run gets another length than its folder says."""
 
     @staticmethod
     def begin(config: RunSettings, log_dir: Path, device: str = "cpu", ray_address: str | None = None) -> TrainingRun:
-        """A new run, whose folder is made last; ValueError if the settings cannot be those of an agent."""
+        """A new run, whose folder is made last; ValueError if the settings do not make an agent."""
         model = make_model(config, device, ray_address)
         make_folder("log_dir", log_dir)
         folder = RunFolder.create(log_dir, config)
@@ -48,7 +48,7 @@ class TrainingRun:
 
     @staticmethod
     def resume(run: Path, workers: int, timesteps: int, device: str = "cpu", ray_address: str | None = None) -> TrainingRun:
-        """A run that goes on where its last checkpoint is, to so many frames in all; ValueError if it can't."""
+        """A run that continues from its last checkpoint, to `timesteps` frames in all; ValueError if it can't."""
         folder, stored = RunFolder.open(run)
         config = replace(stored, workers=workers, timesteps=timesteps)
         config.check()
@@ -61,10 +61,9 @@ class TrainingRun:
         return TrainingRun(folder, config, model, is_changed=config.timesteps != stored.timesteps)
 
     def run(self, progress_bar: bool = True) -> None:
-        """Train to the end; a checkpoint is written before a KeyboardInterrupt, or an error of an environment, goes on.
+        """Train to the end; a checkpoint is written before a KeyboardInterrupt, or an error of an environment, is passed on.
 
-        OSError where something cannot be written, and if the folder is no longer there; ValueError where another process trains
-        the run.
+        OSError if something cannot be written or the folder is gone; ValueError if another process trains the run.
         """
         with self.folder.locked():
             if self.is_changed:
@@ -94,7 +93,7 @@ class TrainingRun:
                         reset_num_timesteps=False,
                     )
                 checkpoints.save()
-                if stop.asked:  # amid the last rollout
+                if stop.asked:  # during the last rollout
                     raise KeyboardInterrupt
         except WorkerError as error:
             checkpoints.save()
@@ -108,18 +107,18 @@ class TrainingRun:
             raise
         finally:
             bar.close()
-            with suppress(OSError):  # what it could not write, it has said
+            with suppress(OSError):  # it has already reported what it could not write
                 model.logger.close()
             model.get_env().close()  # type: ignore[union-attr]
 
     def evaluate(self, episodes: int, progress_bar: bool = False) -> dict[str, Any]:
-        """Play so many greedy and so many sampled episodes; returns what eval.json then has."""
+        """Play `episodes` greedy and as many sampled episodes; returns the content of eval.json."""
         record = evaluation_record(self.config, self.model, episodes, progress_bar)
         write_json(self.folder.evaluation, record)
         return record
 
     def draw(self, greedy: float) -> tuple[list[Path], str]:
-        """Draw the learning curve and some episodes; returns the files, and why there is no animation, if so."""
+        """Draw the learning curve and some episodes; returns the files, and why there is no animation, if there is none."""
         config, folder = self.config, self.folder
         title = f"{config.short_env}, {config.short_cell}, seed {config.seed}"
         write_file(folder.curve, draw_learning_curve(folder.read_progress(), title, config.short_cell, greedy))

@@ -1,4 +1,4 @@
-"""How agents learn: a training after which nothing is left but its learning curve and its score, and many side by side."""
+"""How agents learn: a training that keeps only its learning curve and its score, and many of them side by side."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CURVE_POINTS = 100
 
 
 class Job(NamedTuple):
-    """A training that is to be made: all its settings, by name those that are searched, and the folder to keep its agent in."""
+    """A training to make: all its settings, the searched ones by name, and the folder to keep its agent in."""
 
     config: RunSettings
     parameters: dict[str, Any]
@@ -38,7 +38,7 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Learning:
-    """What one training came to; one that diverged or was pruned has no greedy return.
+    """The result of one training; one that diverged or was pruned has no greedy return.
 
     `returns` are the means over the training episodes that ended in each part of the frames, None where none did. `greedy` is
     the mean return of greedy episodes at the end, `seconds` the length of the training.
@@ -63,11 +63,11 @@ class Learning:
         return not self.diverged and math.isfinite(self.area)
 
     def differs_by_seed(self, other: Learning) -> bool:
-        """Whether it is the same training but for its seed."""
+        """Whether it is the same training except for its seed."""
         return self.settings | dict(seed=other.seed) == other.settings and self.parameters == other.parameters
 
     def is_of(self, job: Job) -> bool:
-        """Whether a job would give this training again."""
+        """Whether a job would make this training again."""
         return self.parameters == job.parameters and self.settings == asdict(job.config)
 
     @property
@@ -77,7 +77,7 @@ class Learning:
 
     @property
     def curve(self) -> NDArray[np.float64]:
-        """The returns; a part in which no episode ended has that of the part before, the first ones that of the first known."""
+        """The returns; a part in which no episode ended has that of the part before, or at the start the first known one."""
         returns = np.array(self.returns, dtype=float)
         known = np.isfinite(returns)
         if not known.any():
@@ -96,19 +96,19 @@ class Learning:
         return float(self.curve[-max(len(self.returns) // 10, 1) :].mean())
 
     def epochs(self, frames: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The curve in parts of about so many frames, counted from its end: their ends, in frames, and their mean returns."""
+        """The curve in parts of about `frames` frames, counted from its end: their ends, in frames, and their mean returns."""
         size = min(max(round(frames / self.frames[0]), 1), len(self.returns))
         left_over = len(self.returns) % size
         return self.frames[left_over + size - 1 :: size], self.curve[left_over:].reshape(-1, size).mean(axis=1)
 
     def frames_to(self, level: float) -> float:
-        """Frames until a part has at least a mean return for the first time; infinite if none has."""
+        """Frames until a part first has a mean return of at least `level`; infinite if none has."""
         reached = np.array(self.returns, dtype=float) >= level
         return float(self.frames[reached.argmax()]) if reached.any() else float("inf")
 
 
 def read_learnings(path: Path) -> list[Learning]:
-    """The trainings that `write_learnings` wrote, none where nothing was written yet; ValueError for another kind of file."""
+    """The trainings that `write_learnings` wrote, none if there is no file yet; ValueError for another kind of file."""
     if not path.exists():
         return []
     try:
@@ -135,14 +135,14 @@ _FORM: dict[str, Callable[[Any], bool]] = dict(
 
 
 def write_learnings(path: Path, learnings: list[Learning]) -> None:
-    """Write trainings as JSON, one a line."""
+    """Write trainings as JSON, one per line."""
     lines = ",\n".join(json.dumps(asdict(learning)) for learning in learnings)
     write_file(path, f"[\n{lines}\n]\n".encode())
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is: points of its curve that are done, and their mean, nan before the first episode's end."""
+    """Progress of a training: the finished points of its curve, and their mean, nan before the first episode's end."""
 
     points: int
     area: float
@@ -151,7 +151,7 @@ class Progress:
 def learn(send: Send, job: Job, eval_episodes: int) -> None:
     """The task of a worker: train, with a `Progress` sent at every point of the curve and the `Learning` at the end.
 
-    The agent is kept if the job names a folder, in the form in which `train` leaves a run.
+    The agent is kept if the job names a folder, in the form of a run of `train`.
     """
     config, parameters, folder = job
     begin = time.perf_counter()
@@ -217,7 +217,7 @@ class Trainings:
 
     @property
     def keys(self) -> list[int]:
-        """Those under which the trainings that run were started."""
+        """The keys of the running trainings."""
         return list(self._running)
 
     @property
@@ -226,20 +226,20 @@ class Trainings:
         return len(self._running) < self.jobs
 
     def start(self, key: int, job: Job) -> None:
-        """Begin a training, which has the key as its name here."""
+        """Begin a training, known here by the key."""
         self._running[key] = Workers(
             learn, lambda number, restarts: (job, self.eval_episodes), 1, START_METHOD, preload=_PRELOAD
         )
         self._running[key].start()
 
     def stop(self, key: int) -> None:
-        """End a training, whose result is lost if it has not been told yet."""
+        """End a training, whose result is lost if it has not been reported yet."""
         self._running.pop(key).stop()
 
     def events(self, timeout: float = 0.5) -> Iterator[tuple[int, Progress | Learning]]:
-        """What the trainings tell within some seconds, by their keys; one that tells a `Learning` has ended.
+        """What the trainings report within `timeout` seconds, by their keys; one that reports a `Learning` has ended.
 
-        WorkerError if a training meets an exception, or its process is lost again and again.
+        WorkerError if a training raises an exception, or its process is lost repeatedly.
         """
         if not self._running:
             time.sleep(timeout)

@@ -1,4 +1,4 @@
-"""Trainings side by side, as a person watches them."""
+"""A live view of trainings side by side."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["LiveTable", "train_missing"]
 
 
 class LiveTable:
-    """The trainings that run and the best of those that are done; a context while which it is on the screen.
+    """The running trainings and the best of the finished ones; a context, on the screen until its end.
 
-    Without a terminal, and with `quiet`, there is a line for each training that ends.
+    Without a terminal, or with `quiet`, it prints a line for each training that ends.
     """
 
     def __init__(self, title: str, total: int, done: Sequence[Learning], quiet: bool) -> None:
@@ -45,7 +45,7 @@ class LiveTable:
         self._refresh()
 
     def show(self, key: int, event: Progress | Learning) -> None:
-        """Show what a training has told."""
+        """Show what a training has reported."""
         if isinstance(event, Progress):
             self.running[key] = self.running[key][0], event
         else:
@@ -73,9 +73,9 @@ class LiveTable:
 
 
 def train_missing(path: Path, wanted: Sequence[Job], title: str, trainings: Trainings, quiet: bool = False) -> list[Learning]:
-    """Make the trainings that a file does not have yet; returns what was learned in all that are wanted, in their order.
+    """Make the trainings that a file does not have yet; returns the results of all wanted ones, in order.
 
-    The file is written after each; what it has besides is left there, also what another command has added meanwhile.
+    The file is written after each training, and keeps all others, also those that another command has added meanwhile.
     """
     known = read_learnings(path)
     done = {key: training for key, job in enumerate(wanted) for training in known if training.is_of(job)}

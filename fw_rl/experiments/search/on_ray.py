@@ -20,7 +20,7 @@ __all__ = ["OnRay"]
 
 
 class OnRay(Trainings):
-    """Trainings as tasks that take one core, on whichever machine has it; Ray begins a task anew if its machine is lost.
+    """Trainings as tasks of one core each, on any machine that has it free; Ray restarts a task if its machine is lost.
 
     Without an address, HOST:PORT of the cluster, Ray is started on this machine.
     """
@@ -58,7 +58,7 @@ class OnRay(Trainings):
                     del self._running[key]
                 yield key, event
         for key in self.keys:
-            if self._running[key] in ended:  # what it has learned would have been told
+            if self._running[key] in ended:  # without having reported what it learned
                 try:
                     ray.get(self._running[key])
                 except RayError as error:

@@ -21,23 +21,23 @@ _FIXED = {"env", "cell", "cell_options", "algo", "engine", "workers", "seed", "t
 _FIXED |= {name for algorithm in ALGORITHMS.values() for name in algorithm.settings}
 _TYPES = {name: (get_args(kind) or (kind,))[0] for name, kind in get_type_hints(RunSettings).items()}  # str of str | None
 _SETTINGS = {name: kind.__name__ for name, kind in _TYPES.items() if name not in _FIXED}
-"""What can be searched of every cell, and of which type it is."""
+"""The settings that can be searched for every cell, with their types."""
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The ranges of what is searched, as in `spaces.yaml`: of the settings of every cell, and of the own options of one."""
+    """The ranges of a search, as in `spaces.yaml`: of settings for every cell, and of the own options of one cell."""
 
     shared: dict[str, dict[str, Any]]
     own: dict[str, dict[str, Any]]
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
-        """As Optuna takes them, by name; raises ValueError for a range that is none."""
+        """The ranges as Optuna's distributions, by name; raises ValueError for an invalid one."""
         return {name: _distribution(name, entry) for name, entry in (self.shared | self.own).items()}
 
     def apply(self, config: RunSettings, parameters: dict[str, Any]) -> RunSettings:
-        """The settings with what was drawn."""
+        """The settings with the drawn values."""
         shared = {name: value for name, value in parameters.items() if name in self.shared}
         own = {name: value for name, value in parameters.items() if name in self.own}
         return replace(config, **shared, cell_options=config.cell_options | own)
@@ -110,7 +110,7 @@ def _distribution(name: str, entry: Any) -> BaseDistribution:
 
 
 def _fits(value: Any, kind: str) -> bool:
-    """Whether a value can be that of a setting, whose type is a word."""
+    """Whether a value has the type of a setting, which is given by name."""
     if kind == "float":
         return type(value) in (int, float) and math.isfinite(value)
     return type(value).__name__ == kind

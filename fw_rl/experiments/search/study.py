@@ -30,20 +30,20 @@ from fw_rl.experiments.settings import RunSettings
 __all__ = ["GRACE", "HEARTBEAT", "SAMPLERS", "SettingsStudy"]
 
 HEARTBEAT, GRACE = 10, 60
-"""Seconds between the heartbeats of a running trial, and after the last of them until it is lost, and made again."""
+"""Seconds between the heartbeats of a running trial, and from the last one until it counts as lost, and is made again."""
 
 SAMPLERS = ("random", "tpe")
 _LEARNING, _SETTINGS, _NUMBER = "learning", "settings", "number"
 
 warnings.filterwarnings("ignore", category=ExperimentalWarning)  # Optuna's heartbeat
-warnings.filterwarnings("ignore", "Heartbeat of storage is supposed")  # `keep_alive` is that of ask and tell
+warnings.filterwarnings("ignore", "Heartbeat of storage is supposed")  # `keep_alive` gives it without `optimize`
 
 
 class SettingsStudy:
-    """Trials of settings, each with what was learned with them; its value is the area under the learning curve.
+    """Trials of settings, each with its result; the value of a trial is the area under its learning curve.
 
-    Trials are numbered from 0, and one that is lost is made again under its number, which is its seed. Drawn at random,
-    number k has the same settings however often the search was stopped, and the same shared ones for every cell.
+    Trials are numbered from 0, and a lost one is made again under its number, which is its seed. With random draws, number k
+    has the same settings however often the search was stopped, and the same shared ones for every cell.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class SettingsStudy:
         prune: bool = False,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # it would print a traceback at Ctrl-C amid a query
+        logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # it would print a traceback at Ctrl-C during a query
         self.config, self.space, self.sampler, self.seed = config, space, sampler, seed
         url = storage or f"sqlite:///{database}"
         shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)  # without its password
@@ -70,7 +70,7 @@ class SettingsStudy:
                 direction="maximize",
                 load_if_exists=True,
             )
-        except Exception as error:  # whatever a database has to say
+        except Exception as error:  # whatever a database may raise
             raise ValueError(f"--storage must be a database that can be opened, got {shown}: {error}") from error
         self._require_same_settings(shown)
         self._own: dict[int, Trial] = {}
@@ -78,25 +78,25 @@ class SettingsStudy:
 
     @property
     def learnings(self) -> list[Learning]:
-        """What was learned in the trials that have ended, in the order of their numbers, which are their seeds."""
+        """The results of the trials that have ended, in the order of their numbers, which are their seeds."""
         ended = {_number(trial): trial for trial in reversed(self._trials) if _LEARNING in trial.user_attrs}
         return [Learning(**ended[number].user_attrs[_LEARNING]) for number in sorted(ended)]
 
     @property
     def begun(self) -> int:
-        """Trials that have ended or go on, here and elsewhere; those that were lost do not count."""
+        """How many trials have ended or are running, here and elsewhere; lost ones do not count."""
         return len(set(self._numbers(TrialState.RUNNING)))
 
     @property
     def running(self) -> int:
-        """Trials that go on, here and elsewhere."""
+        """How many trials are running, here and elsewhere."""
         return sum(trial.state == TrialState.RUNNING for trial in self._trials)
 
     @property
     def importances(self) -> dict[str, float]:
-        """The share of each setting in what makes a trial one of the best quarter (PED-ANOVA, Watanabe et al. 2023).
+        """The importance of each setting for being in the best quarter of the trials (PED-ANOVA, Watanabe et al. 2023).
 
-        Nothing if there are fewer than twenty trials.
+        Empty if there are fewer than twenty trials.
         """
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(trials) < 20:
@@ -105,7 +105,7 @@ class SettingsStudy:
         return get_param_importances(self._study, evaluator=evaluator)
 
     def ask(self, trials: int) -> Job | None:
-        """Begin the first trial that was lost, or is missing, whose number is its seed; None if so many have begun."""
+        """Begin the first lost or missing trial, whose number is its seed; None if `trials` have begun."""
         while self.begun < trials:
             taken = self._numbers(TrialState.RUNNING, TrialState.WAITING)
             missing = next(number for number in count() if number not in taken)
@@ -118,11 +118,11 @@ class SettingsStudy:
             if number < trials and self._numbers(TrialState.RUNNING, TrialState.WAITING).count(number) == 1:
                 self._own[number] = trial
                 return Job(self._settings(number, trial.params), trial.params)
-            self._study.tell(trial, state=TrialState.FAIL)  # another process has begun the same, or the last, in this moment
+            self._study.tell(trial, state=TrialState.FAIL)  # another process has begun the same, or the last, at this moment
         return None
 
     def keep_alive(self) -> None:
-        """Give a heartbeat, every few seconds, to the trials of this process, and put lost ones back into the queue."""
+        """Record a heartbeat, every few seconds, for the trials of this process, and put lost ones back into the queue."""
         if time.monotonic() - self._last_heartbeat > HEARTBEAT:
             for trial in self._own.values():
                 self._storage.record_heartbeat(trial._trial_id)
@@ -137,7 +137,7 @@ class SettingsStudy:
             self._study.tell(trial, learning.area if learning.is_ranked else None, _state(learning))
 
     def adopt(self, learnings: Sequence[Learning], where: str) -> None:
-        """Take over trials that were made before, as a file has them; ValueError if the study has others in their place."""
+        """Take over earlier trials from a file; ValueError if the study has others in their place."""
         known = {learning.seed: learning for learning in self.learnings}
         for learning in learnings:
             if not self._is_ours(learning):
@@ -154,7 +154,7 @@ class SettingsStudy:
                 self._study.add_trial(_as_trial(learning, self.space))
 
     def prune(self, number: int, progress: Progress) -> Learning | None:
-        """What to tell of a trial that is to end as it is below the median of the others at the same frames, else None."""
+        """The result of a trial that must stop, since it is below the median of the others at the same frames; else None."""
         trial = self._own[number]
         with suppress(UpdateFinishedTrialError):
             if np.isfinite(progress.area):
@@ -165,7 +165,7 @@ class SettingsStudy:
         return Learning(settings, trial.params, [None] * CURVE_POINTS, None, None, pruned=True)
 
     def forget_running(self) -> None:
-        """End the trials of this process of which nothing is known; they are to be made again."""
+        """End the unfinished trials of this process; they will be made again."""
         for number in list(self._own):
             self._study.tell(self._own.pop(number), state=TrialState.FAIL, skip_if_finished=True)
 
@@ -179,11 +179,11 @@ class SettingsStudy:
 
     def _make_sampler(self, number: int) -> BaseSampler:
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
-        # With the liar, those that run side by side draw different settings.
+        # With the constant liar, trials side by side draw different settings.
         return TPESampler(seed=seed, constant_liar=True) if self.sampler == "tpe" else RandomSampler(seed=seed)
 
     def _is_ours(self, learning: Learning) -> bool:
-        """Whether a trial has, of what is searched, values from the ranges, and for the rest the study's settings."""
+        """Whether a trial has values from the ranges for what is searched, and the study's settings for the rest."""
         try:
             _as_trial(learning, self.space)
             settings = RunSettings(**learning.settings)

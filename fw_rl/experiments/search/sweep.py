@@ -28,7 +28,7 @@ FIRST_NEW_SEED = 10_000
 
 @dataclass(frozen=True)
 class Sweep:
-    """The trainings of a sweep; those that its folder has are not made again."""
+    """The trainings of a sweep; those that its folder has are not repeated."""
 
     study: SettingsStudy
     folder: Path
@@ -36,10 +36,10 @@ class Sweep:
     quiet: bool = False
 
     def run(self, trials: int, finalists: int = 1, retrain: int = 0) -> str:
-        """Make the trainings that are missing; returns the report, as report.md has it.
+        """Make the trainings that are missing; returns the report, which report.md has too.
 
         Finalists, if more than one, are trained with five new seeds each, and the best of them with `retrain` others. OSError
-        where a file or the database cannot be written.
+        if a file or the database cannot be written.
         """
         try:
             self._search(trials)

@@ -1,4 +1,4 @@
-"""What a sweep has left in its folder, which of its settings are the best, and its report."""
+"""What is in the folder of a sweep, which of its settings are the best, and its report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRIALS, FINALS, SEEDS = "trials.json", "finals.json", "seeds.json"
 """Files of a sweep, by environment and cell: the search, its best with new seeds, the best of these with others."""
 
 BEST = 5
-"""Trials that are shown."""
+"""How many trials are shown."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Swept:
 
     @staticmethod
     def read(folder: Path) -> Swept:
-        """What a folder has."""
+        """The trainings in a folder."""
         return Swept(*(read_learnings(folder / name) for name in (TRIALS, FINALS, SEEDS)))
 
     @property
@@ -43,7 +43,7 @@ class Swept:
 
     @property
     def finalists(self) -> list[Learning]:
-        """The ranked trials of different settings."""
+        """The ranked trials, without repeated settings."""
         ranked = self.ranked
         return [trial for i, trial in enumerate(ranked) if all(trial.parameters != better.parameters for better in ranked[:i])]
 
@@ -51,8 +51,8 @@ class Swept:
     def chosen(self) -> Learning | None:
         """The trial whose settings are the best, None if no trial has a value.
 
-        The trial with the largest area, of many, owes it to luck as well. If there are trainings with new seeds, the mean area
-        over these decides; settings with which one of them diverged are the worst.
+        The largest area of many trials is partly luck. If there are trainings with new seeds, the mean area over these decides;
+        settings with which one of them diverged are the worst.
         """
         ranked = self.ranked
         tried = [trial for trial in ranked if self.finals_of(trial)]
@@ -67,7 +67,7 @@ class Swept:
 
 
 def report(title: str, swept: Swept, importances: dict[str, float]) -> Iterator[str]:
-    """What came out of a sweep, as paragraphs of Markdown, with the share of each setting in what makes a trial good."""
+    """The results of a sweep as paragraphs of Markdown, with the importance of each setting."""
     diverged, pruned = (sum(getattr(trial, name) for trial in swept.trials) for name in ("diverged", "pruned"))
     yield f"## {title}: {len(swept.trials)} trials, {diverged} diverged, {pruned} pruned"
     chosen = swept.chosen
