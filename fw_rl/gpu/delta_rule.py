@@ -1,13 +1,14 @@
 """The delta rule by chunks on a GPU, as `fw_rl.memory.write_and_read`: a program takes rows of one head's A through all steps.
 
-In a chunk of C steps that begins with A, with within(i, j) what is left at step i of the write of step j, and carried(i) of A:
+In a chunk of C steps that begins with A, let within(i, j) be what remains at step i of the write of step j, and carried(i) what
+remains of A:
 
     L       = strengths (within * K K^T), below its diagonal
     written = (1 + L)^-1 (strengths (V - carried K A^T))           for a memory that only sums: strengths V
     reads   = (within * Q K^T) written + carried Q A^T
     A after = carried(C) A + (within(C, .) written)^T K
 
-which is the WY form of Yang et al. 2024. The forward pass keeps each chunk's first A; the way back finds the rest again.
+which is the WY form of Yang et al. 2024. The forward pass keeps each chunk's first A; the backward pass recomputes the rest.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from fw_rl.kernels import first_derivative
 __all__ = ["write_and_read"]
 
 _CHUNK = 16
-"""Steps of a chunk, and the least size of a product of matrices in Triton."""
+"""Steps of a chunk, and the least size of a matrix product in Triton."""
 
 _VALUES = 32
 """Rows of A that a program takes, at most."""
@@ -41,14 +42,14 @@ def write_and_read(
     *,
     corrects: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """What `fw_rl.memory.write_and_read` says, with its arguments."""
+    """`fw_rl.memory.write_and_read`, with its arguments."""
     logs = None if decays is None else decays.clamp(min=torch.finfo(decays.dtype).tiny).log()
     reads, after = _WriteAndRead.apply(matrix, queries, keys, values, strengths, logs, episode_starts, corrects)
     return reads, after
 
 
 class _WriteAndRead(torch.autograd.Function):
-    """`write_and_read` of the decays' logarithms."""
+    """`write_and_read` with the logarithms of the decays."""
 
     @staticmethod
     def forward(
@@ -81,7 +82,7 @@ class _WriteAndRead(torch.autograd.Function):
         queries, keys, values, strengths, logs, _ = given
         grid, settings = _launch(keys, values, ctx.corrects)
         blocks, d_matrix, d_values = grid[1], torch.empty_like(kept[0]), torch.empty_like(values)
-        # Each program gives what its rows of A have to say of what all rows share.
+        # Each program gives its rows' part of the gradients of what all rows share.
         shared = [None if part is None else part.new_empty(blocks, *part.shape) for part in (queries, keys, strengths, logs)]
         sizes = keys.numel(), strengths.numel()
         with torch.cuda.device_of(kept):
@@ -93,7 +94,7 @@ class _WriteAndRead(torch.autograd.Function):
 
 
 def _launch(keys: Tensor, values: Tensor, corrects: bool) -> tuple[tuple[int, int], dict[str, int | bool]]:
-    """The grid of programs, and what both kernels take after their tensors."""
+    """The grid of programs, and the arguments of both kernels after their tensors."""
     steps, batch, heads, key_size = keys.shape
     value_size = values.shape[3]
     rows_of_A = min(max(triton.next_power_of_2(value_size), _CHUNK), _VALUES)
@@ -244,7 +245,7 @@ def _back(
         _store(d_values + row * value_size, d_v, t, steps, rows * value_size, m, value_size)
         _store_steps(d_strengths, d_s, t, steps, rows)
         if logs is not None:
-            # The logarithm of step t is in what is left at every step from t on, of every write before it.
+            # The logarithm of step t is in what remains at every step from t on, of every write before it.
             to_come = tl.cumsum(d_within * within, axis=0, reverse=True)
             d_log = tl.sum(tl.where(is_earlier, to_come, 0.0), axis=1) + tl.cumsum(d_carried * carried, axis=0, reverse=True)
             _store_steps(d_logs + tl.program_id(1) * strengths_numel + row, d_log, t, steps, rows)
@@ -253,11 +254,11 @@ def _back(
 
 @triton.jit
 def _left(s, logs, starts, t, steps, row, rows, heads, CHUNK: tl.constexpr):
-    """What is left at each step of the writes of a chunk [C, C], and of A [C]; and whether an episode starts with the chunk."""
+    """What remains at each step of the writes of a chunk [C, C], and of A [C]; and whether an episode starts with the chunk."""
     step = tl.arange(0, CHUNK)
     own, is_new = step[:, None] >= step[None, :], False
     log = tl.zeros((CHUNK,), dtype=s.dtype) if logs is None else _load_steps(logs + row, t, steps, rows)
-    # A sum for each write, since a difference of two sums would let episodes see each other in its rounding.
+    # A sum for each write: the rounding of a difference of two sums would leak from one episode to another.
     within = tl.exp(tl.cumsum(tl.where(step[:, None] > step[None, :], log[:, None], 0.0), axis=0))
     carried = tl.exp(tl.cumsum(log, axis=0))
     if starts is not None:

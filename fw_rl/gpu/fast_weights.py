@@ -1,7 +1,7 @@
 """The net with fast weights on a GPU: its steps, with their gradient, around the kernels of `fast_weights_kernels`.
 
-Tensors of a sequence are [.., B, H], the time first. `first_steps` [T, B] says where the episode of a step began, -1 for before
-the sequence, and `cut` [T, B] where h(t-1) is zero.
+Tensors of a sequence are [.., B, H], with time first. `first_steps` [T, B] says where the episode of a step began, -1 for
+before the sequence, and `cut` [T, B] where h(t-1) is zero.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Options", "Past", "run"]
 
 
 class Options(NamedTuple):
-    """What `FastWeightsCell` calls by these names; `eps` is None without a layer norm, `lasting` how old a write may get."""
+    """Options of `FastWeightsCell` by its names; `eps` is None without a layer norm, and a write lasts `lasting` steps."""
 
     inner_steps: int
     eps: float | None
@@ -31,7 +31,7 @@ class Options(NamedTuple):
 
 
 class Past(NamedTuple):
-    """What was written before a sequence: values and keys [P, B, H], strengths [P, B], and a matrix and what is left of it."""
+    """What was written before a sequence: values and keys [P, B, H], strengths [P, B], and a matrix and what remains of it."""
 
     values: Tensor
     keys: Tensor
@@ -60,7 +60,7 @@ def run(
 
 
 class _FastWeights(torch.autograd.Function):
-    """`run`; by Hebb's rule it gives h(t) alone."""
+    """`run`; with Hebb's rule it gives only h(t)."""
 
     @staticmethod
     def forward(
@@ -142,7 +142,7 @@ def _oriented(rule: str, values: Any, keys: Any) -> tuple[Any, ...]:
 
 
 def _settings(driven: Tensor, pending: int, options: Options) -> dict[str, Any]:
-    """What both kernels take after their tensors."""
+    """The arguments of both kernels after their tensors."""
     steps, rows, size = driven.shape
     units = max(triton.next_power_of_2(size), 16)
     return dict(
@@ -166,7 +166,7 @@ def _settings(driven: Tensor, pending: int, options: Options) -> dict[str, Any]:
 def _back_to_past(
     past: Past, d_recalls: Tensor, queries: Tensor, powers: Tensor, first_steps: Tensor
 ) -> tuple[Tensor | None, ...]:
-    """From what the reads sent back to what was written before the sequence, by way of D, [B, H, H], at its beginning."""
+    """The gradients of what was written before the sequence, from those of the reads, by D [B, H, H] at its beginning."""
     faded_recalls = powers[: len(first_steps), None, None, None] * d_recalls
     sent, asked = (part.masked_fill(first_steps[:, None, :, None] >= 0, 0.0) for part in (faded_recalls, queries))
     D = torch.einsum("tsbv,tsbk->bvk", sent, asked)

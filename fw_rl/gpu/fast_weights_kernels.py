@@ -1,14 +1,15 @@
-"""What a net with fast weights does on a GPU, in Triton: a program takes one row through all steps, both ways.
+"""A net with fast weights on a GPU, in Triton: a program takes one row through all steps, forward and backward.
 
 A is never built. It is a sum of what was written, which is read by attention (Ba16 Eq. 4); a state may also hold a matrix. With
-D(t) = d loss / d A(t), the way back goes from the last step to the first by
+D(t) = d loss / d A(t), the backward pass goes from the last step to the first by
 
     a read r = A q          D += dr q^T       dq = A^T dr
     a write A += s v k^T    dv = s D k        dk = s D^T v        ds = v . D k
 
-so that D too is a sum of outer products, of what reads sent back, and is read in the same way. For u = h / |h|, the delta rule
-has v = u - decay A u and k = u, and Oja's v = u and k = u - decay A^T u. Both write a correction and a unit vector, to A or to
-A^T: `errors` and `units` are the values and keys of the one, and the keys and values of the other. By Hebb's rule all are h.
+so D too is a sum of outer products, from the gradients of the reads, and is read in the same way. For u = h / |h|, the delta
+rule has v = u - decay A u and k = u, and Oja's v = u and k = u - decay A^T u. Both write a correction and a unit vector, to A
+or to A^T: `errors` and `units` are the values and keys of the one, and the keys and values of the other. With Hebb's rule all
+are h.
 """
 
 from __future__ import annotations
@@ -249,7 +250,7 @@ def _first_write(begin, t, pending, lasting):
 
 @triton.jit
 def _read(values, keys, strengths, powers, query, first, t, pending, row, rows, size, n, TILE: tl.constexpr):
-    """``A(t-1) query``: the sum of what was written before step t, by how much each key is like the query."""
+    """``A(t-1) query``: the sum of what was written before step t, weighted by the likeness of each key to the query."""
     total = tl.zeros_like(query)
     for start in range(first, pending + t, TILE):
         left, _, k, v = _writes(values, keys, strengths, powers, start, t, pending, row, rows, size, n, TILE)
@@ -269,7 +270,7 @@ def _aged(values, keys, strengths, powers, d_read, query, first, t, pending, row
 
 @triton.jit
 def _writes(values, keys, strengths, powers, start, t, pending, row, rows, size, n, TILE: tl.constexpr):
-    """Some writes: what is left of them before step t, how many steps decayed them, keys and values."""
+    """Some writes: what remains of them before step t, how many steps decayed them, keys and values."""
     i = start + tl.arange(0, TILE)
     is_write, age = i < pending + t, t - 1 - tl.maximum(i - pending, -1)
     left = tl.load(strengths + i * rows + row, mask=is_write, other=0.0) * tl.load(powers + age, mask=is_write, other=0.0)
@@ -295,7 +296,7 @@ def _read_sources(values, keys, powers, query, t, last, slots, row, rows, size, 
 
 @triton.jit
 def _read_matrix(matrix, down, along, faded, powers, begin, t, vector, row, size, n, TILE: tl.constexpr):
-    """What the matrix of the past gives to a read of a vector in memory, nothing in a later episode."""
+    """What the matrix of the past adds to a read with a vector in memory: nothing in a later episode."""
     read, rest = tl.zeros((n.shape[0],), dtype=matrix.dtype.element_ty), tl.load(faded + row)
     tl.debug_barrier()  # what one thread stored others will load
     if (begin < 0) & (rest != 0):  # else what is there may even be infinite
@@ -318,7 +319,7 @@ def _product(matrix, down, along, vector, size, n, TILE: tl.constexpr):
 
 @triton.jit
 def _standardised(x, n, size, EPS: tl.constexpr):
-    """x less its mean over its deviation, and one over this."""
+    """(x - mean) / deviation, and 1 / deviation."""
     centred = tl.where(n < size, x - tl.sum(x, axis=0) / size, 0.0)
     scale = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=0) / size + EPS)
     return centred * scale, scale
@@ -335,7 +336,7 @@ def _norm(x, gain, bias, n, size, EPS: tl.constexpr):
 
 @triton.jit
 def _norm_back(d_y, x, gain, n, size, EPS: tl.constexpr):
-    """The gradients of what `_norm` takes, of gain, and of bias."""
+    """The gradients of x, gain and bias of `_norm`."""
     d_x, d_gain = d_y, d_y
     if EPS is not None:
         standard, scale = _standardised(x, n, size, EPS)
@@ -347,7 +348,7 @@ def _norm_back(d_y, x, gain, n, size, EPS: tl.constexpr):
 
 @triton.jit
 def _activation(x, TANH: tl.constexpr):
-    return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0) if TANH else tl.where(x < 0, 0.0, x)  # not a number stays so
+    return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0) if TANH else tl.where(x < 0, 0.0, x)  # NaN stays NaN
 
 
 @triton.jit

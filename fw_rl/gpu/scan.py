@@ -1,6 +1,6 @@
 """The linear recurrence of `fw_rl.scan` on a GPU: a program takes a row and a block of its elements through all steps.
 
-Real and imaginary parts of a row lie one after the other. Where numbers are real, the imaginary parts here are never looked at.
+Real and imaginary parts of a row lie one after the other. Where numbers are real, the imaginary parts are never read.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def run_back(
 
 
 def _launch(decay: Tensor, inputs: Tensor, h: Tensor) -> tuple[tuple[int, int], dict[str, int | bool]]:
-    """The grid of programs, and what both kernels take after their tensors."""
+    """The grid of programs, and the arguments of both kernels after their tensors."""
     steps, rows, size = len(h), h.shape[1], h.shape[-1]
     block = min(triton.next_power_of_2(size), _LARGEST_BLOCK)
     return (rows, triton.cdiv(size, block)), dict(

@@ -1,4 +1,4 @@
-"""What a supervised task is: data in three splits, a net for every row of its table, and the paper's numbers."""
+"""A supervised task: data in three splits, a net for every row of its table, and the paper's numbers."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ class Task(ABC):
 
     @abstractmethod
     def load(self) -> Data:
-        """Read or make the data; ValueError, in one line, if it cannot be had."""
+        """Read or make the data; ValueError, in one line, if that fails."""
 
     @abstractmethod
     def make_net(self, row: Row, hidden_size: int) -> nn.Module:
         """A new net that maps a batch of inputs [B, ...] to logits [B, classes]; ValueError for an option the cell lacks."""
 
     def vary(self, inputs: Tensor, generator: Generator) -> Tensor:
-        """A batch of training inputs [B, ...] as it is shown this time; by default as it is."""
+        """A batch of training inputs [B, ...] as it is shown this time; by default unchanged."""
         return inputs
 
     def row(self, name: str, options: Mapping[str, Any] | None = None) -> Row:

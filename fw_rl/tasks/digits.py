@@ -31,15 +31,15 @@ TABLE_2 = {
 class Digits(Task):
     """Handwritten digits in 24 glimpses at two scales (Ba16 §4.2): train nets and make Table 2.
 
-    The images are MNIST's, the glimpses have 7 x 7 pixels. The last 5,000 training images validate.
+    The images are MNIST's, the glimpses have 7 x 7 pixels. The last 5,000 training images are for validation.
     """
 
     data_dir: Annotated[
         Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: download once, and check)")
     ] = None
-    """Folder of MNIST's four idx files, gzipped or not."""
+    """Folder with MNIST's four idx files, gzipped or not."""
     most_shift: int = 0
-    """Move every training image by up to so many pixels each time it is shown."""
+    """Shift every training image by up to this many pixels each time it is shown."""
 
     name: ClassVar = "glimpse"
     title: ClassVar = "Digits in 24 glimpses (Ba16 Table 2)"

@@ -12,7 +12,7 @@ __all__ = ["ACTIONS", "EXPRESSIONS"]
 
 Array = NDArray[np.floating[Any]]
 Parameters = Mapping[str, Array]
-"""Numbers by name, each [N]. Lengths are in half heights of the image, whose centre is 0; y goes down."""
+"""Numbers by name, each [N]. Lengths are in half heights of the image, whose centre is 0; y points down."""
 
 EXPRESSIONS = ("neutral", "smile", "surprise", "squint", "disgust", "scream")
 
@@ -49,13 +49,13 @@ PEOPLE = {
     "mouth_width": (0.24, 0.025),
     "lip_thick": (0.030, 0.007),
 }
-"""What makes a person."""
+"""The parameters of a person."""
 
 _PIXEL = 2 / 48
 
 
 def draw_people(count: int, random: np.random.Generator) -> dict[str, Array]:
-    """The parameters of `count` people: their looks, and how their face rests (``rest_`` and the name of an action)."""
+    """The parameters of `count` people: their looks, and the resting face (``rest_`` and the name of an action)."""
     people = {name: random.normal(mean, spread, count) for name, (mean, spread) in PEOPLE.items()}
     people |= {f"rest_{name}": random.normal(0.0, 0.12, count) for name in ACTIONS}
     people["glasses"] = (random.random(count) < 0.25).astype(float)
@@ -63,7 +63,7 @@ def draw_people(count: int, random: np.random.Generator) -> dict[str, Array]:
 
 
 def pose_people(people: Parameters, expression: NDArray[np.int64], random: np.random.Generator) -> dict[str, Array]:
-    """The parameters of one picture each of these people with these expressions [N]: some do little, some do much."""
+    """The parameters of one picture of each of these people with these expressions [N], some weak and some strong."""
     count = len(expression)
     picture = dict(people)
     strength = random.uniform(0.5, 1.2, count)
@@ -79,9 +79,9 @@ def pose_people(people: Parameters, expression: NDArray[np.int64], random: np.ra
 def draw(
     picture: Parameters, view: Array, light_x: Array, light_y: Array, random: np.random.Generator, size: int = 48
 ) -> NDArray[np.uint8]:
-    """Pictures in grey, [N, size, size], with noise of the camera, which stands at `view` [N] radians to the side.
+    """Grey pictures [N, size, size] with camera noise; the camera stands `view` [N] radians to the side.
 
-    The light comes from `light_x` and `light_y` [N], each the sine of the angle to the right and to below.
+    The light comes from `light_x` and `light_y` [N], the sines of its angles to the right and downwards.
     """
     p = {name: values[:, None, None] for name, values in picture.items()}
     centres = ((np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1)[None]
@@ -151,7 +151,7 @@ def _draw_mouth(image: Array, u: Array, y: Array, p: Parameters) -> Array:
 
 
 def _cover(distance: Array) -> Array:
-    """How much of a pixel a shape covers whose edge is that far away, inside below 0."""
+    """The share of a pixel covered by a shape whose edge is at this distance, negative inside."""
     return np.clip(0.5 - distance / _PIXEL, 0, 1)
 
 

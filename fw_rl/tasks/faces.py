@@ -1,4 +1,4 @@
-"""Facial expressions in 24 glimpses (Ba16 §4.3), on Multi-PIE where a copy is at hand, and else on drawn faces."""
+"""Facial expressions in 24 glimpses (Ba16 §4.3), on Multi-PIE if a copy is at hand, else on drawn faces."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ TABLE_3 = {("rnn", 200): 81.11, ("lstm", 200): 81.32, ("convnet", 200): 88.23, (
 class Expressions(Task):
     """Facial expressions in 24 glimpses at two scales (Ba16 §4.3): train nets and make Table 3.
 
-    The images have 48 x 48 pixels, the glimpses 12 x 12, and there are six expressions. Of 337 people 20 test, and of the other
-    317 another 20 validate.
+    The images have 48 x 48 pixels, the glimpses 12 x 12, and there are six expressions. Of the 337 people, 20 are for testing
+    and another 20 for validation.
     """
 
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: drawn faces stand in)")] = (
         None
     )
-    """Folder of your copy of CMU Multi-PIE: files such as 001_01_01_051_07.png, cropped to aligned squares."""
+    """Folder with your copy of CMU Multi-PIE: files such as 001_01_01_051_07.png, cropped to aligned squares."""
 
     name: ClassVar = "faces"
     title: ClassVar = "Facial expressions in 24 glimpses (Ba16 Table 3)"
@@ -67,7 +67,7 @@ class Expressions(Task):
 
 
 def make_drawn_faces(people: int = 337, lights: int = 4, seed: int = 0) -> Faces:
-    """Every person in all 11 recordings of Multi-PIE, from its three central cameras, each in so many random lights."""
+    """Every person in all 11 recordings of Multi-PIE, from its three central cameras, each in `lights` random lights."""
     random = np.random.default_rng(seed)
     looks = drawn_faces.draw_people(people, random)
     scenes = np.array(list(product(EXPRESSION_OF.values(), CAMERAS.values(), range(lights))))

@@ -19,7 +19,7 @@ class Glimpse(NamedTuple):
 
     Quadrants are 0 to 3, from the upper left in reading order; `part` is one of a quadrant's own four at full resolution, or
     None for all of it at half the resolution. `store` writes h into the fast weights, then `wipe` sets h to zero; `integrate`
-    is where the coarse level resumes, and takes what the fine level has found through weights of its own.
+    marks where the coarse level resumes, and receives what the fine level has found through weights of its own.
     """
 
     quadrant: int
@@ -30,7 +30,7 @@ class Glimpse(NamedTuple):
 
     @property
     def patch(self) -> int:
-        """Its place among the 20 patches of `cut_patches`."""
+        """Its index among the 20 patches of `cut_patches`."""
         return self.quadrant if self.part is None else 4 + 4 * self.quadrant + self.part
 
 
@@ -56,7 +56,7 @@ def cut_patches(images: Tensor) -> Tensor:
 
 
 def standardise(images: Tensor) -> Tensor:
-    """Images [B, S, S] of bytes with a mean of 0 and a standard deviation of 1 each, whatever light they were taken in."""
+    """Images [B, S, S] of bytes, each scaled to mean 0 and standard deviation 1, whatever the light was."""
     pixels = images.flatten(1).float()
     deviation, mean = torch.std_mean(pixels, dim=1, keepdim=True)
     return ((pixels - mean) / (deviation + 1e-3)).view_as(images)
@@ -68,7 +68,7 @@ def look(images: Tensor) -> Tensor:
 
 
 def shift(images: Tensor, generator: Generator, most: int) -> Tensor:
-    """Images [B, S, S], each moved by up to `most` pixels up or down and left or right; black comes in."""
+    """Images [B, S, S], each moved by up to `most` pixels up or down and left or right; the gap is black."""
     batch, size = len(images), images.shape[1]
     offsets = torch.randint(2 * most + 1, (2, batch, 1), generator=generator).to(images.device)
     rows, columns = offsets + torch.arange(size, device=images.device)
@@ -77,7 +77,7 @@ def shift(images: Tensor, generator: Generator, most: int) -> Tensor:
 
 
 class _Embedding(nn.Module):
-    """What the recurrent layer gets: 50 and then 100 features of each glimpse, with a learned vector for where it was."""
+    """The inputs of the recurrent layer: 50 and then 100 features of each glimpse, plus a learned vector for its place."""
 
     def __init__(self, patch_pixels: int) -> None:
         super().__init__()
@@ -106,10 +106,10 @@ class GlimpseNet(nn.Module):
 class MultiLevelNet(GlimpseNet):
     """The multi-level fast associative memory (Ba16 Figure 3): fast weights hold the coarse level while the fine one is seen.
 
-    The signals of `GLIMPSES` say when h is stored and wiped. The fine level begins with h = 0 and an empty memory, so that what
-    it finds in a quadrant depends on that quadrant alone, and all four are seen at once. An integrating step begins with h = 0
-    as well: what was found comes in as an input beside the glimpse, so that it has slow weights of its own, and the fast
-    weights give back what was stored. The cell must be gated, and has 100 + H inputs for its H units.
+    The signals of `GLIMPSES` say when h is stored and wiped. The fine level begins with h = 0 and an empty memory, so what it
+    finds in a quadrant depends only on that quadrant, and all four are processed at once. An integrating step begins with h = 0
+    as well: what was found is an input beside the glimpse, with slow weights of its own, and the fast weights recall what was
+    stored. The cell must be gated, and has 100 + H inputs for its H units.
     """
 
     coarse: Tensor
@@ -133,7 +133,7 @@ class MultiLevelNet(GlimpseNet):
         return self.head(y[-1])
 
     def _fine_level(self, x: Tensor) -> Tensor:
-        """What is found [4, B, H] in the quadrants, of whose parts x [16, B, 100] are the features."""
+        """What is found in the quadrants, [4, B, H], from the features x [16, B, 100] of their parts."""
         batch = 4 * x.shape[1]
         parts = x.unflatten(0, (4, 4)).transpose(0, 1).reshape(4, batch, -1)
         inputs = F.pad(parts, (0, self.cell.hidden_size))  # nothing comes from below the fine level
@@ -148,7 +148,7 @@ _COARSE = [t for t, glimpse in enumerate(GLIMPSES) if glimpse.part is None]
 
 
 class ConvNet(nn.Module):
-    """A convolutional net over the same patches; with a stride of its kernel's size each layer is one map for all places.
+    """A convolutional net over the same patches; strides equal kernel sizes, so each layer is one map for all places.
 
     Layer 1 maps each patch, layer 2 the features of a quadrant and of its parts, layer 3, at a depth of 3, all quadrants.
     """
@@ -167,7 +167,7 @@ class ConvNet(nn.Module):
 
 
 def make_glimpse_net(row: Row, hidden_size: int, patch_pixels: int, classes: int, conv_depth: int) -> nn.Module:
-    """The net of a row of the tables of glimpses, of so many units, or features of each layer for the ConvNet."""
+    """The net of a row of the glimpse tables, with `hidden_size` units, or features per layer for the ConvNet."""
     if row.net == "convnet":
         if row.options:
             raise ValueError(f"the ConvNet has no option {next(iter(row.options))!r}")
@@ -176,8 +176,8 @@ def make_glimpse_net(row: Row, hidden_size: int, patch_pixels: int, classes: int
     return net(make_cell(row.cell, inputs, hidden_size, **row.options_of(hidden_size)), patch_pixels, classes)
 
 
-# With the eta of 0.5 of the retrieval task what comes back is 10 to 100 times as long as the boundary, and h hardly sees x.
-# Layer normalisation makes |h|^2 about half the number of units: with eta = 1 / units that is as strong in every size.
+# With the retrieval task's eta of 0.5, the recalled vector is 10 to 100 times as long as the boundary, and h hardly sees x.
+# Layer normalisation makes |h|^2 about half the number of units: eta = 1 / units gives every size the same strength.
 _RATES: dict[str, Any] = dict(options=dict(decay=0.9, recurrent_scale=0.05, activation="relu"))
 _RATES |= dict(shared_options=dict(eta=1.0))
 GLIMPSE_ROWS = {

@@ -1,4 +1,4 @@
-"""What the nets of glimpses see: the sequence with its signals, as text and as a picture, and some of the faces."""
+"""What the glimpse nets see: the sequence with its signals, as text and as a picture, and some of the faces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["describe_glimpses", "draw_faces", "draw_glimpses"]
 
 
 def describe_glimpses(size: int) -> str:
-    """The steps on images of size x size, one a line: scale, rows, columns, and the signals to the memory."""
+    """The steps on images of size x size, one per line: scale, rows, columns, and the signals to the memory."""
     lines = [f"{'step':>4}  {'scale':6}  {'rows':8}  {'columns':8}  signals"]
     for step, glimpse in enumerate(GLIMPSES, 1):
         top, left, side = _place(glimpse, size)
@@ -50,7 +50,7 @@ def draw_glimpses(image: Tensor, path: Path) -> None:
 
 
 def draw_faces(faces: Split, path: Path, columns: int = 12) -> None:
-    """So many faces of each expression, from all over the examples."""
+    """`columns` faces of each expression, spread over the examples."""
     figure = Figure(figsize=(columns, 6.2), dpi=100, layout="constrained")
     for number, row in enumerate(figure.subplots(len(EXPRESSIONS), columns)):
         images = faces.inputs[faces.labels == number]

@@ -1,4 +1,4 @@
-"""The MNIST handwritten digits (LeCun et al. 1998) from idx files, which are downloaded where there are none."""
+"""The MNIST handwritten digits (LeCun et al. 1998) from idx files, which are downloaded if there are none."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ FILES = {
     "t10k-images-idx3-ubyte": ((10_000, 28, 28), "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
     "t10k-labels-idx1-ubyte": ((10_000,), "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
 }
-"""The shape of each file, and its sha256 as it is before compression."""
+"""The shape of each file, and the sha256 of its uncompressed content."""
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 
 
 def default_folder() -> Path:
-    """Where the files are kept once they are downloaded: beside Torch's other downloads, see `torch.hub.get_dir`."""
+    """The folder of downloaded files, beside Torch's other downloads, see `torch.hub.get_dir`."""
     return Path(torch.hub.get_dir()) / "fw_rl" / "mnist"
 
 

@@ -1,8 +1,8 @@
 """The images of a user's copy of CMU Multi-PIE (Gross et al. 2010), which is licensed and comes with no package.
 
-The names of the files are those of the data set, in any folders, such as its own
-``session01/multiview/001/01/05_1/001_01_01_051_07.png``: person, session, recording, camera and light. Each image has to be a
-square that is cropped to the face and aligned by eyes and nose, as in Ba16 §4.3; it is made grey and 48 x 48 here.
+The files have the names of the data set, in any folders, such as its own
+``session01/multiview/001/01/05_1/001_01_01_051_07.png``: person, session, recording, camera and light. Each image must be a
+square, cropped to the face and aligned by eyes and nose, as in Ba16 §4.3; it is converted to grey and 48 x 48 here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Faces(NamedTuple):
 
 
 def load_multi_pie(folder: Path, size: int = 48) -> Faces:
-    """All images of the three central cameras in a folder and below; ValueError, in one line, if one is not as it should be."""
+    """All images of the three central cameras in a folder and below; ValueError, in one line, if one is not valid."""
     found = _find(folder)
     images = [_read(image.path, size) for image in found]
     return Faces(np.stack(images), np.array([image.person for image in found]), np.array([image.expression for image in found]))
@@ -48,7 +48,7 @@ def load_multi_pie(folder: Path, size: int = 48) -> Faces:
 
 @cache
 def describe_multi_pie(folder: Path) -> str:
-    """How many images and people a copy has, and a few digits that tell it from others, from its files' names and sizes."""
+    """How many images and people a copy has, and a short digest of its files' names and sizes."""
     found = _find(folder)
     files = sorted(f"{image.path.name} {image.path.stat().st_size}" for image in found)
     digest = hashlib.sha256("\n".join(files).encode()).hexdigest()[:8]

@@ -140,7 +140,7 @@ def draw_table(task: Task, data: str, summaries: Sequence[Summary]) -> bytes:
         for panel, size in zip(panels, sizes, strict=True):
             rows = [row for row in summaries if row["hidden_size"] == size]
             places = [labels.index(row["label"]) for row in rows]
-            # What there is not is nan here, and not drawn.
+            # Missing numbers are nan here, and not drawn.
             numbers = np.array([(row["low"], row["mean"], row["high"], row["paper"]) for row in rows], dtype=float)
             low, mean, high, paper = numbers.T
             panel.plot([low, high], [places, places], "|-", color="#2563eb", clip_on=False, zorder=3)
@@ -162,7 +162,7 @@ def draw_table(task: Task, data: str, summaries: Sequence[Summary]) -> bytes:
 def draw_curves(task: Task, records: Sequence[Record]) -> bytes:
     """Test loss over epochs as a PNG file, a panel for each size: the mean over seeds, and every seed thinly.
 
-    It is Ba16 Figure 2 with the sign turned, on a logarithmic scale: most of a training lies close to 0.
+    It is Ba16 Figure 2 with the sign reversed, on a logarithmic scale: most of a training is close to 0.
     """
     groups = _groups(task, [record for record in records if not record.diverged])
     curves_of = {group[0].group: [[epoch["test_loss"] for epoch in record.epochs] for record in group] for group in groups}
@@ -174,7 +174,7 @@ def draw_curves(task: Task, records: Sequence[Record]) -> bytes:
         for (label, size), curves in curves_of.items():
             for curve in curves:
                 panels[size].plot(range(1, len(curve) + 1), curve, color=styles[label]["color"], alpha=0.25, linewidth=0.8)
-            # A run that ended early, since it made no error any more, stays where it was.
+            # A run that stopped early, without errors, keeps its last value.
             longest = max(map(len, curves))
             mean = [fmean(curve[min(i, len(curve) - 1)] for curve in curves) for i in range(longest)]
             place = list(styles).index(label), len(styles)
@@ -192,7 +192,7 @@ def draw_curves(task: Task, records: Sequence[Record]) -> bytes:
 
 
 def _cell(task: Task, label: str) -> str:
-    """The cell of a model, or the model itself if it has none; a label may go on with the cell's options."""
+    """The cell of a model, or the model itself if it has none; a label may end with the cell's options."""
     rows = {row.label: row for row in task.rows.values()}
     row = rows.get(label) or rows.get(label.partition(", ")[0])
     return (row.cell or row.net) if row else label.partition(", ")[0]

@@ -32,16 +32,16 @@ _SPLITS = ("train", "valid", "test")
 class Retrieval(Task):
     """Associative retrieval (Ba16 §4.1): train nets on strings such as c9k8j3f1??c and make Table 1 and Figure 2.
 
-    The paper does not state its number of pairs. Four are those of its examples, and a net that remembers which four digits it
-    saw, but not their letters, then errs on 62 % of the queries: the plateau on which the paper's baselines sit. The
-    fast weights decay at 0.95, as in Ba16 §3.1; with the 0.9 of A.1 a net of 20 units left its plateaus later. AdamW shrinks
-    the slow weights, since without that both fast weights and LSTM come to know their training strings better than new ones.
+    The paper does not state its number of pairs. Its examples have four. A net that remembers which four digits it saw, but not
+    their letters, then errs on 62 % of the queries: the plateau of the paper's baselines. The fast weights decay at 0.95, as in
+    Ba16 §3.1; with the 0.9 of A.1 a net of 20 units left its plateaus later. AdamW shrinks the slow weights, since otherwise
+    both fast weights and LSTM overfit the training strings.
     """
 
     pairs: int = 4
     """Pairs of a letter and a digit in a string, 1 to 26."""
     examples: int = 100_000
-    """Strings of the training set; a tenth of it validates, a fifth of it tests."""
+    """Strings of the training set; the validation set has a tenth as many, the test set a fifth."""
 
     name: ClassVar = "retrieval"
     title: ClassVar = "Associative retrieval (Ba16 Table 1)"
@@ -80,7 +80,7 @@ class Retrieval(Task):
 
 
 def make_examples(size: int, pairs: int, split: str) -> Split:
-    """Strings such as ``c9k8j3f1??c`` [size, 2 * pairs + 3], as indices of `SYMBOLS`, and the digits [size] asked for.
+    """Strings such as ``c9k8j3f1??c`` [size, 2 * pairs + 3], as indices of `SYMBOLS`, and the queried digits [size].
 
     They are the same every time; the splits train, valid and test have a generator each.
     """
@@ -98,9 +98,9 @@ def make_examples(size: int, pairs: int, split: str) -> Split:
 class RetrievalNet(nn.Module):
     """Strings [B, T] to logits [B, 10]: an embedding of 50, expanded to 100, a recurrent layer, 100 ReLUs (Ba16 §4.1, A.1).
 
-    The embedding starts with a standard deviation of 1: from a start as small as that of the other layers (A.1), the inputs of
-    the recurrent layer are so weak at first that learning needs several times as many epochs. The layer that expands it starts
-    as Torch's.
+    The embedding starts with a standard deviation of 1: if it starts as small as the other layers (A.1), the inputs of the
+    recurrent layer are so weak at first that learning needs several times as many epochs. The layer that expands it starts as
+    Torch's layers do.
     """
 
     def __init__(self, cell: Cell) -> None:

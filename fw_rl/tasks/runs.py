@@ -1,4 +1,4 @@
-"""One run of a supervised task, and the small record that it leaves, so that a table can grow over many days."""
+"""One run of a supervised task, and its small record: a table can grow over many days."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ class Run:
 
     @property
     def name(self) -> str:
-        """As a word for files: fast-weights-20-seed0."""
+        """Its name for files: fast-weights-20-seed0."""
         options = "".join(f"_{key}={value}" for key, value in self.options.items())
         return f"{without_module(self.row)}{options}-{self.hidden_size}-seed{self.training.seed}".replace("/", "_")
 
     @property
     def search_name(self) -> str:
-        """As one of several ways to train the same net: fast-weights-20-seed0-rate0.001-decay0.1."""
+        """Its name as one of several ways to train the same net: fast-weights-20-seed0-rate0.001-decay0.1."""
         return f"{self.name}-rate{self.training.learning_rate:g}-decay{self.training.weight_decay:g}"
 
     @property
     def group(self) -> tuple[str, int]:
-        """That of its record."""
+        """The group of its record."""
         return self.task.row(self.row, self.options).label, self.hidden_size
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All but the seed that has an influence on the result."""
+        """Everything except the seed that affects the result."""
         row = self.task.row(self.row, self.options)
         training = dataclasses.asdict(self.training)
         del training["seed"]
-        # Where the data lies is no setting; what it is, is.
+        # Where the data lies is not a setting; what it is, is.
         task = {key: value for key, value in vars(self.task).items() if not key.endswith("_dir")}
         options = row.options_of(self.hidden_size)
         return dict(net=row.net, cell=row.cell, cell_options=options, **training, **task, data=self.task.data_name)
@@ -63,7 +63,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of a run, all as JSON takes it; one that diverged has no epochs."""
+    """What is kept of a run, as JSON values; one that diverged has no epochs."""
 
     task: str
     label: str
@@ -81,26 +81,26 @@ class Record:
 
     @property
     def group(self) -> tuple[str, int]:
-        """The runs that differ by their seed alone have this in common."""
+        """What the runs that differ only in their seed have in common."""
         return self.label, self.hidden_size
 
     def is_of(self, run: Run) -> bool:
-        """Whether that run would give this record again."""
+        """Whether that run would make this record again."""
         return self.seed == run.training.seed and self.settings == run.settings
 
 
 @cache
 def load_data(task: Task, device: str = "cpu") -> Data:
-    """The data of a task on a device, once a process."""
+    """The data of a task on a device, loaded once per process."""
     return Data(*(Split(*(part.to(device) for part in split)) for split in task.load()))
 
 
 def execute(
     run: Run, record_path: Path, log_dir: Path, *, resume: bool = True, quiet: bool = False, device: str = "cpu"
 ) -> Record:
-    """Train the net of a run, from the checkpoint in `log_dir` on with `resume`, and write its record, also of a divergence.
+    """Train the net of a run, with `resume` from its checkpoint in `log_dir`, and write its record, even if it diverges.
 
-    The device is no setting of the run: the net starts with the same weights, and sees the same examples, on each.
+    The device is not a setting of the run: on each the net starts with the same weights and sees the same examples.
     """
     task, seed, settings = run.task, run.training.seed, run.settings
     digest = hashlib.sha256(json.dumps([settings, seed], sort_keys=True).encode()).hexdigest()[:8]
@@ -134,7 +134,7 @@ def execute(
 
 
 def read_record(path: Path) -> Record:
-    """The record that a file holds; ValueError, in one line, if it is none."""
+    """The record that a file holds; ValueError, in one line, if it is not one."""
     try:
         record = Record(**json.loads(path.read_text()))
         _check(record)

@@ -19,16 +19,16 @@ from fw_rl.tasks.base import Data, Split
 
 __all__ = ["Epoch", "Training", "best_epoch", "evaluate", "train"]
 
-tqdm.set_lock(threading.RLock())  # of this process: a lock of several would be left behind by a worker that Ctrl-C ends
+tqdm.set_lock(threading.RLock())  # of this process only: a worker that Ctrl-C ends would leave a shared lock behind
 
 Epoch = dict[str, float]
-"""The results of one epoch: train_loss, valid_loss, test_loss (nats), valid_error, test_error (percent), and the seconds that
-the processor trained."""
+"""The results of one epoch: train_loss, valid_loss, test_loss (nats), valid_error, test_error (percent), and the processor's
+seconds of training."""
 
 _EPOCH_KEYS = {"train_loss", "valid_loss", "valid_error", "test_loss", "test_error", "seconds"}
 
 EPOCHS_WITHOUT_ERROR = 3
-"""A run ends early after so many epochs in a row without an error on the validation set."""
+"""A run stops early after this many epochs in a row without an error on the validation set."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ def train(
     description: str = "",
     quiet: bool = True,
 ) -> list[Epoch]:
-    """Train to the end, or go on at the last whole epoch if there is a checkpoint.
+    """Train to the end, from the last complete epoch on if there is a checkpoint.
 
-    A run that was stopped and goes on gives the same numbers as one that was not: what is random comes from seed and epoch.
+    A run that is stopped and resumed gives the same numbers as one that is not: all randomness comes from seed and epoch.
     """
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=training.weight_decay, fused=True)
     history = _load(checkpoint, net, optimizer) if checkpoint is not None and checkpoint.exists() else []
@@ -88,7 +88,7 @@ def train(
 
 
 def check_history(history: object) -> None:
-    """ValueError, in one line, for what a file holds in place of the results of epochs."""
+    """ValueError, in one line, unless a file's history has the results of epochs."""
     if not isinstance(history, list) or not history:
         raise ValueError("it holds no list of epochs")
     for number, epoch in enumerate(history, 1):
@@ -157,7 +157,7 @@ def _save(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, history:
 
 
 def _load(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> list[Epoch]:
-    """Put net and optimiser into the state of the file; the epochs done."""
+    """Load the states of net and optimiser from the file; returns the finished epochs."""
     try:
         run = read_document(path)
         check_history(run["history"])
@@ -171,9 +171,9 @@ def _load(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> list[
 
 
 def _check_adam(state: dict[int, dict[str, Tensor]], net: nn.Module) -> None:
-    """Torch's fused step trusts the shapes of what it is given, and would crash."""
+    """Check the shapes: Torch's fused step trusts them, and would crash."""
     for number, parameter in enumerate(net.parameters()):
-        if not parameter.requires_grad:  # Adam has no state of it
+        if not parameter.requires_grad:  # Adam has no state for it
             continue
         shapes = {name: tensor.shape for name, tensor in state.get(number, {}).items()}
         if shapes != {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}:

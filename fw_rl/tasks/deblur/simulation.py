@@ -22,10 +22,11 @@ __all__ = ["Associations", "DeblurTask", "Ensemble", "Protocol", "Rates", "draw_
 
 @dataclass(frozen=True)
 class Rates:
-    """How slow and fast weights learn: epsilon and alpha of HP87 §3 for each, and what a weight change leaves of the fast ones.
+    """How slow and fast weights learn: epsilon and alpha of HP87 §3 for each, and what remains of the fast ones after each
+    weight change.
 
-    The paper has 0.02, 0.9 and 0.99 and gives no other rates for the fast weights, so that those are free. Its §3 has an E
-    without the half that §5 and this simulation have, so that a step of 0.02 there may be twice as long as here.
+    The paper has 0.02, 0.9 and 0.99 and gives no other rates for the fast weights, so those are free. The E of its §3 lacks the
+    factor 1/2 that §5 and this simulation have, so a step of 0.02 there may be twice as long as here.
     """
 
     slow_lr: float = 0.02
@@ -37,7 +38,7 @@ class Rates:
     fast_momentum: float = 0.5
     """Alpha of the fast weights, which the paper leaves open."""
     decay: float = 0.99
-    """What a weight change leaves of the fast weights; the paper lets 1 % go."""
+    """What remains of the fast weights after each weight change; the paper lets 1 % go."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,16 @@ class Protocol:
     interfering_sweeps: int = 400
     """Sweeps through the new associations."""
     rehearsal_sweeps: int = 20
-    """Sweeps through the subset of the old associations that is rehearsed."""
+    """Sweeps through the rehearsed subset of the old associations."""
     init: float = 0.3
-    """Slow weights start uniform within plus and minus this, which the paper leaves open."""
+    """Slow weights start uniformly between plus and minus this, which the paper leaves open."""
     seeds: int = 20
     """Nets that are trained side by side."""
     seed: int = 0
     """The first seed."""
 
     def generators(self, purpose: str) -> list[torch.Generator]:
-        """A source of random numbers for each seed; nets, associations and subsets have other numbers each."""
+        """A random generator for each seed; those for nets, associations and subsets differ."""
         offset = ("nets", "associations", "subsets").index(purpose) << 40
         return [torch.Generator().manual_seed(offset + seed) for seed in range(self.seed, self.seed + self.seeds)]
 
@@ -104,7 +105,7 @@ def _distinct(count: int, bits: int, generator: torch.Generator) -> Tensor:
     """Different random binary vectors, [count, bits]."""
     if bits <= 20:
         return torch.randperm(2**bits, generator=generator)[:count].unsqueeze(1) >> torch.arange(bits) & 1
-    while True:  # So few of so many are hardly ever alike.
+    while True:  # So few of so many are hardly ever equal.
         vectors = torch.randint(2, (count, bits), generator=generator)
         if len(vectors.unique(dim=0)) == count:
             return vectors
@@ -121,14 +122,14 @@ class Ensemble:
         return vmap(lambda weights, x: functional_call(self.net, weights, (x,)))(self.weights, x)
 
     def copy(self) -> Ensemble:
-        """Nets with the same weights that learn apart from these."""
+        """Nets with the same weights that learn separately from these."""
         twin = copy.copy(self)
         twin.weights = {name: part.detach().clone().requires_grad_() for name, part in self.weights.items()}
         return twin
 
     @torch.no_grad()
     def faded(self, factor: float) -> Ensemble:
-        """A copy in which that part of the fast weights is left."""
+        """A copy whose fast weights are multiplied by `factor`."""
         twin = self.copy()
         for name, part in twin.weights.items():
             if is_fast(name):
@@ -136,7 +137,7 @@ class Ensemble:
         return twin
 
     def member(self, seed: int) -> nn.Module:
-        """One of the nets by itself, a copy, with the sums as plain weights."""
+        """A copy of one of the nets, with the sums of slow and fast weights as plain weights."""
         net = copy.deepcopy(self.net)
         net.load_state_dict({name: part[seed] for name, part in self.weights.items()})
         return merge(net)
@@ -174,9 +175,9 @@ class SequenceNet(nn.Module):
 
 
 def recurrent_nets(protocol: Protocol, eta: float, decay: float) -> Ensemble:
-    """Fast-weight cells of `hidden` units as they are initialised; with an eta of 0 they are ReLU nets without a memory A.
+    """New fast-weight cells of `hidden` units; with an eta of 0 they are ReLU nets without a memory A.
 
-    Their parameters W get a fast weight each (HP87); A (Ba16) is something else, and holds what one sequence has shown so far.
+    Their parameters W get a fast weight each (HP87); A (Ba16) is different, and holds what one sequence has shown so far.
     """
     nets = []
     for seed in range(protocol.seed, protocol.seed + protocol.seeds):
@@ -219,7 +220,7 @@ class Course(NamedTuple):
 
 
 def choose(protocol: Protocol, count: int) -> Tensor:
-    """A random subset of `count` old associations for each seed, [S, N] bool; a smaller one lies within a larger one."""
+    """A random subset of `count` old associations for each seed, [S, N] bool; smaller subsets are parts of larger ones."""
     cases = protocol.associations
     return torch.stack([torch.randperm(cases, generator=generator) < count for generator in protocol.generators("subsets")])
 
@@ -233,7 +234,7 @@ def rehearse(nets: Ensemble, task: DeblurTask, shown: Tensor, rates: Rates, swee
 
 
 def forget(nets: Ensemble, task: DeblurTask, shown: Tensor, decay: float, times: Sequence[int]) -> Course:
-    """The errors after so many steps of time without learning, in which the fast weights decay."""
+    """The errors at these `times`: after as many steps without learning, while the fast weights decay."""
     return _course([_look(nets.faded(decay**time), task, shown) for time in times])
 
 

@@ -1,7 +1,7 @@
-"""What is measured on the simulation of HP87: Figure 2, what fast weights add, the theory, the uses, and a recurrent cell.
+"""Measurements on the simulation of HP87: Figure 2, what fast weights add, the theory, the uses, and a recurrent cell.
 
 Each function returns a record of numbers that JSON can hold. A spread is [mean, low, high], where low and high bound the 95 %
-interval over seeds (bootstrap); a curve is a list of spreads over time. Where one is not finite, FloatingPointError is raised.
+interval over seeds (bootstrap); a curve is a list of spreads over time. FloatingPointError is raised if one is not finite.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ += ["part_of", "temporary_uses", "ways_to_rehearse"]
 Record = dict[str, Any]
 
 FORGETTING = tuple(range(0, 501, 25))
-"""Steps of time without learning at which the errors are looked at again."""
+"""Steps without learning after which the errors are measured again."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """What the simulation leaves: nets that have learned the old associations, and then, `blurred`, the new ones."""
+    """The result of the simulation: nets that have learned the old associations, and then, `blurred`, the new ones."""
 
     protocol: Protocol
     rates: Rates
@@ -147,7 +147,7 @@ def check_theory(seed: int, pairs: int, linear_nets: int) -> Record:
 
 
 def _random_inputs(n: int, signed: bool) -> tuple[Inputs, dict[str, float]]:
-    """Inputs of length n as HP87 §5.2 has them, and their transfer, in the limit for large n and by the formula."""
+    """Inputs of length n as in HP87 §5.2, and their transfer, in the limit for large n and by the formula."""
     inputs = Inputs(n, 0.25 if signed else 0.5, signed)
     return inputs, dict(limit=1 / n if signed else 0.25, formula=theory.mean_transfer(inputs))
 

@@ -51,7 +51,7 @@ def expected_transfer(a: Tensor, b: Tensor) -> Tensor:
 def expected_cosine(a: Tensor, b: Tensor) -> Tensor:
     """The exact mean of Eq. 1 over Gaussian noise, ``2/pi c asin(c)`` with c the cosine of the angle between the inputs, [...].
 
-    HP87 gets from Eq. 1 to c^2, which is not its mean, but the ratio of the expected improvements (footnote 2 of the paper).
+    HP87 goes from Eq. 1 to c^2, which is not its mean, but the ratio of the expected improvements (footnote 2 of the paper).
     """
     cosine = cosine_similarity(a, b, dim=-1)
     return 2 / math.pi * cosine * torch.asin(cosine.clamp(-1, 1))
@@ -108,7 +108,7 @@ class Fall(NamedTuple):
     slopes: Tensor
 
     def start_ratio(self) -> float:
-        """Expected improvement of an unretrained over that of a retrained association, before the first step is made."""
+        """Expected improvement of an unretrained over that of a retrained association, before the first step."""
         retrained, unretrained = self.slopes.mean(1).tolist()
         return unretrained / retrained
 
@@ -119,7 +119,7 @@ class Fall(NamedTuple):
 
 
 def rehearse_linear(inputs: Inputs, cases: int, retrained: int, sweeps: int, runs: int, generator: torch.Generator) -> Fall:
-    """Retrain linear nets, whose weights have got noise, on some of their random associations, by short steps of descent."""
+    """Retrain linear nets with noise in their weights on some of their random associations, by short steps of descent."""
     x = inputs.draw(runs, cases, generator=generator)
     noise = torch.randn(runs, inputs.n, 1, generator=generator, dtype=x.dtype)
     shown = x[:, :retrained]
@@ -169,7 +169,7 @@ class Plane:
         return torch.stack(path)
 
     def transfers(self, weights: Tensor) -> Tensor:
-        """Whether retraining on association 1, from points [..., 2], is an improvement for association 2 too."""
+        """Whether retraining on association 1, from points [..., 2], improves association 2 too."""
         miss = weights @ self.inputs.T - self.targets
         return miss[..., 0] * miss[..., 1] * (self.inputs[0] @ self.inputs[1]) > 0
 

@@ -62,8 +62,8 @@ def bind(
     """Show scenes of objects, each a shape in a colour, and ask for the colours.
 
     Shapes and colours are random vectors of length `size` from a vocabulary. Each object is presented once, the shape as the
-    input of a linear layer that knows nothing and the colour as its target. The colour that is nearest is the answer, if at
-    least half of it comes back.
+    input of a linear layer that knows nothing and the colour as its target. The nearest colour is the answer, if at least half
+    of it is recalled.
 
     Returns the shares of right answers after a first scene, `first`, and after a second one with the same shapes in other
     colours, `second`; of answers that are `stale` then, those of the first scene; of shapes for which anything is `answered`
