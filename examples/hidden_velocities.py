@@ -1,4 +1,4 @@
-"""CartPole whose velocities are hidden, so that they must be remembered: `python examples/hidden_velocities.py --cell lstm`."""
+"""CartPole with hidden velocities, which must be inferred from memory: `python examples/hidden_velocities.py --cell lstm`."""
 
 import gymnasium as gym
 import numpy as np
@@ -11,7 +11,7 @@ from fw_rl import Player, RecurrentPPO
 
 
 def make_env() -> gym.Env:
-    """CartPole that shows the position of the cart and the angle of the pole alone."""
+    """CartPole that shows only the position of the cart and the angle of the pole."""
     env = gym.make("CartPole-v1")
     shown = [0, 2]
     space = gym.spaces.Box(env.observation_space.low[shown], env.observation_space.high[shown], dtype=np.float32)
@@ -19,7 +19,7 @@ def make_env() -> gym.Env:
 
 
 def main(timesteps: int = 400_000, cell: str = "fast-weights", seed: int = 0) -> None:
-    """Train for so many frames, and say how long the pole then stands, 500 steps at most."""
+    """Train, and print how long the pole then stands, 500 steps at most."""
     torch.set_num_threads(1)
     env = make_vec_env(make_env, n_envs=16, seed=seed)
     model = RecurrentPPO("RecurrentPolicy", env, policy_kwargs=dict(cell=cell), seed=seed)

@@ -1,6 +1,6 @@
 """Images through a convolutional net into a memory: `python examples/images.py`.
 
-The game is Catch with 12 x 12 pixels as a grey image [12, 12, 1], of which the first two frames are seen.
+The game is Catch with 12 x 12 pixels as grey images [12, 12, 1]; only the first two frames are visible.
 """
 
 import gymnasium as gym
@@ -17,7 +17,7 @@ from fw_rl.envs import CatchEnv
 
 
 class SmallCNN(BaseFeaturesExtractor):
-    """Two convolutions for small images; SB3's NatureCNN takes those of 36 x 36 pixels and more."""
+    """Two convolutions for small images; SB3's NatureCNN needs at least 36 x 36 pixels."""
 
     def __init__(self, observation_space: gym.spaces.Box, features_dim: int = 128) -> None:
         super().__init__(observation_space, features_dim)
@@ -31,13 +31,13 @@ class SmallCNN(BaseFeaturesExtractor):
 
 
 def make_env() -> gym.Env:
-    """Catch as images [12, 12, 1] of bytes, as SB3 knows them."""
+    """Catch as images [12, 12, 1] of bytes, as SB3 expects them."""
     space = gym.spaces.Box(0, 255, (12, 12, 1), np.uint8)
     return TransformObservation(CatchEnv(12, 2, flatten=False, dtype=np.uint8), lambda pixels: 255 * pixels[..., None], space)
 
 
 def main(timesteps: int = 300_000, cell: str = "fast-weights", seed: int = 0) -> None:
-    """Train for so many frames, and say how often the agent then catches the ball."""
+    """Train, and print how often the agent then catches the ball."""
     torch.set_num_threads(1)
     env = make_vec_env(make_env, n_envs=32, seed=seed)
     memory = dict(cell=cell, features_extractor_class=SmallCNN)

@@ -57,7 +57,7 @@ class LeakyCell(Cell):
 
 
 def main(timesteps: int = 60_000, seed: int = 0) -> None:
-    """Train for so many frames, and say what the agent has learned."""
+    """Train, and print the mean return of the agent."""
     torch.set_num_threads(1)
     env = make_vec_env(Remember, n_envs=16, seed=seed)
     memory = dict(cell="leaky", cell_kwargs=dict(decay=0.95))

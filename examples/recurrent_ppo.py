@@ -1,7 +1,7 @@
-"""sb3-contrib's own RecurrentPPO with fast weights in the place of its LSTM: `python examples/recurrent_ppo.py`.
+"""sb3-contrib's own RecurrentPPO with fast weights in place of its LSTM: `python examples/recurrent_ppo.py`.
 
-The game is Catch with 8 x 8 pixels, of which the first two frames are seen. `--keep-sequence-starts` takes the RecurrentPPO of
-this package instead, which learns the same way and keeps a memory's state for the first step of a sequence only.
+The game is Catch with 8 x 8 pixels and two visible frames. `--keep-sequence-starts` uses the RecurrentPPO of this package
+instead, which learns the same way but keeps the memory's state only for the first step of each sequence.
 """
 
 import sb3_contrib
@@ -15,7 +15,7 @@ from fw_rl.envs import CatchEnv
 
 
 def main(timesteps: int = 60_000, cell: str = "fast-weights", seed: int = 0, keep_sequence_starts: bool = False) -> None:
-    """Train for so many frames, and say how often the agent then catches the ball."""
+    """Train, and print how often the agent then catches the ball."""
     torch.set_num_threads(1)
     env = make_vec_env(lambda: CatchEnv(8, 2), n_envs=32, seed=seed)
     options = dict(eta=0.1, decay=0.1, activation="relu") if cell == "fast-weights" else {}

@@ -1,7 +1,6 @@
 """rl-zoo3's scripts with the agents of fw_rl: `python examples/rl_zoo.py train --algo fw_ppo`.
 
-The first argument is the name of a script of rl-zoo3 (train, enjoy, record_video), and what
-follows are its own.
+The first argument is the name of a script of rl-zoo3 (train, enjoy, record_video), the others are its own.
 """
 
 import runpy
@@ -27,7 +26,7 @@ def sample(trial, n_actions, n_envs, additional_args):
 
 
 def convert(params):
-    """The arguments for what was drawn; `train --trial-id` asks for it too."""
+    """The arguments for the drawn values; `train --trial-id` uses this too."""
     arguments = dict(params)
     memory = dict(cell=arguments.pop("cell"), hidden_size=arguments.pop("hidden_size"))
     batch_size = arguments.pop("sequences") * arguments["n_steps"]

@@ -1,8 +1,8 @@
 """Fast weights (Ba et al. 2016, Hinton and Plaut 1987) for memory in reinforcement learning.
 
 `import fw_rl` registers the ids of Catch, the retrieval game and POPGym's games with Gymnasium and is light: it imports
-neither PyTorch nor Stable-Baselines3. `fw_rl.envs` holds games and adapters, `fw_rl.agents` the agents; those that most scripts
-need can be imported from here too, as from `stable_baselines3`.
+neither PyTorch nor Stable-Baselines3. `fw_rl.envs` holds games and adapters, `fw_rl.agents` the agents; the names that most
+scripts need can be imported from here too, as from `stable_baselines3`.
 """
 
 from pathlib import Path

@@ -12,8 +12,8 @@ class Algorithm(NamedTuple):
     """A training algorithm.
 
     Attributes:
-        source: Its class as "module:class", which is imported only when it is asked for.
-        workers: Processes that it has by default.
+        source: Its class as "module:class", which is imported only on first access.
+        workers: Processes by default.
         settings: Names of the constructor's arguments that no other algorithm has.
         acts_apart: Whether each worker makes environments of its own, which no other process sees.
     """
@@ -41,4 +41,4 @@ ENGINES = {
     "local": ALGORITHMS,
     "ray": {name: Algorithm("fw_rl.agents.rllib:RLlibAgent", workers=2, acts_apart=True) for name in ("impala", "ppo")},
 }
-"""The algorithms of each engine, the first by default; on Ray the agent takes the name as `algorithm`."""
+"""The algorithms of each engine; on Ray the first is the default, and the agent gets the name as `algorithm`."""

@@ -1,9 +1,9 @@
 """Nested values as one safetensors file: tensors, and one JSON document that says what they are.
 
 Reading a file runs no code from it: there is no pickle, and a class that the document names is looked up among `CLASSES`, never
-imported. The document is plain JSON but for objects of one key that begins with "$": {"$tensor": name}, {"$array": name} (of
-NumPy, but stored as a tensor), {"$tuple": [...]}, {"$float": "inf"}, {"$class": "torch.nn.Tanh"}, and {"$items": [[key, value],
-...]} for a dictionary whose keys are not just strings.
+imported. The document is plain JSON except for objects with one key that begins with "$": {"$tensor": name}, {"$array": name}
+(of NumPy, but stored as a tensor), {"$tuple": [...]}, {"$float": "inf"}, {"$class": "torch.nn.Tanh"}, and {"$items": [[key,
+value], ...]} for a dictionary whose keys are not just strings.
 
 A file whose name ends with .safetensors is that file; any other is a zip archive, as SB3's files are, in which it is the only
 member, not compressed. A checksum covers all of its bytes.
@@ -36,10 +36,10 @@ __all__ = ["CheckpointError"]
 FORMAT, VERSION = "fw_rl", 2
 SUFFIX = ".safetensors"
 MEMBER = "checkpoint.safetensors"
-"""What is in a zip archive."""
+"""The only member of a zip archive."""
 
 CHECKSUM = re.compile(rb'"sha256":"([0-9a-f]{64})"')
-"""In the header, where quotation marks inside of a text have a backslash before them, so that nothing else looks like it."""
+"""The checksum in the header, where quotation marks inside a text are escaped, so that nothing else looks like it."""
 
 CLASSES: dict[str, type] = {}
 """The classes that a file may name, as for `policy_kwargs=dict(activation_fn=torch.nn.Tanh)`."""
@@ -63,7 +63,7 @@ for _module in (torch.nn, torch.optim):
 
 
 class CheckpointError(ValueError):
-    """A file that is no whole checkpoint, or one that does not fit what it is loaded into."""
+    """A file that is not a complete checkpoint, or does not fit what it is loaded into."""
 
 
 class MissingCheckpointError(CheckpointError, FileNotFoundError):
@@ -71,7 +71,7 @@ class MissingCheckpointError(CheckpointError, FileNotFoundError):
 
 
 def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Json:
-    """The value as JSON, with its tensors and arrays put into `tensors`; raises TypeError for what is neither."""
+    """The value as JSON, with its tensors and arrays put into `tensors`; raises TypeError for anything else."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, np.bool_ | np.integer):
@@ -108,7 +108,7 @@ def _keep(tensor: Tensor, name: str, tensors: dict[str, Tensor]) -> str:
 
 
 def pack_if_possible(values: dict[str, Any], prefix: str, tensors: dict[str, Tensor], not_stored: list[str]) -> dict[str, Json]:
-    """The values packed, but for those that cannot be, whose names go to `not_stored`: a training must not be lost to them."""
+    """The values packed, except those that cannot be, whose names go to `not_stored`: a training must not be lost to them."""
     packed = {}
     for name, value in values.items():
         known = len(tensors)
@@ -122,7 +122,7 @@ def pack_if_possible(values: dict[str, Any], prefix: str, tensors: dict[str, Ten
 
 
 def unpack(value: Json, tensors: dict[str, Tensor]) -> Any:
-    """What `pack` was given; takes the tensors that it needs out of `tensors`."""
+    """What `pack` was given; removes the tensors that it needs from `tensors`."""
     if isinstance(value, list):
         return [unpack(item, tensors) for item in value]
     if not isinstance(value, dict):
@@ -153,7 +153,7 @@ def _take(name: Json, tensors: dict[str, Tensor]) -> Tensor:
 
 
 def write_document(file: Path | BinaryIO, document: Json, tensors: dict[str, Tensor]) -> None:
-    """Write a file, which gets its name only when it is whole; or write into one that is open."""
+    """Write a file, which gets its name only when it is complete; or write into an open one."""
     metadata = dict(format=FORMAT, version=str(VERSION), sha256="0" * 64, json=json.dumps(document, allow_nan=False))
     content = with_checksum(safetensors.torch.save(tensors, metadata))
     if isinstance(file, Path):
@@ -183,12 +183,12 @@ def read_document(file: Path | BinaryIO) -> Any:
 
 
 def name_of(file: Path | BinaryIO) -> str:
-    """What messages call a file."""
+    """The name of a file in messages."""
     return str(file if isinstance(file, Path) else getattr(file, "name", "the file"))
 
 
 def with_checksum(content: bytes) -> bytes:
-    """A safetensors file with the SHA-256 of its bytes, those of the checksum taken as zeros; ValueError if it has no place."""
+    """A safetensors file with the SHA-256 of its bytes, the checksum itself taken as zeros; ValueError if it has no place."""
     found = CHECKSUM.search(content, 8, 8 + _header_size(content))
     if found is None:
         raise ValueError("there is no checksum")
@@ -209,7 +209,7 @@ def _zipped(content: bytes) -> bytes:
 
 
 def _unzipped(content: bytes, name: str) -> bytes:
-    """The member of a zip archive; what is none is left as it is."""
+    """The member of a zip archive; other content is returned unchanged."""
     if not content.startswith(b"PK"):
         return content
     with problems_named(f"{name} is damaged"), zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -236,7 +236,7 @@ def _read_metadata(content: bytes, name: str) -> dict[str, str]:
 
 
 def _refuse_constant(name: str) -> None:
-    """NaN and Infinity, which Python's own reading takes."""
+    """Refuse NaN and Infinity, which Python's own reader accepts."""
     raise ValueError(f"{name} is not JSON")
 
 

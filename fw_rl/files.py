@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are complete or not there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["check_writable", "write_file", "write_json"]
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a temporary file, then rename it, so that no reader and no crash sees a part; makes folders that are missing."""
+    """Write a temporary file, then rename it, so that no reader and no crash sees a part; makes missing folders."""
     temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """OSError if a file cannot be written, which is neither made nor changed by this; makes folders that are missing."""
+    """OSError if a file cannot be written; this neither makes nor changes it, but makes missing folders."""
     temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def check_writable(path: Path) -> None:
 
 
 def write_json(path: Path, record: Any) -> None:
-    """Write a record as JSON that a person can read, whole or not at all."""
+    """Write a record as JSON that a person can read, completely or not at all."""
     write_file(path, (json.dumps(record, indent=2) + "\n").encode())
 
 

@@ -1,6 +1,6 @@
-"""What a fork server imports first, so that it ends with the main process also while it is still importing, for seconds.
+"""What a fork server imports first, so that it ends with the main process even while it is still importing, for seconds.
 
-Python's own looks after the main process only when it has imported everything.
+By itself it would watch the main process only after all imports.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Ctrl-C, and the SIGTERM by which a cluster's scheduler ends a job, on the command line: both are the same.
+"""Ctrl-C on the command line, and SIGTERM, by which a cluster's scheduler ends a job: both have the same effect.
 
-Until the work begins there is nothing to tidy up, and an import may swallow a KeyboardInterrupt or make another error of it:
-the process ends at once. Once it has begun, both are a KeyboardInterrupt, but not amid an import: a module in C may abort the
-process there. A program that imports this keeps its handlers.
+Until the work begins there is nothing to clean up, and an import may swallow a KeyboardInterrupt or turn it into another error,
+so the process ends at once. Afterwards both raise a KeyboardInterrupt, except during an import: a C module may abort the
+process there, so it still ends at once. A program that imports this keeps its handlers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def begin_work() -> None:
 
 
 def end_work() -> None:
-    """Let an interrupt end the process again: what is left to be done is Python's own end."""
+    """Let an interrupt end the process again: only Python's own shutdown is left."""
     _exchange(_interrupt, _end)
 
 

@@ -1,4 +1,4 @@
-"""What a few seeds are evidence of: means with Student's interval, and robust statistics with bootstrap intervals.
+"""Statistics over a few seeds: means with Student's interval, and robust statistics with bootstrap intervals.
 
 The latter are those of Agarwal, Schwarzer, Castro, Courville and Bellemare, *Deep Reinforcement Learning at the Edge of the
 Statistical Precipice*, NeurIPS 2021. Everything here is deterministic: the same scores give the same intervals.
@@ -19,13 +19,13 @@ __all__ = ["RESAMPLES", "Estimate", "estimate", "interquartile_mean", "mean_inte
 Scores = NDArray[np.float64]
 
 RESAMPLES = 10_000
-"""Of the seeds, for each interval."""
+"""Resamples of the seeds for each interval."""
 
 _BATCH = 500  # resamples at a time, which bounds the memory and keeps it in the cache
 
 
 def mean_interval(values: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The mean over seeds of values [S, ...], and both ends of its 95 % interval by Student's t, nan for one value alone.
+    """The mean over seeds of values [S, ...], and both ends of its 95 % interval by Student's t, nan for a single value.
 
     Examples:
         >>> mean, low, high = mean_interval(np.array([1.0, 2.0, 3.0]))  # 2 +- 4.303 * 1 / sqrt(3)
@@ -39,10 +39,10 @@ def mean_interval(values: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[A
 
 
 class Estimate(NamedTuple):
-    """A statistic with the ends of its 95 % interval, that of the percentile bootstrap (Agarwal et al. 2021, §4.1), [...] each.
+    """A statistic with the ends of its 95 % interval by the percentile bootstrap (Agarwal et al. 2021, §4.1), [...] each.
 
-    The ends are nan if some environment has one seed alone. Ten seeds are enough for the interval to be nearly what it claims;
-    of three it is much too narrow.
+    The ends are nan if some environment has only one seed. Ten seeds are enough for the interval to be nearly what it claims;
+    with three it is much too narrow.
     """
 
     value: Scores
@@ -53,8 +53,8 @@ class Estimate(NamedTuple):
 def interquartile_mean(*scores: Scores) -> Estimate:
     """The mean of the middle half of all scores, those [S, ...] of each environment together (Agarwal et al. 2021, §4.3).
 
-    A quarter of the scores, rounded down, is left out at each end; of scores among which is a nan it is nan. Pooling asks for
-    scores on one scale. The interval resamples the seeds of each environment among themselves.
+    A quarter of the scores, rounded down, is left out at each end; if one score is nan, so is the mean. Pooling needs scores on
+    one scale. The interval resamples the seeds of each environment among themselves.
 
     Examples:
         >>> float(interquartile_mean(np.array([0.0, 1.0, 2.0, 9.0])).value)  # without 0 and 9
@@ -65,7 +65,7 @@ def interquartile_mean(*scores: Scores) -> Estimate:
 
     def middle(*samples: Scores, axis: int = -1) -> Scores:
         pooled = np.concatenate(samples, axis=axis)
-        return trim_mean(pooled, 0.25, axis=axis) + 0 * pooled.sum(axis=axis)  # nan among them makes nan in every SciPy
+        return trim_mean(pooled, 0.25, axis=axis) + 0 * pooled.sum(axis=axis)  # nan stays nan in every version of SciPy
 
     return estimate(middle, scores)
 
@@ -117,7 +117,7 @@ def estimate(
 
 
 def plain(values: Scores | Estimate | float) -> Any:
-    """As JSON has it, without digits that say nothing, and None for what is not finite.
+    """The values for JSON, rounded to six decimals, and None for what is not finite.
 
     An estimate is [value, low, high], for each point of a curve.
     """

@@ -1,7 +1,7 @@
-"""What the compiled forms of the cells share: Numba's options, and when a kernel can take the place of plain Torch.
+"""What the compiled forms of the cells share: Numba's options, and when a kernel can replace plain Torch.
 
-Numba's kernels run on the processor, Triton's (`fw_rl.gpu`) on a GPU; everywhere else, and where Torch has to see every
-operation, it is plain Torch.
+Numba's kernels run on the processor, Triton's (`fw_rl.gpu`) on a GPU; everywhere else, and where Torch must see every
+operation, plain Torch runs.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ Real = float | np.floating
 
 Kernel = Callable[..., Any]
 
-# Sums may be taken in any order; not a number stays not a number.
+# Sums may be taken in any order; NaN stays NaN.
 _OPTIONS: dict[str, Any] = dict(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 
 
 class _SharedCacheFile(IndexDataCacheFile):  # type: ignore[misc]  # Numba has no types
-    """Numba's index of a kernel's files, one for each signature, with a lock for processes that use it at once.
+    """Numba's index of a kernel's files, one for each signature, with a lock for concurrent processes.
 
-    Without one, two that save at once can give the same file to two signatures (numba/numba, issue 4807): every later process
-    then calls a kernel with arrays that it was not made for. Where files cannot be written, kernels are compiled again.
+    Without the lock, two that save at once can give the same file to two signatures (numba/numba, issue 4807): every later
+    process then calls a kernel with arrays that it was not made for. Where files cannot be written, kernels are compiled again.
     """
 
     def save(self, key: Any, data: Any) -> None:
@@ -75,40 +75,40 @@ class _SharedCacheFile(IndexDataCacheFile):  # type: ignore[misc]  # Numba has n
 
 
 def _kept(dispatcher: Kernel) -> Kernel:
-    """A kernel that is kept in a file."""
+    """Keep a kernel in a file."""
     dispatcher.enable_caching()  # type: ignore[attr-defined]
     dispatcher._cache._cache_file.__class__ = _SharedCacheFile  # type: ignore[attr-defined]
     return dispatcher
 
 
 def compiled(kernel: Kernel) -> Kernel:
-    """Decorator of a kernel, which is made when it is first called, and kept in a file for later processes."""
+    """Decorator of a kernel, which is compiled at its first call, and kept in a file for later processes."""
     return _kept(njit(**_OPTIONS)(kernel))
 
 
 def in_place(kernel: Kernel) -> Kernel:
-    """As `compiled`, of a kernel that makes no arrays: without counts of references, which every slice would pay for."""
+    """As `compiled`, for a kernel that makes no arrays: without reference counts, which every slice would pay for."""
     return _kept(njit(**_OPTIONS | {"_nrt": False})(kernel))
 
 
 def helper(function: Kernel) -> Kernel:
-    """Decorator of what several kernels call: it is made once for all of them."""
+    """Decorator of a function that several kernels call: it is compiled once for all of them."""
     return njit(**_OPTIONS)(function)
 
 
 def inlined(function: Kernel) -> Kernel:
-    """Decorator of a loop that becomes part of what calls it: as fast as can be, but made again for each of these."""
+    """Decorator of a loop that is inlined into its callers: the fastest way, but compiled again for each of them."""
     return njit(inline="always", **_OPTIONS)(function)
 
 
 @inlined
 def _tanh(x: Real) -> Real:
-    """To 3e-7, in operations that take several numbers at a time: tanh(x) = 2 t / (1 + t^2) for t = tanh(x / 2).
+    """To 3e-7, in operations that vectorise: tanh(x) = 2 t / (1 + t^2) for t = tanh(x / 2).
 
     With u = (x / 2)^2, t = x / 2 p / q is the seventh convergent of Lambert's continued fraction z / (1 + z^2 / (3 + ...)).
     """
     one, half, most = np.float32(1), np.float32(0.5), np.float32(9)
-    a = most if x > most else (-most if x < -most else x)  # what is not a number goes through
+    a = most if x > most else (-most if x < -most else x)  # NaN passes through
     u = (half * a) * (half * a)
     p = np.float32(135135) + u * (np.float32(17325) + u * (np.float32(378) + u))
     q = np.float32(135135) + u * (np.float32(62370) + u * (np.float32(3150) + u * np.float32(28)))
@@ -118,7 +118,7 @@ def _tanh(x: Real) -> Real:
 
 @helper
 def tanh(x: Array, out: Array) -> None:
-    """`out` must be another array than x, or the numbers are taken one at a time; in float32 it is exact to 3e-7."""
+    """tanh of x; `out` must be another array, or the loop does not vectorise. In float32 it is exact to 3e-7."""
     if x.itemsize == 4:
         for i in range(len(x)):
             out[i] = _tanh(x[i])
@@ -165,7 +165,7 @@ def add_product(scale: Real, matrix: Array, vector: Array, out: Array) -> None:
 def first_derivative(backward: Kernel) -> Kernel:
     """Decorator of the `backward` of an `autograd.Function` whose kernels have no derivative themselves.
 
-    RuntimeError with `create_graph=True`: `once_differentiable` of Torch would give zeros there, if nothing else has a graph.
+    RuntimeError with `create_graph=True`: Torch's `once_differentiable` would give zeros there, if nothing else has a graph.
     """
 
     @wraps(backward)
@@ -178,12 +178,12 @@ def first_derivative(backward: Kernel) -> Kernel:
 
 
 def arrays(*parts: Tensor) -> list[NDArray[Any]]:
-    """What kernels take of tensors: arrays in the same memory."""
+    """The arrays that kernels take for tensors, in the same memory."""
     return [part.detach().numpy() for part in parts]
 
 
 def array_of_starts(starts: Tensor | None) -> NDArray[np.bool_]:
-    """Where rows start an episode, [T, B], as kernels take it: [0, 0] for nowhere."""
+    """Where rows start an episode, [T, B], as kernels take them: [0, 0] for nowhere."""
     return np.empty((0, 0), np.bool_) if starts is None else starts.contiguous().numpy()
 
 
@@ -195,7 +195,7 @@ def rows_that_start(starts: Tensor | None, steps: int) -> list[Tensor | None]:
 
 
 def is_traced() -> bool:
-    """Whether operations are recorded in place of numbers: by `torch.compile`, an export, `torch.jit.trace` or `torch.func`."""
+    """Whether operations are recorded instead of computed: by `torch.compile`, an export, `torch.jit.trace` or `torch.func`."""
     return peek_interpreter_stack() is not None or torch._C._is_tracing() or torch.compiler.is_compiling()
 
 
@@ -210,7 +210,7 @@ def can_run_triton(*tensors: Tensor) -> bool:
 
 
 def _are_plain(tensors: tuple[Tensor, ...], device: str) -> bool:
-    """Whether kernels may read the numbers of tensors on a device, past Torch."""
+    """Whether kernels may read the numbers of tensors on a device, bypassing Torch."""
     if is_traced() or torch.is_autocast_enabled(device):
         return False
     dtype = tensors[0].dtype

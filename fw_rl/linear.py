@@ -1,7 +1,7 @@
 """Inputs times weights, by the library of Torch that multiplies faster on this processor.
 
-Torch multiplies matrices in float32 with MKL, which does not use AVX-512 on AMD's processors; oneDNN, which Torch brings along
-too, does. `benchmarks/products.py` measures both.
+Torch multiplies matrices in float32 with MKL, which does not use AVX-512 on AMD's processors; oneDNN, which Torch also
+includes, does. `benchmarks/products.py` measures both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fw_rl.kernels import can_run, is_traced
 __all__ = ["Linear", "linear"]
 
 LEAST = 2**21
-"""Multiplications below which the way to oneDNN costs more than it saves."""
+"""Number of multiplications below which calling oneDNN costs more than it saves."""
 
 
 class Linear(nn.Linear):
@@ -42,7 +42,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         Outputs, [..., O].
     """
     parts = (x, weight) if bias is None else (x, weight, bias)
-    is_large = not is_traced() and x.numel() * len(weight) >= LEAST  # sizes that are traced are not asked
+    is_large = not is_traced() and x.numel() * len(weight) >= LEAST  # traced sizes are not compared
     if not (is_large and _prefers_onednn() and can_run(*parts) and x.dtype == torch.float32):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
@@ -85,6 +85,6 @@ def _prefers_onednn() -> bool:
 
 
 def _processor() -> str:
-    """What the operating system says of the processor."""
+    """What the operating system says about the processor."""
     listed = Path("/proc/cpuinfo")
     return listed.read_text() if listed.exists() else platform.processor()

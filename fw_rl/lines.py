@@ -31,25 +31,25 @@ CELLS = {
 """Colour and marker of each cell. The markers, and for the three of Ba16 the brightness, tell them apart in grey."""
 
 OTHERS = (("#111827", "d"), ("#a8a29e", "8"), ("#4d7c0f", "H"), ("#38bdf8", "*"))
-"""Those of whatever else is drawn, in the order in which it comes."""
+"""Colours and markers of everything else, in the order in which it is drawn."""
 
 DASHES = ("-", "--", ":", "-.")
-"""Of the first line of a cell in a picture, of the second, and so on; from the second on markers are hollow."""
+"""Dashes of the first line of a cell in a picture, of the second, and so on; from the second on markers are hollow."""
 
 MARKERS = "*v^sD<>"
-"""Of the lines of a cell for which there are no more dashes."""
+"""Markers of the lines of a cell for which there are no more dashes."""
 
 STYLE: Any = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
-"""What the pictures of learning have in common, for `matplotlib.rc_context`."""
+"""The common style of the pictures of learning, for `matplotlib.rc_context`."""
 
 BARS = 6
-"""Intervals that are drawn along a line, each with a marker."""
+"""Intervals along a line, each with a marker."""
 
 
 def line_styles(cells: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """How to draw each line, by its label, given the cell of each: keyword arguments of `Axes.plot`.
 
-    Where all are of one cell, each has the look of another one.
+    If all are of one cell, each has the look of a different cell.
     """
     if len(cells) > 1 and len({*cells.values()}) == 1:
         own, *_ = cells.values()
@@ -77,8 +77,8 @@ def plot_mean(
 ) -> None:
     """A line with markers, and with bars for its interval at the markers.
 
-    `band` is the mean [1, P], or with the two ends of its interval [3, P], nan where there is none. `place` says which line it
-    is of how many, so that their bars stand side by side. Nothing is drawn outside what is `possible`.
+    `band` is the mean [1, P], or the mean and both ends of its interval [3, P], nan where there is none. `place` is the number
+    of the line and of all lines, so that their bars stand side by side. Nothing is drawn outside the `possible` range.
     """
     x = np.asarray(x)
     mean, *ends = np.clip(np.asarray(band, dtype=float), *possible)
@@ -91,14 +91,14 @@ def plot_mean(
 
 
 def _marked(points: int, number: int, lines: int) -> NDArray[np.intp]:
-    """Where along a line of so many points its markers stand."""
+    """Where along a line of `points` points its markers stand."""
     places = (np.arange(BARS) + (number + 1) / (lines + 1)) / BARS
     return np.unique((places * points).astype(np.intp).clip(0, points - 1))
 
 
 def name_ends(axes: Axes, styles: Mapping[str, Mapping[str, Any]]) -> None:
-    """The labels of those lines that the axes have, beside their last points, moved apart where these lie close together."""
-    axes.get_ylim()  # as they are with all lines
+    """Write the labels of the axes' lines beside their last points, moved apart where these are close together."""
+    axes.get_ylim()  # fixes the limits with all lines
     lines = {str(line.get_label()): line for line in axes.lines if line.get_label() in styles}
     ends = {label: _end(axes, line) for label, line in lines.items()}
     labels = sorted((label for label, end in ends.items() if np.isfinite(end)), key=lambda label: ends[label])
@@ -119,7 +119,7 @@ def _end(axes: Axes, line: Line2D) -> float:
 
 
 def spread(heights: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
-    """Rising heights from 0 to 1, moved as little as keeps them `gap` apart and below 1."""
+    """Rising heights from 0 to 1, moved as little as it takes to keep them `gap` apart and below 1."""
     steps = gap * np.arange(len(heights))
     blocks: list[list[float]] = []  # neighbours that touch stand together around their mean
     for height in np.minimum(heights, 1 - steps[::-1]) - steps:

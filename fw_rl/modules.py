@@ -1,4 +1,4 @@
-"""Modules that are imported when a name asks for them: `module:name`, or a name of a package that is light without them."""
+"""Modules that are imported on demand: for `module:name`, or for a name of a package that is light without them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["import_for", "import_on_demand", "reason", "without_module"]
 
 
 def without_module(name: str) -> str:
-    """The name after the colon, or the whole of one that has none."""
+    """The name after the colon, or the whole name if it has none."""
     return name.rpartition(":")[2]
 
 
@@ -30,7 +30,7 @@ def import_for(name: str, kind: str) -> str:
 
 
 def reason(error: BaseException | str) -> str:
-    """What went wrong, in one line: of a file, its name and what the system says."""
+    """What went wrong, in one line; for a file, its name and the system's message."""
     if isinstance(error, OSError) and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename is not None else error.strerror
     what, _, _ = str(error).partition(" was raised from the environment creator for ")  # Gymnasium adds id and arguments
@@ -38,7 +38,7 @@ def reason(error: BaseException | str) -> str:
 
 
 def import_on_demand(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package (PEP 562) that imports the module of each name when it is asked for."""
+    """`__getattr__` and `__dir__` of a package (PEP 562) that imports the module of each name on first access."""
 
     def get(name: str) -> Any:
         if name not in homes:

@@ -1,7 +1,7 @@
-"""Worker processes that report to the main one, and what is done when one of them fails, hangs or is killed.
+"""Worker processes that report to the main one, and what happens when one of them fails, hangs or is killed.
 
-Nothing here waits for a lock that a killed process might hold: every worker has a pipe of its own, whose end is also the sign
-that it is gone.
+Nothing here waits for a lock that a killed process might hold: every worker has a pipe of its own, whose end also signals that
+it is gone.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["START_METHOD", "START_METHODS", "Send", "WorkerError", "Workers", "b
 
 START_METHODS = multiprocessing.get_all_start_methods()
 START_METHOD = "forkserver" if "forkserver" in START_METHODS else "spawn"
-"""The one that is safe beside threads and, where there is a choice, quick."""
+"""The one that is safe with threads and, where there is a choice, fast."""
 PATIENCE = 2.0
-"""Seconds that a worker has to end by itself before it is ended."""
+"""Seconds that a worker has to end by itself before it is terminated."""
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 """The environment of a process with one thread."""
@@ -35,7 +35,7 @@ Task = Callable[..., None]
 
 
 class WorkerError(RuntimeError):
-    """A worker failed, or was killed again and again.
+    """A worker failed, or was killed repeatedly.
 
     Args:
         summary: Which worker, and how.
@@ -54,7 +54,7 @@ def check_start_method(name: str) -> None:
 
 
 class _Failure(NamedTuple):
-    """The last report of a worker that met an exception."""
+    """The last report of a worker that raised an exception."""
 
     diverged: bool
     message: str
@@ -69,9 +69,9 @@ class Workers:
     """Processes that run a task and report; a context, at whose end none of them is left.
 
     Worker i runs `task(send, *arguments(i, restarts))`, and reports by `send`. It uses one thread for NumPy and Torch, ignores
-    Ctrl-C, which is the main process's to handle, and ends at once when the main process is gone. One that was killed is
-    started again, `max_restarts` times in all, after `on_death` was called with its number. `preload` names modules that a
-    fork server imports once for all.
+    Ctrl-C, which the main process handles, and ends at once when the main process is gone. A worker that was killed is started
+    again, `max_restarts` times in all, after `on_death` was called with its number. `preload` names modules that a fork server
+    imports once for all.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Workers:
         number = self._numbers[pipe]  # type: ignore[index]
         try:
             report = pipe.recv()  # type: ignore[union-attr]
-        except (EOFError, OSError):  # the second is an end amid a report
+        except (EOFError, OSError):  # the second is an end during a report
             self._end(number, pipe)  # type: ignore[arg-type]
             return None
         if isinstance(report, _Failure):
@@ -139,7 +139,7 @@ class Workers:
         return number, report
 
     def stop(self) -> None:
-        """End all workers: those that listen to nobody any more by themselves, the others by force."""
+        """End all workers: they end by themselves when nobody listens, and else by force."""
         for pipe in self._numbers:
             pipe.close()
         self._numbers.clear()
@@ -167,7 +167,7 @@ class Workers:
             self._numbers[ours] = number
 
     def _end(self, number: int, pipe: connection.Connection) -> None:
-        """A worker is gone: by itself, which is fine, or by a signal, so that another takes its place."""
+        """A worker is gone: by itself, which is fine, or by a signal, and then another takes its place."""
         del self._numbers[pipe]
         pipe.close()
         process = self.processes[number]
@@ -206,7 +206,7 @@ def _run(task: Task, pipe: connection.Connection, arguments: tuple[Any, ...]) ->
 
 
 def become_worker() -> None:
-    """Make this process a worker: one thread, deaf to Ctrl-C, which is the main process's to handle, and gone with that one."""
+    """Make this process a worker: one thread, deaf to Ctrl-C, which the main process handles, and gone when that is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process has the main one's handler
     os.environ.update(_ONE_THREAD)  # which Torch reads when it is imported
@@ -224,7 +224,7 @@ def _die_with_parent() -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Lets processes that start here read from their environment that they have one thread, before they import a library."""
+    """Gives processes that start here an environment for one thread, which libraries read when they are imported."""
     before = {name: os.environ[name] for name in _ONE_THREAD if name in os.environ}
     os.environ.update(_ONE_THREAD)
     try:
@@ -237,7 +237,7 @@ def _one_thread() -> Iterator[None]:
 
 @contextmanager
 def _interrupts_put_off() -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM act only at the end of this; processes that start here never hear the first."""
+    """Delays Ctrl-C and SIGTERM to the end of this; processes that start here never get the first."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

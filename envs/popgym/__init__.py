@@ -1,7 +1,7 @@
 """Games of POPGym (Morad et al. 2023) in arrays, with the rules of the package popgym 1.0.7, and their ids.
 
 Each id `fw_rl/<Name><Level>-v0` is the game `popgym-<Name><Level>-v0`: the same draws and actions give the same observations,
-rewards and ends; only rewards of Pendulum may differ in their last places. Where popgym observes a `Tuple`, the game here
+rewards and ends; only rewards of Pendulum may differ in their last digits. Where popgym observes a `Tuple`, the game here
 observes a `MultiDiscrete` of the same one-hot code. Infos are empty.
 """
 
@@ -54,7 +54,7 @@ _EASY_MEDIUM_HARD: dict[str, tuple[type[Game], list[dict[str, Any]]]] = {
     "RepeatPrevious": (RepeatPrevious, [dict(num_decks=1, k=4), dict(num_decks=2, k=32), dict(num_decks=3, k=64)]),
     "VelocityOnlyCartPole": (VelocityOnlyCartPole, [dict(steps=steps) for steps in (200, 400, 600)]),
 }
-"""The class and the rules of each game when it is easy, medium and hard."""
+"""The class of each game, and its rules for easy, medium and hard."""
 
 
 def register_popgym() -> None:

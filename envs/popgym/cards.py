@@ -1,4 +1,4 @@
-"""Decks of cards, as arrays of what is told of a card: its colour, suit or rank."""
+"""Decks of cards, as arrays of one property of the cards: colour, suit or rank."""
 
 from __future__ import annotations
 

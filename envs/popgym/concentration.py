@@ -21,13 +21,13 @@ class Concentration(Game):
 
     Observation: the kind of every card that is face up, and `kinds` for every other one; a card that was just turned is seen
     even if it does not stay. Action: the place of a card. The second of two cards earns 2 / n, for n cards, if both are of one
-    kind, and they stay face up; if not, it costs 2 / m, where m is the number of steps after which the episode is truncated. A
-    card that lies face up already costs 1 / m for each card of the turn, and ends the turn. The episode terminates when all lie
-    face up.
+    kind, and they stay face up; if not, it costs 2 / m, where m is the number of steps after which the episode is truncated.
+    Choosing a card that is already face up costs 1 / m for each card of the turn, and ends the turn. The episode terminates
+    when all are face up.
 
     Args:
         num_decks: Decks of 52 cards that are shuffled together.
-        kinds: What must be equal in a pair: one of 2 colors or of 13 ranks.
+        kinds: What must be equal in a pair: 2 for colors, 13 for ranks.
     """
 
     def __init__(self, num_decks: int = 1, kinds: int = RANKS) -> None:
@@ -58,7 +58,7 @@ class Concentration(Game):
         return rewards, state["pairs"] == self.cards // 2, state["t"] == self.steps
 
     def observe(self, state: State) -> NDArray[Any]:
-        cards = state["deck"] - self.kinds  # np.where takes three times as long where a mask has no pattern
+        cards = state["deck"] - self.kinds  # np.where takes three times as long if the mask has no pattern
         cards *= state["seen"]
         cards += self.kinds
         return cards

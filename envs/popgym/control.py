@@ -1,4 +1,4 @@
-"""CartPole and Pendulum of POPGym (Morad et al. 2023): those of Gymnasium, of which a part is seen, with or without noise."""
+"""CartPole and Pendulum of POPGym (Morad et al. 2023): those of Gymnasium, partly observed, with or without noise."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Control(Game):
 
 
 class PositionOnlyCartPole(Control):
-    """Balance a pole on a cart, whose velocities are not seen.
+    """Balance a pole on a cart without seeing the velocities.
 
     Observation: the position of the cart and the angle of the pole. Action: 0 push to the left, 1 to the right. A step earns
     1 / steps. The episode terminates when the cart is 2.4 from the middle or the pole leans by 12 degrees.
@@ -98,10 +98,10 @@ class PositionOnlyCartPole(Control):
 
 
 class VelocityOnlyCartPole(PositionOnlyCartPole):
-    """Balance a pole on a cart, of which the velocities alone are seen.
+    """Balance a pole on a cart, seeing only the velocities.
 
-    It is `PositionOnlyCartPole` but for the observation: the velocities of cart and pole. As in popgym, the first observation
-    of an episode is of the positions.
+    It is `PositionOnlyCartPole` except for the observation: the velocities of cart and pole. As in popgym, the first
+    observation of an episode is of the positions.
 
     Args:
         steps: After how many steps an episode is truncated.
@@ -122,8 +122,8 @@ class VelocityOnlyCartPole(PositionOnlyCartPole):
 class PositionOnlyPendulum(Control):
     """Swing a pendulum up and hold it there; its velocity is not seen.
 
-    Observation: cosine and sine of the angle, which is 0 when the pendulum stands. Action: the torque, clipped to [-2, 2]. A
-    step earns (1 - 2 cost / 16.27) / steps with cost = angle^2 + 0.1 velocity^2 + 0.001 torque^2: from -1 / steps to 1 / steps.
+    Observation: cosine and sine of the angle, which is 0 at the top. Action: the torque, clipped to [-2, 2]. A step earns (1 -
+    2 cost / 16.27) / steps with cost = angle^2 + 0.1 velocity^2 + 0.001 torque^2: from -1 / steps to 1 / steps.
 
     Args:
         steps: After how many steps an episode is truncated.

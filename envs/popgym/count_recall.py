@@ -11,15 +11,14 @@ from fw_rl.envs.questions import QuestionGame
 
 
 class CountRecall(QuestionGame):
-    """Say at every step how many cards of a kind were dealt so far.
+    """Say at every step how many cards of a kind have been dealt so far.
 
-    Observation: the kind of the card that was dealt last, and the kind that is asked for, from a second deck. Action: the
-    count, that of the last card included. Each of the n - 1 steps, for n cards, earns 1 / (n - 1) if it is right, and costs as
-    much if not.
+    Observation: the kind of the card that was dealt last, and the queried kind, from a second deck. Action: the count,
+    including the last card. Each of the n - 1 steps, for n cards, earns 1 / (n - 1) if it is right, and costs as much if not.
 
     Args:
-        num_decks: Decks of 52 cards that are shuffled together, once to be dealt and once to be asked for.
-        kinds: What is told of a card: one of 2 colors, 4 suits or 13 ranks.
+        num_decks: Decks of 52 cards that are shuffled together, once to be dealt and once to be queried.
+        kinds: What is seen of a card: 2 for its color, 4 for its suit or 13 for its rank.
     """
 
     def __init__(self, num_decks: int = 1, kinds: int = COLORS) -> None:

@@ -16,7 +16,7 @@ class HigherLower(QuestionGame):
     """Bet at every step whether the next card has a higher or a lower rank than the last one.
 
     Observation: the rank of the card that was dealt last. Action: 0 higher, 1 lower. Each of the n - 1 steps, for n cards,
-    earns 1 / n if the bet is right, costs as much if it is wrong, and neither if the ranks are equal. To count cards helps.
+    earns 1 / n if the bet is right, costs as much if it is wrong, and neither if the ranks are equal. Counting cards helps.
 
     Args:
         num_decks: Decks of 52 cards that are shuffled together.

@@ -11,7 +11,7 @@ from fw_rl.envs.questions import QuestionGame
 
 
 class RepeatFirst(QuestionGame):
-    """Say at every step the suit of the first card, while the others of the deck are dealt.
+    """Say at every step the suit of the first card, while the rest of the deck is dealt.
 
     Observation: the suit of the card that was dealt last. Action: a suit. Each of the n - 1 steps, for n cards, earns
     1 / (n - 1) if the action is the suit of the first card, and costs as much if not.

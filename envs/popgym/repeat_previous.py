@@ -13,16 +13,15 @@ from fw_rl.envs.questions import NOTHING, QuestionGame
 class RepeatPrevious(QuestionGame):
     """Say at every step the suit of a card that was dealt some time ago.
 
-    Observation: the suit of the card that was dealt last. Action: a suit. As soon as k cards are dealt, of n, a step earns
-    1 / (n - k) if the action is the suit of the k-th last card, which lay k - 1 steps before the last one, and costs as much if
-    not.
+    Observation: the suit of the card that was dealt last. Action: a suit. Once k of n cards are dealt, a step earns 1 / (n - k)
+    if the action is the suit of the k-th last card, which lay k - 1 steps before the last one, and costs as much if not.
 
     Args:
         num_decks: Decks of 52 cards that are shuffled together.
-        k: Cards to look back, the last one counted; from 1 to 52 num_decks - 1.
+        k: Cards to look back, including the last one; from 1 to 52 num_decks - 1.
 
     Raises:
-        ValueError: If k is none of those above.
+        ValueError: If k is out of this range.
     """
 
     def __init__(self, num_decks: int = 1, k: int = 4) -> None:
