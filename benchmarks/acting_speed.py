@@ -1,12 +1,12 @@
-"""What an agent takes to act for a few environments: ours beside SB3's A2C without memory and sb3-contrib's RecurrentPPO.
+"""Time to act for a few environments: our agents beside SB3's A2C without memory and sb3-contrib's RecurrentPPO.
 
     python benchmarks/acting_speed.py --out results/acting_speed.json
 
-The environment does nothing, so that what is left is the agent. "collect" is a step of `collect_rollouts`, with the values and
-log-probabilities of the rollout, which SB3 finds step by step and ours in one pass after it. "predict" is a call of
+The environment does nothing, so all time is the agent's. "collect" is a step of `collect_rollouts`, with the values and
+log-probabilities of the rollout, which SB3 computes step by step and ours in one pass after it. "predict" is a call of
 `model.predict`. All have a layer of 128 ReLUs, 128 recurrent units shared by actor and critic (SB3's A2C has 128 more ReLUs),
-and linear heads. The contenders take turns within one process, on one thread; its time on the processor is what counts, so that
-other processes disturb it little.
+and linear heads. The contenders take turns within one process, on one thread; processor time is measured, so other processes
+disturb it little.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Settings:
     n_steps: int = 128
     """Steps of a rollout, and calls of `predict`, in one measurement."""
     repeats: int = 15
-    """Times that each is measured, in turn."""
+    """Measurements of each, in turn."""
     out: Path | None = None
     """A JSON file for the settings, versions and all measurements."""
 
@@ -106,7 +106,7 @@ def collect(model: Any, n_steps: int) -> None:
 
 
 def predict(model: Any, n_steps: int) -> None:
-    """As many calls of `predict`; the memory's state goes from one to the next."""
+    """As many calls of `predict`; the memory's state passes from one to the next."""
     observation = model.env.reset()
     state, starts = None, np.ones(model.n_envs, dtype=bool)
     for _ in range(n_steps):
@@ -115,7 +115,7 @@ def predict(model: Any, n_steps: int) -> None:
 
 
 def microseconds(act: Callable[[Any, int], None], models: dict[str, Any], n_steps: int, name: str) -> float:
-    """Of the processor's time for a step."""
+    """Processor time per step."""
     begin = time.process_time()
     act(models[name], n_steps)
     return (time.process_time() - begin) / n_steps * 1e6

@@ -54,13 +54,13 @@ class Settings:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds of the agents."""
     timesteps: int | None = None
-    """Frames of their training, if not those that are tuned."""
+    """Frames of their training; by default as tuned."""
     rehearsed: int = 24
     """Old games that are rehearsed, of 240."""
     blurred: float = 0.0
     """Mean return in the old games at which blurring ends; chance is -0.75."""
     most_blurring: int = 3000
-    """Changes of the weights by which it must be so."""
+    """Most changes of the weights while blurring."""
     rehearsal: int = 200
     """Changes of the weights while rehearsing."""
     slow_lr: float = 0.002
@@ -70,9 +70,9 @@ class Settings:
     control_lrs: tuple[float, ...] = (0.002, 0.005, 0.02, 0.052)
     """Step sizes of the agents without fast weights."""
     decay: float = 0.99
-    """What a change leaves of the fast weights."""
+    """What remains of the fast weights after a change."""
     out: Path = Path("results/catch_deblur")
-    """Folder of record, table and picture."""
+    """Folder for record, table and picture."""
 
 
 class Condition(NamedTuple):
@@ -155,7 +155,7 @@ def other_game(games: Games) -> Games:
 
 
 def make_change(policy: RecurrentActorCriticPolicy, condition: Condition, settings: Settings) -> Callable[[Games | None], None]:
-    """A change of the weights towards the actions in some games, or, for None, what passing time alone makes of them."""
+    """A function that changes the weights towards the actions in some games, or, for None, only lets time pass."""
     if condition.fast:
         fast_slow(policy)
         fast_lr, decay = settings.fast_lr, settings.decay
@@ -180,7 +180,7 @@ def make_change(policy: RecurrentActorCriticPolicy, condition: Condition, settin
 
 
 def deblur(policy: RecurrentActorCriticPolicy, condition: Condition, settings: Settings, seed: int) -> tuple[int, list[float]]:
-    """The changes that blurred, and the mean return in the old games that are not rehearsed after each change since then."""
+    """How many changes blurred, and the mean return in the old games that are not rehearsed after each change since then."""
     old, _ = play(policy)
     new = other_game(old)
     change = make_change(policy, condition, settings)
@@ -199,7 +199,7 @@ def deblur(policy: RecurrentActorCriticPolicy, condition: Condition, settings: S
 
 
 def within(returns: list[list[float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The mean over agents and its 95 % interval, as far as returns can reach."""
+    """The mean over agents and its 95 % interval, within the possible returns."""
     mean, low, high = mean_interval(np.array(returns))
     return mean, low.clip(-1, 1), high.clip(-1, 1)
 

@@ -44,9 +44,9 @@ class Settings:
     jobs: int = 1
     """Runs side by side."""
     log_dir: Path = Path("runs/seeds")
-    """Where the folders of the runs go."""
+    """Folder for the folders of the runs."""
     out: Path | None = None
-    """A JSON file for the results; runs that it has are not made again."""
+    """A JSON file for the results; runs that it has are not repeated."""
 
 
 def main(settings: Settings) -> None:
@@ -66,7 +66,7 @@ def main(settings: Settings) -> None:
 
 
 def is_of(record: dict[str, Any], settings: Settings) -> bool:
-    """Whether a record is of the environment, the engine and the algorithm that are asked for."""
+    """Whether a record is of the environment, the engine and the algorithm of the settings."""
     wanted = dict(env=environment_id(settings.env), engine=settings.engine, algo=settings.algo)
     return wanted.items() <= record["settings"].items()
 

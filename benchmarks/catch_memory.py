@@ -3,9 +3,9 @@
     python benchmarks/catch_memory.py --sweep results/variants/sweep --out results/memory
 
 The best settings of the fast weights on Catch-16-3 have a decay at which they fade within two frames. Here W is learned, stays
-at its start, or is taken away (W = 0), with that decay and with the paper's of 0.95, at the rate eta 0.01, which lets a slow
-decay work. The picture shows which frames the agents read at the last decision. Records are written run by run, and what is
-there is not made again.
+at its start, or is removed (W = 0), with that decay and with the paper's of 0.95, at the rate eta 0.01, which lets a slow decay
+work. The picture shows which frames the agents read at the last decision. Runs are recorded one by one, and recorded runs are
+not repeated.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "W = 0, no decay": dict(decay=1.0, eta=0.01) | NONE,
     "W = 0, no fast weights (eta 0)": dict(eta=0.0) | NONE,
 }
-"""By name, what is different from the best settings of the sweep."""
+"""What is different from the best settings of the sweep, by name."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class Settings:
     eval_episodes: int = 1000
     """Episodes of the greedy evaluation."""
     read_episodes: int = 50
-    """Episodes of each agent in which it is looked at what is read."""
+    """Episodes of each agent in which its reads are recorded."""
     out: Path = Path("results/memory")
-    """Folder of record, table, picture and agents."""
+    """Folder for record, table, picture and agents."""
 
 
 def main(settings: Settings) -> int:

@@ -1,10 +1,10 @@
-"""Which parts of an agent matter on Catch, and which memory stands harder games: variants of the best settings of a sweep.
+"""Which parts of an agent matter on Catch, and which memory copes with harder games: variants of the best settings of a sweep.
 
     python benchmarks/catch_variants.py --sweep results/figure5 --out results/variants
 
-The ablations change one thing at a time in the best settings of the fast weights. The harder games are larger, or have pixels
-that mean nothing in the frames that would be blank; every cell plays them with its best settings, for the same number of
-episodes. Records are written run by run, and what is there is not made again.
+The ablations change one thing at a time in the best settings of the fast weights. The harder games are larger, or have
+meaningless pixels in the frames that would be blank; every cell plays them with its best settings, for the same number of
+episodes. Runs are recorded one by one, and recorded runs are not repeated.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "16 environments": dict(n_envs=16),
     "sees its previous step": dict(previous_step=True),
 }
-"""By name, what is different."""
+"""What is different, by name."""
 
 HARDER = {"Catch-32-3": 32, "Catch-48-3": 48, "Catch-16-3-8": 16}
-"""Games, and the steps of a rollout and one more."""
+"""Games, and the steps of a rollout plus one."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ class Settings:
     harder_episodes: int = 200_000
     """Episodes of a training in a harder game; an episode of Catch-N has N - 1 frames."""
     timesteps: int | None = None
-    """Frames of an ablation, if not those of the sweep."""
+    """Frames of an ablation; by default those of the sweep."""
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Trainings side by side."""
     eval_episodes: int = 1000
     """Episodes of the greedy evaluation."""
     out: Path = Path("results/variants")
-    """Folder of the records and tables."""
+    """Folder for the records and tables."""
 
 
 def main(settings: Settings) -> int:
@@ -98,7 +98,7 @@ def main(settings: Settings) -> int:
 
 
 def check(settings: Settings) -> None:
-    """Raises ValueError if there is nothing that could be trained by the settings."""
+    """Raises ValueError if nothing can be trained with the settings."""
     for name in ("seeds", "jobs", "eval_episodes", "harder_episodes"):
         check_count(name, getattr(settings, name))
     if unknown := [kind for kind in settings.kinds if kind not in KINDS]:
@@ -106,7 +106,7 @@ def check(settings: Settings) -> None:
 
 
 def best_settings(settings: Settings, cell: str) -> RunSettings:
-    """Those that the sweep has trained with new seeds."""
+    """The settings that the sweep has trained with new seeds."""
     path = settings.sweep / settings.env / cell / SEEDS
     if not (learnings := read_learnings(path)):
         raise ValueError(f"--sweep must have {path}, which `fw-rl sweep` leaves with --retrain, got none")
@@ -114,7 +114,7 @@ def best_settings(settings: Settings, cell: str) -> RunSettings:
 
 
 def ablations(settings: Settings) -> Iterator[tuple[str, RunSettings]]:
-    """The fast weights with one thing changed; what is so already in the best settings is not trained twice."""
+    """The fast weights with one thing changed; changes that the best settings already have are left out."""
     base = best_settings(settings, "fast-weights")
     base = replace(base, timesteps=settings.timesteps or base.timesteps, seed=0)
     for name, changes in ABLATIONS.items():

@@ -2,8 +2,8 @@
 
     python benchmarks/cell_speed.py --out results/cell_speed.json
 
-Each cell gets the same sequence [T, B, H], whose gradient is asked for too. Time is taken in turn in one process; memory is by
-how much the resident size grows at most during five passes, in a process of its own (Linux).
+Each cell gets the same sequence [T, B, H], whose gradient is computed too. Times are measured in turn in one process; memory is
+the largest growth of the resident size during five passes, in a process of its own (Linux).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Settings:
     device: str = "cpu"
     """cpu, or cuda, where nn.LSTM is cuDNN's."""
     repeats: int = 9
-    """Times that each cell is measured, in turn."""
+    """Measurements of each cell, in turn."""
     seconds: float = 0.2
     """Length of one measurement, at least one pass."""
     out: Path | None = None
@@ -79,9 +79,9 @@ def make_pass(name: str, size: tuple[int, int, int], device: str) -> Callable[[]
 
 
 def peak_mebibytes(name: str, size: tuple[int, int, int], device: str) -> float:
-    """How much more memory five passes need than none at all."""
+    """The additional memory that five passes need."""
     torch.set_num_threads(1)
-    make_pass(name, (1, 2, 8), device)()  # the libraries are loaded now
+    make_pass(name, (1, 2, 8), device)()  # loads the libraries
     run = make_pass(name, size, device)
     before = _restart_peak(device)
     for _ in range(5):
@@ -93,7 +93,7 @@ def _restart_peak(device: str) -> float:
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
     else:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the largest size begins anew at the present one
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak to the current size
     return _peak(device)
 
 

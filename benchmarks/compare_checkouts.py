@@ -4,7 +4,7 @@
     python benchmarks/compare_checkouts.py --before /tmp/before
 
 Each measurement is a process of its own that imports the package from one of the checkouts; the two alternate. The kernels of
-both are compiled before. The nets are those that each checkout makes by default, and the ratio is that of the medians.
+both are compiled beforehand. Each checkout makes its default nets, and the ratio is that of the medians.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Settings:
     after: Path = Path(__file__).parents[1]
     """Checkout that may be slower."""
     repeats: int = 5
-    """Times that each is measured."""
+    """Measurements of each."""
     seconds: float = 4.0
     """Length of a measurement, at least."""
     out: Path | None = None
@@ -45,7 +45,7 @@ class Settings:
 
 
 def frames_per_second(algo: str, cell: str, seconds: float) -> float:
-    """Of training in this process, after a warm-up."""
+    """Frames per second of training in this process, after a warm-up."""
     import torch
 
     from fw_rl.agents import A3C, RecurrentA2C, RecurrentPPO
@@ -57,7 +57,7 @@ def frames_per_second(algo: str, cell: str, seconds: float) -> float:
     if algo == "a3c":
         model: Any = A3C("RecurrentPolicy", make, n_workers=2, **common)
     elif algo == "ppo":
-        equal: dict[str, Any] = dict(batch_size=240, n_epochs=4, target_kl=None, normalize_advantage=True)  # in every edition
+        equal: dict[str, Any] = dict(batch_size=240, n_epochs=4, target_kl=None, normalize_advantage=True)  # in both checkouts
         model = RecurrentPPO("RecurrentPolicy", make(), **equal, **common)
     else:
         model = RecurrentA2C("RecurrentPolicy", make(), **common)

@@ -48,13 +48,13 @@ class Settings:
     n: int = 16
     """Rows and columns of the screen."""
     m: int = 3
-    """Frames that are seen."""
+    """Visible frames."""
     games: tuple[str, ...] = tuple(GAMES)
     """Games of POPGym."""
     game_envs: int = 256
     """Environments of each of these games."""
     repeats: int = 9
-    """Times that each environment is measured, in turn."""
+    """Measurements of each environment, in turn."""
     seconds: float = 0.2
     """Length of one measurement."""
     out: Path | None = None

@@ -1,10 +1,10 @@
-"""What a GPU does, in at most five minutes: training on Catch with thousands of games, and cells beside cuDNN's LSTM.
+"""Speed on a GPU, in at most five minutes: training on Catch with thousands of games, and cells beside cuDNN's LSTM.
 
     python benchmarks/gpu.py --out results/gpu.json
 
 Catch runs on the device that learns, and A2C has a layer of 128 ReLUs before 128 units. Cells go forward and backward over a
-sequence [T, B, H], as in `cell_speed.py`; memory is what Torch has on the GPU at most, beyond what was there before.
-`--device cpu` runs the same on the processor, to see that the script works.
+sequence [T, B, H], as in `cell_speed.py`; memory is Torch's peak on the GPU, less what was there before. `--device cpu` runs
+the same on the processor, to see that the script works.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Settings:
     sizes: tuple[tuple[int, int, int], ...] = CellSettings.sizes
     """Batch, steps and hidden units of the sequences."""
     cells: tuple[str, ...] = ("fast-weights, S = 1", "fast-weights, S = 3", "lru", "min-gru", "delta-net")
-    """Names of `cell_speed.py`."""
+    """Cells, by their names in `cell_speed.py`."""
     repeats: int = 5
-    """Times that each is measured, in turn."""
+    """Measurements of each, in turn."""
     seconds: float = 0.2
     """Length of one measurement of a cell; an agent trains ten times as long."""
     out: Path | None = None
@@ -64,7 +64,7 @@ def frames_per_second(settings: Settings, cell: str) -> float:
 
 
 def measure_agents(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Frames a second and memory of each agent."""
+    """Frames per second and memory of each agent."""
     print(f"{f'A2C, {settings.num_envs} games of Catch-16-3':34s}{'frames/s':>12}{'MiB':>10}", flush=True)
     results = {}
     for cell in settings.agents:
@@ -88,7 +88,7 @@ def measure_cells(settings: Settings, size: tuple[int, int, int]) -> dict[str, d
 
 
 def with_peak(run: Callable[[], Any], device: str) -> tuple[Any, float]:
-    """What a function returns, and the mebibytes that it had on the GPU at most, 0 on the processor."""
+    """What a function returns, and its peak memory on the GPU in mebibytes, 0 on the processor."""
     if device == "cpu":
         return run(), 0.0
     before = torch.cuda.memory_allocated()

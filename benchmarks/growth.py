@@ -3,8 +3,8 @@
     python benchmarks/growth.py --out results/growth.json --picture results/growth.png
 
 One setting changes at a time from Catch-16-3, 128 units, 64 environments and rollouts of 15 steps, with fast weights and one
-thread. Also: what share of the processor's matrix-multiply peak, of one thread, training reaches. With `--redraw` nothing is
-measured, and the picture is that of the JSON file.
+thread. It also measures what share of one thread's matrix-multiply peak training reaches. With `--redraw` nothing is measured,
+and the picture is drawn from the JSON file.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Settings:
 
 
 class ClockWithMemory(Clock):
-    """Also takes the memory at the end, while all processes are there."""
+    """Also measures the memory at the end, while all processes are running."""
 
     mebibytes = 0.0
 
@@ -70,7 +70,7 @@ class ClockWithMemory(Clock):
 
 
 def peak_mebibytes(process: int) -> float:
-    """Of a process and all that it started, each at its own peak; what several share counts once (Linux)."""
+    """The memory of a process and all that it started, each at its own peak; shared memory counts once (Linux)."""
     return sum(_peak_mebibytes(Path(f"/proc/{number}")) for number in _family(process))
 
 
@@ -100,16 +100,16 @@ def train(settings: Settings, n: int, n_steps: int, hidden_size: int, workers: i
 
 
 def matmul_peak(size: int = 2048, repeats: int = 8) -> float:
-    """Floating-point operations a second of a large matrix product on one thread."""
+    """Floating-point operations per second of a large matrix product on one thread."""
     torch.set_num_threads(1)
     a = torch.randn(size, size)
     return 2 * size**3 * max(calls_per_second(lambda: a @ a, seconds=0.0) for _ in range(repeats))
 
 
 def operations_per_frame(n: int, n_steps: int, hidden_size: int) -> float:
-    """Of matrix products and reads of the memory, counted over as many rollouts as it takes until an episode ends with one."""
+    """Those of matrix products and reads of the memory, counted over rollouts until one ends together with an episode."""
     torch.set_num_threads(1)
-    n_envs = 4  # an environment more computes as much again
+    n_envs = 4  # each environment computes the same
     model = make_model(resolve(env=f"Catch-{n}-3", n_envs=n_envs, n_steps=n_steps, hidden_size=hidden_size))
     with counted() as operations:
         model.learn(n_envs * math.lcm(n - 1, n_steps), log_interval=None)  # type: ignore[arg-type]
@@ -143,7 +143,7 @@ def main(settings: Settings) -> None:
 
 
 def draw(curves: Mapping[str, Mapping[Any, dict[str, float]]]) -> bytes:
-    """A column for each setting as a PNG file: frames a second above, memory below, each on one scale everywhere."""
+    """A column for each setting as a PNG file: frames per second above, memory below, each on one scale everywhere."""
     style = line_styles({"fast-weights": "fast-weights"})["fast-weights"]
     rows = {"thousand frames a second": ("frames_per_second", 1e-3), "memory, MiB": ("mebibytes", 1.0)}
     with matplotlib.rc_context(STYLE):

@@ -2,9 +2,9 @@
 
     python benchmarks/jax_agent.py --algo a2c --cell lstm --n-envs 512 --frames 2000000
 
-It is written in the way of PureJaxRL and memorax, with our nets for Catch: a layer of 128 ReLUs, 128 recurrent units that actor
-and critic share, linear heads. A rollout is one episode. A2C's gradient goes through the steps as they were taken, so that the
-forward pass runs once; PPO runs the cell anew in each epoch. It needs jax and optax, which the extra `bench` brings.
+It is written in the style of PureJaxRL and memorax, with our nets for Catch: a layer of 128 ReLUs, 128 recurrent units that
+actor and critic share, linear heads. A rollout is one episode. A2C's gradient goes through the steps as they were taken, so
+that the forward pass runs once; PPO runs the cell anew in each epoch. It needs jax and optax, which the extra `bench` brings.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ State = tuple[Array, ...]
 
 @dataclass(frozen=True)
 class Settings:
-    """What to train; the weights of entropy and learning rate are those that `train.py` has for Catch-16-3."""
+    """What to train; the entropy weight and the learning rate are those of `train.py` for Catch-16-3."""
 
     algo: Literal["a2c", "ppo"] = "a2c"
     """Algorithm."""
     cell: Literal["lstm", "gru", "fast-weights"] = "lstm"
     """Memory cell."""
     n_envs: int = 64
-    """Games side by side; PPO's minibatches are 256 steps of a number of them that divides by 16."""
+    """Games side by side; for PPO a multiple of the games of a minibatch."""
     learning_rate: float = 1e-3
-    """Of Adam; it goes down to 0 along the frames."""
+    """Learning rate of Adam; it falls to 0 over the frames."""
     ent_coef: float = 0.01
     """Weight of the entropy."""
     gae_lambda: float = 1.0
@@ -50,13 +50,13 @@ class Settings:
     normalize_advantage: bool = False
     """Scale the advantages of an update; PPO always does."""
     n_epochs: int = 4
-    """How often PPO learns from a rollout."""
+    """Passes of PPO over each rollout."""
     minibatch_envs: int = 16
     """Games of a minibatch of PPO."""
     frames: int = 2_000_000
     """Length of the training."""
     seed: int = 0
-    """Of parameters, games and actions."""
+    """Seed of parameters, games and actions."""
 
 
 class Game(NamedTuple):
@@ -67,7 +67,7 @@ class Game(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """A step of all games: what was seen, done and got, [B, ...], and what the policy thought of it."""
+    """A step of all games: what was seen, done and earned, [B, ...], and what the policy computed."""
 
     seen: Array
     action: Array
@@ -78,7 +78,7 @@ class Transition(NamedTuple):
 
 
 def start(key: Array, n_envs: int) -> Game:
-    """Games that begin, at random columns."""
+    """New games, with random columns."""
     ball, paddle = random.split(key)
     return Game(random.randint(ball, (n_envs,), 0, N), random.randint(paddle, (n_envs,), 0, N - PADDLE + 1))
 
@@ -160,7 +160,7 @@ CELLS = {
 
 
 def parameters(key: Array, cell: Cell) -> Params:
-    """Those of layer, cell and heads."""
+    """The parameters of layer, cell and heads."""
     keys = random.split(key, 5)
     recurrent = dense(keys[2], UNITS, cell.gates * UNITS)
     if cell.step is fast_weights:
@@ -252,7 +252,7 @@ def ppo_loss(params: Params, done: Transition, gained: Array, cell: Cell, settin
 
 
 def make_update(settings: Settings) -> tuple[optax.GradientTransformation, Callable[..., Any]]:
-    """The optimiser, and an update with a rollout: parameters, its state and a key to new ones and the mean return."""
+    """The optimiser, and an update: from parameters, optimiser state and a key to the new ones and the mean return."""
     cell = CELLS[settings.cell]
     updates = settings.frames // (settings.n_envs * STEPS)
     minibatches = settings.n_epochs * settings.n_envs // settings.minibatch_envs if settings.algo == "ppo" else 1
@@ -293,7 +293,7 @@ class Progress(NamedTuple):
 
 
 def train(settings: Settings, together: int = 20) -> Iterator[Progress]:
-    """Train, `together` updates in a call; the clock starts when all is compiled, and stands still between two of them."""
+    """Train, with `together` updates per call; the clock runs only during the calls, after compilation."""
     cell = CELLS[settings.cell]
     optimizer, update = make_update(settings)
 

@@ -4,7 +4,7 @@
 
 The same net, cell and rollouts of an episode in both, see `benchmarks/jax_agent.py`; PPO learns four times from a rollout, in
 minibatches of 16 games. Each side has its best number of environments, found by one measurement each. Then all are measured in
-turn, each time in a process of its own and after a warm-up, JAX with all cores, ours with one thread a process.
+turn, each time in a process of its own and after a warm-up, JAX with all cores, ours with one thread per process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Settings:
     n_envs: tuple[int, ...] = (64, 256, 512, 1024)
     """Numbers of environments that each side tries with A2C and A3C; PPO has 64."""
     repeats: int = 5
-    """Times that each is measured, in turn."""
+    """Measurements of each, in turn."""
     seconds: float = 4.0
     """Length of one measurement, at least."""
     out: Path | None = None
@@ -57,10 +57,10 @@ class Contender:
 
 
 def frames_per_second(contender: Contender, seconds: float) -> float:
-    """Act and learn for at least that long, after a warm-up."""
+    """Frames per second of acting and learning for at least `seconds`, after a warm-up."""
     if contender.side == "JAX":
         return _of_jax(contender, seconds)
-    torch.set_num_threads(1)  # `make_model` takes Torch's number
+    torch.set_num_threads(1)  # which `make_model` uses too
     own = dict(a2c={}, a3c=dict(workers=CORES), ppo=dict(n_steps=EPISODE, n_epochs=4, batch_size=16 * EPISODE, gae_lambda=1.0))
     config = resolve(env=ENV, cell=contender.cell, algo=contender.algo, n_envs=contender.n_envs, **own[contender.algo])
     clock = Clock(seconds)

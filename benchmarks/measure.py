@@ -41,7 +41,7 @@ _PACKAGES = (
 class Clock(BaseCallback):
     """Counts frames from rollout to rollout, after a warm-up, and stops the training when it has enough.
 
-    With `time.process_time` as timer the time of other processes is left out, where one thread does all the work.
+    With `time.process_time` as timer the time of other processes does not count, if one thread does all the work.
     """
 
     def __init__(self, seconds: float, warm_up: float = 1.5, timer: Callable[[], float] = time.perf_counter) -> None:
@@ -66,7 +66,7 @@ class Clock(BaseCallback):
 
 
 def calls_per_second(call: Callable[[], Any], seconds: float) -> float:
-    """How often a function can be called a second, measured for at least that long."""
+    """How often a function can be called per second, measured for at least `seconds`."""
     calls, begin = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - begin) < seconds or not calls:
         call()
@@ -75,13 +75,13 @@ def calls_per_second(call: Callable[[], Any], seconds: float) -> float:
 
 
 def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in a fresh interpreter: nothing of one measurement is left for the next."""
+    """What a function returns in a fresh interpreter, so that no measurement affects the next."""
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def in_turn(measure: Callable[[_Key], float], contenders: Sequence[_Key], repeats: int) -> dict[_Key, list[float]]:
-    """Measure each contender `repeats` times, one after another, so that a change of the machine's load meets all."""
+    """Measure each contender `repeats` times, one after another, so that a change of the machine's load affects all."""
     measured: dict[_Key, list[float]] = {contender: [] for contender in contenders}
     for _ in range(repeats):
         for contender in contenders:

@@ -1,7 +1,7 @@
 """The floating-point operations of matrix products and of reads of fast weights, counted while they are computed.
 
-Torch's own counter sees the matrix products, forward and backward. The compiled kernels of the fast weights are out of its
-sight: each call is looked at for what it multiplies. A multiplication and an addition are two operations.
+Torch's own counter sees the matrix products, forward and backward. It does not see the compiled kernels of the fast weights:
+their products are counted at each call. A multiplication and an addition are two operations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Operations", "counted"]
 
 
 class Operations:
-    """How many there have been."""
+    """How many operations there have been."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -31,7 +31,7 @@ class Operations:
 
 @contextmanager
 def counted() -> Iterator[Operations]:
-    """Counts the operations of everything inside; the sum is there at the end."""
+    """Counts the operations of everything inside; the sum is complete at the end."""
     operations = Operations()
 
     def counting(module: ModuleType, name: str, count: Callable[..., int]) -> Any:
@@ -69,7 +69,7 @@ def _products_forward(driven: Any, inner_steps: int, **script: Any) -> int:
 
 
 def _products_back(boundary: Any, settled: Any, inner_steps: int, **script: Any) -> int:
-    """The way back: every read once, or twice if it is done again first, what it sends to earlier writes, and W^T."""
+    """The backward pass: every read once, or twice if it is recomputed first, what it sends to earlier writes, and W^T."""
     reads, sent = _products_of_reads(**script)
     return boundary.size * boundary.shape[2] + inner_steps * ((1 if len(settled) else 2) * reads + sent)
 

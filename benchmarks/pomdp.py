@@ -3,10 +3,10 @@
     python benchmarks/pomdp.py --out results/pomdp
 
 Ours have the same settings everywhere: those of `RecurrentPPO("RecurrentPolicy", env)`, or with `--algorithms A2C` of
-`RecurrentA2C`, and as many environments as `train.py` makes. The peer is run twice: as rl-baselines3-zoo sets it for the
+`RecurrentA2C`, and as many environments as `train.py` makes. The peer is run twice: with rl-baselines3-zoo's settings for the
 task, or else for its kind, and with its defaults on eight environments, the zoo's usual number. Each run has one thread and
-becomes a line of `runs.jsonl`, so that a command that was interrupted goes on where it was. The tasks need `pip install
-'fw-rl[envs]'`, except for CartPole and Pendulum.
+becomes a line of `runs.jsonl`: run an interrupted command again to continue it. The tasks need `pip install 'fw-rl[envs]'`,
+except for CartPole and Pendulum.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ ZOO_IMAGE |= dict(anneal=True, policy_kwargs=dict(enable_critic_lstm=False, lstm
 
 
 class Task(NamedTuple):
-    """An environment, the frames to learn it in, how many seeds, and the peer's settings of rl-zoo."""
+    """An environment, the frames to learn it in, the number of seeds, and rl-zoo's settings for the peer."""
 
     make: Callable[[], gym.Env]
     frames: int
@@ -81,13 +81,13 @@ class Task(NamedTuple):
     zoo: dict[str, Any]
     policy: str = "MlpLstmPolicy"
     possible: tuple[float, float] = (-math.inf, math.inf)
-    """The least and the highest return that there can be."""
+    """The lowest and the highest possible return."""
     flat_for_peer: bool = False
-    """Whether the peer sees observations one-hot in one vector, without which its LSTM cannot be made."""
+    """Whether the peer sees observations one-hot in one vector, which its LSTM needs."""
 
 
 def hide_velocities(env_id: str, shown: list[int]) -> gym.Env:
-    """The environment with these numbers of its observation alone."""
+    """The environment with only these numbers of its observation."""
     env = gym.make(env_id)
     space = env.observation_space
     assert isinstance(space, gym.spaces.Box)
@@ -118,11 +118,11 @@ TASKS = {
     ),
     "MortarMayhem-Grid": Task(partial(gym.make, "memory_gym:MortarMayhem-Grid-v0"), 1_000_000, 3, ZOO_IMAGE, "CnnLstmPolicy"),
 }
-"""Of CartPole the place of the cart and the angle of the pole are seen, of Pendulum cosine and sine of its angle, of
-LunarLander place, angle and contacts, of Hopper and HalfCheetah the joints' positions."""
+"""CartPole shows the position of the cart and the angle of the pole, Pendulum cosine and sine of its angle, LunarLander
+position, angle and contacts, Hopper and HalfCheetah the joints' positions."""
 
 SLOW = {("CartPole", DEFAULTS), ("Pendulum", ZOO), ("Pendulum", DEFAULTS)}
-"""Runs of more than five minutes among those of tasks with five seeds; these have three."""
+"""Runs of more than five minutes in tasks with five seeds; these have three."""
 
 POINTS = 40
 """Places of a curve at which a record has the mean return of the last 20 episodes."""
@@ -135,27 +135,27 @@ class Settings:
     tasks: tuple[str, ...] = tuple(TASKS)
     """Tasks."""
     cells: tuple[str, ...] = ("fast-weights", "lstm")
-    """Memories of ours."""
+    """Our memory cells."""
     algorithms: tuple[Literal["PPO", "A2C"], ...] = ("PPO",)
-    """Algorithms of ours."""
+    """Our algorithms."""
     others: tuple[str, ...] = (ZOO, DEFAULTS)
-    """Those beside them; also "SB3's PPO, no memory"."""
+    """Contenders beside ours; also "SB3's PPO, no memory"."""
     seeds: int | None = None
-    """Seeds of each, from 0 on; by default 5 where a run is short, and else 3."""
+    """Number of seeds of each, from 0 on; by default 5 if a run is short, else 3."""
     frames: int | None = None
     """Frames of a run, by default those of the task."""
     episodes: int = 50
     """Episodes of the evaluation at the end, greedy and again sampled."""
     learning_rate: float | None = None
-    """Learning rate of ours, by default that of the class."""
+    """Our learning rate, by default that of the class."""
     jobs: int = 1
     """Runs side by side."""
     out: Path = Path("runs/pomdp")
-    """Folder of the records, the table and the picture."""
+    """Folder for the records, the table and the picture."""
 
     @property
     def contenders(self) -> list[str]:
-        """Who learns."""
+        """The contenders, by name."""
         names = {"PPO": "ours, ", "A2C": "ours, A2C, "}
         return [*(names[algorithm] + cell for algorithm, cell in product(self.algorithms, self.cells)), *self.others]
 
@@ -187,7 +187,7 @@ def make_model(task: Task, contender: str, seed: int, learning_rate: float | Non
 
 
 class Curve(BaseCallback):
-    """Notes the mean return of the last 20 episodes at `POINTS` places, None before the first episode has ended."""
+    """Records the mean return of the last 20 episodes at `POINTS` places, None before the first episode has ended."""
 
     def __init__(self, frames: int) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ def train(
 ) -> dict[str, Any]:
     """One run: its curve, the returns at the end, and the seconds of processor time that the training took.
 
-    A run that diverges ends there, and its curve stays where it was.
+    A run that diverges ends there, and its curve keeps its last value.
     """
     torch.set_num_threads(1)
     task = TASKS[name]
@@ -231,11 +231,11 @@ def train(
 
 
 Runs = list[dict[str, Any]]
-"""What was asked for and what came of it, for each run."""
+"""The settings and the results of each run."""
 
 
 def train_all(settings: Settings) -> Runs:
-    """The runs, of which those that are not in the file are made, and put there as soon as they end."""
+    """The runs; those that are not in the file are made, and written there as soon as they end."""
     path = settings.out / "runs.jsonl"
     known: Runs = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     asked = [_asked(settings, name, contender, seed) for name, contender, seed in _jobs(settings)]
@@ -268,12 +268,12 @@ def _asked(settings: Settings, name: str, contender: str, seed: int) -> dict[str
 
 
 def of(runs: Runs, name: str, contender: str) -> Runs:
-    """Those of one contender in one task."""
+    """The runs of one contender in one task."""
     return [run for run in runs if (run["task"], run["contender"]) == (name, contender)]
 
 
 def report(settings: Settings, runs: Runs) -> str:
-    """The greedy returns with their 95 % interval over seeds, and the seconds of a processor."""
+    """The greedy returns with their 95 % interval over seeds, and the seconds of processor time."""
     lines = ["| task | contender | return | 95 % interval | worst to best | seconds |", "| --- | --- | --- | --- | --- | --- |"]
     for name, contender in product(settings.tasks, settings.contenders):
         own = of(runs, name, contender)
@@ -288,7 +288,7 @@ def report(settings: Settings, runs: Runs) -> str:
 
 
 def draw(settings: Settings, runs: Runs, path: Path) -> None:
-    """A panel for each task: mean and 95 % interval over the seeds, within what is possible."""
+    """A panel for each task: mean and 95 % interval over the seeds, within the possible range."""
     columns = min(len(settings.tasks), 3)
     rows = math.ceil(len(settings.tasks) / columns)
     styles = line_styles({contender: cell_of(contender) for contender in settings.contenders})

@@ -1,13 +1,12 @@
-"""Training frames per second and memory of PPO on Catch-16-3: sb3-contrib's own, it with our cells, a single file's, and ours.
+"""Training frames per second and memory of PPO on Catch-16-3: sb3-contrib's, also with our cells, a single file's, and ours.
 
     python benchmarks/ppo_speed.py --out results/ppo_speed.json
 
-All have 128 ReLUs, 128 recurrent units shared by actor and critic, linear heads, the same vector environment, and PPO's
+All have 128 ReLUs, 128 recurrent units shared by actor and critic, linear heads, the same vector environment, and the PPO
 settings of sb3-contrib. Its buffer keeps the state of the memory at every step, ours at the start of a sequence. The single
-file is a training loop in the way of CleanRL, with an LSTM through which it goes step by step. Each is measured in turn, in a
-process of its own and after a warm-up, by its time on the processor, so that other processes disturb it little. In the shared
-net sb3-contrib's memory learns from the actor alone, ours from the critic too. The memory in MiB is the most that the process
-ever held.
+file is a training loop in the style of CleanRL, which runs its LSTM step by step. Each is measured in turn, in a process of its
+own and after a warm-up, by its processor time, so other processes disturb it little. In the shared net sb3-contrib's memory
+learns only from the actor, ours from the critic too. The memory in MiB is the peak of the process.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ class Settings:
     threads: int = 1
     """Torch threads; the time of all of them counts."""
     repeats: int = 3
-    """Times that each is measured, in turn."""
+    """Measurements of each, in turn."""
     seconds: float = 5.0
     """Length of one measurement, at least."""
     out: Path | None = None
@@ -73,7 +72,7 @@ def make_model(settings: Settings, way: str, cell: str) -> BaseAlgorithm:
 
 
 def measure(settings: Settings, way: str, cell: str) -> tuple[float, float]:
-    """Frames a second, and the most MiB that the process held."""
+    """Frames per second, and the peak of the process in MiB."""
     torch.set_num_threads(settings.threads)
     if way == SINGLE:
         speed = speed_of_single_file(settings)
@@ -85,7 +84,7 @@ def measure(settings: Settings, way: str, cell: str) -> tuple[float, float]:
 
 
 def speed_of_single_file(settings: Settings, warm_up: float = 1.5) -> float:
-    """Frames a second, between two updates that are at least that long apart."""
+    """Frames per second, between two updates at least `settings.seconds` apart."""
     ppo = SingleFilePPO(make_vector_env(ENV, settings.n_envs), settings.n_steps, settings.batch_size)
     begin = (0, 0.0)
     for now, seconds, _ in ppo.updates():

@@ -2,7 +2,7 @@
 
     python benchmarks/products.py --out results/products.json
 
-`fw_rl.linear` takes oneDNN where this processor is one of those that it was found to be faster on; here each gets its turn.
+`fw_rl.linear` uses oneDNN only on processors on which it was found to be faster; here both are measured, in turn.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Settings:
     sizes: tuple[tuple[int, int, int], ...] = ((64, 64, 64), (64, 128, 512), (960, 64, 64), (1024, 128, 512), (12800, 128, 512))
     """Rows, inputs and outputs."""
     repeats: int = 9
-    """Times that each form is measured, in turn."""
+    """Measurements of each form, in turn."""
     seconds: float = 0.2
     """Length of one measurement."""
     out: Path | None = None

@@ -1,10 +1,11 @@
-"""RLlib's IMPALA with our module and with its own LSTM: frames a second, bytes a step, and the runners that a learner can take.
+"""RLlib's IMPALA with our module and with its own LSTM: frames per second, bytes per step, and the runners that a learner
+serves.
 
     python benchmarks/ray_speed.py --out results/ray/speed.json
 
 Frames per second are those that the runners sampled while the learner learned, on Catch-16-3, each contender in turn. Bytes are
-those of a step in the episodes that a runner sends, pickled. A learner alone, and a runner alone, say when the one has all that
-it can take of the other. Needs `pip install 'fw-rl[ray]'`.
+those of a step in the episodes that a runner sends, pickled. The speeds of a learner alone and of a runner alone give the
+number of runners that a learner can serve. Needs `pip install 'fw-rl[ray]'`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ CONTENDERS: dict[str, dict[str, Any]] = {
     "lstm": dict(cell="lstm"),
     PEER: {},
 }
-"""What a state is made of depends on the decay, see `FastWeightsCell`: only a slow one has a matrix."""
+"""What a state holds depends on the decay, see `FastWeightsCell`: only a slow one has a matrix."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Settings:
     many_runners: tuple[int, ...] = (10, 100, 1000)
     """Runners for which the limits are computed."""
     repeats: int = 3
-    """Times that each is measured, in turn."""
+    """Measurements of each, in turn."""
     seconds: float = 15.0
     """Length of one measurement."""
     out: Path | None = None
@@ -89,7 +90,7 @@ def main(settings: Settings) -> None:
 
 
 def limits(part: dict[str, float], counts: tuple[int, ...]) -> dict[int, dict[str, float]]:
-    """What so many runners would send, and how many learners would take it."""
+    """What these numbers of runners would send, and how many learners they would need."""
     return {
         count: dict(
             sampled=count * part["runner"],
@@ -101,7 +102,7 @@ def limits(part: dict[str, float], counts: tuple[int, ...]) -> dict[int, dict[st
 
 
 def make_config(name: str, settings: Settings, runners: int) -> AlgorithmConfig:
-    """The same settings for every contender, but for the module."""
+    """The same settings for every contender, except the module."""
     make = partial(CatchVectorEnv, settings.num_envs, n=settings.n, m=3, autoreset_mode=AutoresetMode.NEXT_STEP)
     memory = dict(hidden_size=settings.hidden_size, encoder_arch=[128], net_arch=[], shared_cell=True) | CONTENDERS[name]
     agent = RLlibAgent("RecurrentPolicy", make, n_steps=settings.n - 1, n_workers=runners, seed=0, policy_kwargs=memory)
@@ -114,7 +115,7 @@ def make_config(name: str, settings: Settings, runners: int) -> AlgorithmConfig:
 
 
 def frames_per_second(name: str, settings: Settings, runners: int) -> float:
-    """Sampled and learned from, after a warm-up."""
+    """Frames sampled and learned from per second, after a warm-up."""
     algorithm = make_config(name, settings, runners).build_algo()
     try:
         before = 0
@@ -133,7 +134,7 @@ def sampled(algorithm: Any) -> int:
 
 
 def measure_parts(name: str, settings: Settings) -> dict[str, float]:
-    """Bytes of a step, and the frames a second of one runner and of one learner, each alone in this process."""
+    """Bytes per step, and the frames per second of one runner and of one learner, each alone in this process."""
     config = make_config(name, settings, 1)
     runner = SingleAgentEnvRunner(config=config, worker_index=1)
     steps = (settings.n - 1) * settings.num_envs

@@ -2,8 +2,8 @@
 
     python benchmarks/retrieval_epoch.py --out results/retrieval_epoch.json
 
-The nets differ in their recurrent layer alone. They train in turn, a share of an epoch each, in one process and with one
-thread; the ratio is that of two neighbours in time.
+The nets differ only in their recurrent layer. They train in turn, a share of an epoch each, in one process and with one thread;
+the ratio is that of two measurements of the same turn.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Settings:
     share: float = 0.1
     """How much of the 100,000 examples of an epoch one measurement trains on."""
     repeats: int = 7
-    """Times that each is measured, in turn."""
+    """Measurements of each, in turn."""
     out: Path | None = None
     """A JSON file for the settings, versions and all measurements."""
 

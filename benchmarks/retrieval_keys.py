@@ -2,10 +2,10 @@
 
     python benchmarks/retrieval_keys.py --out results/retrieval_keys
 
-The key of a letter is h after it has been seen, which is what the fast weights store and what they are asked with. Nets of one
-row and size are trained with several seeds. For each: its test error, how many pairs of letters have the same key, and the
-error that these pairs cost: of two letters with one key that are both in a string, one has lost its digit. The picture has the
-cosines of all keys. Records are written net by net, and what is there is not made again.
+The key of a letter is h after it has been seen, which the fast weights store and are queried with. Nets of one row and size are
+trained with several seeds. For each: its test error, how many pairs of letters have the same key, and the error that these
+pairs cost: of two letters with one key that are both in a string, one has lost its digit. The picture has the cosines of all
+keys. Nets are recorded one by one, and recorded nets are not trained again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from fw_rl.tasks.retrieval import LETTERS, SYMBOLS, Retrieval, RetrievalNet
 from fw_rl.tasks.training import Training, train
 
 SAME = 0.999
-"""The cosine from which on two letters have the same key."""
+"""The cosine above which two letters have the same key."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Settings:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds of the nets."""
     epochs: int = 40
-    """Passes over the training set; the learning rate goes down to 0 over them."""
+    """Passes over the training set; the learning rate falls to 0 over them."""
     learning_rate: float = 1e-3
     """Learning rate of AdamW."""
     examples: int = 100_000
     """Strings of the training set."""
     out: Path = Path("results/retrieval_keys")
-    """Folder of record, table and picture."""
+    """Folder for record, table and picture."""
 
 
 def main(settings: Settings) -> int:
@@ -112,7 +112,7 @@ def same_keys(record: dict[str, Any]) -> int:
 def error_of_a_pair(pairs: int) -> float:
     """What a pair of letters with the same key costs, in percent of all strings.
 
-    Either of the two is asked for, the other one is in the string too, their digits differ, and one of the two is lost.
+    One of the two is queried, the other one is in the string too, their digits differ, and one of the two is lost.
     """
     return 100 * 2 / LETTERS * (pairs - 1) / (LETTERS - 1) * 0.9 * 0.5
 

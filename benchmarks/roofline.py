@@ -2,8 +2,8 @@
 
     python benchmarks/roofline.py --out results/roofline.json
 
-One thread; the time is that of the processor, so that other programs disturb little. Operations are those of matrix products
-and of reads of fast weights; gates, norms and the memory of the delta net are not counted, but take their time.
+One thread; processor time is measured, so other programs disturb it little. Operations are those of matrix products and of
+reads of fast weights; gates, norms and the memory of the delta net are not counted, but take their time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Settings:
 
 
 def seconds(run: Callable[[], object], repeats: int) -> float:
-    """Of the fastest call."""
+    """Seconds of the fastest call."""
     run()
     times = []
     for _ in range(repeats):
@@ -44,7 +44,7 @@ def seconds(run: Callable[[], object], repeats: int) -> float:
 
 
 def products_per_second(rows: int, inner: int, columns: int, repeats: int) -> float:
-    """Operations a second of one matrix product."""
+    """Operations per second of one matrix product."""
     a, b, out = torch.randn(rows, inner), torch.randn(inner, columns), torch.empty(rows, columns)
     return 2 * rows * inner * columns / seconds(lambda: torch.mm(a, b, out=out), repeats)
 
@@ -63,7 +63,7 @@ def main(settings: Settings) -> None:
         for name in CELLS:
             run, counts = make_pass(name, size, "cpu"), make_pass("lstm" if name == "nn.LSTM" else name, size, "cpu")
             counts()
-            with counted() as operations:  # nn.LSTM hides its own, which are those of ours
+            with counted() as operations:  # nn.LSTM hides its own, which are the same as in ours
                 counts()
             taken = seconds(run, settings.repeats)
             shares[title][name] = operations.total / taken / peak

@@ -1,4 +1,4 @@
-"""PPO with an LSTM in one file, in the way of CleanRL's `ppo_atari_lstm.py`, as a peer for `ppo_speed.py`.
+"""PPO with an LSTM in one file, in the style of CleanRL's `ppo_atari_lstm.py`, as a peer for `ppo_speed.py`.
 
 As there, the loop over environments is plain, a minibatch holds whole rollouts of some environments, and the LSTM goes through
 them step by step, since each step may begin an episode. The net is ours for Catch.
@@ -59,7 +59,7 @@ class SingleFilePPO:
         self.state: State = (torch.zeros(1, num, 128), torch.zeros(1, num, 128))
 
     def updates(self) -> Iterator[tuple[int, float, float]]:
-        """Play and learn without end; after each update frames, seconds of the processor, and mean reward of a step."""
+        """Play and learn without end; yields after each update frames, seconds of processor time, and mean reward per step."""
         began, frames = time.process_time(), 0
         while True:
             state = self.state

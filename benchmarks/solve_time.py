@@ -2,12 +2,12 @@
 
     python benchmarks/solve_time.py --out results/solve_time.json
 
-Every run is a process of its own, one at a time, whose clock runs from before Python starts. While the agent is evaluated, now
-and then, the clock stands still, but for A3C, whose workers go on. Our runs go on to the end of their budget, to which the
-learning rate is annealed: its time is told too. RecurrentPPO has the number of environments and the batch size that its search
-for speed found fast, SB3's learning rate and a higher one, a weight of the entropy, and else its defaults. It is stopped when
-it has solved the game, or at ten times our slower median, in which a run of ours that did not solve it counts with its end. The
-record is written after every run, and runs that are in it already are not made again.
+Every run is a process of its own, one at a time; its clock starts before Python does. The clock stands still during
+evaluations, except for A3C, whose workers continue. Our runs continue to the end of their budget, over which the learning rate
+is annealed; that time is reported too. RecurrentPPO has the number of environments and the batch size that the benchmark of
+training speed found fast, SB3's learning rate and a higher one, an entropy weight, and otherwise its defaults. It is stopped
+when it has solved the game, or at ten times our slower median, in which a run of ours that did not solve it counts with its
+end. The record is written after every run, and recorded runs are not repeated.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Settings:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds of ours."""
     timesteps: int | None = None
-    """Frames of each of our runs, if not those that are tuned."""
+    """Frames of each of our runs; by default as tuned."""
     every: float = 1.0
     """Seconds of training between two evaluations of ours; RecurrentPPO has ten times as many."""
     episodes: int = 1000
@@ -68,12 +68,12 @@ class Settings:
     threads: int = 2
     """Torch threads of RecurrentPPO and A2C."""
     out: Path | None = None
-    """A JSON file for the settings, versions and all runs; one that is there already is gone on with."""
+    """A JSON file for the settings, versions and all runs; an existing one is continued."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: all that it depends on but the limit."""
+    """One run: all that it depends on except the limit."""
 
     algo: str
     seed: int
@@ -92,7 +92,7 @@ class Job:
 
 
 class Examiner(BaseCallback):
-    """Evaluates at every `every` seconds until the game is solved; with a `limit` in seconds, at the latest then.
+    """Evaluates every `every` seconds until the game is solved, and with a `limit` in seconds stops then, or at the limit.
 
     `begin`: when the clock began, by `time.time`. `stands_still`: whether the clock does during an evaluation.
     """
@@ -188,7 +188,7 @@ class Record:
         return runs
 
     def result(self, job: Job, limit: float | None = None) -> dict[str, Any]:
-        """What a run came to, which is made if it is not there, or was stopped before the limit."""
+        """The result of a run, which is made if it is missing, or was stopped before the limit."""
         known = [run for run in self.runs if run["job"] == asdict(job)]
         if known and (limit is None or known[0]["solved_at"] is not None or known[0]["limit"] >= limit):
             return known[0]

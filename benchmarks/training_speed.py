@@ -3,8 +3,8 @@
     python benchmarks/training_speed.py --out results/training_speed.json
 
 All act and learn with a layer of 128 ReLUs, 128 recurrent units shared by actor and critic (SB3's A2C, the bound without
-memory, has 128 more ReLUs), and linear heads, on the same vector environment. First RecurrentPPO looks for its best number of
-environments and batch size, then for the number of threads, as A2C does; then all are measured in turn, each time in a process
+memory, has 128 more ReLUs), and linear heads, on the same vector environment. First the best number of environments and batch
+size of RecurrentPPO are searched, then its number of threads, as for A2C; then all are measured in turn, each time in a process
 of its own and after a warm-up.
 """
 
@@ -44,7 +44,7 @@ class Settings:
     cells: tuple[str, ...] = ("fast-weights", "lstm", "rnn")
     """Our memory cells."""
     n_envs: tuple[int, ...] = (64, 512)
-    """Environments of each process that learns, of ours."""
+    """Environments of each of our processes that learn."""
     workers: tuple[int, ...] = tuple(sorted({1, CORES}))
     """Numbers of A3C's workers."""
     peer_envs: tuple[int, ...] = (16, 64, 128, 512)
@@ -54,9 +54,9 @@ class Settings:
     threads: tuple[int, ...] = tuple(sorted({1, CORES}))
     """Numbers of Torch threads that RecurrentPPO, SB3's A2C and our A2C try."""
     precision: str = "highest"
-    """Of matrix products, of ours those of learning: highest, or medium for bfloat16 inside them where the processor has it."""
+    """Precision of matrix products (of ours in learning): highest, or medium, with bfloat16 inside them where available."""
     repeats: int = 3
-    """Times that each is measured, in turn."""
+    """Measurements of each, in turn."""
     seconds: float = 3.0
     """Length of one measurement, at least."""
     out: Path | None = None
@@ -85,7 +85,7 @@ class Contender:
         return f"ours, A3C, {self.cell}, {self.workers} worker{'s' if self.workers > 1 else ''} of {self.n_envs} envs"
 
     def make(self, precision: str = "highest", **peer_options: Any) -> BaseAlgorithm:
-        """The agent; `peer_options` are those of SB3's and sb3-contrib's."""
+        """The agent; `peer_options` are for SB3's and sb3-contrib's."""
         if self.algo in ("a2c", "a3c"):
             n_envs = self.n_envs * self.workers
             own = dict(workers=self.workers) if self.algo == "a3c" else {}
@@ -113,7 +113,7 @@ class Encoder(BaseFeaturesExtractor):
 
 
 def frames_per_second(contender: Contender, seconds: float, precision: str) -> float:
-    """Act and learn for at least that long, after a warm-up."""
+    """Frames per second of acting and learning for at least `seconds`, after a warm-up."""
     torch.set_num_threads(contender.threads)
     clock = Clock(seconds)
     contender.make(precision).learn(10**9, callback=clock, log_interval=None)  # type: ignore[call-arg]

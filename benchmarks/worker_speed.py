@@ -3,7 +3,7 @@
     python benchmarks/worker_speed.py --out results/worker_speed.json
 
 SB3's `SubprocVecEnv` and Gymnasium's `AsyncVectorEnv` have a process for each environment, `SyncVectorEnv` has none. All run in
-turn and get the same actions. The step of the environment counts, for as long as it would take on a core that nobody else uses.
+turn and get the same actions. A step of the environment counts up to a number, which takes the given time on an idle core.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Settings:
     workers: int = 2
     """Processes of `ParallelVectorEnv`."""
     microseconds: tuple[float, ...] = (0.0, 10.0, 100.0, 1000.0)
-    """What a step of one environment takes."""
+    """Microseconds that a step of one environment takes."""
     observation_size: int = 64
     """Numbers in an observation."""
     repeats: int = 9
-    """Times that each is measured, in turn."""
+    """Measurements of each, in turn."""
     seconds: float = 0.5
     """Length of one measurement."""
     out: Path | None = None
@@ -50,7 +50,7 @@ class Settings:
 
 
 class Counting(gym.Env):
-    """Counts to `count` in every step; an episode has 100."""
+    """Counts to `count` in every step; an episode has 100 steps."""
 
     def __init__(self, count: int, observation_size: int) -> None:
         self.count = count
@@ -83,7 +83,7 @@ def main(settings: Settings) -> None:
 
 
 def measure(microseconds: float, settings: Settings) -> dict[str, list[float]]:
-    """Measure all in turn, so that a change of the machine's load meets all."""
+    """Measure all in turn, so that a change of the machine's load affects all."""
     make_env = partial(Counting, counts_in(microseconds), settings.observation_size)
     envs: dict[str, Any] = {
         "ParallelVectorEnv": ParallelVectorEnv(partial(together, make_env), settings.num_envs, settings.workers),
