@@ -345,8 +345,7 @@ def test_gradients_are_finite_differences(label):
         return y, *last
 
     leaves = [tensor.detach().clone().requires_grad_() for tensor in (x, *parameters, *state)]
-    are_many = sum(leaf.numel() for leaf in leaves) > 500  # one by one they would take a quarter of a minute
-    assert torch.autograd.gradcheck(outputs_and_last_state, leaves, fast_mode=are_many)
+    assert torch.autograd.gradcheck(outputs_and_last_state, leaves)
 
 
 @EVERY_CELL
